@@ -1,0 +1,233 @@
+"""What happens to a job, as data.
+
+Signal handlers, activities and commands translate into these; the recorder applies them. An event says which
+attempt, or which delivery, it speaks of, so that one which comes late, twice or out of order changes nothing.
+
+`delivery` names one hand-over of a job to an engine. A retry, or `replace`, makes a new one. The row holds
+the delivery that may run: an attempt that comes by an older one does not start. A message that the broker delivers
+again (its worker died) is the same delivery, and the broker has only one holder of it at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from jobbridge.core.keys import Engine, JobKey
+from jobbridge.core.status import JobStatus
+
+Json = Any  # what json.loads returns
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continuation:
+    """That a job was sent again from inside its own running attempt."""
+
+    attempt: int
+    is_retry: bool  # else `replace`: the same job goes on as another task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted:
+    """A job was asked for, and its message is in the same transaction (CE) or in the row itself (EE).
+
+    No row: it is made, with `status`. A final row: the job starts anew (attempt numbers go on). A row in `queued`
+    without a delivery (left by `Replaced`) takes this one. A row in `processing` at `continues.attempt` becomes
+    `retrying` (`is_retry`) or `status`. Any other row: refused as a duplicate.
+    """
+
+    key: JobKey
+    task_id: str
+    type: str
+    engine: Engine
+    delivery: UUID
+    queue: str
+    status: JobStatus = JobStatus.QUEUED  # pending (EE), queued, or scheduled when run_at is in the future
+    continues: Continuation | None = None
+    priority: int = 0
+    run_at: datetime | None = None
+    expires_at: datetime | None = None
+    max_attempts: int | None = None
+    user_id: UUID | None = None
+    metadata: Json = field(default_factory=dict)
+    external_id: str | None = None
+    message: Json = None  # EE: what the relay delivers; None on CE, where the broker holds it
+    root_id: UUID | None = None
+    parent_id: UUID | None = None
+    group_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """The engine has it: `pending` becomes `queued`, or `scheduled` when run_at is in the future.
+
+    Applies only while the row holds this delivery. Later states keep theirs; the external ids are stored all the same.
+    """
+
+    key: JobKey
+    delivery: UUID
+    engine: Engine
+    external_id: str
+    external_run_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """An attempt wants to start: the claim.
+
+    From pending, queued, scheduled, retrying: when the deliveries agree or either side has none. From processing:
+    only by the same delivery, or without one when `redelivered`. The attempt number grows by one.
+    A missing row is made (sent by a client that does not keep our books).
+    """
+
+    key: JobKey
+    task_id: str
+    type: str
+    engine: Engine
+    delivery: UUID | None
+    queue: str
+    worker: str
+    redelivered: bool = False
+    max_attempts: int | None = None
+    external_id: str | None = None
+    external_run_id: str | None = None
+    metadata: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progressed:
+    """The running attempt tells how far it is. Applies to `processing` at that attempt."""
+
+    key: JobKey
+    attempt: int
+    progress: float  # 0 to 100
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptFailed:
+    """An attempt ended and another will follow: closes the attempt's step, keeps error and traceback.
+
+    `processing` at that attempt becomes `retrying`; if it is so already (the retry's own Submitted came first) or
+    beyond, only the attempt's step is written.
+    """
+
+    key: JobKey
+    attempt: int
+    error: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completed:
+    """`processing` at that attempt becomes `completed`."""
+
+    key: JobKey
+    attempt: int
+    result: Json = None  # readable form
+    result_payload: bytes | None = None  # what the result backend decodes, when JSON cannot carry it
+    result_type: str | None = None  # its content type
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """It failed for good.
+
+    With an attempt: from `processing` at that attempt. Without one (unknown task, dead letter, a chain's earlier
+    link failed, cannot be delivered): from any non-final status, and a missing row is made from `type` and `task_id`.
+    With `delivery`, only while the row holds it.
+    """
+
+    key: JobKey
+    attempt: int | None
+    error: str
+    traceback: str | None = None
+    result: Json = None  # the exception as the result backend encodes it
+    result_payload: bytes | None = None
+    result_type: str | None = None
+    delivery: UUID | None = None
+    type: str | None = None
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Requeued:
+    """`processing` at that attempt goes back to `queued`, same delivery: its worker was lost, or it was rejected."""
+
+    key: JobKey
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replaced:
+    """`processing` at that attempt goes back to `queued` without a delivery.
+
+    A chain took its place, whose last task has its id and is sent later.
+    """
+
+    key: JobKey
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancelled:
+    """Any non-final status becomes `cancelled`."""
+
+    key: JobKey
+    reason: str | None = None
+    cancelled_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expired:
+    """Its time to live passed before it ran: from pending, queued, scheduled, retrying."""
+
+    key: JobKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """It must not run (tenant suspended): from pending, queued, scheduled, retrying."""
+
+    key: JobKey
+    reason: str
+
+
+JobEvent = (
+    Submitted
+    | Accepted
+    | Started
+    | Progressed
+    | AttemptFailed
+    | Completed
+    | Failed
+    | Requeued
+    | Replaced
+    | Cancelled
+    | Expired
+    | Skipped
+)
+
+
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """What became of an event.
+
+    Attributes:
+        applied: False: it was late, repeated or not allowed, and nothing changed.
+        status: The row's status afterwards; None when there is no row.
+        attempt: The row's attempt afterwards. After `Started`, the number of the attempt that may now run.
+        reason: Why it was refused.
+        outcome: For Submitted: created, restarted, continued, adopted or duplicate.
+    """
+
+    applied: bool
+    status: JobStatus | None
+    attempt: int = 0
+    reason: str | None = None
+    outcome: str | None = None

@@ -1,0 +1,144 @@
+"""Every error of JobBridge, and what to do about each.
+
+    JobBridgeError                  everything below; `hint` says what to do
+    ├── ConfigurationError          a setting is missing, wrong, or contradicts another
+    ├── DatabaseError
+    │   ├── DatabaseUnavailable     Postgres cannot be reached; safe to retry
+    │   ├── NotMigrated             the tables are missing or older than this release
+    │   └── SchemaTooNew            the tables are newer than this release
+    ├── BrokerError                 see jobbridge.broker, which is a leaf and derives its own
+    ├── EngineUnavailable           Temporal cannot be reached, or its extra is not installed
+    ├── HandlerError
+    │   ├── UnknownHandler          no handler of that name; suggests the nearest
+    │   ├── DuplicateHandler        two handlers of one name; names both places
+    │   └── InvalidJobData          the data does not fit the handler's model
+    ├── TenantRequired              the handler needs a tenant and none was given
+    ├── JobNotFound                 no such job for that tenant
+    ├── JobCancelled                raised inside a handler whose job was cancelled
+    └── UnsupportedOption           an engine cannot honour what was asked
+"""
+
+from __future__ import annotations
+
+
+class JobBridgeError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: What is wrong, with the value that is wrong.
+        hint: What to do, in the imperative.
+    """
+
+    hint: str = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint or type(self).hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders (pool child to parent, result backend); keyword-only
+        # arguments of a subclass would break unpickling, so the state travels apart.
+        return (_rebuild, (type(self), self.args), self.__dict__)
+
+
+def _rebuild(cls: type[JobBridgeError], args: tuple[object, ...]) -> JobBridgeError:
+    error = cls.__new__(cls)
+    error.args = args
+    return error
+
+
+class ConfigurationError(JobBridgeError):
+    """A setting is missing, wrong, or contradicts another."""
+
+    hint = "Run `jobbridge doctor` to see every setting and where it came from."
+
+
+class DatabaseError(JobBridgeError):
+    """The job tables cannot be used."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Postgres cannot be reached. Safe to retry."""
+
+    hint = "Check that Postgres runs and that DATABASE_URL points at it, then run `jobbridge doctor`."
+
+
+class NotMigrated(DatabaseError):
+    """The tables are missing or older than this release."""
+
+    hint = "Run `jobbridge migrate`."
+
+
+class SchemaTooNew(DatabaseError):
+    """The tables were made by a later release than this one."""
+
+    hint = "Upgrade this installation of jobbridge; it must not write to tables that it does not know."
+
+
+class EngineUnavailable(JobBridgeError):
+    """Temporal cannot be reached, or its extra is not installed."""
+
+    hint = "Check TEMPORAL_ADDRESS and that the server runs, then run `jobbridge doctor`."
+
+
+class HandlerError(JobBridgeError):
+    """A handler cannot be used as asked."""
+
+
+class UnknownHandler(HandlerError):
+    """No handler is registered under that name."""
+
+    def __init__(self, name: str, *, suggestion: str | None = None, hint: str = "") -> None:
+        did_you_mean = f" Did you mean {suggestion!r}?" if suggestion else ""
+        super().__init__(
+            f"No handler is registered under {name!r}.{did_you_mean}",
+            hint=hint or "Check the name, or import the module that declares it where the app is made.",
+        )
+        self.name = name
+        self.suggestion = suggestion
+
+
+class DuplicateHandler(HandlerError):
+    """Two handlers claim one name."""
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        super().__init__(
+            f"Handler {name!r} is declared twice: in {first} and in {second}.",
+            hint="Rename one of them, or pass force=True to replace the first.",
+        )
+        self.name = name
+
+
+class InvalidJobData(HandlerError):
+    """The data does not fit the handler's model."""
+
+    def __init__(self, name: str, problems: str) -> None:
+        super().__init__(f"The data for {name!r} is not valid: {problems}", hint="Correct the data and send it again.")
+        self.name = name
+
+
+class TenantRequired(JobBridgeError):
+    """The handler needs a tenant and none was given."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Handler {name!r} needs a tenant, and none was given.",
+            hint="Pass tenant=..., or put 'tenantId' in the data.",
+        )
+        self.name = name
+
+
+class JobNotFound(JobBridgeError):
+    """No such job for that tenant."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id}.", hint="List jobs with `jobbridge jobs list`.")
+        self.job_id = job_id
+
+
+class JobCancelled(JobBridgeError):
+    """Raised inside a handler whose job was cancelled: let it pass, or clean up and raise it again."""
+
+
+class UnsupportedOption(JobBridgeError):
+    """An engine cannot honour what was asked."""
