@@ -1,0 +1,105 @@
+"""What a handler declares, and the list of all that did."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from jobbridge.core.keys import Engine
+from jobbridge.core.retry import RetryPolicy
+from jobbridge.errors import DuplicateHandler, UnknownHandler
+
+DEFAULT_TIMEOUT = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandlerSpec:
+    """One declaration: makes the Celery task, and is what the Temporal activity runs.
+
+    Attributes:
+        name: The task name and the workflow's jobName.
+        function: `(ctx, data)`, sync or async.
+        data_model: The pydantic model of `data`; None: data is passed as it came.
+        timeout: For one attempt; None: no limit.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    data_model: type[Any] | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: timedelta | None = DEFAULT_TIMEOUT
+    queue: str | None = None
+    engine: Engine | None = None
+    priority: int | None = None
+    tenant_required: bool = False
+    schedule: str | timedelta | None = None
+    description: str = ""
+    enterprise_only: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it is declared, for people."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+
+class JobHandlerRegistry:
+    """Handlers by name."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, HandlerSpec] = {}
+
+    def register(self, spec: HandlerSpec, *, force: bool = False) -> None:
+        """Add a handler.
+
+        The same function under the same name again (its module was imported twice) is no conflict.
+
+        Raises:
+            DuplicateHandler: Another function has that name, and `force` is not set.
+        """
+        existing = self._specs.get(spec.name)
+        if existing is not None and existing.place != spec.place and not force:
+            raise DuplicateHandler(spec.name, existing.place, spec.place)
+        self._specs[spec.name] = spec
+
+    def unregister(self, name: str) -> bool:
+        return self._specs.pop(name, None) is not None
+
+    def get(self, name: str) -> HandlerSpec:
+        """Give the handler of that name.
+
+        Raises:
+            UnknownHandler: There is none; suggests the nearest name.
+        """
+        try:
+            return self._specs[name]
+        except KeyError:
+            raise UnknownHandler(name, suggestion=nearest(name, self._specs)) from None
+
+    def has(self, name: str) -> bool:
+        return name in self._specs
+
+    def names(self) -> list[str]:
+        return sorted(self._specs)
+
+    def clear(self) -> None:
+        self._specs.clear()
+
+    def __iter__(self) -> Iterator[HandlerSpec]:
+        return iter(list(self._specs.values()))
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+def nearest(name: str, known: Any) -> str | None:
+    """Give the known name that a person most likely meant, if any is near."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return matches[0] if matches else None

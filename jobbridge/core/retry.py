@@ -1,0 +1,46 @@
+"""When a failed attempt is followed by another, and how long after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """How often, how soon, and after which errors not at all.
+
+    Args:
+        max_attempts: Attempts in all, the first one included.
+        first: Wait before the second attempt.
+        factor: Each further wait is that much longer.
+        maximum: No wait is longer.
+        non_retryable: Errors (and their subclasses) that another attempt cannot cure.
+    """
+
+    max_attempts: int = 3
+    first: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    maximum: timedelta = timedelta(seconds=30)
+    non_retryable: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts is {self.max_attempts}: a job has at least one attempt. Use 1 for no retries.")
+        if self.first < timedelta(0) or self.maximum < timedelta(0):
+            raise ValueError("A wait between attempts cannot be negative: check first and maximum.")
+        if self.factor < 1.0:
+            raise ValueError(f"factor is {self.factor}: waits must not shrink. Use 1.0 for equal waits.")
+
+    def allows_another(self, error: BaseException, attempt: int) -> bool:
+        """Tell whether an attempt follows number `attempt` (1-based), which ended with `error`."""
+        return attempt < self.max_attempts and not isinstance(error, self.non_retryable)
+
+    def wait_after(self, attempt: int) -> timedelta:
+        """Give the wait between attempt number `attempt` (1-based) and the next."""
+        # Past this exponent any factor above 1 has long reached the maximum, and a float would overflow.
+        exponent = min(attempt - 1, 64)
+        return min(self.first * (self.factor**exponent), self.maximum)
+
+
+NO_RETRY = RetryPolicy(max_attempts=1)

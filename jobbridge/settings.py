@@ -1,0 +1,131 @@
+"""Settings, and where each came from. The only reader of the environment.
+
+An explicit argument wins over the environment, that over a `.env` file in the working directory, that over what a
+running `jobbridge dev` left in `.jobbridge/dev.json`, and that over the default. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from jobbridge.core.keys import Engine
+from jobbridge.errors import ConfigurationError
+
+DEV_FILE = Path(".jobbridge") / "dev.json"
+DOTENV_FILE = Path(".env")
+
+
+class Settings(BaseModel):
+    """What the environment says, typed. Unset and default are different: see `sources`."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    edition: Literal["community", "enterprise"] = Field("community", validation_alias="EDITION")
+    job_runner_type: Engine | None = Field(None, validation_alias="JOB_RUNNER_TYPE")
+    fallback_to_celery: bool = Field(
+        True, validation_alias=AliasChoices("JOB_RUNNER_FALLBACK_TO_CELERY", "JOB_RUNNER_FALLBACK_TO_PGBOSS")
+    )
+    init_failure_backoff_ms: int = Field(60_000, ge=0, validation_alias="JOB_RUNNER_INIT_FAILURE_BACKOFF_MS")
+    temporal_address: str = Field(
+        "temporal-frontend.temporal.svc.cluster.local:7233", validation_alias="TEMPORAL_ADDRESS"
+    )
+    temporal_namespace: str = Field("default", validation_alias="TEMPORAL_NAMESPACE")
+    temporal_job_task_queue: str = Field("alga-jobs", validation_alias="TEMPORAL_JOB_TASK_QUEUE")
+    temporal_api_key: SecretStr | None = Field(None, validation_alias="TEMPORAL_API_KEY")
+    temporal_tls: bool = Field(False, validation_alias="TEMPORAL_TLS")
+    temporal_tls_server_ca_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+    temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
+    temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
+    smtp_url: str = Field("smtp://127.0.0.1:25", validation_alias="SMTP_URL")
+    mail_from: str = Field("billing@localhost", validation_alias="MAIL_FROM")
+
+    #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json`, `argument`, `default`.
+    sources: dict[str, str] = Field(default_factory=dict, exclude=True)
+
+    @field_validator("job_runner_type", mode="before")
+    @classmethod
+    def _read_engine(cls, value: object) -> object:
+        return Engine.parse(value) if isinstance(value, str) else value
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of messages that name none: JOB_RUNNER_TYPE, else what the edition says."""
+        if self.job_runner_type is not None:
+            return self.job_runner_type
+        return Engine.TEMPORAL if self.edition == "enterprise" else Engine.CELERY
+
+    @property
+    def init_failure_backoff(self) -> timedelta:
+        return timedelta(milliseconds=self.init_failure_backoff_ms)
+
+
+def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: Any) -> Settings:
+    """Read the settings now.
+
+    Args:
+        environment: Instead of the process's own.
+        arguments: Field values that win over every other source.
+
+    Raises:
+        ConfigurationError: A value does not fit; names the variable, the value's source, and what is allowed.
+    """
+    layers = [
+        (os.environ if environment is None else environment, "environment"),
+        (_dotenv(), str(DOTENV_FILE)),
+        (_dev_servers(), str(DEV_FILE)),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for field, info in Settings.model_fields.items():
+        if field == "sources":
+            continue
+        if field in arguments:
+            values[field], sources[field] = arguments[field], "argument"
+            continue
+        values_found = ((layer[name], f"{origin} {name}") for layer, origin in layers for name in _names(info) if layer.get(name))
+        found = next(values_found, None)
+        if found is None:
+            sources[field] = "default"
+        else:
+            values[field], sources[field] = found
+    try:
+        return Settings(**values, sources=sources)
+    except ValidationError as error:
+        raise _explained(error, sources) from None
+
+
+def _explained(error: ValidationError, sources: Mapping[str, str]) -> ConfigurationError:
+    problem = error.errors()[0]
+    location = str(problem["loc"][0])
+    field = next((name for name, info in Settings.model_fields.items() if location in {name, *_names(info)}), location)
+    return ConfigurationError(
+        f"The setting {location} ({sources.get(field, 'unknown source')}) is {problem['input']!r}: {problem['msg']}.",
+    )
+
+
+def _names(info: Any) -> list[str]:
+    alias = info.validation_alias
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+
+
+def _dotenv() -> dict[str, str]:
+    if not DOTENV_FILE.is_file():
+        return {}
+    return {name: value for name, value in dotenv_values(DOTENV_FILE).items() if value is not None}
+
+
+def _dev_servers() -> dict[str, str]:
+    try:
+        document = json.loads(DEV_FILE.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in document.items()} if isinstance(document, dict) else {}
