@@ -1,0 +1,147 @@
+"""Servers and databases that tests of every room use.
+
+Each pytest-xdist worker has a Postgres and a Temporal server of its own, started when its first test needs them
+(half a second): nothing is shared between processes that run tests at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobbridge.dev.postgres import PostgresServer, run_postgres
+from jobbridge.dev.process import ManagedProcess
+from jobbridge.dev.temporal import TemporalServer, run_temporal
+from tests.support import SETTING_PREFIXES, clean_environment, worker_process
+
+_TEMPLATE = "template_jobbridge"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    # Not pytest's tmp_path: only its owner may enter that, and Postgres does not run as root.
+    folder = Path(tempfile.mkdtemp(prefix="jobbridge-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[PostgresServer]:
+    with run_postgres(server_folder / "postgres", is_durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(postgres: PostgresServer) -> str:
+    from jobbridge.store.migrations import migrate
+
+    migrate(postgres.create_database(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
+    """URL of a fresh database without any table."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres.create_database(name)
+    _drop(postgres, name)
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, _migrated_template: str) -> Iterator[str]:
+    """URL of a fresh, migrated database."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres.create_database(name, template=_migrated_template)
+    _drop(postgres, name)
+
+
+def _drop(postgres: PostgresServer, name: str) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def temporal(server_folder: Path) -> Iterator[TemporalServer]:
+    """A Temporal server of this test process, with its CLI (`.run_cli(…)`)."""
+    with run_temporal(log_path=server_folder / "temporal.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def temporal_server(temporal: TemporalServer) -> str:
+    """Its address."""
+    return temporal.address
+
+
+@pytest.fixture
+def task_queue() -> str:
+    """A task queue of Temporal that no other test uses: for TEMPORAL_JOB_TASK_QUEUE."""
+    return f"jobs-{uuid.uuid4().hex[:12]}"
+
+
+class StartWorker(Protocol):
+    """Start a worker with `app` as `-A`, more command-line arguments, and settings as environment variables.
+
+    It runs until the test ends; `.stop()`, `.kill()`, `.log()`, `.pid` are there before.
+    """
+
+    def __call__(self, app: str, *arguments: str, **settings: str | None) -> ManagedProcess: ...
+
+
+@pytest.fixture
+def celery_worker(tmp_path: Path) -> Iterator[StartWorker]:
+    """`celery_worker("my.app", "-P", "threads", DATABASE_URL=url)`: started, and ready."""
+    with ExitStack() as started:
+        yield _starter(started, tmp_path, "celery worker", lambda app: ["-m", "celery", "-A", app, "worker"])
+
+
+@pytest.fixture
+def temporal_worker(tmp_path: Path) -> Iterator[StartWorker]:
+    """`temporal_worker("my.app", "-c", "2", DATABASE_URL=url, TEMPORAL_ADDRESS=address)`: started, and ready."""
+    with ExitStack() as started:
+        yield _starter(
+            started, tmp_path, "temporal worker", lambda app: ["-m", "jobbridge.temporal.worker", "-A", app]
+        )
+
+
+def _starter(started: ExitStack, folder: Path, kind: str, command: Callable[[str], list[str]]) -> StartWorker:
+    def start(app: str, *arguments: str, **settings: Any) -> ManagedProcess:
+        name = f"{kind} {uuid.uuid4().hex[:6]}"
+        argv = command(app)
+        if not {"-l", "--loglevel"} & set(arguments):
+            arguments = (*arguments, "-l", "INFO")
+        if not {"-n", "--hostname"} & set(arguments):
+            arguments = (
+                *arguments,
+                "-n",
+                f"{uuid.uuid4().hex[:8]}@%h",
+            )  # two workers of one name disturb each other
+        if not {"-c", "--concurrency"} & set(arguments):
+            arguments = (*arguments, "-c", "2")
+        return started.enter_context(
+            worker_process(
+                [*argv, *arguments],
+                name=name,
+                log_path=folder / f"{name.replace(' ', '-')}.log",
+                env=clean_environment(settings),
+            )
+        )
+
+    return start

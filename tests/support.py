@@ -1,0 +1,78 @@
+"""What tests of several rooms share: waiting for a fact, and workers as processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from jobbridge.dev.process import ManagedProcess
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+#: Settings of whoever runs the tests must not reach them.
+SETTING_PREFIXES = ("JOB_RUNNER_", "JOBBRIDGE_", "TEMPORAL_", "DATABASE_", "EDITION", "CELERY_", "SMTP_")
+
+Value = TypeVar("Value")
+
+
+def wait_until(
+    condition: Callable[[], Value], *, timeout: float = 15.0, message: str = "", every: float = 0.02
+) -> Value:
+    """Call `condition` until its value is true, and give that value.
+
+    An AssertionError of the condition counts as "not yet", and is raised when the time is over.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if value := condition():
+                return value
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {message or condition}")
+        time.sleep(every)
+
+
+def clean_environment(settings: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Give an environment for a child process: ours without anybody's settings, with these ones."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTING_PREFIXES)}
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    kept["PYTHONUNBUFFERED"] = "1"
+    kept.setdefault("C_FORCE_ROOT", "1")  # only silences Celery's warning about root
+    return kept | {name: value for name, value in (settings or {}).items() if value is not None}
+
+
+@contextmanager
+def worker_process(
+    argv: Sequence[str],
+    *,
+    name: str,
+    log_path: Path,
+    env: Mapping[str, str],
+    ready: str | None = "ready.",
+    timeout: float = 30.0,
+    cwd: Path | None = None,
+) -> Iterator[ManagedProcess]:
+    """Run a Python program (`-m …` or a path) until the block ends; enter when its log says `ready`."""
+    process = ManagedProcess(
+        name=name, argv=[sys.executable, *argv], log_path=log_path, env=env, cwd=cwd
+    ).start()
+    try:
+        if ready is not None:
+            wait_until(
+                lambda: ready in process.log() or not process.is_running,
+                timeout=timeout,
+                message=f"{name} is ready; its log:\n{process.tail(40)}",
+            )
+            assert process.is_running, f"{name} ended with {process.exit_code}:\n{process.tail(60)}"
+        yield process
+    finally:
+        process.stop()
+        print(f"--- log of {name} ---\n{process.log()}")
