@@ -1,0 +1,29 @@
+"""The one publish point: everything that Celery sends passes here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
+
+from jobbridge.app.publishing import JobOptions, JobProducer
+
+
+class AMQP(CeleryAMQP):
+    """Celery's AMQP whose task messages become jobs.
+
+    Celery's own sender still does all that it does (routing, signals, serializer, `task-sent` event). It is given a
+    producer that, where the sender publishes, writes the job row and hands the message to its engine.
+    """
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        send = super()._create_task_sender()  # type: ignore[misc]  # missing in the stubs
+        app = self.app
+
+        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            job_options = JobOptions.take_from(options)
+            job_producer = JobProducer(app, producer, name, job_options, queue=options.get("queue"))
+            return send(job_producer, name, job_producer.prepared(message), **options)
+
+        return send_task_message

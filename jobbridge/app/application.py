@@ -1,0 +1,187 @@
+"""The app class: a drop-in for `celery.Celery`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import celery
+from celery.utils.objects import mro_lookup
+from kombu.utils.objects import cached_property
+
+from jobbridge.app import commands, jobs, signals
+from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of
+from jobbridge.core.keys import Engine
+from jobbridge.errors import ConfigurationError, EngineUnavailable
+from jobbridge.recording import JobRecorder
+from jobbridge.store.database import Database
+
+if TYPE_CHECKING:
+    from jobbridge.app.delivery import Delivery
+    from jobbridge.settings import Settings
+
+#: What JobBridge sets where the user set nothing. A job must survive its worker, so it is acknowledged
+#: when it ended, and one whose process was lost goes back to the queue.
+DEFAULTS: dict[str, Any] = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": True,
+    "broker_connection_retry_on_startup": True,
+    "worker_prefetch_multiplier": 2,
+}
+
+
+class Celery(celery.Celery):
+    """A Celery application whose messages run on Postgres or on Temporal, and whose jobs have rows.
+
+    Takes what `celery.Celery` takes. `DATABASE_URL` (or a `jobbridge+postgresql://` broker URL) says where
+    the tables are; `JOB_RUNNER_TYPE`, a task's `engine`, a route's `engine` or `apply_async(engine=…)` choose the engine.
+
+    Keyword Args:
+        settings: Instead of what the environment says.
+    """
+
+    #: Celery's signals go to all apps; receivers tell by this which are ours.
+    is_jobbridge = True
+
+    amqp_cls = "jobbridge.app.amqp:AMQP"
+
+    #: Wired by jobbridge.bootstrap: how settings are read, and how each foreign engine is reached.
+    settings_loader: ClassVar[Callable[[], Settings] | None] = None
+    delivery_factories: ClassVar[dict[Engine, Callable[[Celery], Delivery]]] = {}
+
+    def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
+        self._settings = settings
+        self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
+        self._deliveries: dict[Engine, Delivery] = {}
+        super().__init__(*args, **kwargs)
+        self.add_defaults(self._defaults)
+
+    def on_init(self) -> None:
+        signals.connect()
+        self.loader.override_backends = {
+            **self.loader.override_backends,
+            BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
+        }
+
+    # -- settings and what they lead to
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read on first use."""
+        if self._settings is None:
+            loader = type(self).settings_loader
+            if loader is None:
+                raise ConfigurationError(
+                    "This app has no settings.", hint="Import Celery from jobbridge, or pass settings=... to it."
+                )
+            self._settings = loader()
+        return self._settings
+
+    @property
+    def default_engine(self) -> Engine:
+        return self.settings.engine
+
+    @cached_property
+    def database(self) -> Database:
+        """Where the job tables are.
+
+        Raises:
+            ConfigurationError: Neither the broker URL nor DATABASE_URL names a database.
+        """
+        url = self._broker_database_url() or self.settings.database_url
+        if not url:
+            raise ConfigurationError(
+                "No database is configured.",
+                hint="Set DATABASE_URL=postgresql://user:password@host/name, or start one with `jobbridge dev`.",
+            )
+        return Database(url)
+
+    @cached_property
+    def recorder(self) -> JobRecorder:
+        return JobRecorder(self.database)
+
+    @property
+    def shares_database_with_broker(self) -> bool:
+        """Whether job row and message can be written in one transaction."""
+        broker = database_url_of(self.conf.broker_write_url)
+        return broker is not None and broker == database_url_of(self.database.url)
+
+    def delivery(self, engine: Engine) -> Delivery:
+        """Give the way to a foreign engine.
+
+        Raises:
+            EngineUnavailable: Its extra is not installed.
+        """
+        if engine not in self._deliveries:
+            factory = type(self).delivery_factories.get(engine)
+            if factory is None:
+                raise EngineUnavailable(
+                    f"The engine {engine.value!r} is not available here.",
+                    hint="Install it with `pip install 'jobbridge[temporal]'` and import Celery from jobbridge.",
+                )
+            self._deliveries[engine] = factory(self)
+        return self._deliveries[engine]
+
+    def _broker_database_url(self) -> str | None:
+        url = self.conf.get("broker_url")
+        return database_url_of(url) if isinstance(url, str) and url.startswith(f"{BROKER_SCHEME}+") else None
+
+    def _defaults(self) -> dict[str, Any]:
+        # Evaluated when the configuration is first read, so the environment is too.
+        configured = self._preconf.get("broker_url")
+        url = database_url_of(configured) if isinstance(configured, str) and configured.startswith(BROKER_SCHEME) else None
+        url = url or self.settings.database_url
+        # Without a database the URL names none; the first use of `database` then says what to do, where Celery's own
+        # default would try a RabbitMQ on this host.
+        broker = broker_url_for(url) if url else f"{BROKER_SCHEME}+postgresql://"
+        return {**DEFAULTS, "broker_url": broker, "result_backend": f"{BROKER_SCHEME}://"}
+
+    # -- tasks
+
+    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
+        """Make the task with the claim in front of its own `before_start`."""
+        from jobbridge.app.execution import tracked
+
+        own = {key: options.pop(key) for key in ("before_start", "replace") if key in options}
+        base = base or self.Task
+        if own:
+            base = type(base.__name__, (base,), {**own, "abstract": True})
+        return super()._task_from_fun(fun, name=name, base=tracked(base), **options)  # type: ignore[misc]  # private in the stubs
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        from jobbridge.app.execution import tracked
+
+        instance = task() if isinstance(task, type) else task
+        if not mro_lookup(type(instance), "_jobbridge_tracked"):
+            instance.__class__ = tracked(type(instance))
+        return super().register_task(instance, **options)
+
+    def finalize(self, auto: bool = False) -> None:
+        if not self.finalized:
+            jobs.add_declared_handlers(self)
+        super().finalize(auto=auto)
+
+    # -- what callers use
+
+    @contextmanager
+    def enqueue_on(self, connection: Any) -> Iterator[None]:
+        """Send tasks in the caller's own transaction: commit enqueues them, rollback leaves nothing.
+
+        Args:
+            connection: A psycopg connection, or an SQLAlchemy Connection or Session on one.
+        """
+        token = self._caller_connection.set(connection)
+        try:
+            yield
+        finally:
+            self._caller_connection.reset(token)
+
+    @property
+    def caller_connection(self) -> Any:
+        return self._caller_connection.get()
+
+    enqueue = commands.enqueue
+    cancel_job = commands.cancel_job

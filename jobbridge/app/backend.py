@@ -1,0 +1,243 @@
+"""The result backend: results live in the job's row.
+
+A finished job costs one write, because storing its result and closing its row are the same event. Groups and
+chords use the table `job_keys` through Celery's own key/value logic.
+
+The row keeps a readable `result` (JSON). What JSON cannot carry, or what belongs to the result besides the value
+(children), goes into `result_payload` in the backend's serializer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from celery import states
+from celery.app.task import Context
+from celery.backends.base import KeyValueStoreBackend
+from kombu.utils import json as kombu_json
+from kombu.utils.encoding import bytes_to_str, str_to_bytes
+
+from jobbridge.app.execution import Run, identify, record, run_of
+from jobbridge.core.events import AttemptFailed, Cancelled, Completed, Expired, Failed, JobEvent, Progressed
+from jobbridge.core.keys import job_id_for
+from jobbridge.core.status import JobStatus
+from jobbridge.store.jobs import StoredResult
+
+logger = logging.getLogger(__name__)
+
+#: How Celery names the states of a job.
+CELERY_STATES = {
+    JobStatus.PENDING: states.PENDING,
+    JobStatus.QUEUED: states.PENDING,
+    JobStatus.SCHEDULED: states.PENDING,
+    JobStatus.PROCESSING: states.STARTED,
+    JobStatus.RETRYING: states.RETRY,
+    JobStatus.COMPLETED: states.SUCCESS,
+    JobStatus.FAILED: states.FAILURE,
+    JobStatus.CANCELLED: states.REVOKED,
+    JobStatus.EXPIRED: states.REVOKED,
+    JobStatus.SKIPPED: states.REVOKED,
+}
+
+
+class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
+    """Celery's result backend over `jobs` and `job_keys`."""
+
+    implements_incr = True
+    supports_native_join = True
+    supports_autoexpire = True  # rows go by the pruner's retention, not by celery.backend_cleanup
+    persistent = True
+
+    def as_uri(self, include_password: bool = False) -> str:
+        return "jobbridge://"
+
+    # -- writing
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        if state == states.STARTED:
+            return result  # the claim has written it
+        run = self._run_for(task_id, request)
+        event = self._event(run, result, state, traceback, request)
+        if event is None:
+            self._store_custom_state(task_id, result, state, traceback, request)
+            self._note_progress(run, result)
+        elif record(self.app, event) is not None:
+            run.recorded = state in states.READY_STATES
+        return result
+
+    def _run_for(self, task_id: str, request: Any) -> Run:
+        run = run_of(request) if request is not None else None
+        if run is not None and run.task_id == task_id:
+            return run
+        own = request if request is not None and getattr(request, "id", None) == task_id else Context({"id": task_id})
+        identified = identify(own)
+        assert identified is not None  # a request with an id always names a job unless it is eager
+        if identified.delivery is None:
+            stored = self.app.jobs.find(identified.key.job_id)
+            if stored is not None:
+                identified.key = stored.key
+        return identified
+
+    def _event(self, run: Run, result: Any, state: str, traceback: Any, request: Any) -> JobEvent | None:
+        readable, payload, content_type = self._encoded(result, state, traceback, request)
+        text = None if traceback is None else str(traceback)
+        if state == states.SUCCESS and run.attempt is not None:
+            return Completed(
+                key=run.key, attempt=run.attempt, result=readable, result_payload=payload, result_type=content_type
+            )
+        if state == states.FAILURE:
+            return Failed(
+                key=run.key,
+                attempt=run.attempt,
+                error=_error_line(result),
+                traceback=text,
+                result=readable,
+                result_payload=payload,
+                result_type=content_type,
+                delivery=run.delivery,
+                type=getattr(request, "task", None),
+                task_id=run.task_id,
+            )
+        if state == states.RETRY and run.attempt is not None:
+            return AttemptFailed(key=run.key, attempt=run.attempt, error=_error_line(result), traceback=text)
+        if state == states.REVOKED:
+            reason = _error_line(result)
+            return Expired(key=run.key) if "expired" in reason else Cancelled(key=run.key, reason=reason)
+        return None
+
+    def _encoded(self, result: Any, state: str, traceback: Any, request: Any) -> tuple[Any, bytes | None, str | None]:
+        """Give the readable form, and the whole meta in the serializer's form where the readable one is not enough."""
+        readable, is_complete = _as_json(result)
+        children = self.current_task_children(request)
+        if is_complete and not children and self.serializer == "json":
+            return readable, None, None
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        return readable, str_to_bytes(self.encode(meta)), self.content_type
+
+    def _store_custom_state(self, task_id: str, result: Any, state: str, traceback: Any, request: Any) -> None:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        self.set(self.get_key_for_task(task_id), self.encode(meta))
+
+    def _note_progress(self, run: Run, meta: Any) -> None:
+        # `update_state(state="PROGRESS", meta={"current": 3, "total": 10})` is Celery's custom for progress.
+        if run.attempt is None or not isinstance(meta, dict):
+            return
+        current, total = meta.get("current"), meta.get("total")
+        if isinstance(current, int | float) and isinstance(total, int | float) and total > 0:
+            share = max(0.0, min(100.0, 100.0 * current / total))
+            record(self.app, Progressed(key=run.key, attempt=run.attempt, progress=share))
+
+    # -- reading
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        stored = self.app.jobs.results_of([job_id_for(task_id)])
+        return self._meta(task_id, stored[0] if stored else None)
+
+    def _meta(self, task_id: str, stored: StoredResult | None) -> dict[str, Any]:
+        if stored is None:
+            return self._custom_state(task_id) or {"status": states.PENDING, "result": None}
+        if not stored.status.is_final:
+            custom = self._custom_state(task_id)
+            if custom is not None:
+                return custom
+        state = CELERY_STATES[stored.status]
+        if stored.result_payload is not None and state in states.READY_STATES:
+            return dict(self.decode_result(bytes(stored.result_payload)))
+        meta = {
+            "status": state,
+            "result": self._readable_result(stored, state),
+            "traceback": stored.traceback,
+            "children": [],
+            "task_id": task_id,
+            "date_done": stored.completed_at.isoformat() if stored.completed_at else None,
+        }
+        return dict(self.meta_from_decoded(meta))
+
+    def _readable_result(self, stored: StoredResult, state: str) -> Any:
+        if state in states.EXCEPTION_STATES and stored.result is None:
+            kind = "TaskRevokedError" if state == states.REVOKED else "Exception"
+            message = stored.error or stored.status.value
+            return {"exc_type": kind, "exc_message": [message], "exc_module": "celery.exceptions" if state == states.REVOKED else "builtins"}
+        if state == states.STARTED:
+            return {"hostname": stored.worker}
+        return kombu_json.loads(json.dumps(stored.result))
+
+    def _custom_state(self, task_id: str) -> dict[str, Any] | None:
+        value = super().get_key_for_task(task_id)
+        stored = self.get(value)
+        return dict(self.decode_result(stored)) if stored else None
+
+    def task_result_exists(self, task_id: str) -> bool:
+        return bool(self.app.jobs.results_of([job_id_for(task_id)])) or self._custom_state(task_id) is not None
+
+    def mget(self, keys: list[bytes]) -> list[bytes | None]:
+        """Give the encoded meta of many tasks in one query (Celery's native join)."""
+        task_ids = [self._strip_prefix(key) for key in keys]
+        found = {row.job_id: row for row in self.app.jobs.results_of([job_id_for(task_id) for task_id in task_ids])}
+        return [self._encoded_meta(task_id, found.get(job_id_for(task_id))) for task_id in task_ids]
+
+    def _encoded_meta(self, task_id: str, stored: StoredResult | None) -> bytes | None:
+        if stored is None or not stored.status.is_final:
+            return None
+        if stored.result_payload is not None:
+            return bytes(stored.result_payload)
+        state = CELERY_STATES[stored.status]
+        meta = {
+            "status": state,
+            "result": self._readable_result(stored, state),
+            "traceback": stored.traceback,
+            "children": [],
+            "task_id": task_id,
+        }
+        return str_to_bytes(self.encode(meta))
+
+    def _forget(self, task_id: str) -> None:
+        self.app.jobs.forget_result(job_id_for(task_id))
+        self.delete(self.get_key_for_task(task_id))
+
+    # -- groups and chords: Celery's key/value logic over job_keys
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.app.keys.get(bytes_to_str(key))
+
+    def set(self, key: bytes, value: bytes | str) -> None:
+        self.app.keys.set(bytes_to_str(key), str_to_bytes(value), ttl=self.expires or None)
+
+    def delete(self, key: bytes) -> None:
+        self.app.keys.delete(bytes_to_str(key))
+
+    def incr(self, key: bytes) -> int:
+        return int(self.app.keys.incr(bytes_to_str(key)))
+
+    def expire(self, key: bytes, value: int | None) -> None:
+        if value:
+            self.app.keys.expire(bytes_to_str(key), ttl=value)
+
+
+def _as_json(value: Any) -> tuple[Any, bool]:
+    """Give a readable form, and whether Celery can restore the value from it."""
+    try:
+        text = kombu_json.dumps(value)
+    except (TypeError, ValueError, UnicodeDecodeError):
+        return {"repr": repr(value)[:2000].replace("\x00", "")}, False
+    if "\\u0000" in text:
+        return json.loads(text.replace("\\u0000", "")), False  # Postgres has no NUL in jsonb
+    return json.loads(text), True
+
+
+def _error_line(result: Any) -> str:
+    if isinstance(result, dict) and "exc_type" in result:
+        message = result.get("exc_message")
+        text = " ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
+        return f"{result['exc_type']}: {text}"
+    return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result)

@@ -1,0 +1,131 @@
+"""What callers ask of the app beyond Celery's own calls: enqueue by name, and cancel."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from kombu.exceptions import OperationalError
+from kombu.utils.uuid import uuid
+
+from jobbridge.broker import delete_waiting
+from jobbridge.core.events import Cancelled
+from jobbridge.core.handlers import nearest
+from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.errors import EngineUnavailable, JobNotFound, UnknownHandler
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.jobs import JobRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobHandle:
+    """A job that was asked for."""
+
+    job_id: UUID
+    external_id: str
+    result: Any  # AsyncResult
+
+
+def enqueue(
+    app: Celery,
+    name: str,
+    data: Any = None,
+    *,
+    tenant: str | None = None,
+    engine: Engine | str | None = None,
+    queue: str | None = None,
+    run_at: datetime | None = None,
+    priority: int | None = None,
+    user_id: UUID | str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> JobHandle:
+    """Send a job by its handler's name.
+
+    Args:
+        data: For a handler its data; for any other task `{"args": [...], "kwargs": {...}}`, or its keyword arguments.
+        run_at: Not before then.
+
+    Raises:
+        UnknownHandler: No task has that name here; suggests the nearest.
+        InvalidJobData: The data does not fit.
+        TenantRequired: The handler needs a tenant.
+    """
+    task = app.tasks.get(name)
+    if task is None:
+        known = [task_name for task_name in app.tasks if not task_name.startswith("celery.")]
+        raise UnknownHandler(name, suggestion=nearest(name, known))
+    args, kwargs = arguments_for(task, data)
+    options = {"queue": queue, "eta": run_at, "priority": priority}
+    result = task.apply_async(
+        args=args,
+        kwargs=kwargs,
+        task_id=uuid(),
+        tenant=tenant,
+        engine=engine,
+        user_id=user_id,
+        job_metadata=metadata,
+        **{key: value for key, value in options.items() if value is not None},
+    )
+    return JobHandle(job_id=job_id_for(result.id), external_id=result.id, result=result)
+
+
+def arguments_for(task: Any, data: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Give args and kwargs for a task from a job's data, as the workflow's input has it too."""
+    if hasattr(task, "spec"):
+        return [data if data is not None else {}], {}
+    if isinstance(data, dict) and data and set(data) <= {"args", "kwargs"}:
+        return list(data.get("args") or []), dict(data.get("kwargs") or {})
+    if isinstance(data, dict):
+        return [], data
+    return ([] if data is None else list(data) if isinstance(data, list) else [data]), {}
+
+
+def cancel_job(
+    app: Celery,
+    job_id: UUID | str,
+    tenant: str | None = None,
+    *,
+    reason: str | None = None,
+    cancelled_by: str | None = None,
+) -> bool:
+    """Cancel a job, waiting or running.
+
+    The row comes first: from then on the job cannot complete, whatever the engine still does.
+
+    Returns:
+        False when it had ended before.
+
+    Raises:
+        JobNotFound: There is no such job (of that tenant).
+    """
+    row = app.jobs.find(job_id_for(str(job_id)))
+    if row is None or (tenant is not None and row.key.tenant != tenant):
+        raise JobNotFound(str(job_id))
+    recorded = app.recorder.record(Cancelled(key=row.key, reason=reason, cancelled_by=cancelled_by))
+    if not recorded.applied:
+        return False
+    _stop(app, row, reason, cancelled_by)
+    return True
+
+
+def _stop(app: Celery, row: JobRow, reason: str | None, cancelled_by: str | None) -> None:
+    """Reach what runs or waits. What cannot be reached is refused by the row when it starts."""
+    task_id = row.task_id
+    try:
+        if row.runner_type is Engine.TEMPORAL:
+            app.delivery(Engine.TEMPORAL).cancel(task_id, reason=reason, cancelled_by=cancelled_by)
+            return
+        if app.shares_database_with_broker:
+            with app.database.transaction() as connection:
+                if delete_waiting(connection, task_id):
+                    return
+        app.control.revoke(task_id, terminate=True)
+    except (EngineUnavailable, OperationalError) as error:
+        logger.warning("job.cancel_not_delivered", extra={"job_id": task_id, "error": str(error)})

@@ -1,0 +1,28 @@
+"""How a message reaches an engine other than the broker."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jobbridge.core.envelope import Envelope
+from jobbridge.core.events import Accepted
+
+
+class Delivery(Protocol):
+    """The way to one engine. Safe to call from several threads; never used in a forked pool child."""
+
+    def deliver(self, envelope: Envelope) -> Accepted:
+        """Hand it over; handing over twice starts once.
+
+        Raises:
+            EngineUnavailable: It could not be reached; `certainly_not_started` says whether it may run there all the same.
+        """
+        ...
+
+    def cancel(self, task_id: str, *, reason: str | None, cancelled_by: str | None) -> bool:
+        """Ask the engine to stop it; False when it knows no such running job.
+
+        Raises:
+            EngineUnavailable: It could not be reached.
+        """
+        ...

@@ -1,0 +1,178 @@
+"""The start of an attempt, on both engines: the claim of the row.
+
+Celery's tracer calls a task's `before_start` inside its own error handling, so this is where an attempt can be
+refused (celery 5.7, app/trace.py: what a signal's receiver raises is logged and dropped, what `before_start` raises is
+an outcome). Every task of the app gets it in front of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from billiard.process import current_process
+from celery.exceptions import Ignore, Reject
+
+from jobbridge.core.envelope import HEADER
+from jobbridge.core.events import JobEvent, Recorded, Started
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
+from jobbridge.errors import DatabaseError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One attempt while it runs; lives on the task's request.
+
+    Attributes:
+        attempt: None when the row could not be written: the job runs all the same, unrecorded.
+        recorded: Its end is in the row.
+        continued: A further message for the same job was sent from inside.
+        replaced: `self.replace` was called.
+        refused: It may not run.
+    """
+
+    key: JobKey
+    task_id: str
+    delivery: UUID | None
+    engine: Engine
+    retries: int
+    attempt: int | None = None
+    recorded: bool = False
+    continued: bool = False
+    replaced: bool = False
+    refused: bool = False
+
+
+class AttemptRefused(Ignore):  # type: ignore[misc]  # untyped base
+    """The job was cancelled, ended, or runs elsewhere: this attempt does not start."""
+
+
+_ATTRIBUTE = "jobbridge_run"
+
+
+def run_of(request: Any) -> Run | None:
+    """Give the attempt of a task's request, once it was claimed."""
+    run = getattr(request, _ATTRIBUTE, None)
+    return run if isinstance(run, Run) else None
+
+
+def current_run(app: Celery) -> Run | None:
+    """Give the attempt that the calling code runs in."""
+    task = app.current_worker_task
+    return run_of(task.request) if task is not None else None
+
+
+def in_pool_child() -> bool:
+    """Whether this process is a forked child of a worker's pool (only those have an index in billiard)."""
+    return getattr(current_process(), "index", None) is not None
+
+
+@lru_cache(maxsize=None)
+def tracked(base: type[Any]) -> type[Any]:
+    """Give a subclass of a task class that claims the row before each attempt."""
+    if getattr(base, "_jobbridge_tracked", False):
+        return base
+    return type(base.__name__, (_Tracked, base), {"abstract": True, "__module__": base.__module__})
+
+
+class _Tracked:
+    """What is put in front of a task class; see `tracked`."""
+
+    _jobbridge_tracked = True
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        claim(self)
+        super().before_start(task_id, args, kwargs)  # type: ignore[misc]  # the task class behind it
+
+    def replace(self, sig: Any) -> Any:
+        run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
+        if run is not None:
+            run.replaced = True
+        return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+
+
+def identify(request: Any) -> Run | None:
+    """Read from a request whose attempt of which job it is; None for what is no job (eager, broadcast)."""
+    header = getattr(request, HEADER, None) or {}
+    if getattr(request, "is_eager", False) or header.get("untracked") or not request.id:
+        return None
+    delivery = header.get("delivery")
+    return Run(
+        key=JobKey(tenant=TenantId(header.get("tenant") or SYSTEM_TENANT), job_id=job_id_for(request.id)),
+        task_id=request.id,
+        delivery=UUID(delivery) if delivery else None,
+        engine=Engine(header.get("engine") or Engine.CELERY),
+        retries=int(request.retries or 0),
+    )
+
+
+def claim(task: Any) -> None:
+    """Take the row for this attempt.
+
+    Raises:
+        AttemptRefused: It must not start.
+        Reject: CE, and Postgres is away: the lease on the message cannot be proved, so it goes back.
+    """
+    request = task.request
+    run = identify(request)
+    if run is None:
+        return
+    setattr(request, _ATTRIBUTE, run)
+    try:
+        recorded = task.app.recorder.record(_started(task, run))
+    except DatabaseUnavailable as error:
+        if run.engine is Engine.CELERY and task.app.shares_database_with_broker:
+            run.refused = True
+            raise Reject(error, requeue=True) from None
+        logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
+        return
+    except DatabaseError as error:
+        # Tables missing or unknown: the books are wrong, the job is not. It runs (FEATURES, story 4).
+        logger.error("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
+        return
+    if not recorded.applied:
+        run.refused = True
+        logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": recorded.reason})
+        raise AttemptRefused(f"{run.task_id} does not start: {recorded.reason}")
+    run.attempt = recorded.attempt
+
+
+def record(app: Celery, event: JobEvent) -> Recorded | None:
+    """Write an event; bookkeeping never fails a handler, so trouble is logged and None returned."""
+    try:
+        return app.recorder.record(event)
+    except DatabaseError as error:
+        logger.error(
+            "job.event_not_recorded",
+            extra={"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)},
+        )
+        return None
+
+
+def _started(task: Any, run: Run) -> Started:
+    request = task.request
+    header = getattr(request, HEADER, None) or {}
+    info = request.delivery_info or {}
+    return Started(
+        key=run.key,
+        task_id=run.task_id,
+        type=task.name,
+        engine=run.engine,
+        delivery=run.delivery,
+        queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+        worker=request.hostname or "",
+        redelivered=bool(info.get("redelivered")),
+        max_attempts=None if task.max_retries is None else task.max_retries + 1,
+        external_id=header.get("external_id") or run.task_id,
+        external_run_id=header.get("external_run_id"),
+        metadata=header.get("metadata") or {},
+    )

@@ -1,0 +1,211 @@
+"""`@job`: from a function `(ctx, data)` to a task of every app."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from celery import current_app
+from celery._state import _get_active_apps
+from celery.exceptions import Ignore, Reject, Retry
+from celery.local import Proxy
+from pydantic import BaseModel, ValidationError
+
+from jobbridge.app.context import JobContext
+from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
+from jobbridge.core.keys import Engine, TenantId
+from jobbridge.core.retry import RetryPolicy
+from jobbridge.errors import InvalidJobData, JobCancelled, TenantRequired
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: What `@job` declared, before and whatever app takes it up; the like of Celery's shared tasks.
+declared = JobHandlerRegistry()
+
+#: After the timeout was raised in the handler, it has this long to end before its process is stopped.
+KILL_GRACE = timedelta(seconds=10)
+
+
+def job(
+    name: str,
+    *,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = DEFAULT_TIMEOUT,
+    queue: str | None = None,
+    engine: Engine | str | None = None,
+    priority: int | None = None,
+    tenant_required: bool = False,
+    schedule: str | timedelta | None = None,
+    description: str | None = None,
+    enterprise_only: bool = False,
+    force: bool = False,
+) -> Callable[[Callable[..., Any]], Any]:
+    """Declare a handler `(ctx, data)`; gives back the Celery task, so `handler.delay({...})` sends a job.
+
+    Args:
+        name: The task's name, and the workflow's jobName.
+        retry: Three attempts, 1 s, 2 s, at most 30 s apart, unless said otherwise.
+        timeout: For one attempt, 5 minutes unless said otherwise; None: no limit.
+        queue: A Celery queue; on Temporal the task queue of that name.
+        engine: Always this engine, whatever JOB_RUNNER_TYPE says.
+        priority: 0 to 9, higher first.
+        tenant_required: Refuse to send it for no tenant.
+        schedule: Cron (five fields) or an interval, for `beat`.
+        description: One line for lists; else the docstring's first line.
+        enterprise_only: Not registered in the community edition.
+        force: Replace a handler of that name.
+
+    Raises:
+        DuplicateHandler: Another function has that name.
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        spec = HandlerSpec(
+            name=name,
+            function=function,
+            data_model=_data_model(function),
+            retry=retry or RetryPolicy(),
+            timeout=timeout,
+            queue=queue,
+            engine=Engine.parse(str(engine)) if engine is not None else None,
+            priority=priority,
+            tenant_required=tenant_required,
+            schedule=schedule,
+            description=description or (inspect.getdoc(function) or "").partition("\n")[0],
+            enterprise_only=enterprise_only,
+        )
+        declared.register(spec, force=force)
+        for app in _get_active_apps():
+            if app.finalized and getattr(app, "is_jobbridge", False):
+                add_handler(app, spec, replace=force)
+        return Proxy(lambda: current_app.tasks[name], name=function.__name__, __doc__=function.__doc__)
+
+    return declare
+
+
+def add_declared_handlers(app: Celery) -> None:
+    """Make a task of each declared handler."""
+    for spec in declared:
+        add_handler(app, spec)
+
+
+def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any:
+    """Make the task of one handler in one app."""
+    if replace:
+        app._tasks.pop(spec.name, None)
+    limit = spec.timeout.total_seconds() if spec.timeout else None
+    return app._task_from_fun(
+        _run_handler,
+        name=spec.name,
+        base=_handler_task_class(app.Task),
+        bind=True,
+        spec=spec,
+        __doc__=spec.function.__doc__,
+        queue=spec.queue,
+        engine=spec.engine,
+        priority=spec.priority,
+        max_retries=spec.retry.max_attempts - 1,
+        soft_time_limit=limit,
+        time_limit=None if limit is None else limit + KILL_GRACE.total_seconds(),
+        typing=False,
+    )
+
+
+def _run_handler(task: Any, data: Any = None) -> Any:
+    spec: HandlerSpec = task.spec
+    context = JobContext(task)
+    try:
+        value = spec.function(context, parse_data(spec, data))
+        return _plain(asyncio.run(value) if inspect.iscoroutine(value) else value)
+    except (Retry, Ignore, Reject):
+        raise
+    except JobCancelled as error:
+        raise Ignore(str(error)) from None  # the row says `cancelled` already
+    except Exception as error:
+        if spec.retry.allows_another(error, task.request.retries + 1) and not task.request.is_eager:
+            wait = spec.retry.wait_after(task.request.retries + 1)
+            raise task.retry(exc=error, countdown=wait.total_seconds()) from error
+        raise
+
+
+def parse_data(spec: HandlerSpec, data: Any) -> Any:
+    """Give the data as the handler wants it.
+
+    Raises:
+        InvalidJobData: It does not fit the model.
+    """
+    if spec.data_model is None or isinstance(data, spec.data_model):
+        return data
+    try:
+        return spec.data_model.model_validate(data if data is not None else {})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'data'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidJobData(spec.name, problems) from None
+
+
+def _handler_task_class(base: type[Any]) -> type[Any]:
+    return type("JobTask", (_HandlerTask, base), {"abstract": True})
+
+
+class _HandlerTask:
+    """What a handler's task adds to Celery's: its data is one argument, checked before it is sent."""
+
+    abstract = True
+    spec: HandlerSpec
+
+    def prepare_arguments(
+        self, args: Any, kwargs: Mapping[str, Any], tenant: TenantId | None
+    ) -> tuple[list[Any], dict[str, Any], TenantId | None]:
+        """Check data and tenant before anything is written.
+
+        Returns:
+            The arguments as they are sent, and the tenant (else the one in the data).
+
+        Raises:
+            InvalidJobData: The data does not fit.
+            TenantRequired: There is no tenant.
+        """
+        data = _plain(_one_argument(self.spec.name, args, kwargs))
+        parse_data(self.spec, data)
+        tenant = tenant or tenant_in(data)
+        if self.spec.tenant_required and tenant is None:
+            raise TenantRequired(self.spec.name)
+        return [data], {}, tenant
+
+    def readable_arguments(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        return args[0] if args else dict(kwargs)
+
+
+def tenant_in(data: Any) -> TenantId | None:
+    """Find the tenant in a job's data, where the original system has it."""
+    if not isinstance(data, Mapping):
+        return None
+    value = data.get("tenantId") or data.get("tenant_id") or data.get("tenant")
+    return TenantId(str(value)) if value else None
+
+
+def _one_argument(name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    if args and kwargs or len(args or ()) > 1:
+        raise InvalidJobData(name, "a handler takes one argument: its data")
+    return args[0] if args else dict(kwargs)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+
+
+def _data_model(function: Callable[..., Any]) -> type[BaseModel] | None:
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) < 2:
+        raise TypeError(f"{function.__qualname__} must take (ctx, data), and takes {len(parameters)} argument(s).")
+    try:
+        hint = get_type_hints(function).get(parameters[1])
+    except NameError:
+        return None  # a name that is not importable at run time: the data is passed as it came
+    return hint if isinstance(hint, type) and issubclass(hint, BaseModel) else None

@@ -1,0 +1,140 @@
+"""Celery's signals, translated to job events.
+
+One set of receivers for both engines: the tracer that sends most of these runs on both. They hold no rules; the
+recorder decides what an event may change. Celery logs and drops what a receiver raises (celery 5.7,
+utils/dispatch/signal.py), and a killed process sends nothing: what is missing then comes with the next delivery.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import signals, states
+
+from jobbridge.app.execution import Run, identify, record, run_of
+from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
+
+
+def connect() -> None:
+    """Attach the receivers; again is harmless."""
+    for signal, receiver in (
+        (signals.task_success, on_success),
+        (signals.task_failure, on_failure),
+        (signals.task_postrun, on_postrun),
+        (signals.task_revoked, on_revoked),
+        (signals.task_unknown, on_unknown),
+        (signals.task_rejected, on_rejected),
+    ):
+        signal.connect(receiver, weak=False, dispatch_uid=f"jobbridge.{receiver.__name__}")
+
+
+def on_success(sender: Any = None, **_: Any) -> None:
+    """Close a job whose result is not kept in its row (ignored, or another result backend)."""
+    run = _open_run(sender)
+    if run is not None and run.attempt is not None:
+        run.recorded = record(sender.app, Completed(key=run.key, attempt=run.attempt)) is not None
+
+
+def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_: Any) -> None:
+    """Close a failed job, from the pool child or (process lost, hard time limit) from the worker."""
+    run = _open_run(sender) or _parents_run(sender)
+    if run is None or run.recorded or run.refused:
+        return
+    record(
+        sender.app,
+        Failed(
+            key=run.key,
+            attempt=run.attempt,
+            error=describe(exception),
+            traceback=getattr(einfo, "traceback", None),
+            delivery=run.delivery,
+        ),
+    )
+    run.recorded = True
+
+
+def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
+    """Note what ends an attempt without success, failure or retry: Ignore, replace, Reject."""
+    run = _open_run(sender)
+    if run is None or run.attempt is None or run.refused or run.continued:
+        return
+    if state == states.IGNORED and run.replaced:
+        record(sender.app, Replaced(key=run.key, attempt=run.attempt))
+    elif state == states.IGNORED:
+        record(sender.app, Completed(key=run.key, attempt=run.attempt))
+    elif state == states.REJECTED and getattr(retval, "requeue", False):
+        record(sender.app, Requeued(key=run.key, attempt=run.attempt, reason=describe(retval)))
+
+
+def on_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
+    """Close a job that was revoked, terminated, or came after its time."""
+    run = _of_app(sender) and identify(request)
+    if run:
+        event = Expired(key=run.key) if expired else Cancelled(key=run.key, reason="revoked")
+        record(sender.app, event)
+
+
+def on_unknown(sender: Any = None, message: Any = None, exc: Any = None, name: str = "", id: str = "", **_: Any) -> None:  # noqa: A002
+    """Fail a job whose task this worker does not know."""
+    _fail_message(sender, message, f"No task is registered under {name!r} on this worker.")
+
+
+def on_rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: Any) -> None:
+    """Fail a job whose message cannot be read."""
+    _fail_message(sender, message, f"The message was rejected: {describe(exc)}")
+
+
+def describe(exception: Any) -> str:
+    """Give an error as one line for people."""
+    if isinstance(exception, BaseException):
+        return f"{type(exception).__name__}: {exception}"
+    return str(exception)
+
+
+def _fail_message(consumer: Any, message: Any, error: str) -> None:
+    app = getattr(consumer, "app", None)
+    headers = getattr(message, "headers", None) or {}
+    if not _is_ours(app) or not headers.get("id"):
+        return
+    run = identify(_HeaderView(headers))
+    if run is not None:
+        record(
+            app,
+            Failed(
+                key=run.key,
+                attempt=None,
+                error=error,
+                delivery=run.delivery,
+                type=headers.get("task"),
+                task_id=run.task_id,
+            ),
+        )
+
+
+class _HeaderView:
+    """A message's headers, read as a request is."""
+
+    def __init__(self, headers: dict[str, Any]) -> None:
+        self.__dict__.update({"retries": 0, **headers})
+
+
+def _open_run(task: Any) -> Run | None:
+    if not _of_app(task):
+        return None
+    run = run_of(task.request)
+    return run if run is not None and not run.recorded else None
+
+
+def _parents_run(task: Any) -> Run | None:
+    # In the worker's parent process the request on the stack was not claimed there: no attempt number.
+    return identify(task.request) if _of_app(task) and run_of(task.request) is None and task.request.id else None
+
+
+def _of_app(task: Any) -> bool:
+    return _is_ours(getattr(task, "app", None))
+
+
+def _is_ours(app: Any) -> bool:
+    return bool(getattr(app, "is_jobbridge", False))
+
+

@@ -1,0 +1,58 @@
+"""The only place that wires objects, and the only caller of the settings' reader."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from jobbridge.app.application import Celery
+from jobbridge.core.keys import Engine
+from jobbridge.settings import Settings, load_settings
+
+_default_app: Celery | None = None
+_lock = threading.Lock()
+
+
+def get_settings(**arguments: Any) -> Settings:
+    """Read the settings now.
+
+    Raises:
+        ConfigurationError: A value does not fit.
+    """
+    return load_settings(**arguments)
+
+
+def default_app() -> Celery:
+    """Give the app that `celery -A jobbridge` serves: the handlers of `jobbridge.handlers`, and `celeryconfig.py` if there is one."""
+    global _default_app
+    with _lock:
+        if _default_app is None:
+            _default_app = make_app()
+        return _default_app
+
+
+def make_app(settings: Settings | None = None) -> Celery:
+    """Make an app with the handlers that JobBridge ships."""
+    app = Celery("jobbridge", settings=settings, set_as_current=True)
+    app.config_from_object("celeryconfig", silent=True)
+    app.conf.include = [*app.conf.include, "jobbridge.handlers.pack"]
+    return app
+
+
+def _temporal_delivery(app: Celery) -> Any:
+    from jobbridge.errors import EngineUnavailable
+
+    try:
+        from jobbridge.temporal.delivery import TemporalDelivery
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "temporalio":
+            raise
+        raise EngineUnavailable(
+            "The engine 'temporal' needs the package temporalio, which is not installed.",
+            hint="Install it with `pip install 'jobbridge[temporal]'`, or use engine='celery'.",
+        ) from None
+    return TemporalDelivery(app.settings, app)
+
+
+Celery.settings_loader = staticmethod(load_settings)
+Celery.delivery_factories[Engine.TEMPORAL] = _temporal_delivery
