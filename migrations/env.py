@@ -1,0 +1,18 @@
+"""Run the migrations on the connection that `jobbridge.store.migrations` passes; see there for the lock."""
+
+from __future__ import annotations
+
+from alembic import context
+
+connection = context.config.attributes.get("connection")
+if connection is None:
+    raise SystemExit("These migrations run through `jobbridge migrate`, which passes them a connection.")
+
+context.configure(
+    connection=connection,
+    version_table="jobbridge_version",
+    version_table_schema="public",
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
