@@ -212,8 +212,6 @@ JobEvent = (
 )
 
 
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recorded:
     """What became of an event.

@@ -124,7 +124,7 @@ def _submitted(state: JobState | None, event: Submitted, now: datetime) -> Decis
     if state.status in FINAL and sent is None:
         return Decision(applied=True, state=target, outcome="restarted")
     if state.status is JobStatus.QUEUED and state.delivery is None:
-        return Decision(applied=True, state=target, outcome="adopted")
+        return Decision(applied=True, state=target, outcome="continued" if sent else "adopted")
     if sent and state.status is JobStatus.PROCESSING and state.attempt == sent.attempt:
         status = JobStatus.RETRYING if sent.is_retry else target.status
         return Decision(applied=True, state=replace(target, status=status), outcome="continued")

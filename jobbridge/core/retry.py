@@ -26,7 +26,9 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
-            raise ValueError(f"max_attempts is {self.max_attempts}: a job has at least one attempt. Use 1 for no retries.")
+            raise ValueError(
+                f"max_attempts is {self.max_attempts}: a job has at least one attempt. Use 1 for no retries."
+            )
         if self.first < timedelta(0) or self.maximum < timedelta(0):
             raise ValueError("A wait between attempts cannot be negative: check first and maximum.")
         if self.factor < 1.0:

@@ -1,10 +1,10 @@
 """The states of a job, and which follow which.
 
-    pending ─► queued ─► processing ─► completed
-       │    scheduled ┘      │  ▲  └──► failed
-       │                     ▼  │
-       └────────────────► retrying       cancelled ◄─ any non-final status
-                                         expired, skipped: final, never ran
+pending ─► queued ─► processing ─► completed
+   │    scheduled ┘      │  ▲  └──► failed
+   │                     ▼  │
+   └────────────────► retrying       cancelled ◄─ any non-final status
+                                     expired, skipped: final, never ran
 """
 
 from __future__ import annotations

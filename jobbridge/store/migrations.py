@@ -125,7 +125,9 @@ def _explained() -> Iterator[None]:
         yield
     except CommandError as error:
         if "Can't locate revision" in str(error):
-            raise SchemaTooNew(f"The database is at a revision that this release does not know: {error}") from error
+            raise SchemaTooNew(
+                f"The database is at a revision that this release does not know: {error}"
+            ) from error
         raise DatabaseError(f"The migration cannot be done: {error}") from error
     except exc.DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]

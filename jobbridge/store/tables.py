@@ -17,6 +17,7 @@ Source: PostgreSQL manual, "Heap-Only Tuples (HOT)": also the predicate of a par
 from __future__ import annotations
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     CheckConstraint,
     Column,
@@ -27,7 +28,6 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
-    REAL,
     SmallInteger,
     Table,
     Text,
@@ -40,7 +40,11 @@ from jobbridge.core.status import JobStatus
 
 metadata = MetaData()
 
-_UPDATED_OFTEN = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 1000}
+_UPDATED_OFTEN = {
+    "fillfactor": 70,
+    "autovacuum_vacuum_scale_factor": 0.02,
+    "autovacuum_vacuum_threshold": 1000,
+}
 _STATUSES = ", ".join(f"'{status}'" for status in JobStatus)
 _NOW = text("now()")
 

@@ -1,0 +1,315 @@
+"""The recorder: the only writer of job status.
+
+Each event is one statement, guarded by the status, the attempt and the delivery that it speaks of. It either
+applies as a whole, with the attempt's step in `job_details`, or changes nothing. So there is nothing to repair after a
+crash *within* an event; what a crash *between* events leaves, and who goes on from there:
+
+- after Submitted, before the engine has it: CE has none (the message is in the same transaction); on EE the row keeps its
+  message and `undelivered_since`, and the relay delivers it.
+- after the engine took it, before Accepted: the relay delivers once more; the workflow id is the job id, so nothing
+  starts twice, and Accepted comes then. If Started was faster, Accepted only adds the ids.
+- after Started, before the end (the worker was killed): the engine delivers the same delivery again. Started then
+  applies from `processing`, takes the next attempt number, and closes the step of the lost attempt. If the worker was only
+  thought dead, what its attempt says later carries an old number and is refused.
+- after Completed, before the message is acknowledged: the message comes again, and Started is refused because the job
+  is final. It does not run twice.
+- after a retry's Submitted, before AttemptFailed: the row is right; the open step is closed by the next start.
+- the connection is lost while an event commits: it is recorded once more. If the first time counted, the second is
+  refused, and the row's state (its delivery, its attempt) shows that it is as the event wanted; `applied` is then true.
+- no row at all (sent by a foreign client, or the books were down): Started and Failed make it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any, LiteralString, assert_never
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from jobbridge.core.events import (
+    Accepted,
+    AttemptFailed,
+    Cancelled,
+    Completed,
+    Expired,
+    Failed,
+    JobEvent,
+    Progressed,
+    Recorded,
+    Replaced,
+    Requeued,
+    Skipped,
+    Started,
+    Submitted,
+)
+from jobbridge.core.keys import Engine
+from jobbridge.core.machine import JobState, decide
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import DatabaseUnavailable, NotMigrated
+from jobbridge.store import transitions
+from jobbridge.store.callers import DriverConnection, driver_connection
+from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.values import as_jsonb, as_message, as_text
+
+_log = logging.getLogger(__name__)
+
+_Params = dict[str, Any]
+
+
+class JobRecorder:
+    """Applies job events to the tables.
+
+    Args:
+        database: Where the tables are.
+
+    Attributes:
+        refused: How many events were refused since this process began, by kind.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.refused: Counter[str] = Counter()
+
+    def record(self, event: JobEvent, connection: CallersConnection | None = None) -> Recorded:
+        """Apply one event, in one round trip.
+
+        Args:
+            event: What happened.
+            connection: Record within this connection's transaction; else at once, in one of its own.
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached, also when tried once more. Safe to retry.
+            NotMigrated: The tables are missing or older than this release.
+        """
+        try:
+            if connection is not None:
+                recorded = _apply(driver_connection(connection), event)
+            else:
+                recorded = self._record_alone(event)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            raise NotMigrated(
+                f"The job tables are missing or of another release: {error.diag.message_primary}"
+            ) from error
+        if not recorded.applied:
+            self._count_refusal(event, recorded)
+        return recorded
+
+    def _record_alone(self, event: JobEvent) -> Recorded:
+        try:
+            with self.database.connection() as connection:
+                return _apply(connection, event)
+        except DatabaseUnavailable:
+            with self.database.connection() as connection:
+                return _apply(connection, event, is_repeated=True)
+
+    def _count_refusal(self, event: JobEvent, recorded: Recorded) -> None:
+        kind = type(event).__name__
+        self.refused[kind] += 1
+        _log.debug(
+            "job_event_refused",
+            extra={"job_id": str(event.key.job_id), "event": kind, "reason": recorded.reason},
+        )
+
+
+def _apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = False) -> Recorded:
+    statement, params = statement_of(event)
+    for _ in range(3):
+        row = _row(connection, statement, params)
+        if row is not None:
+            outcome = row[2] if isinstance(event, Submitted) else None
+            return Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome)
+        state = _state(connection, event)
+        if state is None and (made := _make(connection, event, params)) is not None:
+            return made
+        decision = decide(state, event, now=datetime.now(UTC))
+        if not decision.applied:
+            break
+        # The row changed between the two statements: the event applies after all.
+    else:
+        return _recorded(state, applied=False, reason="the job kept changing", outcome=None)
+    if is_repeated and state is not None and _is_as_wanted(state, event):
+        return _recorded(state, applied=True, reason=None, outcome=None)
+    return _recorded(state, applied=False, reason=decision.reason, outcome=decision.outcome)
+
+
+def _state(connection: DriverConnection, event: JobEvent) -> JobState | None:
+    row = _row(connection, transitions.STATE, {"tenant": event.key.tenant, "job_id": event.key.job_id})
+    if row is None:
+        return None
+    return JobState(status=JobStatus(row[0]), attempt=row[1], delivery=row[2], run_at=row[3])
+
+
+def _make(connection: DriverConnection, event: JobEvent, params: _Params) -> Recorded | None:
+    """Make the row that is missing, if the event can tell enough for it."""
+    if isinstance(event, Started):
+        statement: LiteralString = transitions.START_UNKNOWN
+    elif isinstance(event, Failed) and event.attempt is None and event.type and event.task_id:
+        statement = transitions.FAIL_UNKNOWN
+    else:
+        return None
+    row = _row(connection, statement, params)
+    return Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1]) if row else None
+
+
+def _row(connection: DriverConnection, statement: LiteralString, params: _Params) -> tuple[Any, ...] | None:
+    # A caller's connection may make other rows and other cursors.
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        return cursor.execute(statement, params).fetchone()
+
+
+def _is_as_wanted(state: JobState, event: JobEvent) -> bool:
+    """Whether the row is as `event` leaves it: then the first of two tries was not lost."""
+    match event:
+        case Submitted():
+            return state.delivery == event.delivery
+        case Completed():
+            return state.status is JobStatus.COMPLETED and state.attempt == event.attempt
+        case Failed():
+            return state.status is JobStatus.FAILED and event.attempt in (None, state.attempt)
+        case Requeued() | Replaced():
+            return state.status is JobStatus.QUEUED and state.attempt == event.attempt
+        case Cancelled():
+            return state.status is JobStatus.CANCELLED
+        case Expired():
+            return state.status is JobStatus.EXPIRED
+        case Skipped():
+            return state.status is JobStatus.SKIPPED
+        case Accepted() | Started() | Progressed() | AttemptFailed():
+            return False  # these apply a second time
+        case _:
+            assert_never(event)
+
+
+def _recorded(state: JobState | None, *, applied: bool, reason: str | None, outcome: str | None) -> Recorded:
+    return Recorded(
+        applied=applied,
+        status=state.status if state else None,
+        attempt=state.attempt if state else 0,
+        reason=reason,
+        outcome=outcome,
+    )
+
+
+def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
+    """Give the statement that applies `event`, and its parameters."""
+    key = {"tenant": event.key.tenant, "job_id": event.key.job_id}
+    match event:
+        case Submitted():
+            return transitions.SUBMIT, key | _submitted(event)
+        case Accepted():
+            return transitions.ACCEPT, key | {
+                "delivery": event.delivery,
+                "engine": event.engine.value,
+                "external_id": event.external_id,
+                "external_run_id": event.external_run_id,
+            }
+        case Started():
+            return transitions.START, key | _started(event)
+        case Progressed():
+            progress = min(100.0, max(0.0, event.progress))
+            said = {"attempt": event.attempt, "progress": progress, "message": as_text(event.message)}
+            return transitions.PROGRESS, key | said
+        case AttemptFailed():
+            return transitions.FAIL_ATTEMPT, key | _failure(event) | {"attempt": event.attempt}
+        case Completed():
+            return transitions.COMPLETE, key | _result(event) | {"attempt": event.attempt}
+        case Failed():
+            return transitions.FAIL, key | _failed(event)
+        case Requeued():
+            return transitions.RELEASE, key | _released(event, reason=event.reason, step=JobStatus.FAILED)
+        case Replaced():
+            return transitions.RELEASE, key | _released(event, reason=None, step=JobStatus.COMPLETED)
+        case Cancelled():
+            who = {"reason": as_text(event.reason), "cancelled_by": as_text(event.cancelled_by)}
+            return transitions.CANCEL, key | who
+        case Expired():
+            reason = "Its time to live passed before it ran."
+            return transitions.DROP, key | {"status": JobStatus.EXPIRED.value, "reason": reason}
+        case Skipped():
+            return transitions.DROP, key | {
+                "status": JobStatus.SKIPPED.value,
+                "reason": as_text(event.reason),
+            }
+        case _:
+            assert_never(event)
+
+
+def _submitted(event: Submitted) -> _Params:
+    return {
+        "task_id": event.task_id,
+        "type": event.type,
+        "status": event.status.value,
+        "engine": event.engine.value,
+        "delivery": event.delivery,
+        "queue": event.queue,
+        "continues": event.continues.attempt if event.continues else None,
+        "is_retry": event.continues is not None and event.continues.is_retry,
+        "priority": event.priority,
+        "run_at": event.run_at,
+        "expires_at": event.expires_at,
+        "max_attempts": event.max_attempts,
+        "user_id": event.user_id,
+        "metadata": as_jsonb(event.metadata),
+        "external_id": event.external_id,
+        "message": as_message(event.message),
+        "root_id": event.root_id,
+        "parent_id": event.parent_id,
+        "group_id": event.group_id,
+    }
+
+
+def _started(event: Started) -> _Params:
+    return {
+        "task_id": event.task_id,
+        "type": event.type,
+        "engine": event.engine.value,
+        "delivery": event.delivery,
+        "queue": event.queue,
+        "worker": event.worker,
+        "redelivered": event.redelivered,
+        "max_attempts": event.max_attempts,
+        "external_id": event.external_id,
+        "external_run_id": event.external_run_id,
+        "metadata": as_jsonb(event.metadata),
+        "step_metadata": as_jsonb({"worker": event.worker, "engine": event.engine.value}),
+    }
+
+
+def _failure(event: AttemptFailed | Failed) -> _Params:
+    return {"error": as_text(event.error), "traceback": as_text(event.traceback)}
+
+
+def _result(event: Completed | Failed) -> _Params:
+    return {
+        "result": None if event.result is None else as_jsonb(event.result),
+        "result_payload": event.result_payload,
+        "result_type": event.result_type,
+    }
+
+
+def _failed(event: Failed) -> _Params:
+    return (
+        _failure(event)
+        | _result(event)
+        | {
+            "attempt": event.attempt,
+            "delivery": event.delivery,
+            "type": event.type,
+            "task_id": event.task_id,
+            "engine": Engine.CELERY.value,
+        }
+    )
+
+
+def _released(event: Requeued | Replaced, *, reason: str | None, step: JobStatus) -> _Params:
+    is_replaced = isinstance(event, Replaced)
+    return {
+        "attempt": event.attempt,
+        "keeps_delivery": not is_replaced,
+        "reason": as_text(reason),
+        "step_status": step.value,
+        "step_metadata": as_jsonb({"replaced": True} if is_replaced else {"requeued": True}),
+    }

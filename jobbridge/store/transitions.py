@@ -1,0 +1,290 @@
+"""The guarded statements that change a job: one per kind of event, one round trip each.
+
+Each changes the row only if its guard holds, and writes the attempt's step along with it; then it returns the row's
+new status and attempt. No row means: refused. The guards are those of `jobbridge.core.machine`, which a property
+test compares them with.
+
+The time of a change is `clock_timestamp()`: start and end may be in one transaction. What is due is decided by `now()`.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+_WAITING = "'pending', 'queued', 'scheduled', 'retrying'"
+_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
+
+_THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
+
+#: What every end of a job leaves: nothing to deliver, and no envelope, which may be large.
+_ENDED = "message = NULL, undelivered_since = NULL, completed_at = clock_timestamp(), updated_at = clock_timestamp()"
+
+#: Closes the running attempt's step, if there is one. `moved` must be a CTE that returns tenant, job_id, attempt.
+_STEP_OF_MOVED = """
+    FROM moved
+    WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
+      AND step.retry_count = moved.attempt AND step.status = 'processing'"""
+
+#: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). `xmax = 0`: it was inserted.
+#: Only a row left by Replaced has begun (started_at) and ended in neither way, which tells `adopted` from `restarted`.
+SUBMIT: LiteralString = f"""
+WITH moved AS (
+    INSERT INTO public.jobs AS job (
+        tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id, queue, priority,
+        run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery, message, undelivered_since,
+        attempt, max_attempts, created_at, updated_at
+    )
+    VALUES (
+        %(tenant)s, %(job_id)s, %(task_id)s, %(type)s,
+        CASE WHEN %(status)s::text NOT IN ('queued', 'scheduled') THEN %(status)s::text
+             WHEN %(run_at)s::timestamptz > now() THEN 'scheduled'
+             ELSE 'queued' END,
+        %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
+        %(run_at)s::timestamptz, %(expires_at)s, NULL, %(root_id)s, %(parent_id)s, %(group_id)s, %(delivery)s,
+        %(message)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
+        coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp()
+    )
+    ON CONFLICT (tenant, job_id) DO UPDATE SET
+        task_id = excluded.task_id,
+        type = excluded.type,
+        status = CASE WHEN %(is_retry)s::boolean AND job.status = 'processing' THEN 'retrying'
+                      ELSE excluded.status END,
+        metadata = CASE WHEN job.status IN ({_FINAL}) THEN excluded.metadata
+                        ELSE job.metadata || excluded.metadata END,
+        user_id = coalesce(excluded.user_id, job.user_id),
+        runner_type = excluded.runner_type,
+        external_id = coalesce(excluded.external_id, job.external_id),
+        queue = excluded.queue,
+        priority = excluded.priority,
+        run_at = excluded.run_at,
+        expires_at = excluded.expires_at,
+        root_id = coalesce(excluded.root_id, job.root_id),
+        parent_id = coalesce(excluded.parent_id, job.parent_id),
+        group_id = coalesce(excluded.group_id, job.group_id),
+        delivery = excluded.delivery,
+        message = excluded.message,
+        undelivered_since = excluded.undelivered_since,
+        relayed_at = NULL,
+        max_attempts = coalesce(excluded.max_attempts, job.max_attempts),
+        progress = NULL, progress_message = NULL,
+        result = NULL, result_payload = NULL, result_type = NULL, error = NULL, traceback = NULL,
+        cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL,
+        started_at = CASE WHEN job.status IN ({_FINAL}) THEN NULL ELSE job.started_at END,
+        updated_at = clock_timestamp()
+    WHERE job.delivery IS DISTINCT FROM excluded.delivery
+      AND (
+        (job.status IN ({_FINAL}) AND %(continues)s::integer IS NULL)
+        OR (job.status = 'queued' AND job.delivery IS NULL)
+        OR (job.status = 'processing' AND job.attempt = %(continues)s::integer)
+      )
+    RETURNING job.tenant, job.job_id, job.status, job.attempt, job.started_at, job.xmax = 0 AS is_new
+), replaced AS (
+    UPDATE public.job_details AS step
+    SET status = 'completed', metadata = step.metadata || '{{"replaced": true}}',
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+      AND NOT %(is_retry)s::boolean
+)
+SELECT status, attempt,
+    CASE WHEN is_new THEN 'created'
+         WHEN started_at IS NULL THEN 'restarted'
+         WHEN %(continues)s::integer IS NOT NULL THEN 'continued'
+         ELSE 'adopted' END,
+    CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END
+FROM moved
+"""
+
+#: Later states keep theirs; the ids are kept all the same.
+ACCEPT: LiteralString = f"""
+UPDATE public.jobs
+SET status = CASE WHEN status <> 'pending' THEN status
+                  WHEN run_at > now() THEN 'scheduled'
+                  ELSE 'queued' END,
+    runner_type = %(engine)s,
+    external_id = %(external_id)s,
+    external_run_id = coalesce(%(external_run_id)s, external_run_id),
+    undelivered_since = NULL,
+    updated_at = clock_timestamp()
+WHERE {_THIS_JOB} AND delivery = %(delivery)s
+RETURNING status, attempt
+"""
+
+#: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
+#: AttemptFailed is still on its way: `lost` lets that one correct it.
+START: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'processing',
+        attempt = attempt + 1,
+        delivery = coalesce(%(delivery)s, delivery),
+        runner_type = %(engine)s,
+        queue = %(queue)s,
+        worker = %(worker)s,
+        max_attempts = coalesce(%(max_attempts)s, max_attempts),
+        external_id = coalesce(%(external_id)s, external_id),
+        external_run_id = coalesce(%(external_run_id)s, external_run_id),
+        undelivered_since = NULL,
+        progress = NULL, progress_message = NULL, error = NULL, traceback = NULL,
+        started_at = coalesce(started_at, clock_timestamp()),
+        updated_at = clock_timestamp()
+    WHERE {_THIS_JOB}
+      AND (
+        (status IN ({_WAITING})
+            AND (delivery IS NULL OR %(delivery)s::uuid IS NULL OR delivery = %(delivery)s))
+        OR (status = 'processing'
+            AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean)))
+      )
+    RETURNING tenant, job_id, status, attempt
+), lost AS (
+    UPDATE public.job_details AS step
+    SET status = 'failed', error = 'The attempt was lost with its worker.', metadata = step.metadata || '{{"lost": true}}',
+        processed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM moved
+    WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
+      AND step.retry_count < moved.attempt AND step.status = 'processing'
+), opened AS (
+    INSERT INTO public.job_details
+        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
+    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
+    FROM moved
+)
+SELECT status, attempt FROM moved
+"""
+
+#: A job that was sent by a client which does not keep our books.
+START_UNKNOWN: LiteralString = """
+WITH moved AS (
+    INSERT INTO public.jobs (
+        tenant, job_id, task_id, type, status, metadata, runner_type, external_id, external_run_id, queue,
+        delivery, attempt, max_attempts, worker, created_at, updated_at, started_at
+    )
+    VALUES (
+        %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'processing', %(metadata)s, %(engine)s, %(external_id)s,
+        %(external_run_id)s, %(queue)s, %(delivery)s, 1, %(max_attempts)s, %(worker)s,
+        clock_timestamp(), clock_timestamp(), clock_timestamp()
+    )
+    ON CONFLICT (tenant, job_id) DO NOTHING
+    RETURNING tenant, job_id, status, attempt
+), opened AS (
+    INSERT INTO public.job_details
+        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
+    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
+    FROM moved
+)
+SELECT status, attempt FROM moved
+"""
+
+PROGRESS: LiteralString = f"""
+UPDATE public.jobs
+SET progress = %(progress)s, progress_message = %(message)s, updated_at = clock_timestamp()
+WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+RETURNING status, attempt
+"""
+
+#: The step is written whatever the row says: the retry's own Submitted, and even the next start, may have come first.
+FAIL_ATTEMPT: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'retrying', error = %(error)s, traceback = %(traceback)s, updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND status IN ('processing', 'retrying') AND attempt = %(attempt)s
+    RETURNING status, attempt
+), closed AS (
+    UPDATE public.job_details
+    SET status = 'failed', error = %(error)s, traceback = %(traceback)s, metadata = metadata - 'lost',
+        processed_at = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND step_name = 'attempt' AND retry_count = %(attempt)s
+      AND (status = 'processing' OR metadata ? 'lost')
+)
+SELECT status, attempt FROM moved
+"""
+
+COMPLETE: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'completed', result = %(result)s, result_payload = %(result_payload)s,
+        result_type = %(result_type)s, error = NULL, traceback = NULL, progress = 100, {_ENDED}
+    WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+    RETURNING tenant, job_id, status, attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'completed', processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+)
+SELECT status, attempt FROM moved
+"""
+
+FAIL: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'failed', result = %(result)s, result_payload = %(result_payload)s,
+        result_type = %(result_type)s, error = %(error)s, traceback = %(traceback)s, {_ENDED}
+    WHERE {_THIS_JOB}
+      AND (
+        (status = 'processing' AND attempt = %(attempt)s::integer)
+        OR (%(attempt)s::integer IS NULL AND status NOT IN ({_FINAL}))
+      )
+      AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s)
+    RETURNING tenant, job_id, status, attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'failed', error = %(error)s, traceback = %(traceback)s,
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+)
+SELECT status, attempt FROM moved
+"""
+
+FAIL_UNKNOWN: LiteralString = """
+INSERT INTO public.jobs (
+    tenant, job_id, task_id, type, status, runner_type, delivery, result, result_payload, result_type,
+    error, traceback, created_at, updated_at, completed_at
+)
+VALUES (
+    %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(delivery)s, %(result)s,
+    %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
+    clock_timestamp(), clock_timestamp(), clock_timestamp()
+)
+ON CONFLICT (tenant, job_id) DO NOTHING
+RETURNING status, attempt
+"""
+
+#: Back to the queue: by the same delivery, or without one (`Replaced`: a chain's last task will bring its own).
+RELEASE: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'queued', worker = NULL,
+        delivery = CASE WHEN %(keeps_delivery)s::boolean THEN delivery END,
+        updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+    RETURNING tenant, job_id, status, attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = %(step_status)s, error = %(reason)s, metadata = step.metadata || %(step_metadata)s,
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+)
+SELECT status, attempt FROM moved
+"""
+
+CANCEL: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'cancelled', cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
+    WHERE {_THIS_JOB} AND status NOT IN ({_FINAL})
+    RETURNING tenant, job_id, status, attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'cancelled', error = %(reason)s,
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+)
+SELECT status, attempt FROM moved
+"""
+
+#: Expired and skipped: it never ran, or not again.
+DROP: LiteralString = f"""
+UPDATE public.jobs
+SET status = %(status)s, error = %(reason)s, {_ENDED}
+WHERE {_THIS_JOB} AND status IN ({_WAITING})
+RETURNING status, attempt
+"""
+
+#: For the reason of a refusal.
+STATE: LiteralString = f"""
+SELECT status, attempt, delivery, run_at FROM public.jobs WHERE {_THIS_JOB}
+"""
