@@ -27,6 +27,14 @@ from tests.support import SETTING_PREFIXES, clean_environment, worker_process
 _TEMPLATE = "template_jobbridge"
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that skipped a test: the budget is zero. (Under xdist, the controller sees all reports.)"""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and (skipped := reporter.stats.get("skipped")):
+        reporter.write_line(f"{len(skipped)} tests were skipped, and none may be.", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:

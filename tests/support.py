@@ -15,7 +15,7 @@ from jobbridge.dev.process import ManagedProcess
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: Settings of whoever runs the tests must not reach them.
-SETTING_PREFIXES = ("JOB_RUNNER_", "JOBBRIDGE_", "TEMPORAL_", "DATABASE_", "EDITION", "CELERY_", "SMTP_")
+SETTING_PREFIXES = ("JOB_RUNNER_", "JOBBRIDGE_", "TEMPORAL_", "DATABASE_", "EDITION", "CELERY_", "SMTP_", "MAIL_")
 
 Value = TypeVar("Value")
 

@@ -1,0 +1,67 @@
+# Everything here needs Python 3.11 or later, make and git, and sets up the rest by itself:
+#
+#   make demo     the three invoicing handlers on both engines, on real servers; documents in build/demo
+#   make test     all tests
+#   make dev      Postgres, Temporal, workers and beat, until Ctrl-C
+#   make lint     format, lint, types, import contracts
+#   make ci       what continuous integration runs
+#
+# PYTHON=/path/to/python3.12 chooses another interpreter, JOBS=4 the number of test processes.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= auto
+PYTEST_ARGS ?=
+
+# The environment holds absolute paths: a checkout that was moved needs a new one.
+HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(HERE)
+
+.PHONY: help demo test dev lint format types contracts ci wheel clean setup
+
+help:
+	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY)
+
+$(READY): pyproject.toml uv.lock .ci/bootstrap
+	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/jobbridge demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+
+dev: $(READY)
+	$(BIN)/jobbridge dev
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory types contracts
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+contracts: $(READY)
+	$(BIN)/lint-imports --no-cache
+
+wheel: $(READY)
+	.uv/bin/uv build --wheel --out-dir dist
+
+ci:
+	.ci/run
+
+clean:
+	rm -rf $(VENV) .uv build dist .mypy_cache .ruff_cache .pytest_cache
