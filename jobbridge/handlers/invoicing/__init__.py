@@ -1,0 +1,1 @@
+"""Invoices: priced from contracts and time, rendered, archived and mailed."""

@@ -1,0 +1,198 @@
+"""What the books say about a client: address, contract lines, approved time, tax rates, buckets."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from jobbridge.handlers.invoicing.errors import NoBillingAddress, UnapprovedTime, UnknownClient, UnknownProvider
+from jobbridge.handlers.invoicing.models import (
+    Account,
+    Client,
+    ContractLine,
+    LineKind,
+    Period,
+    Provider,
+    TaxRate,
+    TimeEntry,
+)
+from jobbridge.handlers.sql import Connection, Parameters, one, one_as, rows, rows_as
+
+# NO KEY: whoever records time for this client meanwhile is not held up by the invoice.
+LOCK_CLIENT = """
+SELECT client_id, name, vat_number, tax_region, payment_days, zero_amount_rule
+FROM psa.clients
+WHERE tenant = %(tenant)s AND client_id = %(client_id)s
+FOR NO KEY UPDATE
+"""
+
+PROVIDER = """
+SELECT name, street, postal_code, city, country, email, phone, vat_number, iban, bic, currency, invoice_prefix
+FROM psa.providers
+WHERE tenant = %(tenant)s
+"""
+
+BILLING_ADDRESS = """
+SELECT street, postal_code, city, country
+FROM psa.client_locations
+WHERE tenant = %(tenant)s
+  AND client_id = %(client_id)s
+  AND (is_billing OR is_default)
+  AND street IS NOT NULL AND postal_code IS NOT NULL AND city IS NOT NULL
+ORDER BY is_billing DESC, location_id
+LIMIT 1
+"""
+
+CONTRACT_LINES = """
+SELECT line.contract_line_id, line.service_id, line.kind, line.quantity, service.unit, service.tax_code,
+    COALESCE(line.description, service.name) AS description,
+    COALESCE(line.rate, service.default_rate) AS rate,
+    line.overage_rate, line.round_minutes_to, line.included_minutes,
+    contract.starts_on, COALESCE(contract.ends_on, '9999-12-31'::date) AS ends_on
+FROM psa.contracts AS contract
+JOIN psa.contract_lines AS line USING (tenant, contract_id)
+JOIN psa.services AS service USING (tenant, service_id)
+WHERE contract.tenant = %(tenant)s
+  AND contract.client_id = %(client_id)s
+  AND contract.starts_on <= %(end)s
+  AND COALESCE(contract.ends_on, 'infinity'::date) >= %(start)s
+ORDER BY contract.starts_on, contract.contract_id, line.position, line.contract_line_id
+"""
+
+# FOR UPDATE: what is priced is what is marked as billed, whatever others change meanwhile.
+BILLABLE_TIME = """
+SELECT entry_id, service_id, work_date, started_at, minutes, technician, ticket, note
+FROM psa.time_entries
+WHERE tenant = %(tenant)s
+  AND client_id = %(client_id)s
+  AND work_date BETWEEN %(start)s AND %(end)s
+  AND is_billable
+  AND approval = 'approved'
+  AND invoice_id IS NULL
+ORDER BY started_at, entry_id
+FOR UPDATE
+"""
+
+UNAPPROVED_TIME = """
+SELECT entry_id
+FROM psa.time_entries
+WHERE tenant = %(tenant)s
+  AND client_id = %(client_id)s
+  AND work_date BETWEEN %(start)s AND %(end)s
+  AND is_billable
+  AND approval IN ('draft', 'submitted')
+ORDER BY started_at, entry_id
+"""
+
+TAX_RATES = """
+SELECT tax_code, name, percent
+FROM psa.tax_rates
+WHERE tenant = %(tenant)s
+  AND tax_region = %(tax_region)s
+  AND valid_from <= %(day)s
+  AND COALESCE(valid_to, 'infinity'::date) >= %(day)s
+"""
+
+ROLLED_OVER = """
+SELECT usage.contract_line_id, usage.rolled_over_minutes
+FROM psa.bucket_usage AS usage
+JOIN psa.contract_lines AS line USING (tenant, contract_line_id)
+JOIN psa.contracts AS contract USING (tenant, contract_id)
+WHERE usage.tenant = %(tenant)s
+  AND contract.client_id = %(client_id)s
+  AND usage.period_start = %(start)s
+"""
+
+
+def lock_client(connection: Connection, tenant: str, client_id: str) -> Client:
+    """Give the client; until the transaction ends, nobody else bills it.
+
+    Raises:
+        UnknownClient: No such client in this tenant.
+    """
+    client = one_as(Client, connection, LOCK_CLIENT, {"tenant": tenant, "client_id": client_id})
+    if client is None:
+        raise UnknownClient(client_id)
+    return client
+
+
+def provider_of(connection: Connection, tenant: str) -> Provider:
+    """Give the tenant's letterhead.
+
+    Raises:
+        UnknownProvider: There is none.
+    """
+    provider = one_as(Provider, connection, PROVIDER, {"tenant": tenant})
+    if provider is None:
+        raise UnknownProvider(tenant)
+    return provider
+
+
+def billing_address(connection: Connection, tenant: str, client: Client, *, home: str) -> list[str]:
+    """Give name and address as they are printed; the country only if it is not `home`.
+
+    Raises:
+        NoBillingAddress: No billing or default location has an address.
+    """
+    row = one(connection, BILLING_ADDRESS, {"tenant": tenant, "client_id": client.client_id})
+    if row is None:
+        raise NoBillingAddress(client.client_id, client.name)
+    street, postal_code, city, country = row
+    abroad = [country] if country and country != home else []
+    return [client.name, street, f"{postal_code} {city}", *abroad]
+
+
+def refuse_unapproved_time(connection: Connection, tenant: str, client_id: str, window: Period) -> None:
+    """Pass if all billable time of the window is approved or rejected.
+
+    Raises:
+        UnapprovedTime: Some still waits; names it.
+    """
+    waiting = rows(connection, UNAPPROVED_TIME, _window(tenant, client_id, window))
+    if waiting:
+        raise UnapprovedTime(client_id, [entry_id for (entry_id,) in waiting])
+
+
+def account_of(connection: Connection, tenant: str, client: Client, window: Period) -> Account:
+    """Give all that the price of the window depends on."""
+    parameters = _window(tenant, client.client_id, window)
+    return Account(
+        client_id=client.client_id,
+        tax_region=client.tax_region,
+        lines=_contract_lines(connection, parameters),
+        entries=rows_as(TimeEntry, connection, BILLABLE_TIME, parameters),
+        tax_rates=_tax_rates(connection, tenant, client.tax_region, window.end),
+        rolled_over={line: minutes for line, minutes in rows(connection, ROLLED_OVER, parameters)},
+    )
+
+
+def _contract_lines(connection: Connection, parameters: Parameters) -> list[ContractLine]:
+    lines = []
+    for row in rows(connection, CONTRACT_LINES, parameters):
+        line_id, service_id, kind, quantity, unit, tax_code, description, rate, overage, step, included, *days = row
+        lines.append(
+            ContractLine(
+                contract_line_id=line_id,
+                service_id=service_id,
+                kind=LineKind(kind),
+                description=description,
+                unit=unit,
+                tax_code=tax_code,
+                active=Period(start=days[0], end=days[1]),
+                quantity=quantity,
+                rate=rate,
+                overage_rate=overage,
+                round_minutes_to=step,
+                included_minutes=included,
+            )
+        )
+    return lines
+
+
+def _tax_rates(connection: Connection, tenant: str, region: str, day: date) -> dict[str, TaxRate]:
+    found = rows(connection, TAX_RATES, {"tenant": tenant, "tax_region": region, "day": day})
+    return {code: TaxRate(name=name, percent=percent) for code, name, percent in found}
+
+
+def _window(tenant: str, client_id: str, window: Period) -> dict[str, object]:
+    return {"tenant": tenant, "client_id": client_id, "start": window.start, "end": window.end}
+

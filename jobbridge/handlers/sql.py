@@ -1,0 +1,45 @@
+"""Run a named statement and read its rows, whatever row factory the connection has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.rows import class_row, tuple_row
+
+Connection = psycopg.Connection[Any]
+Parameters = Mapping[str, object]
+Row = TypeVar("Row")
+
+
+def run(connection: Connection, statement: LiteralString, parameters: Parameters) -> int:
+    """Give the number of rows that were changed."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(statement, parameters).rowcount
+
+
+def one(connection: Connection, statement: LiteralString, parameters: Parameters) -> tuple[Any, ...] | None:
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(statement, parameters).fetchone()
+
+
+def rows(connection: Connection, statement: LiteralString, parameters: Parameters) -> list[tuple[Any, ...]]:
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(statement, parameters).fetchall()
+
+
+def one_as(
+    row_type: type[Row], connection: Connection, statement: LiteralString, parameters: Parameters
+) -> Row | None:
+    """Give the row as a dataclass with one field per column."""
+    with connection.cursor(row_factory=class_row(row_type)) as cursor:
+        return cursor.execute(statement, parameters).fetchone()
+
+
+def rows_as(
+    row_type: type[Row], connection: Connection, statement: LiteralString, parameters: Parameters
+) -> list[Row]:
+    """Give the rows as dataclasses with one field per column."""
+    with connection.cursor(row_factory=class_row(row_type)) as cursor:
+        return cursor.execute(statement, parameters).fetchall()
