@@ -1,0 +1,260 @@
+"""Questions about jobs. Nothing here changes a status: that is the recorder's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, LiteralString, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import kwargs_row
+
+from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.core.status import JobStatus
+from jobbridge.store.callers import DriverConnection, driver_connection
+from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.rows import (
+    JobDetailRow,
+    JobRow,
+    StoredDelivery,
+    StoredResult,
+    job_detail_row,
+    job_row,
+    stored_delivery,
+    stored_result,
+)
+
+__all__ = ["JobDetailRow", "JobFilter", "JobPage", "JobRow", "JobStore", "StoredDelivery", "StoredResult"]
+
+COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id,
+    external_run_id, queue, priority, run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery,
+    attempt, max_attempts, worker, progress, progress_message, result, error, traceback, cancelled_by, cancel_reason,
+    created_at, updated_at, started_at, completed_at"""
+
+DETAIL_COLUMNS: LiteralString = """detail_id, job_id, sequence, step_name, step_key, status, retry_count, result,
+    metadata, error, traceback, created_at, updated_at, processed_at"""
+
+_DELIVERY_COLUMNS: LiteralString = (
+    "tenant, job_id, task_id, type, status, attempt, delivery, queue, run_at, message"
+)
+
+_RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, result, result_payload, result_type,
+    error, traceback, worker, started_at, completed_at"""
+
+GET: LiteralString = f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s"
+
+#: Who has only a task id knows no tenant. Ids are uuids: two tenants share one only if somebody copied it.
+FIND: LiteralString = f"""
+SELECT {COLUMNS} FROM public.jobs WHERE job_id = %(job_id)s ORDER BY created_at DESC LIMIT 1
+"""
+
+FIND_EXTERNAL: LiteralString = f"""
+SELECT {COLUMNS} FROM public.jobs WHERE external_id = %(external_id)s ORDER BY created_at DESC LIMIT 1
+"""
+
+DETAILS: LiteralString = f"""
+SELECT {DETAIL_COLUMNS} FROM public.job_details
+WHERE tenant = %(tenant)s AND job_id = %(job_id)s
+ORDER BY sequence
+"""
+
+RESULTS: LiteralString = f"SELECT {_RESULT_COLUMNS} FROM public.jobs WHERE job_id = ANY(%(job_ids)s)"
+
+#: The job stays; only what it returned goes.
+FORGET: LiteralString = """
+UPDATE public.jobs
+SET result = NULL, result_payload = NULL, result_type = NULL, updated_at = clock_timestamp()
+WHERE job_id = %(job_id)s AND completed_at IS NOT NULL
+"""
+
+DELIVERY: LiteralString = f"""
+SELECT {_DELIVERY_COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s
+"""
+
+#: Follows the partial index, oldest first. `relayed_at` keeps two relays, and the next sweep, from the same rows for a
+#: while, without a lock that would outlast this statement: a started job must be able to claim its row at once.
+TAKE_UNDELIVERED: LiteralString = f"""
+UPDATE public.jobs AS job
+SET relayed_at = clock_timestamp()
+FROM (
+    SELECT tenant, job_id
+    FROM public.jobs
+    WHERE undelivered_since <= now() - %(older_than)s::interval
+      AND message IS NOT NULL
+      AND status IN ('pending', 'retrying', 'queued', 'scheduled')
+      AND (relayed_at IS NULL OR relayed_at <= now() - %(again_after)s::interval)
+    ORDER BY undelivered_since
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) AS taken
+WHERE job.tenant = taken.tenant AND job.job_id = taken.job_id
+RETURNING job.tenant, job.job_id, job.task_id, job.type, job.status, job.attempt, job.delivery, job.queue, job.run_at,
+    job.message
+"""
+
+COUNT_BY_STATUS: LiteralString = """
+SELECT runner_type, status, count(*) FROM public.jobs GROUP BY runner_type, status ORDER BY runner_type, status
+"""
+
+_CLAUSES: dict[str, LiteralString] = {
+    "tenant": "tenant = %(tenant)s",
+    "statuses": "status = ANY(%(statuses)s)",
+    "type": "type = %(type)s",
+    "engines": "runner_type = ANY(%(engines)s)",
+    "queue": "queue = %(queue)s",
+    "before": "(created_at, job_id) < (%(before_at)s, %(before_id)s)",
+}
+
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobFilter:
+    """Which jobs; what is None does not matter."""
+
+    tenant: TenantId | None = None
+    statuses: Sequence[JobStatus] | None = None
+    type: str | None = None
+    engine: Engine | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobPage:
+    """Some jobs, newest first.
+
+    Attributes:
+        next: Pass it as `before` for the page after this one; None: this is the last.
+    """
+
+    jobs: Sequence[JobRow]
+    next: tuple[datetime, UUID] | None
+
+
+class JobStore:
+    """Reads jobs and their steps."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, key: JobKey, connection: CallersConnection | None = None) -> JobRow | None:
+        """Give the job of that tenant and id."""
+        return _first(self._fetch(job_row, GET, _key(key), connection))
+
+    def find(self, job_id: UUID, connection: CallersConnection | None = None) -> JobRow | None:
+        """Give the job of that id, whoever's it is."""
+        return _first(self._fetch(job_row, FIND, {"job_id": job_id}, connection))
+
+    def find_external(self, external_id: str) -> JobRow | None:
+        """Give the newest job that its engine knows by that id."""
+        return _first(self._fetch(job_row, FIND_EXTERNAL, {"external_id": external_id}))
+
+    def list(
+        self, where: JobFilter | None = None, *, before: tuple[datetime, UUID] | None = None, limit: int = 50
+    ) -> JobPage:
+        """Give one page of jobs, newest first.
+
+        Args:
+            where: Which; all if None.
+            before: The `next` of the page before.
+            limit: At most so many.
+        """
+        where = where or JobFilter()
+        values: dict[str, Any] = {
+            "tenant": where.tenant,
+            "statuses": None if where.statuses is None else [status.value for status in where.statuses],
+            "type": where.type,
+            "engines": _names(where.engine),
+            "queue": where.queue,
+            "before": before,
+        }
+        used = [sql.SQL(clause) for name, clause in _CLAUSES.items() if values[name] is not None]
+        statement = sql.SQL(
+            "SELECT {columns} FROM public.jobs{where} ORDER BY created_at DESC, job_id DESC LIMIT %(limit)s"
+        ).format(
+            columns=sql.SQL(COLUMNS),
+            where=sql.SQL(" WHERE ") + sql.SQL(" AND ").join(used) if used else sql.SQL(""),
+        )
+        at, job_id = before or (None, None)
+        rows = self._fetch(
+            job_row, statement, values | {"before_at": at, "before_id": job_id, "limit": limit + 1}
+        )
+        page = rows[:limit]
+        return JobPage(jobs=page, next=(page[-1].created_at, page[-1].job_id) if len(rows) > limit else None)
+
+    def details(self, key: JobKey) -> Sequence[JobDetailRow]:
+        """Give the steps of a job in the order in which they began."""
+        return self._fetch(job_detail_row, DETAILS, _key(key))
+
+    def count_by_status(self) -> dict[tuple[Engine, JobStatus], int]:
+        """Count all jobs. Reads the whole table."""
+        counts: dict[tuple[Engine, JobStatus], int] = {}
+        for engine, status, count in self._database.run(lambda own: own.execute(COUNT_BY_STATUS).fetchall()):
+            known = (Engine.parse(engine), JobStatus(status))
+            counts[known] = counts.get(known, 0) + count
+        return counts
+
+    # -- for the result backend
+
+    def results_of(self, job_ids: Sequence[UUID]) -> Sequence[StoredResult]:
+        """Give what is known of these jobs' results, in any order; unknown ids are left out."""
+        return self._fetch(stored_result, RESULTS, {"job_ids": list(job_ids)})
+
+    def forget_result(self, job_id: UUID) -> None:
+        """Drop the result of a job that has ended."""
+        self._database.run(lambda own: own.execute(FORGET, {"job_id": job_id}))
+
+    # -- for those who deliver
+
+    def delivery_of(self, key: JobKey, connection: CallersConnection | None = None) -> StoredDelivery | None:
+        """Give the message by which the job runs, or goes on."""
+        return _first(self._fetch(stored_delivery, DELIVERY, _key(key), connection))
+
+    def take_undelivered(
+        self,
+        *,
+        limit: int = 100,
+        older_than: timedelta = timedelta(seconds=2),
+        again_after: timedelta = timedelta(seconds=30),
+    ) -> Sequence[StoredDelivery]:
+        """Take jobs whose message no engine has accepted yet, for another try; oldest first.
+
+        The taker delivers them and records Accepted; if it dies, they are there again.
+
+        Args:
+            limit: At most so many.
+            older_than: Leave younger ones to the caller who just recorded them. Zero when notified of them.
+            again_after: Leave those which were taken less than this ago.
+        """
+        params = {"limit": limit, "older_than": older_than, "again_after": again_after}
+        return self._fetch(stored_delivery, TAKE_UNDELIVERED, params)
+
+    def _fetch(
+        self,
+        make: Callable[..., _Row],
+        statement: LiteralString | sql.Composed,
+        params: dict[str, Any],
+        connection: CallersConnection | None = None,
+    ) -> list[_Row]:
+        def fetch(own: DriverConnection) -> list[_Row]:
+            with psycopg.Cursor(own, row_factory=kwargs_row(make)) as cursor:
+                return cursor.execute(statement, params).fetchall()
+
+        return self._database.run(fetch) if connection is None else fetch(driver_connection(connection))
+
+
+def _key(key: JobKey) -> dict[str, Any]:
+    return {"tenant": key.tenant, "job_id": key.job_id}
+
+
+def _names(engine: Engine | None) -> list[str] | None:
+    if engine is None:
+        return None
+    return [engine.value, "pgboss"] if engine is Engine.CELERY else [engine.value]
+
+
+def _first(rows: list[_Row]) -> _Row | None:
+    return rows[0] if rows else None

@@ -1,0 +1,101 @@
+"""Keys and values with a time to live: what groups and chords keep beside the jobs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import LiteralString
+
+from jobbridge.core.keys import SYSTEM_TENANT
+from jobbridge.store.database import Database
+
+_THIS_KEY: LiteralString = "tenant = %(tenant)s AND key = %(key)s"
+_IS_ALIVE: LiteralString = "(expires_at IS NULL OR expires_at > now())"
+
+GET: LiteralString = f"SELECT value FROM public.job_keys WHERE {_THIS_KEY} AND {_IS_ALIVE}"
+
+GET_MANY: LiteralString = f"""
+SELECT key, value FROM public.job_keys WHERE tenant = %(tenant)s AND key = ANY(%(keys)s) AND {_IS_ALIVE}
+"""
+
+SET: LiteralString = """
+INSERT INTO public.job_keys (tenant, key, value, expires_at)
+VALUES (%(tenant)s, %(key)s, %(value)s, now() + %(ttl)s::interval)
+ON CONFLICT (tenant, key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at
+"""
+
+DELETE: LiteralString = f"DELETE FROM public.job_keys WHERE {_THIS_KEY}"
+
+#: A counter whose time is over begins anew.
+INCREMENT: LiteralString = f"""
+INSERT INTO public.job_keys AS entry (tenant, key, counter)
+VALUES (%(tenant)s, %(key)s, %(by)s)
+ON CONFLICT (tenant, key) DO UPDATE SET
+    counter = CASE WHEN {_IS_ALIVE.replace("expires_at", "entry.expires_at")} THEN coalesce(entry.counter, 0) ELSE 0 END
+        + excluded.counter,
+    expires_at = CASE WHEN entry.expires_at > now() THEN entry.expires_at END
+RETURNING counter
+"""
+
+EXPIRE: LiteralString = f"UPDATE public.job_keys SET expires_at = now() + %(ttl)s::interval WHERE {_THIS_KEY}"
+
+#: In bounded bites, so that no statement holds many locks.
+DELETE_EXPIRED: LiteralString = """
+DELETE FROM public.job_keys
+WHERE (tenant, key) IN (
+    SELECT tenant, key FROM public.job_keys WHERE expires_at <= now() LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+"""
+
+Ttl = timedelta | float | None  # a number is seconds
+
+
+class KeyStore:
+    """Keys of the system tenant."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, key: str) -> bytes | None:
+        row = self._database.run(lambda own: own.execute(GET, _key(key)).fetchone())
+        return row[0] if row else None
+
+    def mget(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """Give the values of those which there are."""
+        params = {"tenant": SYSTEM_TENANT, "keys": list(keys)}
+        return dict(self._database.run(lambda own: own.execute(GET_MANY, params).fetchall()))
+
+    def set(self, key: str, value: bytes, *, ttl: Ttl = None) -> None:
+        """Store a value; without `ttl`, for good."""
+        self._database.run(lambda own: own.execute(SET, _key(key) | {"value": value, "ttl": _interval(ttl)}))
+
+    def delete(self, key: str) -> bool:
+        """Tell whether there was one."""
+        return self._database.run(lambda own: own.execute(DELETE, _key(key)).rowcount) > 0
+
+    def incr(self, key: str, by: int = 1) -> int:
+        """Count, atomically; give the new count.
+
+        Not repeated when the connection is lost, for that could count twice.
+        """
+        with self._database.connection() as connection:
+            row = connection.execute(INCREMENT, _key(key) | {"by": by}).fetchone()
+        assert row is not None  # an upsert without a condition returns its row
+        return int(row[0])
+
+    def expire(self, key: str, *, ttl: Ttl) -> None:
+        """Set the time to live anew."""
+        self._database.run(lambda own: own.execute(EXPIRE, _key(key) | {"ttl": _interval(ttl)}))
+
+    def delete_expired(self, *, limit: int = 1000) -> int:
+        """Delete up to `limit` keys whose time is over; give how many."""
+        params = {"limit": limit}
+        return self._database.run(lambda own: own.execute(DELETE_EXPIRED, params).rowcount)
+
+
+def _key(key: str) -> dict[str, object]:
+    return {"tenant": SYSTEM_TENANT, "key": key}
+
+
+def _interval(ttl: Ttl) -> timedelta | None:
+    return timedelta(seconds=ttl) if isinstance(ttl, int | float) else ttl
