@@ -4,13 +4,13 @@ Each event is one statement, guarded by the status, the attempt and the delivery
 applies as a whole, with the attempt's step in `job_details`, or changes nothing. So there is nothing to repair after a
 crash *within* an event; what a crash *between* events leaves, and who goes on from there:
 
-- after Submitted, before the engine has it: CE has none (the message is in the same transaction); on EE the row keeps its
-  message and `undelivered_since`, and the relay delivers it.
+- after Submitted, before the engine has it: cannot be on CE (the message is in the same transaction); on EE the row
+  keeps its message and `undelivered_since`, and the relay delivers it.
 - after the engine took it, before Accepted: the relay delivers once more; the workflow id is the job id, so nothing
   starts twice, and Accepted comes then. If Started was faster, Accepted only adds the ids.
 - after Started, before the end (the worker was killed): the engine delivers the same delivery again. Started then
-  applies from `processing`, takes the next attempt number, and closes the step of the lost attempt. If the worker was only
-  thought dead, what its attempt says later carries an old number and is refused.
+  applies from `processing`, takes the next attempt number, and closes the step of the lost attempt. If the worker was
+  only thought dead, what its attempt says later carries an old number and is refused.
 - after Completed, before the message is acknowledged: the message comes again, and Started is refused because the job
   is final. It does not run twice.
 - after a retry's Submitted, before AttemptFailed: the row is right; the open step is closed by the next start.
@@ -48,7 +48,7 @@ from jobbridge.core.events import (
 from jobbridge.core.keys import Engine
 from jobbridge.core.machine import JobState, decide
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import DatabaseUnavailable, NotMigrated
+from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated
 from jobbridge.store import transitions
 from jobbridge.store.callers import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
@@ -83,6 +83,8 @@ class JobRecorder:
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, also when tried once more. Safe to retry.
             NotMigrated: The tables are missing or older than this release.
+            DatabaseError: Postgres refused the statement. Within the caller's transaction, psycopg's own error
+                passes: that transaction is over.
         """
         try:
             if connection is not None:
@@ -92,6 +94,13 @@ class JobRecorder:
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             raise NotMigrated(
                 f"The job tables are missing or of another release: {error.diag.message_primary}"
+            ) from error
+        except psycopg.Error as error:
+            if connection is not None:
+                raise
+            raise DatabaseError(
+                f"{type(event).__name__} of job {event.key.job_id} was not recorded: {error}",
+                hint="Read the message of Postgres; if it speaks of a lock or a deadlock, try again.",
             ) from error
         if not recorded.applied:
             self._count_refusal(event, recorded)

@@ -28,7 +28,7 @@ def driver_connection(connection: object) -> DriverConnection:
     kind = type(found if found is not None else connection)
     raise UnsupportedOption(
         f"connection= is a {kind.__module__}.{kind.__qualname__}, which is no connection of psycopg 3.",
-        hint="Pass a psycopg.Connection, a SQLAlchemy Connection or Session on postgresql+psycopg, or Django's connection.",
+        hint="Pass psycopg's connection, SQLAlchemy's connection or session (postgresql+psycopg), or Django's.",
     )
 
 

@@ -3,8 +3,8 @@
 A pool's connections are checked without a round trip: a server that went away has left something to read on the
 socket. What that cannot see (it goes away in between) is repeated once by `Database.run`.
 
-SQLAlchemy pools; statements go to the driver's own connection (psycopg), which prepares them: a bookkeeping statement is
-one round trip.
+SQLAlchemy pools; statements go to the driver's own connection (psycopg), which prepares them after a few uses: a
+bookkeeping statement is one round trip.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ EXPECTED_REVISION = "0001_job_tables"
 
 #: Prefix of any of our URL forms: `postgres://`, `postgresql+psycopg://`, the broker's `jobbridge+postgresql://`.
 _POSTGRES_SCHEME = re.compile(r"^(?:[\w.:]+\+)?postgres(?:ql)?(?:\+\w+)?://")
+
+#: Unless the URL says otherwise. Instants come back as UTC, whatever the server's own zone.
+_CONNECT: dict[str, Any] = {"application_name": "jobbridge", "options": "-c TimeZone=UTC"}
 
 _SELECT_REVISIONS = "SELECT version_num FROM public.jobbridge_version"
 
@@ -149,8 +152,7 @@ class Database:
             pool_size=self._pool_size,
             max_overflow=self._max_overflow,
             pool_use_lifo=True,
-            connect_args={"connect_timeout": self._connect_timeout, "application_name": "jobbridge"}
-            | dict(self._url.query),
+            connect_args=_CONNECT | {"connect_timeout": self._connect_timeout} | dict(self._url.query),
         )
         event.listen(engine, "checkout", _refuse_stale)
         return engine

@@ -76,7 +76,7 @@ SELECT {_DELIVERY_COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id
 
 #: Follows the partial index, oldest first. `relayed_at` keeps two relays, and the next sweep, from the same rows for a
 #: while, without a lock that would outlast this statement: a started job must be able to claim its row at once.
-TAKE_UNDELIVERED: LiteralString = f"""
+TAKE_UNDELIVERED: LiteralString = """
 UPDATE public.jobs AS job
 SET relayed_at = clock_timestamp()
 FROM (
@@ -152,7 +152,7 @@ class JobStore:
         """Give the newest job that its engine knows by that id."""
         return _first(self._fetch(job_row, FIND_EXTERNAL, {"external_id": external_id}))
 
-    def list(
+    def page(
         self, where: JobFilter | None = None, *, before: tuple[datetime, UUID] | None = None, limit: int = 50
     ) -> JobPage:
         """Give one page of jobs, newest first.

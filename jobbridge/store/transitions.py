@@ -136,7 +136,8 @@ WITH moved AS (
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
-    SET status = 'failed', error = 'The attempt was lost with its worker.', metadata = step.metadata || '{{"lost": true}}',
+    SET status = 'failed', error = 'The attempt was lost with its worker.',
+        metadata = step.metadata || '{{"lost": true}}',
         processed_at = clock_timestamp(), updated_at = clock_timestamp()
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'

@@ -1,7 +1,7 @@
 """Python values as Postgres can hold them.
 
-Postgres refuses NUL characters in text and jsonb, jsonb refuses NaN, infinities and lone surrogates. An error message may hold
-any of them, and bookkeeping must not fail for it: they become U+FFFD, or the number's name as text.
+Postgres refuses NUL characters in text and jsonb; jsonb refuses NaN, infinities and lone surrogates. An error
+message may hold any of them, and bookkeeping must not fail for it: they become U+FFFD, or the number's name as text.
 """
 
 from __future__ import annotations
