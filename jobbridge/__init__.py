@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
     from jobbridge.app.context import JobContext
     from jobbridge.app.jobs import job
-    from jobbridge.bootstrap import Celery
     from jobbridge.core.retry import RetryPolicy
     from jobbridge.errors import JobBridgeError, JobCancelled
+
+from jobbridge.broker import register as _register_broker
 
 __version__ = "0.1.0"
 
@@ -38,3 +40,6 @@ def __getattr__(name: str) -> Any:
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     return getattr(import_module(module), name)
+
+
+_register_broker()

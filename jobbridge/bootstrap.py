@@ -23,7 +23,10 @@ def get_settings(**arguments: Any) -> Settings:
 
 
 def default_app() -> Celery:
-    """Give the app that `celery -A jobbridge` serves: the handlers of `jobbridge.handlers`, and `celeryconfig.py` if there is one."""
+    """Give the app that `celery -A jobbridge` serves.
+
+    It has the handlers of `jobbridge.handlers`, and the configuration of `celeryconfig.py` if there is one.
+    """
     global _default_app
     with _lock:
         if _default_app is None:

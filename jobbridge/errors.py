@@ -1,21 +1,21 @@
 """Every error of JobBridge, and what to do about each.
 
-    JobBridgeError                  everything below; `hint` says what to do
-    ├── ConfigurationError          a setting is missing, wrong, or contradicts another
-    ├── DatabaseError
-    │   ├── DatabaseUnavailable     Postgres cannot be reached; safe to retry
-    │   ├── NotMigrated             the tables are missing or older than this release
-    │   └── SchemaTooNew            the tables are newer than this release
-    ├── BrokerError                 see jobbridge.broker, which is a leaf and derives its own
-    ├── EngineUnavailable           Temporal cannot be reached, or its extra is not installed
-    ├── HandlerError
-    │   ├── UnknownHandler          no handler of that name; suggests the nearest
-    │   ├── DuplicateHandler        two handlers of one name; names both places
-    │   └── InvalidJobData          the data does not fit the handler's model
-    ├── TenantRequired              the handler needs a tenant and none was given
-    ├── JobNotFound                 no such job for that tenant
-    ├── JobCancelled                raised inside a handler whose job was cancelled
-    └── UnsupportedOption           an engine cannot honour what was asked
+JobBridgeError                  everything below; `hint` says what to do
+├── ConfigurationError          a setting is missing, wrong, or contradicts another
+├── DatabaseError
+│   ├── DatabaseUnavailable     Postgres cannot be reached; safe to retry
+│   ├── NotMigrated             the tables are missing or older than this release
+│   └── SchemaTooNew            the tables are newer than this release
+├── BrokerError                 see jobbridge.broker, which is a leaf and derives its own
+├── EngineUnavailable           Temporal cannot be reached, or its extra is not installed
+├── HandlerError
+│   ├── UnknownHandler          no handler of that name; suggests the nearest
+│   ├── DuplicateHandler        two handlers of one name; names both places
+│   └── InvalidJobData          the data does not fit the handler's model
+├── TenantRequired              the handler needs a tenant and none was given
+├── JobNotFound                 no such job for that tenant
+├── JobCancelled                raised inside a handler whose job was cancelled
+└── UnsupportedOption           an engine cannot honour what was asked
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ class InvalidJobData(HandlerError):
     """The data does not fit the handler's model."""
 
     def __init__(self, name: str, problems: str) -> None:
-        super().__init__(f"The data for {name!r} is not valid: {problems}", hint="Correct the data and send it again.")
+        super().__init__(
+            f"The data for {name!r} is not valid: {problems}", hint="Correct the data and send it again."
+        )
         self.name = name
 
 

@@ -42,13 +42,16 @@ class Settings(BaseModel):
     temporal_job_task_queue: str = Field("alga-jobs", validation_alias="TEMPORAL_JOB_TASK_QUEUE")
     temporal_api_key: SecretStr | None = Field(None, validation_alias="TEMPORAL_API_KEY")
     temporal_tls: bool = Field(False, validation_alias="TEMPORAL_TLS")
-    temporal_tls_server_ca_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+    temporal_tls_server_ca_cert: Path | None = Field(
+        None, validation_alias="TEMPORAL_TLS_SERVER_CA_CERT_PATH"
+    )
     temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
     temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
     smtp_url: str = Field("smtp://127.0.0.1:25", validation_alias="SMTP_URL")
     mail_from: str = Field("billing@localhost", validation_alias="MAIL_FROM")
 
-    #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json`, `argument`, `default`.
+    #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json NAME`, `argument` or
+    #: `default`.
     sources: dict[str, str] = Field(default_factory=dict, exclude=True)
 
     @field_validator("job_runner_type", mode="before")
@@ -91,8 +94,7 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
         if field in arguments:
             values[field], sources[field] = arguments[field], "argument"
             continue
-        values_found = ((layer[name], f"{origin} {name}") for layer, origin in layers for name in _names(info) if layer.get(name))
-        found = next(values_found, None)
+        found = _find(_names(info), layers)
         if found is None:
             sources[field] = "default"
         else:
@@ -106,10 +108,21 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
 def _explained(error: ValidationError, sources: Mapping[str, str]) -> ConfigurationError:
     problem = error.errors()[0]
     location = str(problem["loc"][0])
-    field = next((name for name, info in Settings.model_fields.items() if location in {name, *_names(info)}), location)
+    field = next(
+        (name for name, info in Settings.model_fields.items() if location in {name, *_names(info)}), location
+    )
     return ConfigurationError(
         f"The setting {location} ({sources.get(field, 'unknown source')}) is {problem['input']!r}: {problem['msg']}.",
     )
+
+
+def _find(names: list[str], layers: list[tuple[Mapping[str, str], str]]) -> tuple[str, str] | None:
+    """Give the first value among the layers, and where it stands. An empty variable counts as unset."""
+    for layer, origin in layers:
+        for name in names:
+            if layer.get(name):
+                return layer[name], f"{origin} {name}"
+    return None
 
 
 def _names(info: Any) -> list[str]:

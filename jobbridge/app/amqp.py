@@ -9,8 +9,10 @@ from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
 
 from jobbridge.app.publishing import JobOptions, JobProducer
 
+_Base: Any = CeleryAMQP  # the stubs leave out what is overridden here
 
-class AMQP(CeleryAMQP):
+
+class AMQP(_Base):  # type: ignore[misc]  # see _Base
     """Celery's AMQP whose task messages become jobs.
 
     Celery's own sender still does all that it does (routing, signals, serializer, `task-sent` event). It is given a
@@ -18,7 +20,7 @@ class AMQP(CeleryAMQP):
     """
 
     def _create_task_sender(self) -> Callable[..., Any]:
-        send = super()._create_task_sender()  # type: ignore[misc]  # missing in the stubs
+        send = super()._create_task_sender()
         app = self.app
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:

@@ -12,11 +12,14 @@ from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
 from jobbridge.app import commands, jobs, signals
-from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of
+from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
+from jobbridge.store.jobs import JobStore
+from jobbridge.store.keys import KeyStore
+from jobbridge.store.steps import StepStore
 
 if TYPE_CHECKING:
     from jobbridge.app.delivery import Delivery
@@ -33,11 +36,15 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class Celery(celery.Celery):
+_Base: Any = celery.Celery  # the stubs leave out what is overridden here
+
+
+class Celery(_Base):  # type: ignore[misc]  # see _Base
     """A Celery application whose messages run on Postgres or on Temporal, and whose jobs have rows.
 
     Takes what `celery.Celery` takes. `DATABASE_URL` (or a `jobbridge+postgresql://` broker URL) says where
-    the tables are; `JOB_RUNNER_TYPE`, a task's `engine`, a route's `engine` or `apply_async(engine=…)` choose the engine.
+    the tables are; `JOB_RUNNER_TYPE`, a task's `engine`, a route's `engine` or `apply_async(engine=…)` choose the
+    engine.
 
     Keyword Args:
         settings: Instead of what the environment says.
@@ -57,7 +64,6 @@ class Celery(celery.Celery):
         self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
         self._deliveries: dict[Engine, Delivery] = {}
         super().__init__(*args, **kwargs)
-        self.add_defaults(self._defaults)
 
     def on_init(self) -> None:
         signals.connect()
@@ -75,7 +81,8 @@ class Celery(celery.Celery):
             loader = type(self).settings_loader
             if loader is None:
                 raise ConfigurationError(
-                    "This app has no settings.", hint="Import Celery from jobbridge, or pass settings=... to it."
+                    "This app has no settings.",
+                    hint="Import Celery from jobbridge, or pass settings=... to it.",
                 )
             self._settings = loader()
         return self._settings
@@ -103,11 +110,26 @@ class Celery(celery.Celery):
     def recorder(self) -> JobRecorder:
         return JobRecorder(self.database)
 
-    @property
+    @cached_property
+    def jobs(self) -> JobStore:
+        """Questions about jobs."""
+        return JobStore(self.database)
+
+    @cached_property
+    def steps(self) -> StepStore:
+        return StepStore(self.database)
+
+    @cached_property
+    def keys(self) -> KeyStore:
+        return KeyStore(self.database)
+
+    @cached_property
     def shares_database_with_broker(self) -> bool:
         """Whether job row and message can be written in one transaction."""
-        broker = database_url_of(self.conf.broker_write_url)
-        return broker is not None and broker == database_url_of(self.database.url)
+        url = self.conf.broker_write_url
+        if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
+            return False  # also the stock SQL transport: it opens its own sessions
+        return same_database(url, self.database.url)
 
     def delivery(self, engine: Engine) -> Delivery:
         """Give the way to a foreign engine.
@@ -125,19 +147,24 @@ class Celery(celery.Celery):
             self._deliveries[engine] = factory(self)
         return self._deliveries[engine]
 
-    def _broker_database_url(self) -> str | None:
-        url = self.conf.get("broker_url")
-        return database_url_of(url) if isinstance(url, str) and url.startswith(f"{BROKER_SCHEME}+") else None
+    def _load_config(self) -> Any:
+        # Behind everything the user configured and before Celery's own defaults. Celery's add_defaults() would put
+        # them in front of what config_from_object() read (celery 5.7, utils/collections.py).
+        conf = super()._load_config()
+        ours = {**DEFAULTS, "result_backend": f"{BROKER_SCHEME}://", "broker_url": self._default_broker_url()}
+        conf.maps.insert(len(conf.maps) - 1, ours)
+        conf.defaults.insert(len(conf.defaults) - 1, ours)
+        return conf
 
-    def _defaults(self) -> dict[str, Any]:
-        # Evaluated when the configuration is first read, so the environment is too.
-        configured = self._preconf.get("broker_url")
-        url = database_url_of(configured) if isinstance(configured, str) and configured.startswith(BROKER_SCHEME) else None
-        url = url or self.settings.database_url
-        # Without a database the URL names none; the first use of `database` then says what to do, where Celery's own
+    def _default_broker_url(self) -> str:
+        # Without a database the URL names none: the first use of `database` says what to do, where Celery's own
         # default would try a RabbitMQ on this host.
-        broker = broker_url_for(url) if url else f"{BROKER_SCHEME}+postgresql://"
-        return {**DEFAULTS, "broker_url": broker, "result_backend": f"{BROKER_SCHEME}://"}
+        url = self.settings.database_url
+        return broker_url_for(url) if url else f"{BROKER_SCHEME}+postgresql://"
+
+    def _broker_database_url(self) -> str | None:
+        url = self.conf.broker_url
+        return database_url_of(url) if isinstance(url, str) and url.startswith(f"{BROKER_SCHEME}+") else None
 
     # -- tasks
 
@@ -145,11 +172,11 @@ class Celery(celery.Celery):
         """Make the task with the claim in front of its own `before_start`."""
         from jobbridge.app.execution import tracked
 
-        own = {key: options.pop(key) for key in ("before_start", "replace") if key in options}
+        own: dict[str, Any] = {key: options.pop(key) for key in ("before_start", "replace") if key in options}
         base = base or self.Task
         if own:
             base = type(base.__name__, (base,), {**own, "abstract": True})
-        return super()._task_from_fun(fun, name=name, base=tracked(base), **options)  # type: ignore[misc]  # private in the stubs
+        return super()._task_from_fun(fun, name=name, base=tracked(base), **options)
 
     def register_task(self, task: Any, **options: Any) -> Any:
         from jobbridge.app.execution import tracked

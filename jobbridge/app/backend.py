@@ -42,8 +42,13 @@ CELERY_STATES = {
 }
 
 
-class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
+_Base: Any = KeyValueStoreBackend  # the stubs know a third of it
+
+
+class JobBackend(_Base):  # type: ignore[misc]  # see _Base
     """Celery's result backend over `jobs` and `job_keys`."""
+
+    key_t = bytes_to_str
 
     implements_incr = True
     supports_native_join = True
@@ -79,7 +84,11 @@ class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
         run = run_of(request) if request is not None else None
         if run is not None and run.task_id == task_id:
             return run
-        own = request if request is not None and getattr(request, "id", None) == task_id else Context({"id": task_id})
+        own = (
+            request
+            if request is not None and getattr(request, "id", None) == task_id
+            else Context({"id": task_id})
+        )
         identified = identify(own)
         assert identified is not None  # a request with an id always names a job unless it is eager
         if identified.delivery is None:
@@ -93,7 +102,11 @@ class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
         text = None if traceback is None else str(traceback)
         if state == states.SUCCESS and run.attempt is not None:
             return Completed(
-                key=run.key, attempt=run.attempt, result=readable, result_payload=payload, result_type=content_type
+                key=run.key,
+                attempt=run.attempt,
+                result=readable,
+                result_payload=payload,
+                result_type=content_type,
             )
         if state == states.FAILURE:
             return Failed(
@@ -115,7 +128,9 @@ class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
             return Expired(key=run.key) if "expired" in reason else Cancelled(key=run.key, reason=reason)
         return None
 
-    def _encoded(self, result: Any, state: str, traceback: Any, request: Any) -> tuple[Any, bytes | None, str | None]:
+    def _encoded(
+        self, result: Any, state: str, traceback: Any, request: Any
+    ) -> tuple[Any, bytes | None, str | None]:
         """Give the readable form, and the whole meta in the serializer's form where the readable one is not enough."""
         readable, is_complete = _as_json(result)
         children = self.current_task_children(request)
@@ -124,7 +139,9 @@ class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         return readable, str_to_bytes(self.encode(meta)), self.content_type
 
-    def _store_custom_state(self, task_id: str, result: Any, state: str, traceback: Any, request: Any) -> None:
+    def _store_custom_state(
+        self, task_id: str, result: Any, state: str, traceback: Any, request: Any
+    ) -> None:
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         self.set(self.get_key_for_task(task_id), self.encode(meta))
 
@@ -167,23 +184,30 @@ class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
         if state in states.EXCEPTION_STATES and stored.result is None:
             kind = "TaskRevokedError" if state == states.REVOKED else "Exception"
             message = stored.error or stored.status.value
-            return {"exc_type": kind, "exc_message": [message], "exc_module": "celery.exceptions" if state == states.REVOKED else "builtins"}
+            return {
+                "exc_type": kind,
+                "exc_message": [message],
+                "exc_module": "celery.exceptions" if state == states.REVOKED else "builtins",
+            }
         if state == states.STARTED:
             return {"hostname": stored.worker}
         return kombu_json.loads(json.dumps(stored.result))
 
     def _custom_state(self, task_id: str) -> dict[str, Any] | None:
-        value = super().get_key_for_task(task_id)
-        stored = self.get(value)
+        stored = self.get(self.get_key_for_task(task_id))
         return dict(self.decode_result(stored)) if stored else None
 
     def task_result_exists(self, task_id: str) -> bool:
-        return bool(self.app.jobs.results_of([job_id_for(task_id)])) or self._custom_state(task_id) is not None
+        return (
+            bool(self.app.jobs.results_of([job_id_for(task_id)])) or self._custom_state(task_id) is not None
+        )
 
-    def mget(self, keys: list[bytes]) -> list[bytes | None]:
+    def mget(self, keys: list[str]) -> list[bytes | None]:
         """Give the encoded meta of many tasks in one query (Celery's native join)."""
         task_ids = [self._strip_prefix(key) for key in keys]
-        found = {row.job_id: row for row in self.app.jobs.results_of([job_id_for(task_id) for task_id in task_ids])}
+        found = {
+            row.job_id: row for row in self.app.jobs.results_of([job_id_for(task_id) for task_id in task_ids])
+        }
         return [self._encoded_meta(task_id, found.get(job_id_for(task_id))) for task_id in task_ids]
 
     def _encoded_meta(self, task_id: str, stored: StoredResult | None) -> bytes | None:
@@ -207,21 +231,22 @@ class JobBackend(KeyValueStoreBackend):  # type: ignore[misc]  # untyped base
 
     # -- groups and chords: Celery's key/value logic over job_keys
 
-    def get(self, key: bytes) -> bytes | None:
-        return self.app.keys.get(bytes_to_str(key))
+    def get(self, key: str) -> bytes | None:
+        value: bytes | None = self.app.keys.get(key)
+        return value
 
-    def set(self, key: bytes, value: bytes | str) -> None:
-        self.app.keys.set(bytes_to_str(key), str_to_bytes(value), ttl=self.expires or None)
+    def set(self, key: str, value: bytes | str) -> None:
+        self.app.keys.set(key, str_to_bytes(value), ttl=self.expires or None)
 
-    def delete(self, key: bytes) -> None:
-        self.app.keys.delete(bytes_to_str(key))
+    def delete(self, key: str) -> None:
+        self.app.keys.delete(key)
 
-    def incr(self, key: bytes) -> int:
-        return int(self.app.keys.incr(bytes_to_str(key)))
+    def incr(self, key: str) -> int:
+        return int(self.app.keys.incr(key))
 
-    def expire(self, key: bytes, value: int | None) -> None:
+    def expire(self, key: str, value: int | None) -> None:
         if value:
-            self.app.keys.expire(bytes_to_str(key), ttl=value)
+            self.app.keys.expire(key, ttl=value)
 
 
 def _as_json(value: Any) -> tuple[Any, bool]:

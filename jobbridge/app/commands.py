@@ -57,10 +57,7 @@ def enqueue(
         InvalidJobData: The data does not fit.
         TenantRequired: The handler needs a tenant.
     """
-    task = app.tasks.get(name)
-    if task is None:
-        known = [task_name for task_name in app.tasks if not task_name.startswith("celery.")]
-        raise UnknownHandler(name, suggestion=nearest(name, known))
+    task = find_task(app, name)
     args, kwargs = arguments_for(task, data)
     options = {"queue": queue, "eta": run_at, "priority": priority}
     result = task.apply_async(
@@ -74,6 +71,21 @@ def enqueue(
         **{key: value for key, value in options.items() if value is not None},
     )
     return JobHandle(job_id=job_id_for(result.id), external_id=result.id, result=result)
+
+
+def find_task(app: Celery, name: str) -> Any:
+    """Give the task of that name, importing the app's task modules if it is not known yet.
+
+    Raises:
+        UnknownHandler: No task has that name here; suggests the nearest.
+    """
+    if name not in app.tasks:
+        app.loader.import_default_modules()
+    task = app.tasks.get(name)
+    if task is None:
+        known = [task_name for task_name in app.tasks if not task_name.startswith("celery.")]
+        raise UnknownHandler(name, suggestion=nearest(name, known))
+    return task
 
 
 def arguments_for(task: Any, data: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -89,7 +89,10 @@ class JobContext:
             return
         share = 100.0 * done / total if total else 100.0
         event = Progressed(
-            key=self._run.key, attempt=self._run.attempt, progress=max(0.0, min(100.0, share)), message=message
+            key=self._run.key,
+            attempt=self._run.attempt,
+            progress=max(0.0, min(100.0, share)),
+            message=message,
         )
         recorded = record(self._task.app, event)
         if recorded is not None and recorded.status is JobStatus.CANCELLED:

@@ -15,7 +15,7 @@ class Delivery(Protocol):
         """Hand it over; handing over twice starts once.
 
         Raises:
-            EngineUnavailable: It could not be reached; `certainly_not_started` says whether it may run there all the same.
+            EngineUnavailable: It could not be reached; `certainly_not_started` tells what is known.
         """
         ...
 

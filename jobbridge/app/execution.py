@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -51,7 +50,7 @@ class Run:
     refused: bool = False
 
 
-class AttemptRefused(Ignore):  # type: ignore[misc]  # untyped base
+class AttemptRefused(Ignore):
     """The job was cancelled, ended, or runs elsewhere: this attempt does not start."""
 
 
@@ -75,8 +74,7 @@ def in_pool_child() -> bool:
     return getattr(current_process(), "index", None) is not None
 
 
-@lru_cache(maxsize=None)
-def tracked(base: type[Any]) -> type[Any]:
+def tracked(base: Any) -> Any:
     """Give a subclass of a task class that claims the row before each attempt."""
     if getattr(base, "_jobbridge_tracked", False):
         return base

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from celery import current_app
-from celery._state import _get_active_apps
+from celery._state import _get_active_apps  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import Ignore, Reject, Retry
 from celery.local import Proxy
 from pydantic import BaseModel, ValidationError
@@ -191,7 +191,7 @@ def tenant_in(data: Any) -> TenantId | None:
 
 
 def _one_argument(name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    if args and kwargs or len(args or ()) > 1:
+    if (args and kwargs) or len(args or ()) > 1:
         raise InvalidJobData(name, "a handler takes one argument: its data")
     return args[0] if args else dict(kwargs)
 
@@ -203,7 +203,9 @@ def _plain(value: Any) -> Any:
 def _data_model(function: Callable[..., Any]) -> type[BaseModel] | None:
     parameters = list(inspect.signature(function).parameters)
     if len(parameters) < 2:
-        raise TypeError(f"{function.__qualname__} must take (ctx, data), and takes {len(parameters)} argument(s).")
+        raise TypeError(
+            f"{function.__qualname__} must take (ctx, data), and takes {len(parameters)} argument(s)."
+        )
     try:
         hint = get_type_hints(function).get(parameters[1])
     except NameError:

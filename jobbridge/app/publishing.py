@@ -3,8 +3,8 @@
 What if the process dies between two steps?
 
 * CE, broker and tables in one database: row and message are one transaction. Nothing is between them.
-* CE, another broker (Redis, RabbitMQ, the stock SQL one): the row is committed as `pending`, then the message sent. Death
-  between: a `pending` row and no message; the row shows it, and no worker runs it.
+* CE, another broker (Redis, RabbitMQ, the stock SQL one): the row is committed as `pending`, then the message sent.
+  Death between: a `pending` row and no message; the row shows it, and no worker runs it.
 * EE: the row holds the message and is committed as `pending`; then the workflow is started, then the row
   says `queued`. Death before the start: the relay starts it. Death after: the relay starts it again, under the same
   workflow id, which Temporal refuses while it runs; when it has closed, the claim of the row refuses the attempt.
@@ -28,6 +28,7 @@ from kombu import serialization
 from kombu.common import Broadcast
 from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
+from kombu.utils.encoding import str_to_bytes
 from kombu.utils.functional import retry_over_time
 
 from jobbridge.app.execution import current_run, in_pool_child
@@ -166,7 +167,9 @@ class JobPublication:
         self._task = app._tasks.get(name)
         self._delivery = uuid.uuid4()
         self._parent_run = current_run(app)
-        self._own_run = self._parent_run if self._parent_run and self._parent_run.task_id == self._task_id else None
+        self._own_run = (
+            self._parent_run if self._parent_run and self._parent_run.task_id == self._task_id else None
+        )
         self._engine = self._chosen_engine()
         self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
         self._headers[HEADER] = {
@@ -228,7 +231,9 @@ class JobPublication:
         run = self._own_run
         if run is None or run.attempt is None:
             return None
-        return Continuation(attempt=run.attempt, is_retry=int(self._headers.get("retries") or 0) > run.retries)
+        return Continuation(
+            attempt=run.attempt, is_retry=int(self._headers.get("retries") or 0) > run.retries
+        )
 
     @property
     def _queue_name(self) -> str:
@@ -298,7 +303,12 @@ class JobPublication:
             result = self._producer.publish(self._body, **self._publish_options)
         except Exception as error:
             self._app.recorder.record(
-                Failed(key=self._key, attempt=None, error=f"Could not be sent: {error!r}", delivery=self._delivery)
+                Failed(
+                    key=self._key,
+                    attempt=None,
+                    error=f"Could not be sent: {error!r}",
+                    delivery=self._delivery,
+                )
             )
             raise
         self._app.recorder.record(
@@ -330,7 +340,7 @@ class JobPublication:
         serializer = options.get("serializer") or self._app.conf.task_serializer
         content_type, content_encoding, encoded = serialization.dumps(self._body, serializer=serializer)
         is_json = content_type == "application/json"
-        text = encoded if isinstance(encoded, bytes) else str(encoded).encode("utf-8")
+        text = str_to_bytes(encoded)
         return Envelope(
             id=self._task_id,
             task=self._name,
@@ -342,7 +352,9 @@ class JobPublication:
             priority=int(options.get("priority") or 0),
             timelimit=self._time_limits(),
             headers=_as_json(self._headers),
-            properties=_as_json({k: options[k] for k in ("correlation_id", "reply_to", "priority") if options.get(k)}),
+            properties=_as_json(
+                {k: options[k] for k in ("correlation_id", "reply_to", "priority") if options.get(k)}
+            ),
             content_type=content_type,
             content_encoding=content_encoding,
             arguments=json.loads(text) if is_json else None,
@@ -351,7 +363,9 @@ class JobPublication:
 
     def _time_limits(self) -> tuple[float | None, float | None]:
         hard, soft = self._headers.get("timelimit") or (None, None)
-        return hard or getattr(self._task, "time_limit", None), soft or getattr(self._task, "soft_time_limit", None)
+        return hard or getattr(self._task, "time_limit", None), soft or getattr(
+            self._task, "soft_time_limit", None
+        )
 
 
 def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
@@ -363,7 +377,8 @@ def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
         plain = json.loads(kombu_json.dumps(document))
     except TypeError as error:
         raise ConfigurationError(
-            f"A header of the message cannot be written as JSON: {error}.", hint="Send headers of plain values."
+            f"A header of the message cannot be written as JSON: {error}.",
+            hint="Send headers of plain values.",
         ) from None
     return dict(plain)
 
@@ -376,5 +391,3 @@ def _instant(text: str | datetime | None) -> datetime | None:
 
 def _optional_id(task_id: str | None) -> uuid.UUID | None:
     return None if task_id is None else job_id_for(task_id)
-
-

@@ -74,7 +74,9 @@ def on_revoked(sender: Any = None, request: Any = None, expired: bool = False, *
         record(sender.app, event)
 
 
-def on_unknown(sender: Any = None, message: Any = None, exc: Any = None, name: str = "", id: str = "", **_: Any) -> None:  # noqa: A002
+def on_unknown(
+    sender: Any = None, message: Any = None, exc: Any = None, name: str = "", id: str = "", **_: Any
+) -> None:
     """Fail a job whose task this worker does not know."""
     _fail_message(sender, message, f"No task is registered under {name!r} on this worker.")
 
@@ -92,7 +94,7 @@ def describe(exception: Any) -> str:
 
 
 def _fail_message(consumer: Any, message: Any, error: str) -> None:
-    app = getattr(consumer, "app", None)
+    app: Any = getattr(consumer, "app", None)
     headers = getattr(message, "headers", None) or {}
     if not _is_ours(app) or not headers.get("id"):
         return
@@ -127,7 +129,9 @@ def _open_run(task: Any) -> Run | None:
 
 def _parents_run(task: Any) -> Run | None:
     # In the worker's parent process the request on the stack was not claimed there: no attempt number.
-    return identify(task.request) if _of_app(task) and run_of(task.request) is None and task.request.id else None
+    return (
+        identify(task.request) if _of_app(task) and run_of(task.request) is None and task.request.id else None
+    )
 
 
 def _of_app(task: Any) -> bool:
@@ -136,5 +140,3 @@ def _of_app(task: Any) -> bool:
 
 def _is_ours(app: Any) -> bool:
     return bool(getattr(app, "is_jobbridge", False))
-
-

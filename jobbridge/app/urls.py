@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 
+from sqlalchemy.engine import URL
+
+from jobbridge.errors import ConfigurationError
+from jobbridge.store.database import sqlalchemy_url
+
 #: The scheme of the broker and of the result backend.
 BROKER_SCHEME = "jobbridge"
 
@@ -20,10 +25,23 @@ def broker_url_for(database_url: str) -> str:
     """Give the broker URL for a database.
 
     Raises:
-        ValueError: It is not a Postgres URL.
+        ConfigurationError: It is not a Postgres URL.
     """
     url = database_url_of(database_url)
     if url is None:
         scheme = database_url.split("://")[0]
-        raise ValueError(f"DATABASE_URL starts with {scheme!r}; a postgresql:// URL is needed.")
+        raise ConfigurationError(
+            f"The database URL starts with {scheme!r}, and only Postgres can hold the jobs.",
+            hint="Set DATABASE_URL=postgresql://user:password@host/name.",
+        )
     return f"{BROKER_SCHEME}+{url}"
+
+
+def same_database(url: str, other: URL) -> bool:
+    """Tell whether two URLs name one database, however their users, drivers and options differ."""
+    return _place(sqlalchemy_url(url)) == _place(other)
+
+
+def _place(url: URL) -> tuple[object, ...]:
+    host = url.host or url.query.get("host")
+    return host, url.port or url.query.get("port") or 5432, url.database

@@ -40,9 +40,11 @@ class RetryPolicy:
 
     def wait_after(self, attempt: int) -> timedelta:
         """Give the wait between attempt number `attempt` (1-based) and the next."""
-        # Past this exponent any factor above 1 has long reached the maximum, and a float would overflow.
-        exponent = min(attempt - 1, 64)
-        return min(self.first * (self.factor**exponent), self.maximum)
+        try:
+            seconds = self.first.total_seconds() * self.factor ** (attempt - 1)
+        except OverflowError:
+            return self.maximum
+        return self.maximum if seconds >= self.maximum.total_seconds() else timedelta(seconds=seconds)
 
 
 NO_RETRY = RetryPolicy(max_attempts=1)

@@ -1,0 +1,5 @@
+"""What the workers of the parity tests serve."""
+
+from tests.parity.tasks import make_app
+
+app = make_app(include=["tests.parity.tasks"])

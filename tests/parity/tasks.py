@@ -1,0 +1,211 @@
+"""Tasks and handlers that the parity tests run on both engines."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import shared_task
+from celery.exceptions import Ignore, Reject
+from pydantic import BaseModel
+
+from jobbridge import Celery, JobContext, RetryPolicy, job
+
+
+def make_app(**options: Any) -> Celery:
+    return Celery("parity", **options)
+
+
+def note(name: str, text: str = "") -> int:
+    """Append a line to a file that the test reads; give the number of lines."""
+    path = Path(os.environ["PARITY_FOLDER"]) / name
+    with path.open("a") as file:
+        file.write(f"{text}\n")
+    return len(path.read_text().splitlines())
+
+
+def wait_for_file(name: str, *, timeout: float = 60.0) -> None:
+    path = Path(os.environ["PARITY_FOLDER"]) / name
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(name)
+        threading.Event().wait(0.02)
+
+
+@shared_task(name="parity.add")
+def add(x: int, y: int) -> int:
+    note("add", f"{x}+{y}")
+    return x + y
+
+
+@shared_task(name="parity.total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@shared_task(name="parity.fail")
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@shared_task(name="parity.no_result", ignore_result=True)
+def no_result() -> str:
+    return "nobody reads this"
+
+
+@shared_task(name="parity.retry_until", bind=True, max_retries=5)
+def retry_until(self: Any, failures: int) -> int:
+    tries = note("retry_until")
+    if tries <= failures:
+        raise self.retry(exc=ConnectionError(f"try {tries}"), countdown=0.2)
+    return tries
+
+
+@shared_task(
+    name="parity.auto_retry",
+    autoretry_for=(ConnectionError,),
+    max_retries=3,
+    retry_backoff=False,
+    default_retry_delay=0,
+)
+def auto_retry(failures: int) -> int:
+    tries = note("auto_retry")
+    if tries <= failures:
+        raise ConnectionError(f"try {tries}")
+    return tries
+
+
+@shared_task(name="parity.replaced", bind=True)
+def replaced(self: Any, x: int) -> Any:
+    return self.replace(add.s(x, 1))
+
+
+@shared_task(name="parity.replaced_by_chain", bind=True)
+def replaced_by_chain(self: Any, x: int) -> Any:
+    return self.replace(add.s(x, 1) | add.s(10))
+
+
+@shared_task(name="parity.ignored")
+def ignored() -> None:
+    raise Ignore
+
+
+@shared_task(name="parity.requeue_once", acks_late=True)
+def requeue_once() -> int:
+    tries = note("requeue_once")
+    if tries == 1:
+        raise Reject("not yet", requeue=True)
+    return tries
+
+
+@shared_task(name="parity.rejected")
+def rejected() -> None:
+    raise Reject("no", requeue=False)
+
+
+@shared_task(name="parity.hold", bind=True)
+def hold(self: Any, name: str = "go") -> int:
+    """Run until the test lets it go; notes its process, so that the test can kill it."""
+    note("hold.pids", str(os.getpid()))
+    wait_for_file(name)
+    return note("hold.done")
+
+
+@shared_task(name="parity.slow", soft_time_limit=1, time_limit=2)
+def slow() -> None:
+    threading.Event().wait(60)
+
+
+@shared_task(name="parity.kills_itself", bind=True)
+def kills_itself(self: Any, times: int) -> int:
+    tries = note("kills_itself")
+    if tries <= times:
+        os.kill(os.getpid(), 9)
+    return tries
+
+
+class Greeting(BaseModel):
+    name: str
+    times: int = 1
+
+
+@job("parity.greet", tenant_required=True)
+def greet(ctx: JobContext, data: Greeting) -> dict[str, Any]:
+    """Greet somebody."""
+    for number in range(data.times):
+        ctx.progress(number + 1, data.times, f"greeting {number + 1}")
+    return {
+        "greeting": f"Hello {data.name}",
+        "tenant": ctx.tenant_id,
+        "attempt": ctx.attempt,
+        "engine": ctx.engine,
+    }
+
+
+@job("parity.fails_twice", retry=RetryPolicy(max_attempts=3, first=timedelta(milliseconds=200)))
+def fails_twice(ctx: JobContext, data: dict[str, Any]) -> int:
+    tries = note("fails_twice")
+    if tries <= 2:
+        raise ConnectionError(f"try {tries}")
+    return ctx.attempt
+
+
+@job("parity.always_fails", retry=RetryPolicy(max_attempts=2, first=timedelta(milliseconds=100)))
+def always_fails(ctx: JobContext, data: dict[str, Any]) -> None:
+    raise RuntimeError(f"attempt {note('always_fails')}")
+
+
+class HopelessError(Exception):
+    pass
+
+
+@job("parity.hopeless", retry=RetryPolicy(max_attempts=5, non_retryable=(HopelessError,)))
+def hopeless(ctx: JobContext, data: dict[str, Any]) -> None:
+    note("hopeless")
+    raise HopelessError("no retry can help")
+
+
+@job(
+    "parity.too_slow",
+    timeout=timedelta(seconds=1),
+    retry=RetryPolicy(max_attempts=2, first=timedelta(milliseconds=100)),
+)
+def too_slow(ctx: JobContext, data: dict[str, Any]) -> int:
+    tries = note("too_slow")
+    if tries == 1:
+        threading.Event().wait(30)
+    return tries
+
+
+@job("parity.steps", retry=RetryPolicy(max_attempts=2, first=timedelta(milliseconds=100)))
+def steps(ctx: JobContext, data: dict[str, Any]) -> list[int]:
+    results = []
+    for key in ("a", "b"):
+        with ctx.step("work", key=key) as step:
+            if not step.is_done:
+                step.result = note(f"step.{key}")
+        results.append(step.result)
+    if ctx.attempt == 1:
+        raise ConnectionError("once more")
+    return results
+
+
+@job("parity.long", retry=RetryPolicy(max_attempts=1))
+def long(ctx: JobContext, data: dict[str, Any]) -> None:
+    """Work until it is cancelled."""
+    note("long.started")
+    for number in range(600):
+        ctx.progress(number, 600, f"part {number}")
+        ctx.check_cancelled()
+        threading.Event().wait(0.1)
+    note("long.finished")
+
+
+@job("parity.asynchronous")
+async def asynchronous(ctx: JobContext, data: dict[str, Any]) -> str:
+    return f"async {data['word']}"

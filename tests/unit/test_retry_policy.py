@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobbridge.core.retry import RetryPolicy
+
+
+def test_the_default_is_three_attempts_one_second_doubling_up_to_thirty() -> None:
+    policy = RetryPolicy()
+
+    assert [policy.wait_after(n).total_seconds() for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert policy.allows_another(ConnectionError(), 2)
+    assert not policy.allows_another(ConnectionError(), 3)
+
+
+def test_a_non_retryable_error_and_its_subclasses_end_it() -> None:
+    policy = RetryPolicy(non_retryable=(LookupError,))
+
+    assert not policy.allows_another(KeyError("x"), 1)
+    assert policy.allows_another(ValueError("x"), 1)
+
+
+@given(attempt=st.integers(1, 10_000), factor=st.floats(1, 1e6), first=st.integers(0, 3600))
+def test_no_wait_is_longer_than_the_maximum(attempt: int, factor: float, first: int) -> None:
+    policy = RetryPolicy(first=timedelta(seconds=first), factor=factor, maximum=timedelta(seconds=3600))
+
+    assert timedelta(0) <= policy.wait_after(attempt) <= timedelta(seconds=3600)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_attempts": 0}, {"factor": 0.5}, {"first": timedelta(seconds=-1)}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"attempt|wait|shrink"):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]  # wrong on purpose
