@@ -314,6 +314,7 @@ def _launch(
         argv=argv,
         log_path=home / "postgres.log",
         cwd=Path("/"),
+        grace=timedelta(seconds=3),
         stop_signal=signal.SIGINT,  # "fast": ends sessions and writes a checkpoint; SIGTERM would wait for clients
         account=account,
     ).start()

@@ -143,7 +143,9 @@ def _launch(
         argv += ["--namespace", namespace]
     for key, value in dynamic_config.items():
         argv += ["--dynamic-config-value", f"{key}={json.dumps(value)}"]
-    process = ManagedProcess(name="Temporal", argv=argv, log_path=log_path, env=_clean_environment()).start()
+    process = ManagedProcess(
+        name="Temporal", argv=argv, log_path=log_path, env=_clean_environment(), grace=timedelta(seconds=2)
+    ).start()
     return TemporalServer(port=port, ui_port=ui_port, cli=cli, process=process)
 
 

@@ -1,0 +1,5 @@
+"""`python -m jobbridge.cli`."""
+
+from jobbridge.cli import main
+
+main()

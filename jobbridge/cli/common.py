@@ -1,0 +1,129 @@
+"""What several commands share: the app option, and how things are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+STATUS_STYLES = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLED: "yellow",
+    JobStatus.EXPIRED: "yellow",
+    JobStatus.SKIPPED: "yellow",
+    JobStatus.PROCESSING: "cyan",
+    JobStatus.RETRYING: "magenta",
+}
+
+
+def app_option(command: Command) -> Command:
+    """Add `-A`: as Celery's own, and the shipped app by default."""
+    return click.option(
+        "-A", "--app", "app_name", metavar="MODULE", envvar="JOBBRIDGE_APP",
+        help="The module of your app, as for `celery -A`. Default: the handlers that JobBridge ships.",
+    )(command)  # fmt: skip
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
+
+
+def load_app(name: str | None) -> Celery:
+    """Find the app as `celery -A` does.
+
+    Raises:
+        ConfigurationError: There is no such module, or its app is not JobBridge's.
+    """
+    from jobbridge.app.application import Celery
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as Celery's own command does
+    if name is None or name == "jobbridge":
+        from jobbridge.bootstrap import default_app
+
+        return default_app()
+    app = _find_app(name)
+    if not isinstance(app, Celery):
+        raise ConfigurationError(
+            f"The app of {name!r} is made with {type(app).__module__}.{type(app).__qualname__}, which keeps no jobs.",
+            hint="Write `from jobbridge import Celery` where it says `from celery import Celery`.",
+        )
+    return app
+
+
+def _find_app(name: str) -> Any:
+    from celery.app.utils import find_app
+
+    import jobbridge.bootstrap  # noqa: F401  # wires the engines for apps that import the class from elsewhere
+
+    try:
+        return find_app(name)
+    except ModuleNotFoundError as error:
+        if error.name != name and not name.startswith(f"{error.name}."):
+            raise ConfigurationError(
+                f"The app {name!r} cannot be imported: {error}", hint="Install what it needs."
+            ) from error
+        raise ConfigurationError(
+            f"There is no module {name!r} to find an app in.", hint="Check `-A`, and the folder you are in."
+        ) from None
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"No Celery app was found in {name!r}: {error}", hint="Name it: -A module:attribute."
+        ) from None
+
+
+def console() -> Console:
+    """Give a console for stdout; wide enough for ids when it is no terminal."""
+    return Console(soft_wrap=False, width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def write_json(value: Any) -> None:
+    """Write a value as JSON on stdout; instants as ISO 8601."""
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def styled(status: JobStatus) -> str:
+    """Give the status with rich's markup."""
+    style = STATUS_STYLES.get(status)
+    return f"[{style}]{status.value}[/]" if style else status.value
+
+
+def seconds_between(start: datetime | None, end: datetime | None) -> float | None:
+    """Give the duration in seconds; up to now if it has not ended."""
+    if start is None:
+        return None
+    return round(((end or datetime.now(UTC)) - start).total_seconds(), 3)
+
+
+def ago(at: datetime | None) -> str:
+    """Say how long ago it was, in the largest fitting unit."""
+    if at is None:
+        return ""
+    passed = datetime.now(UTC) - at
+    for unit, length in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
+        if passed >= length:
+            return f"{passed // length} {unit} ago"
+    return f"{max(0, int(passed.total_seconds()))} s ago"

@@ -1,0 +1,128 @@
+"""`jobbridge enqueue NAME --data JSON`."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobbridge.cli.common import app_option, json_option, load_app, styled, write_json
+from jobbridge.cli.failures import FAILED
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from jobbridge.app.application import Celery
+    from jobbridge.store.rows import JobRow
+
+_POLL_SECONDS = 0.2
+
+
+def _read_data(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    if value.startswith("@"):
+        with click.open_file(value[1:]) as file:
+            value = file.read()
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"this is not JSON: {error}") from None
+
+
+def _read_instant(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no instant; write it as 2026-01-31T09:00:00+01:00.") from None
+    if instant.tzinfo is None:
+        raise click.BadParameter(f"{value!r} has no time zone; add Z or an offset such as +01:00.")
+    return instant.astimezone(UTC)
+
+
+@click.command("enqueue")
+@click.argument("name")
+@click.option(
+    "--data", callback=_read_data, metavar="JSON", help="The job's data; @FILE reads it, @- from stdin."
+)
+@click.option("--tenant", metavar="ID", help="Whose job it is; by default the tenantId in the data.")
+@click.option(
+    "--engine", type=click.Choice([engine.value for engine in Engine]), help="By default as configured."
+)
+@click.option("--queue", help="By default the handler's.")
+@click.option(
+    "--run-at", callback=_read_instant, metavar="INSTANT", help="Not before: ISO 8601 with a time zone."
+)
+@click.option("--priority", type=click.IntRange(0, 9), help="Higher first.")
+@click.option("--wait", is_flag=True, help="Wait for its end; the exit code is 1 unless it completed.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long --wait waits.")
+@app_option
+@json_option
+def command(
+    name: str,
+    data: Any,
+    tenant: str | None,
+    engine: str | None,
+    queue: str | None,
+    run_at: datetime | None,
+    priority: int | None,
+    wait: bool,
+    timeout: float | None,
+    app_name: str | None,
+    as_json: bool,
+) -> int:
+    """Send a job to the handler NAME.
+
+    Example: jobbridge enqueue generate-invoice --data '{"tenantId": "…", …}' --wait
+    """
+    app = load_app(app_name)
+    handle = app.enqueue(
+        name, data, tenant=tenant, engine=engine, queue=queue, run_at=run_at, priority=priority
+    )
+    row = _wait(app, handle.job_id, timeout) if wait else app.jobs.find(handle.job_id)
+    outcome = {
+        "job_id": handle.job_id,
+        "external_id": handle.external_id,
+        "runner_type": row.runner_type.value if row else None,
+        "status": row.status.value if row else None,
+        "result": row.result if row else None,
+        "error": row.error if row else None,
+    }
+    if as_json:
+        write_json(outcome)
+    elif wait and row is not None:
+        _tell_end(row)
+    else:
+        click.echo(f"Sent {name} as job {handle.job_id} ({outcome['runner_type']}, {outcome['status']}).")
+        click.echo(f"Follow it with `jobbridge jobs show {handle.job_id}`.")
+    is_good = row is not None and row.status is JobStatus.COMPLETED
+    return FAILED if wait and not is_good else 0
+
+
+def _wait(app: Celery, job_id: UUID, timeout: float | None) -> JobRow | None:
+    deadline = None if timeout is None else time.monotonic() + timedelta(seconds=timeout).total_seconds()
+    while True:
+        row = app.jobs.find(job_id)
+        if row is not None and row.status.is_final:
+            return row
+        if deadline is not None and time.monotonic() > deadline:
+            return row
+        time.sleep(_POLL_SECONDS)
+
+
+def _tell_end(row: JobRow) -> None:
+    from jobbridge.cli.common import console
+
+    out = console()
+    out.print(f"{row.type} {row.job_id}: {styled(row.status)} after {row.attempt} attempt(s)")
+    if row.error:
+        out.print(row.error, style="red", markup=False)
+    elif row.result is not None:
+        out.print_json(json.dumps(row.result))
