@@ -50,8 +50,8 @@ class Settings(BaseModel):
     smtp_url: str = Field("smtp://127.0.0.1:25", validation_alias="SMTP_URL")
     mail_from: str = Field("billing@localhost", validation_alias="MAIL_FROM")
 
-    #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json NAME`, `argument` or
-    #: `default`.
+    #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json NAME`,
+    #: `argument` or `default`.
     sources: dict[str, str] = Field(default_factory=dict, exclude=True)
 
     @field_validator("job_runner_type", mode="before")

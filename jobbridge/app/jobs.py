@@ -105,9 +105,7 @@ def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any
         bind=True,
         spec=spec,
         __doc__=spec.function.__doc__,
-        queue=spec.queue,
         engine=spec.engine,
-        priority=spec.priority,
         max_retries=spec.retry.max_attempts - 1,
         soft_time_limit=limit,
         time_limit=None if limit is None else limit + KILL_GRACE.total_seconds(),
@@ -177,6 +175,12 @@ class _HandlerTask:
         if self.spec.tenant_required and tenant is None:
             raise TenantRequired(self.spec.name)
         return [data], {}, tenant
+
+    def _get_exec_options(self) -> dict[str, Any]:
+        # Celery deprecates these as attributes of a task; here they are options of each message.
+        options: dict[str, Any] = dict(super()._get_exec_options())  # type: ignore[misc]  # the task class behind it
+        declared_options = {"queue": self.spec.queue, "priority": self.spec.priority}
+        return {**{name: value for name, value in declared_options.items() if value is not None}, **options}
 
     def readable_arguments(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
         return args[0] if args else dict(kwargs)
