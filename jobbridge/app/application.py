@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
@@ -165,6 +166,16 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     def _broker_database_url(self) -> str | None:
         url = self.conf.broker_url
         return database_url_of(url) if isinstance(url, str) and url.startswith(f"{BROKER_SCHEME}+") else None
+
+    def _connection(self, url: Any, *args: Any, transport_options: dict[str, Any] | None = None, **options: Any) -> Any:
+        """Make a broker connection; ours tells what becomes of messages that no worker will see."""
+        if isinstance(url, str) and url.startswith(BROKER_SCHEME):
+            told = {
+                "on_dead_letter": partial(signals.on_dead_letter, self),
+                "on_expired": partial(signals.on_expired, self),
+            }
+            transport_options = {**told, **(transport_options or {})}
+        return super()._connection(url, *args, transport_options=transport_options, **options)
 
     # -- tasks
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobbridge.app.context import JobContext
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
-from jobbridge.core.keys import Engine, TenantId
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
 from jobbridge.errors import InvalidJobData, JobCancelled, TenantRequired
 
@@ -116,8 +116,12 @@ def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any
 def _run_handler(task: Any, data: Any = None) -> Any:
     spec: HandlerSpec = task.spec
     context = JobContext(task)
+    # A client that is not ours may have sent anything, and no further attempt would cure it.
+    checked = parse_data(spec, data)
+    if spec.tenant_required and context.tenant_id == SYSTEM_TENANT:
+        raise TenantRequired(spec.name)
     try:
-        value = spec.function(context, parse_data(spec, data))
+        value = spec.function(context, checked)
         return _plain(asyncio.run(value) if inspect.iscoroutine(value) else value)
     except (Retry, Ignore, Reject):
         raise

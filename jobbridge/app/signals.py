@@ -86,6 +86,20 @@ def on_rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: A
     _fail_message(sender, message, f"The message was rejected: {describe(exc)}")
 
 
+def on_dead_letter(app: Any, headers: dict[str, Any], reason: str) -> None:
+    """Fail a job whose message the broker gave up on: it took its worker down too often, or was rejected."""
+    run = identify(_HeaderView(headers)) if headers.get("id") else None
+    if run is not None:
+        record(app, Failed(key=run.key, attempt=None, error=f"Dead letter: {reason}", delivery=run.delivery))
+
+
+def on_expired(app: Any, headers: dict[str, Any]) -> None:
+    """Close a job whose message the broker dropped because its time to live was over."""
+    run = identify(_HeaderView(headers)) if headers.get("id") else None
+    if run is not None:
+        record(app, Expired(key=run.key))
+
+
 def describe(exception: Any) -> str:
     """Give an error as one line for people."""
     if isinstance(exception, BaseException):
