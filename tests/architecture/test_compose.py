@@ -22,7 +22,7 @@ def test_each_service_that_stays_has_a_health_check(name: str) -> None:
 
 def test_no_password_has_a_default() -> None:
     text = (REPOSITORY / "docker-compose.yml").read_text()
-    for found in re.findall(r"(?:PASSWORD|PWD)[\w]*: *(.+)", text):
+    for found in re.findall(r"(?m)^ *\w*(?:PASSWORD|PWD): *(.+)$", text):
         assert found == "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"
     assert not re.search(r"PASSWORD:-", text)
     assert not re.search(r"://[^:/{}$]+:[^@{}$]+@", text)
