@@ -1,8 +1,8 @@
 """Celery's settings for the app that JobBridge ships (`celery -A jobbridge worker`): read when the app is made.
 
 Plain Celery settings; what is not said here is Celery's default, or JobBridge's where that matters (late
-acknowledgement, the broker and the result backend in the database of DATABASE_URL). An app of your own configures itself
-as any Celery app does, and does not read this file.
+acknowledgement, the broker and the result backend in the database of DATABASE_URL). An app of your own configures
+itself as any Celery app does, and does not read this file.
 """
 
 # What crosses the wire is data, not code.

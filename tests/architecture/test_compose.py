@@ -25,7 +25,7 @@ def test_no_password_has_a_default() -> None:
     for found in re.findall(r"(?m)^ *\w*(?:PASSWORD|PWD): *(.+)$", text):
         assert found == "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"
     assert not re.search(r"PASSWORD:-", text)
-    assert not re.search(r"://[^:/{}$]+:[^@{}$]+@", text)
+    assert not re.search(r"://[^:/\s{}$]+:[^@/\s{}$]+@", text)
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
