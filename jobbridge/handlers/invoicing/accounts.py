@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from datetime import date
 
-from jobbridge.handlers.invoicing.errors import NoBillingAddress, UnapprovedTime, UnknownClient, UnknownProvider
+from jobbridge.handlers.invoicing.errors import (
+    NoBillingAddress,
+    UnapprovedTime,
+    UnknownClient,
+    UnknownProvider,
+)
 from jobbridge.handlers.invoicing.models import (
     Account,
     Client,
@@ -161,14 +166,27 @@ def account_of(connection: Connection, tenant: str, client: Client, window: Peri
         lines=_contract_lines(connection, parameters),
         entries=rows_as(TimeEntry, connection, BILLABLE_TIME, parameters),
         tax_rates=_tax_rates(connection, tenant, client.tax_region, window.end),
-        rolled_over={line: minutes for line, minutes in rows(connection, ROLLED_OVER, parameters)},
+        rolled_over=dict(rows(connection, ROLLED_OVER, parameters)),
     )
 
 
 def _contract_lines(connection: Connection, parameters: Parameters) -> list[ContractLine]:
     lines = []
     for row in rows(connection, CONTRACT_LINES, parameters):
-        line_id, service_id, kind, quantity, unit, tax_code, description, rate, overage, step, included, *days = row
+        (
+            line_id,
+            service_id,
+            kind,
+            quantity,
+            unit,
+            tax_code,
+            description,
+            rate,
+            overage,
+            step,
+            included,
+            *days,
+        ) = row
         lines.append(
             ContractLine(
                 contract_line_id=line_id,
@@ -195,4 +213,3 @@ def _tax_rates(connection: Connection, tenant: str, region: str, day: date) -> d
 
 def _window(tenant: str, client_id: str, window: Period) -> dict[str, object]:
     return {"tenant": tenant, "client_id": client_id, "start": window.start, "end": window.end}
-

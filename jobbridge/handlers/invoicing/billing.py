@@ -79,7 +79,9 @@ def _line_for(entry: TimeEntry, account: Account) -> ContractLine:
     fitting = [
         line
         for line in account.lines
-        if line.kind is not LineKind.FIXED and line.service_id == entry.service_id and entry.work_date in line.active
+        if line.kind is not LineKind.FIXED
+        and line.service_id == entry.service_id
+        and entry.work_date in line.active
     ]
     if not fitting:
         raise NoRate(
@@ -88,7 +90,9 @@ def _line_for(entry: TimeEntry, account: Account) -> ContractLine:
             hint=f"Add an hourly or bucket line for {entry.service_id!r} to a contract of those days, "
             "or mark the time as not billable.",
         )
-    return min(fitting, key=lambda line: line.kind is not LineKind.BUCKET)  # stable: else in the contract's order
+    return min(
+        fitting, key=lambda line: line.kind is not LineKind.BUCKET
+    )  # stable: else in the contract's order
 
 
 def _priced(
@@ -117,18 +121,23 @@ def _priced(
             assert_never(line.kind)
 
 
-def _monthly_fee(line: ContractLine, account: Account, shared: Period, window: Period, suffix: str = "") -> BillLine:
+def _monthly_fee(
+    line: ContractLine, account: Account, shared: Period, window: Period, suffix: str = ""
+) -> BillLine:
     rate = _known(line, account, line.rate)
     months = months_covered(shared)
     partly = f" ({date_text(shared.start)} to {date_text(shared.end)})" if shared != window else ""
     net = to_cents(Fraction(line.quantity) * Fraction(rate) * months)
-    return _line(line, account, f"{line.description}{suffix}{partly}", line.quantity, None, rate, net)
+    unit = "month" if line.unit == "hour" else line.unit  # a fee for time is per month, not per hour
+    return _line(line, account, f"{line.description}{suffix}{partly}", line.quantity, unit, None, rate, net)
 
 
 def _time(line: ContractLine, account: Account, minutes: int, text: str, rate: Decimal | None) -> BillLine:
     known = _known(line, account, rate)
     hours = Fraction(minutes, 60)
-    return _line(line, account, text, to_cents(hours), minutes, known, to_cents(hours * Fraction(known)))
+    return _line(
+        line, account, text, to_cents(hours), "hour", minutes, known, to_cents(hours * Fraction(known))
+    )
 
 
 def _line(
@@ -136,6 +145,7 @@ def _line(
     account: Account,
     text: str,
     quantity: Decimal,
+    unit: str,
     minutes: int | None,
     rate: Decimal,
     net: Decimal,
@@ -146,7 +156,7 @@ def _line(
     return BillLine(
         contract_line_id=line.contract_line_id,
         description=text,
-        unit="hour" if minutes is not None else line.unit,
+        unit=unit,
         quantity=quantity,
         minutes=minutes,
         rate=rate,
@@ -170,7 +180,9 @@ def _rounded_minutes(line: ContractLine, entries: Iterable[TimeEntry]) -> int:
     return sum(round_up(entry.minutes, line.round_minutes_to) for entry in entries)
 
 
-def _bucket_use(line: ContractLine, account: Account, entries: Sequence[TimeEntry], window: Period) -> BucketUse:
+def _bucket_use(
+    line: ContractLine, account: Account, entries: Sequence[TimeEntry], window: Period
+) -> BucketUse:
     shared = line.active.overlap(window)
     # In the provider's favour by less than a minute: only whole minutes are given.
     included = int(line.included_minutes * months_covered(shared)) if shared else 0

@@ -1,20 +1,28 @@
-"""Why an invoice is refused. Another attempt cannot cure any of these: somebody must correct the books.
+"""What goes wrong with invoices, and which of it another attempt can cure.
 
-    Refusal
-    ├── UnknownClient          no such client in this tenant
-    ├── UnknownProvider        the tenant has no letterhead
-    ├── UnknownInvoice         no such invoice in this tenant
-    ├── WindowAlreadyBilled    an invoice covers some of these days
-    ├── NoBillingAddress       nowhere to address it to
-    ├── NoRate                 a line, or time worked, has no price
-    ├── NoTaxRate              the client's region has no rate for a service
-    ├── UnapprovedTime         time in the window still waits for approval
-    └── NoRecipient            nobody to mail it to
+Refusal                    never: somebody must correct the books
+├── UnknownClient          no such client in this tenant
+├── UnknownProvider        the tenant has no letterhead
+├── UnknownInvoice         no such invoice in this tenant
+├── WindowAlreadyBilled    an invoice covers some of these days
+├── NoBillingAddress       nowhere to address it to
+├── NoRate                 a line, or time worked, has no price
+├── NoTaxRate              the client's region has no rate for a service
+├── UnapprovedTime         time in the window still waits for approval
+├── NoRecipient            nobody to mail it to
+└── RenderingFailed        the PDF cannot be made of this invoice
+MailError
+├── MailServerUnavailable  cannot be reached, or lost: nothing was sent; later may work
+├── MailDeferred           the server says "not now" to this mail; later may work
+├── MailRefused            the server says "never" to this mail
+└── MailUncertain          the connection was lost after the mail had gone out, before the server's answer
+InvoicesNotMailed          some were not mailed; another attempt may cure it
+└── InvoicesCannotBeMailed it cannot
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from jobbridge.errors import JobBridgeError
@@ -30,7 +38,8 @@ class UnknownClient(Refusal):
 
     def __init__(self, client_id: str) -> None:
         super().__init__(
-            f"There is no client {client_id!r} in this tenant.", hint="Check client_id, and the tenant of the job."
+            f"There is no client {client_id!r} in this tenant.",
+            hint="Check client_id, and the tenant of the job.",
         )
         self.client_id = client_id
 
@@ -122,3 +131,63 @@ class NoRecipient(Refusal):
             hint="Give the client a billing contact or a billing e-mail.",
         )
         self.client_id = client_id
+
+
+class RenderingFailed(Refusal):
+    """The PDF cannot be made of this invoice."""
+
+    def __init__(self, invoice_id: UUID, reason: str) -> None:
+        super().__init__(
+            f"Invoice {invoice_id} cannot be rendered: {reason}.",
+            hint="Look for a line whose text is longer than a page, and report the rest with the traceback.",
+        )
+        self.invoice_id = invoice_id
+
+
+class MailError(JobBridgeError):
+    """One mail was not sent, or not certainly."""
+
+
+class MailServerUnavailable(MailError):
+    """The mail server cannot be reached, or refuses us. Nothing was sent; later may work."""
+
+    hint = "Check SMTP_URL, and that the mail server runs and accepts its user."
+
+
+class MailDeferred(MailError):
+    """The server says "not now" to this mail."""
+
+    hint = "Wait: the mail server asks for another attempt later."
+
+
+class MailRefused(MailError):
+    """The server says "never" to this mail."""
+
+    hint = "Correct the address, or ask whoever runs the mail server."
+
+
+class MailUncertain(MailError):
+    """The mail had gone out when the connection, or the process, was lost: it may have been delivered."""
+
+    def __init__(self, recipient: str, message_id: str) -> None:
+        super().__init__(
+            f"The mail {message_id} to {recipient} may have been sent: the attempt ended before the server's answer.",
+            hint="Look for the Message-ID in the mail server's log; if it was not sent, start a new job for it.",
+        )
+        self.recipient = recipient
+        self.message_id = message_id
+
+
+class InvoicesNotMailed(JobBridgeError):
+    """Some invoices were not mailed, all others were. Another attempt mails the missing ones only."""
+
+    hint = "Read the reason of each; the invoices that are not named were mailed."
+
+    def __init__(self, reasons: Mapping[str, str], *, of: int) -> None:
+        named = "; ".join(f"{number}: {reason}" for number, reason in reasons.items())
+        super().__init__(f"{len(reasons)} of {of} invoices were not mailed. {named}")
+        self.reasons = dict(reasons)
+
+
+class InvoicesCannotBeMailed(InvoicesNotMailed):
+    """As its base, and another attempt would not change it."""

@@ -184,7 +184,11 @@ def write_invoice(
     entry_ids = [entry.entry_id for entry in account.entries]
     run(connection, MARK_TIME_BILLED, {"tenant": tenant, "invoice_id": invoice_id, "entry_ids": entry_ids})
     for use in bill.bucket_uses:
-        run(connection, KEEP_BUCKET_USE, {"tenant": tenant, "start": window.start, "end": window.end, **asdict(use)})
+        run(
+            connection,
+            KEEP_BUCKET_USE,
+            {"tenant": tenant, "start": window.start, "end": window.end, **asdict(use)},
+        )
     return head_of(connection, tenant, invoice_id)
 
 
