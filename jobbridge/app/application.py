@@ -117,7 +117,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         return JobStore(self.database)
 
     @cached_property
-    def steps(self) -> StepStore:
+    def job_steps(self) -> StepStore:
         return StepStore(self.database)
 
     @cached_property

@@ -113,7 +113,7 @@ class JobContext:
         if self._run is None or self._run.attempt is None:
             yield Step(name=name, key=key)
             return
-        with self._task.app.steps.step(self._run.key, self._run.attempt, name, key=key) as step:
+        with self._task.app.job_steps.step(self._run.key, self._run.attempt, name, key=key) as step:
             yield step
 
     # -- stopping
