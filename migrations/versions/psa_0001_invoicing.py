@@ -242,7 +242,9 @@ CREATE TABLE psa.time_entries (
 )
 """
 
-TIME_ENTRIES_BY_CLIENT = "CREATE INDEX time_entries_by_client ON psa.time_entries (tenant, client_id, work_date)"
+TIME_ENTRIES_BY_CLIENT = (
+    "CREATE INDEX time_entries_by_client ON psa.time_entries (tenant, client_id, work_date)"
+)
 TIME_ENTRIES_BY_INVOICE = """
 CREATE INDEX time_entries_by_invoice ON psa.time_entries (tenant, invoice_id) WHERE invoice_id IS NOT NULL
 """
