@@ -1,0 +1,64 @@
+"""A kombu transport over Postgres. It knows nothing of jobs, and imports nothing of jobbridge nor of Celery.
+
+How it works, from the outside in:
+
+- `transport.Transport` is what kombu loads for `jobbridge+postgresql://…`; `channel.Channel` is AMQP's channel. Both derive
+  from kombu's SQLAlchemy transport, and replace how it stores and consumes.
+- Each transport has one `session.Session`: one connection to Postgres that publishes, claims, acknowledges and LISTENs.
+  A consumer's session holds an advisory lock on its own number; messages that it takes carry that number. When the
+  session ends, however it ends, Postgres frees the lock, and whoever sweeps next frees the messages (`sweeping`).
+- The SQL stands in `topology` (queues, exchanges, bindings), `publishing`, `claiming`, `settling` and `sweeping`.
+
+Names are resolved on first use (PEP 562): importing this package is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
+    from jobbridge.broker.publishing import publishing_on
+    from jobbridge.broker.waiting import QueueDepth, delete_waiting, queue_depths
+
+__all__ = [
+    "BrokerError",
+    "BrokerNotMigrated",
+    "BrokerRefused",
+    "PublishFailed",
+    "QueueDepth",
+    "delete_waiting",
+    "publishing_on",
+    "queue_depths",
+    "register",
+]
+
+_PUBLIC = {
+    "BrokerError": "errors",
+    "BrokerNotMigrated": "errors",
+    "BrokerRefused": "errors",
+    "PublishFailed": "errors",
+    "QueueDepth": "waiting",
+    "delete_waiting": "waiting",
+    "publishing_on": "publishing",
+    "queue_depths": "waiting",
+}
+
+#: The first is what `Connection` splits off a URL; it sees the others, whole, when it fails over to the next URL of a list.
+_SCHEMES = ("jobbridge", "jobbridge+postgresql", "jobbridge+postgresql+psycopg", "jobbridge+postgres")
+
+
+def register() -> None:
+    """Make `jobbridge+postgresql://` known to kombu. Calling it again changes nothing."""
+    # kombu has no entry point for transports (kombu 5.7, transport/__init__.py).
+    from kombu.transport import TRANSPORT_ALIASES
+
+    for scheme in _SCHEMES:
+        TRANSPORT_ALIASES[scheme] = "jobbridge.broker.transport:Transport"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

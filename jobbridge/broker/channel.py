@@ -1,0 +1,379 @@
+"""AMQP's channel: declare, bind, publish, consume, settle."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from amqp.protocol import queue_declare_ok_t
+from kombu.exceptions import ChannelError
+from kombu.transport import sqlalchemy as kombu_sqlalchemy
+from kombu.transport import virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
+from kombu.utils.uuid import uuid
+
+from jobbridge.broker import publishing, topology
+from jobbridge.broker.claiming import claim, payload_of
+from jobbridge.broker.session import Row, Session
+from jobbridge.broker.settling import Lease, Settlement, Settler
+
+if TYPE_CHECKING:
+    from jobbridge.broker.transport import Transport
+
+_TYPES = frozenset(["direct", "topic", "fanout"])
+
+#: What this process declared, by database: publishing asks for it again and again. Only what lasts.
+_declared: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+
+
+def forget_declared(database: str) -> None:
+    """Declare everything again: the database may be another one after a lost session."""
+    _declared.pop(database, None)
+
+
+class Window(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
+    """What was delivered on a channel and is not settled, against its prefetch count."""
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        # Not the base's: it restores messages at exit, by publishing them again.
+        self.channel = channel
+        self.prefetch_count = prefetch_count or 0
+        self.leases: dict[str, tuple[Lease, Settler]] = {}
+        self._lock = threading.Lock()
+
+    def can_consume(self) -> bool:
+        return not self.prefetch_count or len(self.leases) < self.prefetch_count
+
+    def can_consume_max_estimate(self) -> int | None:
+        return max(self.prefetch_count - len(self.leases), 0) if self.prefetch_count else None
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Do nothing: a message is counted from its claim on, which is before it is delivered."""
+
+    def hold(self, lease: Lease, settler: Settler) -> str:
+        """Count the message in, and give its delivery tag."""
+        tag = f"{lease.message_id}.{lease.deliveries}"
+        with self._lock:
+            self.leases[tag] = lease, settler
+        return tag
+
+    def release(self, tag: str) -> tuple[Lease, Settler] | None:
+        """Count the message out; None when it was not, or not any more."""
+        with self._lock:
+            return self.leases.pop(tag, None)
+
+    def release_all(self) -> list[tuple[Lease, Settler]]:
+        """Count out what can be given back. What a lost session delivered may still be acknowledged, late."""
+        with self._lock:
+            tags = [tag for tag, (_, settler) in self.leases.items() if settler.session.is_alive]
+            return [self.leases.pop(tag) for tag in tags]
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.settle(delivery_tag, Settlement.ACKNOWLEDGED)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        self.channel.settle(delivery_tag, Settlement.REQUEUED if requeue else Settlement.REJECTED)
+
+    def restore_unacked(self) -> list[Any]:
+        self.channel.give_back()
+        return []
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        self.channel.give_back()
+
+
+class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyped
+    """A channel of the Postgres transport."""
+
+    QoS = Window
+    supports_fanout = True
+    #: Bodies are stored as they come: the column is binary.
+    body_encoding = None
+    from_transport_options = ("deadletter_queue",)
+
+    connection: Transport
+    _qos: Window | None
+
+    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        #: Of the queues that are consumed here: whether their messages are acknowledged.
+        self.consumed: dict[str, bool] = {}
+
+    def _configure_entity_tablenames(self, opts: Mapping[str, Any]) -> None:
+        """Do nothing: the tables have fixed names, made by migrations."""
+
+    def _open(self) -> Any:
+        return self.connection.engine
+
+    @property
+    def session(self) -> Session:
+        return self.connection.session
+
+    @property
+    def window(self) -> Window:
+        window = self.qos
+        assert isinstance(window, Window)
+        return window
+
+    # -- publishing
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
+        """Store the message for the queues that it is routed to."""
+        prepared = self.prepared(message, exchange, routing_key)
+        stored = publishing.publish(self, prepared, exchange or "", routing_key or "")
+        if not stored and self.deadletter_queue:
+            publishing.publish(self, prepared, "", self.deadletter_queue)
+
+    def prepared(self, message: dict[str, Any], exchange: str, routing_key: str) -> dict[str, Any]:
+        """Complete a message as kombu's virtual channels do."""
+        self._inplace_augment_message(message, exchange or "", routing_key or "")
+        del message["properties"]["body_encoding"], message["properties"]["delivery_tag"]
+        return message
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
+        return body, None
+
+    def create_publish_batch(self, max_size: int) -> publishing.PublishBatch:
+        """Collect messages for `Producer.batch()`."""
+        return publishing.PublishBatch(self, max_size)
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        publishing.publish(self, message, "", queue)
+
+    # -- exchanges, queues, bindings
+
+    def exchange_declare(
+        self,
+        exchange: str | None = None,
+        type: str | None = "direct",
+        durable: bool = False,
+        auto_delete: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        nowait: bool = False,
+        passive: bool = False,
+    ) -> None:
+        type = type or "direct"
+        exchange = exchange or f"amq.{type}"
+        if passive:
+            if not self._exchange_type(exchange):
+                raise _not_found("exchange", exchange, "Channel.exchange_declare")
+            return
+        if type not in _TYPES:
+            raise ChannelError(f"Exchange {exchange!r} is of type {type!r}; use one of {sorted(_TYPES)}.")
+        if self._is_new("exchange", exchange, type):
+            self.session.run(topology.DECLARE_EXCHANGE, {"exchange": exchange, "type": type})
+            if (found := self._exchange_type(exchange)) not in (type, None):
+                raise virtual.base.NotEquivalentError(
+                    f"Exchange {exchange!r} is of type {found!r}; it cannot be declared as {type!r}."
+                )
+            self._remember("exchange", exchange, type)
+
+    def _exchange_type(self, exchange: str) -> str | None:
+        rows = self.session.rows(topology.EXCHANGE_TYPE, {"exchange": exchange})
+        return rows[0]["type"] if rows else None
+
+    def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
+        self.session.run(topology.DELETE_EXCHANGE, {"exchange": exchange})
+        forget_declared(self.connection.database)
+
+    def prepare_queue_arguments(self, arguments: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        return to_rabbitmq_queue_arguments(arguments or {}, **kwargs)
+
+    def queue_declare(
+        self,
+        queue: str | None = None,
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> queue_declare_ok_t:
+        """Make the queue; or, if passive, only tell its size.
+
+        The number of messages is counted for passive declarations only: a worker should not read a backlog to start.
+        """
+        queue = queue or f"amq.gen-{uuid()}"
+        if passive:
+            if not (state := self._queue_state(queue))["is_declared"]:
+                raise _not_found("queue", queue, "Channel.queue_declare")
+            return queue_declare_ok_t(queue, self._size(queue), state["consumers"])
+        lasts = not (exclusive or auto_delete or (arguments or {}).get("x-expires"))
+        if lasts and not self._is_new("queue", queue, repr(arguments)):
+            return queue_declare_ok_t(queue, 0, 0)
+        topology.declare_queue(
+            self.session,
+            queue,
+            is_exclusive=exclusive,
+            is_auto_deleted=auto_delete,
+            arguments=arguments,
+        )
+        if lasts:
+            self._remember("queue", queue, repr(arguments))
+        return queue_declare_ok_t(queue, 0, self._queue_state(queue)["consumers"])
+
+    def _queue_state(self, queue: str) -> Row:
+        return self.session.one(topology.QUEUE_STATE, {"queue": queue})
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        return bool(self._queue_state(queue)["is_declared"])
+
+    def queue_delete(
+        self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any
+    ) -> None:
+        if (if_empty and self._size(queue)) or (if_unused and self._queue_state(queue)["consumers"]):
+            return
+        self.session.run(topology.DELETE_QUEUES, {"queues": [queue]})
+        forget_declared(self.connection.database)
+
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        exchange, routing_key = exchange or "amq.direct", routing_key or ""
+        lasts = ("queue", queue) in {each[:2] for each in _declared[self.connection.database]}
+        if lasts and not self._is_new("binding", exchange, queue, routing_key):
+            return
+        topology.bind(self.session, exchange, queue, routing_key)
+        if lasts:
+            self._remember("binding", exchange, queue, routing_key)
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        exchange, routing_key = exchange or "amq.direct", routing_key or ""
+        named = {"exchange": exchange, "queue": queue, "routing_key": routing_key}
+        self.session.run(topology.UNBIND, named)
+        _declared[self.connection.database].discard(("binding", exchange, queue, routing_key))
+
+    def list_bindings(self) -> Iterator[tuple[str, str, str]]:
+        for row in self.session.rows(topology.LIST_BINDINGS):
+            yield row["queue"], row["exchange"], row["routing_key"]
+
+    def get_exchanges(self) -> list[str]:
+        return sorted({exchange for _, exchange, _ in self.list_bindings()})
+
+    def get_table(self, exchange: str) -> list[tuple[str, None, str]]:
+        return [(key, None, queue) for queue, name, key in self.list_bindings() if name == exchange]
+
+    def _size(self, queue: str) -> int:
+        return int(self.session.one(topology.QUEUE_SIZE, {"queue": queue})["size"])
+
+    def _purge(self, queue: str) -> int:
+        return self.session.run(topology.PURGE_QUEUE, {"queue": queue})
+
+    def _is_new(self, *entity: str) -> bool:
+        return entity not in _declared[self.connection.database]
+
+    def _remember(self, *entity: str) -> None:
+        _declared[self.connection.database].add(entity)
+
+    # -- consuming
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any
+    ) -> None:
+        session = self.session
+        session.listen(queue)
+        session.run(topology.SUBSCRIBE, {"consumer": session.become_consumer(), "queue": queue})
+        super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+        self.consumed[queue] = not no_ack
+        self.connection.intake.look_at(queue)
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        queue = self._tag_to_queue.get(consumer_tag)
+        super().basic_cancel(consumer_tag)
+        if queue is None or queue in self._active_queues:
+            return
+        self.consumed.pop(queue, None)
+        if not self.connection.has_live_session:
+            return
+        self.connection.intake.give_back_undelivered(self, queue)
+        self.session.unlisten(queue)
+        topology.unsubscribe(self.session, queue)
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        try:
+            return self.Message(self._get(queue, no_ack=no_ack), channel=self)
+        except Empty:
+            return None
+
+    def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> dict[str, Any]:
+        payloads = self.take(queue, 1, is_acked=not no_ack)
+        if not payloads:
+            raise Empty
+        return payloads[0]
+
+    def take(self, queue: str, limit: int, *, is_acked: bool) -> list[dict[str, Any]]:
+        """Claim up to `limit` messages, count them in, and give them with their delivery tags."""
+        rows, expired = claim(self.session, queue, limit, is_acked=is_acked)
+        self.connection.report_expired(expired)
+        if expired and not rows:
+            return self.take(queue, limit, is_acked=is_acked)
+        return [self._counted_in(row, queue, is_acked=is_acked) for row in rows]
+
+    def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any]:
+        payload = payload_of(row)
+        tag = f"{row['id']}.{row['deliveries']}"
+        if is_acked:
+            consumer = self.session.become_consumer()
+            lease = Lease(message_id=row["id"], deliveries=row["deliveries"], consumer=consumer, queue=queue)
+            tag = self.window.hold(lease, self.connection.settler)
+        payload["properties"]["delivery_tag"] = tag
+        return payload
+
+    # -- settling
+
+    def settle(self, tag: str, settlement: Settlement) -> None:
+        """Settle a delivery: at the next turn of the event loop, or at once where none turns."""
+        held = self.window.release(tag)
+        if held is None:
+            return  # settled already, or given back when the channel closed
+        lease, settler = held
+        settler.settle(settlement, lease)
+        transport = self.connection
+        # After the consumer is cancelled the loop may be over: a worker that shuts down finishes its tasks without it.
+        if settler.session.is_alive and not (
+            transport is not None and transport.intake.is_in_loop and self.consumed
+        ):
+            settler.flush()
+        if transport is not None and settlement is Settlement.REQUEUED and lease.queue in self.consumed:
+            transport.intake.look_at(lease.queue)
+
+    def basic_recover(self, requeue: bool = False) -> list[Any]:
+        if not requeue:
+            raise NotImplementedError("Does not support recover(requeue=False)")
+        return self.window.restore_unacked()
+
+    def give_back(self) -> None:
+        """Free everything that was delivered on this channel and is not settled."""
+        by_settler: dict[int, tuple[Settler, list[Lease]]] = {}
+        for lease, settler in self.window.release_all():
+            by_settler.setdefault(id(settler), (settler, []))[1].append(lease)
+        for settler, leases in by_settler.values():
+            settler.give_back(leases)
+
+    def close(self) -> None:
+        """Cancel the consumers, and free what is not settled."""
+        if not self.closed and self.connection is not None and not self.connection.has_live_session:
+            # Nothing can be told to the server, nor needs to be: leases and queues ended with the session.
+            for tag in list(self._consumers):
+                virtual.Channel.basic_cancel(self, tag)
+            self.consumed.clear()
+        super().close()
+
+
+def _not_found(kind: str, name: str, method: str) -> ChannelError:
+    return ChannelError(f"NOT_FOUND - no {kind} {name!r}", (50, 10), method, "404")

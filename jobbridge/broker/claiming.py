@@ -1,0 +1,125 @@
+"""Taking messages: what is ready, in delivery order, without waiting for anybody.
+
+Each statement asks for one queue by equality, so that it reads the first entries of `messages_ready` and stops there.
+With `queue = ANY(…)` Postgres would sort the whole backlog.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.utils.json import loads
+
+from jobbridge.broker.session import Row, Session
+
+_NEXT = """
+    SELECT id, expires_at <= statement_timestamp() AS is_expired
+    FROM jobbridge_broker.messages
+    WHERE queue = %(queue)s AND leased_by IS NULL AND due_at IS NULL
+    ORDER BY priority DESC, id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+"""
+_RETURNED = """
+        message.id, message.priority, message.deliveries, message.redelivered, message.content_type,
+        message.content_encoding, message.headers::text AS headers, message.properties::text AS properties,
+        message.body"""
+
+# One statement: what is expired goes, the rest is leased to the consumer.
+CLAIM = f"""
+WITH next AS MATERIALIZED ({_NEXT}),
+expired AS (
+    DELETE FROM jobbridge_broker.messages AS message
+    USING next
+    WHERE message.id = next.id AND next.is_expired
+    RETURNING {_RETURNED}
+),
+claimed AS (
+    UPDATE jobbridge_broker.messages AS message
+    SET leased_by = %(consumer)s, deliveries = message.deliveries + 1
+    FROM next
+    WHERE message.id = next.id AND next.is_expired IS NOT TRUE
+    RETURNING {_RETURNED}
+)
+SELECT *, false AS is_expired FROM claimed
+UNION ALL
+SELECT *, true AS is_expired FROM expired
+"""  # noqa: S608  # put together from the constants above
+
+# For consumers that do not acknowledge: delivered is done.
+TAKE = f"""
+WITH next AS MATERIALIZED ({_NEXT})
+DELETE FROM jobbridge_broker.messages AS message
+USING next
+WHERE message.id = next.id
+RETURNING {_RETURNED}, next.is_expired IS TRUE AS is_expired
+"""  # noqa: S608  # put together from the constants above
+
+# A message that is due joins the ready ones. In portions, so that no consumer holds many locks.
+PROMOTE_DUE = """
+WITH due AS MATERIALIZED (
+    SELECT message.id
+    FROM unnest(%(queues)s::text[]) AS served (queue)
+    CROSS JOIN LATERAL (
+        SELECT id
+        FROM jobbridge_broker.messages
+        WHERE queue = served.queue AND leased_by IS NULL AND due_at <= statement_timestamp()
+        ORDER BY due_at
+        LIMIT 500
+        FOR UPDATE SKIP LOCKED
+    ) AS message
+)
+UPDATE jobbridge_broker.messages AS message
+SET due_at = NULL
+FROM due
+WHERE message.id = due.id
+RETURNING message.queue
+"""
+
+# Of each queue the first entry of `messages_due`.
+SECONDS_TO_NEXT_DUE = """
+SELECT extract(epoch FROM min(message.due_at) - clock_timestamp())::float AS seconds
+FROM unnest(%(queues)s::text[]) AS served (queue)
+CROSS JOIN LATERAL (
+    SELECT due_at
+    FROM jobbridge_broker.messages
+    WHERE queue = served.queue AND leased_by IS NULL AND due_at IS NOT NULL
+    ORDER BY due_at
+    LIMIT 1
+) AS message
+"""
+
+
+def claim(session: Session, queue: str, limit: int, *, is_acked: bool) -> tuple[list[Row], list[Row]]:
+    """Take up to `limit` ready messages of the queue.
+
+    Args:
+        session: Whose consumer gets the leases.
+        queue: Its exact name.
+        limit: 1 or more.
+        is_acked: Lease them until they are settled. Otherwise they are gone from the queue now.
+
+    Returns:
+        Those to deliver, highest priority first, then oldest; and those whose time to live was over, which are deleted.
+    """
+    parameters: dict[str, Any] = {"queue": queue, "limit": limit}
+    if is_acked:
+        parameters["consumer"] = session.become_consumer()
+    rows = session.rows(CLAIM if is_acked else TAKE, parameters)
+    # RETURNING keeps no order (PostgreSQL manual, "RETURNING").
+    rows.sort(key=lambda row: (-row["priority"], row["id"]))
+    return [row for row in rows if not row["is_expired"]], [row for row in rows if row["is_expired"]]
+
+
+def payload_of(row: Row) -> dict[str, Any]:
+    """Give the message as kombu's virtual transports have it, without its delivery tag."""
+    properties = loads(row["properties"])
+    delivery_info = properties.setdefault("delivery_info", {})
+    delivery_info["redelivered"] = bool(row["redelivered"])
+    return {
+        "body": bytes(row["body"]),
+        "content-type": row["content_type"],
+        "content-encoding": row["content_encoding"],
+        "headers": loads(row["headers"]),
+        "properties": properties,
+    }

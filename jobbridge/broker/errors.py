@@ -1,0 +1,59 @@
+"""What the broker raises on purpose.
+
+    kombu.exceptions.KombuError
+    ├── BrokerError                  everything below; `hint` says what to do
+    │   ├── BrokerNotMigrated        the broker's tables are missing: not cured by reconnecting
+    │   ├── BrokerRefused            wrong password, no such role or database: not cured by reconnecting
+    │   ├── InvalidOption            a transport option or URL that is not understood
+    │   ├── PublishFailed            the message was not stored      } also kombu's OperationalError,
+    │   └── SessionLost              the session with Postgres ended } which callers of `delay()` catch
+
+`SessionLost` and psycopg's own connection errors are the transport's `connection_errors`: what kombu and Celery
+answer by reconnecting. None of the others is among them, so none is retried for ever.
+"""
+
+from __future__ import annotations
+
+from kombu.exceptions import KombuError, OperationalError
+
+
+class BrokerError(KombuError):
+    """Base of the broker's own errors.
+
+    Args:
+        message: What is wrong, with the value that is wrong.
+        hint: What to do, in the imperative.
+    """
+
+    hint: str = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.hint = hint or type(self).hint
+        # Whoever prints the error (Celery's command line, kombu's retry log) shows only its text.
+        super().__init__(f"{message} {self.hint}".rstrip())
+
+
+class BrokerNotMigrated(BrokerError):
+    """The broker's tables are missing from the database."""
+
+    hint = "Run `jobbridge migrate`."
+
+
+class BrokerRefused(BrokerError):
+    """Postgres answers, and refuses: wrong password, no such role or database."""
+
+    hint = "Check user, password and database name in the broker URL."
+
+
+class InvalidOption(BrokerError):
+    """A transport option, or a broker URL, is not understood."""
+
+
+class PublishFailed(BrokerError, OperationalError):
+    """The message was not stored."""
+
+    hint = "Nothing was enqueued: roll the transaction back and publish again."
+
+
+class SessionLost(BrokerError, OperationalError, ConnectionError):
+    """The session with Postgres ended, and with it the leases that it held."""

@@ -1,0 +1,97 @@
+"""The transport options: ours, and the rest, which is SQLAlchemy's.
+
+| option | default | meaning |
+|---|---|---|
+| `max_deliveries` | 5 | a message that was delivered so often without being settled becomes a dead letter; 0: never |
+| `on_dead_letter` | none | called with the headers (a dict) and the reason (a str) of each dead letter |
+| `on_expired` | none | called with the headers of each message that was dropped because its time to live was over |
+| `poll_interval` | 5.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
+| `sweep_interval` | 2.0 | seconds between looks for consumers that died |
+
+Everything else goes to `sqlalchemy.create_engine`, as with kombu's own SQLAlchemy transport.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from jobbridge.broker.errors import InvalidOption
+
+#: Options that kombu reads itself, or writes into ours (`Producer.publish(retry_policy=…)`; kombu 5.7, messaging.py).
+_KOMBU: Final = frozenset(
+    [
+        "callback",
+        "errback",
+        "max_retries",
+        "interval_start",
+        "interval_step",
+        "interval_max",
+        "retry_errors",
+        "on_revive",
+        "connect_retries_timeout",
+        "polling_interval",
+        "body_encoding",
+        "deadletter_queue",
+        "queue_tablename",
+        "message_tablename",
+        "confirm_publish",
+    ]
+)
+
+#: More than a smallint counts: never.
+UNLIMITED: Final = 32_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The transport options, checked."""
+
+    max_deliveries: int = 5
+    on_dead_letter: Callable[[dict[str, Any], str], None] | None = None
+    on_expired: Callable[[dict[str, Any]], None] | None = None
+    poll_interval: float = 5.0
+    sweep_interval: float = 2.0
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def deliveries_allowed(self) -> int:
+        return min(self.max_deliveries, UNLIMITED) if self.max_deliveries else UNLIMITED
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Read transport options.
+
+        Raises:
+            InvalidOption: A value is out of range. (A name that nobody knows is found by `unknown_option`.)
+        """
+        own = {name: given[name] for name in OWN if name in given}
+        rest = {name: value for name, value in given.items() if name not in OWN and name not in _KOMBU}
+        options = cls(**own, engine=rest)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        if not isinstance(self.max_deliveries, int) or self.max_deliveries < 0:
+            raise InvalidOption(
+                f"max_deliveries is {self.max_deliveries!r}.", hint="Give a whole number, or 0 for no limit."
+            )
+        for name in ("poll_interval", "sweep_interval"):
+            if not isinstance(value := getattr(self, name), int | float) or not 0 < value <= 60:
+                # What is due within a minute is notified; see `publishing`.
+                raise InvalidOption(f"{name} is {value!r}.", hint="Give seconds: more than 0, at most 60.")
+
+
+OWN: Final = tuple(each.name for each in fields(Options) if each.name != "engine")
+
+
+def unknown_option(error: TypeError, options: Options) -> InvalidOption:
+    """Turn SQLAlchemy's complaint about an argument into one about a transport option."""
+    unknown = [name for name in options.engine if f"'{name}'" in str(error)] or list(options.engine)
+    near = difflib.get_close_matches(unknown[0], OWN, n=1)
+    hint = (
+        f"Did you mean {near[0]!r}?" if near else f"Ours are {', '.join(OWN)}; others go to create_engine()."
+    )
+    return InvalidOption(f"Transport option {unknown[0]!r} is not known.", hint=hint)

@@ -1,0 +1,247 @@
+"""Storing messages: one statement, one round trip, on our session or on the caller's connection.
+
+A publish is a single statement that routes, inserts and notifies. `NOTIFY` is part of the transaction, so consumers wake
+when, and only if, it commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from kombu.exceptions import BatchPublishError
+from kombu.utils.json import dumps
+
+from jobbridge.broker.errors import InvalidOption, PublishFailed
+from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+
+if TYPE_CHECKING:
+    from jobbridge.broker.channel import Channel
+
+_COLUMNS = "queue, priority, due_at, expires_at, correlation_id, content_type, content_encoding, headers, properties, body"
+_VALUES = """
+        %(priority)s::smallint,
+        CASE WHEN %(due_at)s::timestamptz > clock_timestamp() THEN %(due_at)s::timestamptz END,
+        LEAST(
+            %(expires_at)s::timestamptz,
+            clock_timestamp() + %(ttl)s::interval,
+            clock_timestamp() + queues.message_ttl
+        ),
+        %(correlation_id)s::text,
+        %(content_type)s::text,
+        %(content_encoding)s::text,
+        %(headers)s::json,
+        %(properties)s::json,
+        %(body)s::bytea"""
+# Who waits for something due later looks again within poll_interval; only what is due before that needs a call.
+_NOTIFY = f"""
+SELECT CASE
+    WHEN due_at IS NULL THEN pg_notify({CHANNEL_OF_QUEUE}, '')
+    WHEN due_at < clock_timestamp() + interval '60 seconds' THEN pg_notify({CHANNEL_OF_QUEUE}, 'due')
+END
+FROM put
+"""
+
+# One row whether the queue was declared or not, as in kombu's other virtual transports.
+PUBLISH_TO_QUEUE = f"""
+WITH put AS (
+    INSERT INTO jobbridge_broker.messages ({_COLUMNS})
+    SELECT target.queue, {_VALUES}
+    FROM (SELECT %(routing_key)s::text AS queue) AS target
+    LEFT JOIN jobbridge_broker.queues ON queues.name = target.queue
+    RETURNING queue, due_at
+)
+{_NOTIFY}"""  # noqa: S608  # put together from the constants above
+
+# Bindings are read in the same statement, so a queue that was bound a moment ago gets the message.
+PUBLISH_TO_EXCHANGE = f"""
+WITH put AS (
+    INSERT INTO jobbridge_broker.messages ({_COLUMNS})
+    SELECT target.queue, {_VALUES}
+    FROM (
+        SELECT DISTINCT bindings.queue
+        FROM jobbridge_broker.exchanges
+        JOIN jobbridge_broker.bindings ON bindings.exchange = exchanges.name
+        WHERE exchanges.name = %(exchange)s::text
+            AND CASE exchanges.type
+                WHEN 'fanout' THEN true
+                WHEN 'topic' THEN '.' || %(routing_key)s::text ~ bindings.pattern
+                ELSE bindings.routing_key = %(routing_key)s::text
+            END
+    ) AS target
+    LEFT JOIN jobbridge_broker.queues ON queues.name = target.queue
+    RETURNING queue, due_at
+)
+{_NOTIFY}"""  # noqa: S608  # put together from the constants above
+
+_callers_connection: ContextVar[psycopg.Connection[Any] | None] = ContextVar("publishing_on", default=None)
+
+
+@contextmanager
+def publishing_on(connection: object) -> Iterator[None]:
+    """Publish on the caller's connection, in its transaction: its commit sends, its rollback leaves nothing.
+
+    Nothing here commits. A publish that fails raises, and leaves the transaction to be rolled back.
+
+    Args:
+        connection: Of psycopg 3, or of SQLAlchemy or Django over psycopg 3; or a SQLAlchemy session.
+
+    Raises:
+        InvalidOption: It is none of these.
+    """
+    token = _callers_connection.set(driver_connection(connection))
+    try:
+        yield
+    finally:
+        _callers_connection.reset(token)
+
+
+def callers_connection() -> psycopg.Connection[Any] | None:
+    """Give the connection that `publishing_on` named, if any."""
+    return _callers_connection.get()
+
+
+def driver_connection(connection: Any) -> psycopg.Connection[Any]:
+    """Find the psycopg connection inside a connection of SQLAlchemy or Django.
+
+    Raises:
+        InvalidOption: There is none.
+    """
+    if isinstance(connection, psycopg.Connection):
+        return connection
+    if hasattr(connection, "in_transaction") and hasattr(connection, "begin"):  # SQLAlchemy
+        if not connection.in_transaction():
+            # SQLAlchemy commits nothing when it did not see a statement itself.
+            connection.begin()
+        inner = connection.connection
+        if callable(inner):  # a Session
+            return driver_connection(inner())
+        inner = inner.driver_connection
+    else:
+        if hasattr(connection, "ensure_connection"):  # Django
+            connection.ensure_connection()
+        inner = getattr(connection, "connection", None)
+    if not isinstance(inner, psycopg.Connection):
+        raise InvalidOption(
+            f"Cannot publish on {type(connection).__module__}.{type(connection).__qualname__}.",
+            hint="Pass a connection of psycopg 3, or of SQLAlchemy or Django over psycopg 3.",
+        )
+    return inner
+
+
+def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing_key: str) -> int:
+    """Store a message for each queue that its exchange and key lead to.
+
+    Returns:
+        How many queues that were.
+
+    Raises:
+        PublishFailed: It was not stored.
+        SessionLost: Our connection is gone; kombu reconnects and tries again if it was asked to.
+    """
+    statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
+    parameters = parameters_of(message, exchange, routing_key)
+    caller = callers_connection()
+    try:
+        if caller is not None:
+            return caller.execute(statement, parameters, prepare=True).rowcount
+        return channel.session.run(statement, parameters)
+    except psycopg.OperationalError as error:
+        if caller is None:
+            raise  # one of connection_errors
+        raise PublishFailed(f"The message was not stored: {str(error).strip()}.") from error
+    except (psycopg.Error, ValueError) as error:
+        raise PublishFailed(f"The message was not stored: {str(error).strip()}.") from error
+
+
+def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -> dict[str, Any]:
+    """Take a kombu message apart into the parameters of both statements."""
+    headers, properties = message["headers"], message["properties"]
+    body = message["body"]
+    return {
+        "exchange": exchange,
+        "routing_key": routing_key,
+        "priority": _priority(properties.get("priority")),
+        "due_at": _instant(headers.get("eta")),
+        "expires_at": _instant(headers.get("expires")),
+        "ttl": _time_to_live(properties.get("expiration")),
+        "correlation_id": properties.get("correlation_id"),
+        "content_type": message.get("content-type"),
+        "content_encoding": message.get("content-encoding"),
+        "headers": dumps(headers),
+        "properties": dumps(properties),
+        "body": body.encode() if isinstance(body, str) else bytes(body or b""),
+    }
+
+
+def _priority(value: Any) -> int:
+    try:
+        return min(max(int(value), 0), 9)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _instant(value: Any) -> datetime | None:
+    """Read Celery's `eta` or `expires` header; kombu's pidbox has seconds in a header of the same name."""
+    if isinstance(value, str) and value:
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _time_to_live(value: Any) -> timedelta | None:
+    """Read AMQP's `expiration` property: milliseconds, as text."""
+    try:
+        return None if value is None else timedelta(milliseconds=max(float(value), 0.0))
+    except (TypeError, ValueError):
+        return None
+
+
+class PublishBatch:
+    """Messages that `Producer.batch()` collects, stored together in one transaction."""
+
+    def __init__(self, channel: Channel, max_size: int) -> None:
+        self._channel = channel
+        self._max_size = max_size
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
+
+    def publish(self, message: Any, *, exchange: str = "", routing_key: str = "", **_: Any) -> None:
+        prepared = self._channel.prepared(message, exchange, routing_key)
+        statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
+        self._waiting.append((statement, parameters_of(prepared, exchange, routing_key)))
+        if len(self._waiting) >= self._max_size:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        by_statement: dict[str, list[dict[str, Any]]] = {}
+        for statement, parameters in waiting:
+            by_statement.setdefault(statement, []).append(parameters)
+        try:
+            self._store(by_statement)
+        except Exception as error:
+            raise BatchPublishError("The batch was not stored.") from error
+
+    def _store(self, by_statement: Mapping[str, list[dict[str, Any]]]) -> None:
+        caller = callers_connection()
+        if caller is not None:
+            for statement, rows in by_statement.items():
+                caller.cursor().executemany(statement, rows)
+        elif by_statement:
+            with self._channel.session.transaction():
+                for statement, rows in by_statement.items():
+                    self._channel.session.run_many(statement, rows)
+
+    def discard(self) -> None:
+        self._waiting.clear()
+
+    def close(self) -> None:
+        self._waiting.clear()

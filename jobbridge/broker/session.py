@@ -1,0 +1,293 @@
+"""One connection to Postgres, and what lives and dies with it: the leases, the LISTENs, the exclusive queues.
+
+A consumer has a number, and its session holds an advisory lock on that number. Messages that it takes carry the number.
+Postgres frees the lock when the session ends, however it ends; a message whose number is not locked is free. There is no
+clock in it, so a task may run for days.
+
+Two things could keep the session of a dead worker alive, and are dealt with here:
+
+- **Forked children** inherit the socket. A prefork worker's children outlive its SIGKILL, and with them the socket would
+  stay open. So a child replaces its copy with /dev/null at once, without telling the server.
+- **A host that vanishes** closes nothing. So both sides probe: keepalives and tcp_user_timeout, in seconds.
+
+Source: PostgreSQL manual, "Advisory Locks"; psycopg 3 does not guard its sockets at fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import select
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from jobbridge.broker.errors import BrokerNotMigrated, BrokerRefused, SessionLost
+from jobbridge.broker.routing import notification_channel
+
+#: Consumer numbers are locked under this base, so that they meet no advisory lock of the application.
+LOCK_BASE = 0x4A42 << 48
+
+# The indexes are made for exactly these statements, while the size of these tables swings from nothing to millions:
+# a plan made for the empty table must not be kept for the full one, so the other plans are ruled out for this session.
+# Half-open connections end on the server in seconds, too; and an administrator's idle timeout is not for listeners.
+PREPARE_SESSION = """
+SELECT to_regclass('jobbridge_broker.messages') IS NOT NULL AS is_migrated,
+    set_config('enable_seqscan', 'off', false),
+    set_config('enable_bitmapscan', 'off', false),
+    set_config('enable_sort', 'off', false),
+    set_config('jit', 'off', false),
+    set_config('idle_session_timeout', '0', false),
+    set_config('tcp_keepalives_idle', '5', false),
+    set_config('tcp_keepalives_interval', '2', false),
+    set_config('tcp_keepalives_count', '3', false),
+    set_config('tcp_user_timeout', '15000', false)
+"""
+
+# The row becomes visible to others only when its lock is held already.
+BECOME_CONSUMER = """
+WITH consumer AS (
+    INSERT INTO jobbridge_broker.consumers (host, pid)
+    VALUES (%(host)s, %(pid)s)
+    RETURNING id
+)
+SELECT id, pg_advisory_lock(%(base)s + id)
+FROM consumer
+"""
+
+_REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "authentication failed for user",
+)
+_MISSING = ("does not exist",)
+
+Row = dict[str, Any]
+
+
+class Session:
+    """One connection to Postgres. Statements commit themselves. Threads may share it; processes do not.
+
+    Args:
+        engine: Opens the connection; the session then owns it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.pid = os.getpid()
+        self.connection = _connect(engine)
+        self.consumer: int | None = None
+        #: Queues that were notified since somebody looked here, and whether something due later was published.
+        self.notified: set[str] = set()
+        self.is_due_notified = False
+        self.close_callbacks: list[Callable[[], None]] = []
+        self._queues_by_channel: dict[str, str] = {}
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._socket = self.connection.pgconn.socket
+        self.connection.add_notify_handler(self._on_notify)
+        _open_sessions.add(self)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        try:
+            row = self.one(PREPARE_SESSION)
+        except BaseException:
+            self.close()
+            raise
+        if not row["is_migrated"]:
+            self.close()
+            raise BrokerNotMigrated("The broker's tables are missing from the database.")
+
+    # -- statements
+
+    def rows(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """Run a statement that gives rows.
+
+        Raises:
+            SessionLost: The connection is gone.
+            psycopg.Error: Postgres refuses the statement.
+        """
+        return self._run(statement, parameters).fetchall()
+
+    def one(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Row:
+        """Run a statement that gives one row."""
+        return self.rows(statement, parameters)[0]
+
+    def run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Run a statement, and give the number of rows that it touched."""
+        return self._run(statement, parameters).rowcount
+
+    def _run(self, statement: str, parameters: Mapping[str, Any] | None) -> psycopg.Cursor[Row]:
+        with self._guarded():
+            cursor = self.connection.cursor(row_factory=dict_row, binary=True)
+            return cursor.execute(statement, parameters, prepare=True)
+
+    def run_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement for each of `rows`, in one transaction and few round trips."""
+        with self.transaction(), self._guarded():
+            self.connection.cursor().executemany(statement, rows)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the statements inside take effect together."""
+        with self._lock, self._guarded(), self.connection.transaction():
+            yield
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        if not self.is_alive:
+            raise SessionLost("The session with Postgres has ended.")
+        with self._lock:
+            try:
+                yield
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if self.connection.closed:
+                    raise SessionLost(f"The session with Postgres ended: {str(error).strip()}") from error
+                raise
+
+    # -- consuming
+
+    def become_consumer(self) -> int:
+        """Give this session's number, taking one, with its lock, at the first call."""
+        if self.consumer is None:
+            row = self.one(
+                BECOME_CONSUMER, {"host": socket.gethostname(), "pid": self.pid, "base": LOCK_BASE}
+            )
+            self.consumer = row["id"]
+        assert self.consumer is not None
+        return self.consumer
+
+    def listen(self, queue: str) -> None:
+        """Be notified from now on when something is published to the queue."""
+        channel = notification_channel(queue)
+        with self._guarded():
+            self.connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        self._queues_by_channel[channel] = queue
+
+    def unlisten(self, queue: str) -> None:
+        """Be notified no longer."""
+        channel = notification_channel(queue)
+        if self._queues_by_channel.pop(channel, None) is not None:
+            with self._guarded():
+                self.connection.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
+
+    def _on_notify(self, notification: psycopg.Notify) -> None:
+        queue = self._queues_by_channel.get(notification.channel)
+        if queue is None:
+            return
+        if notification.payload == "due":
+            self.is_due_notified = True
+        else:
+            self.notified.add(queue)
+
+    def receive(self) -> None:
+        """Read what the server sent unasked; never waits.
+
+        Raises:
+            SessionLost: The server closed the connection.
+        """
+        with self._guarded():
+            pgconn = self.connection.pgconn
+            pgconn.consume_input()  # type: ignore[no-untyped-call,unused-ignore]  # C extension
+            while notification := pgconn.notifies():
+                # psycopg calls its handlers only from its own loop (psycopg 3.3, generators.py), not from here.
+                self._on_notify(
+                    psycopg.Notify(
+                        notification.relname.decode(), notification.extra.decode(), notification.be_pid
+                    )
+                )
+            if pgconn.status != psycopg.pq.ConnStatus.OK:
+                raise psycopg.OperationalError("the server closed the connection")
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the server sends something, at most `seconds`, and read it."""
+        if self.notified or self.is_due_notified:
+            return
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN | select.POLLERR | select.POLLHUP)
+        if poller.poll(max(seconds, 0) * 1000):
+            self.receive()
+
+    # -- life
+
+    def fileno(self) -> int:
+        return self._socket
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._is_closed and self.pid == os.getpid() and not self.connection.closed
+
+    def close(self) -> None:
+        """End the session. Nothing happens when it is closed, lost, or of another process."""
+        if self._is_closed or self.pid != os.getpid():
+            return
+        with contextlib.suppress(SessionLost, psycopg.Error):
+            for callback in self.close_callbacks:
+                callback()
+        self._is_closed = True
+        _open_sessions.discard(self)
+        self.connection.close()
+
+
+def _connect(engine: Engine) -> psycopg.Connection[Any]:
+    try:
+        pooled = engine.raw_connection()
+    except DBAPIError as error:
+        raise _explained(error.orig or error) from error
+    except psycopg.Error as error:
+        raise _explained(error) from error
+    connection = pooled.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    # The pool would keep the connection with its LISTENs and locks, and hand it to somebody else.
+    pooled.detach()
+    connection.autocommit = True
+    # Prepared statements differ by the types of parameters, and None has none: a few for each statement.
+    connection.prepared_max = 500
+    return connection
+
+
+def _explained(error: BaseException) -> Exception:
+    """Tell what waiting cures from what it does not. libpq gives no SQLSTATE for a failed connection."""
+    text = str(error).strip()
+    if any(refusal in text for refusal in _REFUSALS):
+        return BrokerRefused(f"Postgres refuses the connection: {text}")
+    if any(missing in text for missing in _MISSING) and "FATAL" in text:
+        return BrokerRefused(f"Postgres refuses the connection: {text}")
+    return SessionLost(f"Postgres cannot be reached: {text}")
+
+
+# -- fork and exit
+
+_open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+#: Sessions of the parent, kept so that nothing is finalized: libpq would say goodbye on a socket that is not ours.
+_inherited: list[Session] = []
+
+
+def _let_go_of_inherited() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for session in list(_open_sessions):
+        # dup2 and not close: libpq remembers the number, which another file would get next.
+        with contextlib.suppress(OSError):
+            os.dup2(nothing, session.fileno(), inheritable=False)
+        _inherited.append(session)
+    _open_sessions.clear()
+    os.close(nothing)
+
+
+def _close_own() -> None:
+    for session in list(_open_sessions):
+        session.close()
+
+
+os.register_at_fork(after_in_child=_let_go_of_inherited)
+atexit.register(_close_own)

@@ -1,0 +1,242 @@
+"""Settling what was delivered: acknowledge, reject, give back.
+
+Only the holder of a lease settles: every statement names the consumer, so a message that somebody else has by now is left
+alone. The session that delivered may be gone when a task ends (Postgres was restarted, the network failed); then the
+message is deleted if nobody took it meanwhile, by the next session of this process: see `late`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from kombu.log import get_logger
+from kombu.utils.json import loads
+
+from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+from jobbridge.broker.session import Row, Session
+
+logger = get_logger(__name__)
+
+DEAD_COLUMNS = (
+    "id, queue, priority, expires_at, deliveries, correlation_id, published_at, content_type, content_encoding, "
+    "headers, properties, body"
+)
+
+ACKNOWLEDGE = """
+DELETE FROM jobbridge_broker.messages
+WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
+"""
+
+# `deliveries` grows with each lease: a message that somebody took since has another number.
+ACKNOWLEDGE_LATE = """
+DELETE FROM jobbridge_broker.messages AS message
+USING unnest(%(ids)s::bigint[], %(deliveries)s::smallint[], %(consumers)s::bigint[])
+    AS finished (id, deliveries, consumer)
+WHERE message.id = finished.id
+    AND message.deliveries = finished.deliveries
+    AND (message.leased_by IS NULL OR message.leased_by = finished.consumer)
+"""
+
+REJECT = f"""
+WITH rejected AS (
+    DELETE FROM jobbridge_broker.messages
+    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
+    RETURNING {DEAD_COLUMNS}
+), dead AS (
+    INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
+    SELECT {DEAD_COLUMNS}, 'rejected'
+    FROM rejected
+)
+SELECT 'rejected' AS reason, headers::text AS headers
+FROM rejected
+"""  # noqa: S608  # put together from the constants above
+
+# Asked for by the task, so it counts: a message that only ever comes back ends as a dead letter.
+REQUEUE = f"""
+WITH exhausted AS (
+    DELETE FROM jobbridge_broker.messages
+    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s AND deliveries >= %(deliveries_allowed)s
+    RETURNING {DEAD_COLUMNS}
+), dead AS (
+    INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
+    SELECT {DEAD_COLUMNS}, 'too_many_deliveries'
+    FROM exhausted
+), freed AS (
+    UPDATE jobbridge_broker.messages
+    SET leased_by = NULL, redelivered = true
+    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s AND deliveries < %(deliveries_allowed)s
+    RETURNING queue
+)
+SELECT 'too_many_deliveries' AS reason, headers::text AS headers, NULL::text AS notified
+FROM exhausted
+UNION ALL
+SELECT NULL, NULL, pg_notify({CHANNEL_OF_QUEUE}, '')::text
+FROM (SELECT DISTINCT queue FROM freed) AS queues
+"""  # noqa: S608  # put together from the constants above
+
+# Given back unfinished by a consumer that ends well: not counted, or five deployments would make a dead letter of it.
+GIVE_BACK = f"""
+WITH freed AS (
+    UPDATE jobbridge_broker.messages
+    SET leased_by = NULL, redelivered = true, deliveries = greatest(deliveries - 1, 0)
+    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
+    RETURNING queue
+)
+SELECT pg_notify({CHANNEL_OF_QUEUE}, '')
+FROM (SELECT DISTINCT queue FROM freed) AS queues
+"""  # noqa: S608  # put together from the constants above
+
+
+class Settlement(Enum):
+    """What becomes of a delivered message."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REJECTED = "rejected"
+    REQUEUED = "requeued"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """A delivered message that is not settled yet."""
+
+    message_id: int
+    deliveries: int
+    consumer: int
+    queue: str
+
+
+class Settler:
+    """Collects settlements of one session, and writes them together.
+
+    `settle` may be called by any thread; `flush` by the one that consumes.
+
+    Args:
+        session: Which holds the leases.
+        late: Where acknowledgements go when the session is gone.
+        deliveries_allowed: After so many a requeued message becomes a dead letter.
+        on_dead_letters: Called with rows of `reason` and `headers`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        late: LateAcknowledgements,
+        *,
+        deliveries_allowed: int,
+        on_dead_letters: Callable[[Iterable[Row]], None],
+    ) -> None:
+        self.session = session
+        self._late = late
+        self._deliveries_allowed = deliveries_allowed
+        self._on_dead_letters = on_dead_letters
+        self._waiting: list[tuple[Settlement, Lease]] = []
+        self._lock = threading.Lock()
+
+    def settle(self, settlement: Settlement, lease: Lease) -> None:
+        """Note what becomes of the message; `flush` writes it."""
+        if not self.session.is_alive:
+            self._settle_late(settlement, lease)
+            return
+        with self._lock:
+            self._waiting.append((settlement, lease))
+
+    def flush(self) -> None:
+        """Write what was noted.
+
+        Raises:
+            SessionLost: The session ended. What was to be acknowledged will be, late.
+        """
+        if not self._waiting:
+            return
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        try:
+            self._write(waiting)
+        except SessionLost:
+            for settlement, lease in waiting:
+                self._settle_late(settlement, lease)
+            raise
+
+    def _write(self, waiting: list[tuple[Settlement, Lease]]) -> None:
+        ids: dict[Settlement, list[int]] = defaultdict(list)
+        for settlement, lease in waiting:
+            ids[settlement].append(lease.message_id)
+        if acknowledged := ids.get(Settlement.ACKNOWLEDGED):
+            deleted = self.session.run(ACKNOWLEDGE, self._named(acknowledged))
+            if deleted < len(acknowledged):
+                logger.warning(
+                    "broker.lease_was_lost: %d of %d acknowledged messages were no longer ours",
+                    len(acknowledged) - deleted,
+                    len(acknowledged),
+                )
+        if rejected := ids.get(Settlement.REJECTED):
+            self._on_dead_letters(self.session.rows(REJECT, self._named(rejected)))
+        if requeued := ids.get(Settlement.REQUEUED):
+            parameters = self._named(requeued) | {"deliveries_allowed": self._deliveries_allowed}
+            rows = self.session.rows(REQUEUE, parameters)
+            self._on_dead_letters([row for row in rows if row["reason"]])
+
+    def give_back(self, leases: Iterable[Lease]) -> None:
+        """Free messages that were delivered, or claimed for it, and not worked on to the end."""
+        self.flush()
+        if ids := [lease.message_id for lease in leases]:
+            self.session.rows(GIVE_BACK, self._named(ids))
+
+    def _named(self, ids: list[int]) -> dict[str, Any]:
+        return {"ids": ids, "consumer": self.session.consumer}
+
+    def _settle_late(self, settlement: Settlement, lease: Lease) -> None:
+        # Rejected and requeued ones come back by themselves: their lease ended with the session.
+        if settlement is Settlement.ACKNOWLEDGED:
+            self._late.add(lease)
+
+
+class LateAcknowledgements:
+    """Finished messages whose session was gone when they finished. One per process and database."""
+
+    def __init__(self) -> None:
+        self._leases: list[Lease] = []
+        self._lock = threading.Lock()
+
+    def add(self, lease: Lease) -> None:
+        with self._lock:
+            self._leases.append(lease)
+
+    def flush(self, session: Session) -> None:
+        """Delete those that nobody took since, and say how many were taken.
+
+        Raises:
+            SessionLost: This session ended, too; they stay for the next.
+        """
+        if not self._leases:
+            return
+        with self._lock:
+            leases, self._leases = self._leases, []
+        parameters = {
+            "ids": [lease.message_id for lease in leases],
+            "deliveries": [lease.deliveries for lease in leases],
+            "consumers": [lease.consumer for lease in leases],
+        }
+        try:
+            deleted = session.run(ACKNOWLEDGE_LATE, parameters)
+        except BaseException:
+            with self._lock:
+                self._leases = leases + self._leases
+            raise
+        logger.warning(
+            "broker.acknowledged_late: %d messages finished after their session was lost; %d were taken by others",
+            len(leases),
+            len(leases) - deleted,
+        )
+
+
+def headers_of(row: Row) -> dict[str, Any]:
+    """Read the headers of a message that was deleted."""
+    headers = loads(row["headers"])
+    return headers if isinstance(headers, dict) else {}

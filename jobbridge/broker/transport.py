@@ -1,0 +1,248 @@
+"""The transport that kombu loads for `jobbridge+postgresql://…`.
+
+`driver_type` decides what Celery 5.7 switches on. It is our own word, neither `redis` nor `amqp`:
+
+- events work (`sql`, of kombu's SQLAlchemy transport, turns them off), over a topic exchange. Under `redis` they would go
+  over a fanout exchange, so that every worker's gossip would receive every task's events;
+- mingle and gossip stay off, since Celery lists the drivers that have them. Mingle copies the ids of revoked tasks to a
+  new worker. Whoever wants that adds the name to `celery.worker.consumer.mingle.Mingle.compatible_transports`;
+- no code meant for AMQP's sockets runs (`celery.worker.loops`, native delayed delivery).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import psycopg
+from kombu.log import get_logger
+from kombu.transport import sqlalchemy as kombu_sqlalchemy
+from kombu.transport import virtual
+from sqlalchemy import URL, Engine, create_engine
+
+from jobbridge.broker import register, urls
+from jobbridge.broker.channel import Channel, forget_declared
+from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.intake import Intake
+from jobbridge.broker.options import Options, unknown_option
+from jobbridge.broker.publishing import callers_connection
+from jobbridge.broker.session import Row, Session
+from jobbridge.broker.settling import LateAcknowledgements, Settler, headers_of
+
+logger = get_logger(__name__)
+
+#: By process and database.
+_late: defaultdict[tuple[int, str], LateAcknowledgements] = defaultdict(LateAcknowledgements)
+
+
+class Transport(kombu_sqlalchemy.Transport):  # type: ignore[misc]  # kombu is untyped
+    """One connection of kombu: at most one session with Postgres.
+
+    Args:
+        client: The `kombu.Connection`. The password is moved out of its `hostname`, which `inspect stats` shows.
+    """
+
+    Channel = Channel
+    can_parse_url = True
+    default_port = 5432
+    driver_type = "postgresql"
+    driver_name = "psycopg"
+    polling_interval = None
+
+    implements = virtual.Transport.implements.extend(
+        asynchronous=True,
+        batch_publish=True,
+        exchange_type=frozenset(["direct", "topic", "fanout"]),
+    )
+
+    connection_errors = (
+        *virtual.Transport.connection_errors,
+        SessionLost,
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+    )
+    recoverable_connection_errors = connection_errors
+    recoverable_channel_errors = ()
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        self.options = Options.of(client.transport_options or {})
+        self.url = self._take_url(client)
+        self.intake = Intake(self)
+        self._session: Session | None = None
+        self._settler: Settler | None = None
+
+    def _take_url(self, client: Any) -> URL:
+        if client.cycle is not None and not isinstance(client.cycle, urls.WholeUrls):
+            client.cycle = urls.WholeUrls(client.cycle)
+        register()  # clones are looked up by the alias
+        if "://" not in str(client.hostname or ""):
+            return urls.from_parts(
+                host=client.hostname,
+                port=client.port,
+                user=client.userid,
+                password=client.password,
+                database=client.virtual_host,
+            )
+        url = urls.parse(str(client.hostname))
+        client.hostname, password = urls.without_password(url)
+        if password is not None:
+            client.password = password
+        elif client.password:
+            url = url.set(password=client.password)
+        client.uri_prefix = "jobbridge"
+        return url
+
+    # -- the session
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine that opens our connections, with the caller's options for it."""
+        arguments = dict(self.options.engine)
+        arguments["connect_args"] = urls.connect_defaults(
+            self.url, arguments.get("connect_args", {}), self.client.connect_timeout
+        )
+        try:
+            return create_engine(self.url, **arguments)
+        except TypeError as error:
+            raise unknown_option(error, self.options) from error
+
+    @property
+    def database(self) -> str:
+        """Which database it is, without a password: what is remembered of it is kept under this name."""
+        return self.url.set(password=None).render_as_string()
+
+    @property
+    def session(self) -> Session:
+        """The session, opened if there is none in this process.
+
+        Raises:
+            SessionLost: It ended, or cannot be opened.
+        """
+        session = self._session
+        if (
+            session is None
+            or session.pid != os.getpid()
+            or (not session.is_alive and session.consumer is None)
+        ):
+            return self._open_session()
+        if not session.is_alive:
+            raise SessionLost("The session with Postgres has ended.")
+        return session
+
+    def _open_session(self) -> Session:
+        if self._session is not None:
+            forget_declared(self.database)
+        self._settler = None
+        self._session = Session(self.engine)
+        self._session.close_callbacks.append(self.intake.end_consumer)
+        return self._session
+
+    @property
+    def has_live_session(self) -> bool:
+        return self._session is not None and self._session.is_alive
+
+    @property
+    def settler(self) -> Settler:
+        if self._settler is None:
+            self._settler = Settler(
+                self.session,
+                self.late,
+                deliveries_allowed=self.options.deliveries_allowed,
+                on_dead_letters=self.report_dead_letters,
+            )
+        return self._settler
+
+    @property
+    def late(self) -> LateAcknowledgements:
+        return _late[os.getpid(), self.database]
+
+    # -- what kombu calls
+
+    def establish_connection(self) -> Transport:
+        if self._session is not None and not self._session.is_alive:
+            self.intake.leave_loop()
+            self._session = None
+            forget_declared(self.database)
+        if callers_connection() is None:
+            self.session  # noqa: B018  # opens it, or raises
+        # Else nothing may need one: what is published goes over the caller's connection.
+        return super().establish_connection()
+
+    def verify_connection(self, connection: Any) -> bool:
+        session = self._session
+        return session.is_alive if session is not None else connection is self
+
+    def close_connection(self, connection: Any) -> None:
+        self.intake.leave_loop()
+        if self.has_live_session:
+            with suppress(*self.connection_errors):
+                self.settler.flush()
+        try:
+            super().close_connection(connection)
+        finally:
+            if self._session is not None:
+                self._session.close()
+            self._session = None
+            if "engine" in self.__dict__:
+                self.__dict__.pop("engine").dispose(close=False)
+
+    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
+        """Deliver one message.
+
+        Raises:
+            TimeoutError: None came within `timeout` seconds.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self.intake.deliver_one():
+            left = self.options.poll_interval if deadline is None else deadline - monotonic()
+            if left <= 0:
+                raise socket.timeout  # noqa: UP041  # what kombu's callers catch by this name
+            self.intake.wait(left)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        self.intake.join_loop(loop)
+
+    def unregister_from_event_loop(self, connection: Any, loop: Any) -> None:
+        self.intake.leave_loop()
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        return urls.shown(self.url, password=self.url.password if include_password else mask)
+
+    def driver_version(self) -> str:
+        return psycopg.__version__
+
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        return {"port": self.default_port, "hostname": "localhost"}
+
+    # -- hooks
+
+    def report_expired(self, rows: Iterable[Row]) -> None:
+        """Tell of messages that were dropped because their time to live was over."""
+        for row in rows:
+            headers = headers_of(row)
+            logger.info("broker.expired: %s", headers.get("id"))
+            if self.options.on_expired is not None:
+                self._call(self.options.on_expired, headers)
+
+    def report_dead_letters(self, rows: Iterable[Row]) -> None:
+        """Tell of messages that became dead letters."""
+        for row in rows:
+            headers = headers_of(row)
+            logger.error("broker.dead_letter: %s (%s)", headers.get("id"), row["reason"])
+            if self.options.on_dead_letter is not None:
+                self._call(self.options.on_dead_letter, headers, row["reason"])
+
+    def _call(self, hook: Any, *arguments: Any) -> None:
+        # The messages are gone from the queue already: a failing hook must not stop the consumer.
+        try:
+            hook(*arguments)
+        except Exception:
+            logger.exception("broker.hook_failed: %r", hook)
