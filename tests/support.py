@@ -15,7 +15,16 @@ from jobbridge.dev.process import ManagedProcess
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: Settings of whoever runs the tests must not reach them.
-SETTING_PREFIXES = ("JOB_RUNNER_", "JOBBRIDGE_", "TEMPORAL_", "DATABASE_", "EDITION", "CELERY_", "SMTP_", "MAIL_")
+SETTING_PREFIXES = (
+    "JOB_RUNNER_",
+    "JOBBRIDGE_",
+    "TEMPORAL_",
+    "DATABASE_",
+    "EDITION",
+    "CELERY_",
+    "SMTP_",
+    "MAIL_",
+)
 
 Value = TypeVar("Value")
 
@@ -42,11 +51,13 @@ def wait_until(
 
 def clean_environment(settings: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Give an environment for a child process: ours without anybody's settings, with these ones."""
+    settings = dict(settings or {})
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTING_PREFIXES)}
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    path = [settings.pop("PYTHONPATH", None), str(REPOSITORY), os.environ.get("PYTHONPATH")]
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     kept["PYTHONUNBUFFERED"] = "1"
     kept.setdefault("C_FORCE_ROOT", "1")  # only silences Celery's warning about root
-    return kept | {name: value for name, value in (settings or {}).items() if value is not None}
+    return kept | {name: value for name, value in settings.items() if value is not None}
 
 
 @contextmanager

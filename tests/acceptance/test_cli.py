@@ -1,0 +1,292 @@
+"""The command line as a user calls it: whole processes, exit codes, what is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import StartWorker
+from tests.support import clean_environment, wait_until
+
+SHOP = """
+from pydantic import BaseModel
+from jobbridge import Celery, JobContext, RetryPolicy, job
+
+app = Celery("shop")
+
+class Order(BaseModel):
+    number: int
+
+@job("receipt")
+def receipt(ctx: JobContext, order: Order) -> dict:
+    return {"order": order.number, "attempt": ctx.attempt}
+
+@job("needs-tenant", tenant_required=True)
+def needs_tenant(ctx: JobContext, data: dict) -> str:
+    return ctx.tenant_id
+
+@job("always-fails", retry=RetryPolicy(max_attempts=1))
+def always_fails(ctx: JobContext, data: dict) -> None:
+    raise ValueError("out of paper")
+
+@app.task(name="add")
+def add(x, y):
+    return x + y
+"""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(SHOP)
+    return tmp_path
+
+
+@pytest.fixture
+def jobbridge(shop: Path) -> Run:
+    """Call the command in a folder with `shop.py`."""
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "jobbridge.cli", *arguments],
+            cwd=shop, env=clean_environment(settings), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def jobs_in(database_url: str) -> list[Any]:
+    with psycopg.connect(database_url) as connection:
+        return connection.execute("SELECT type, status, runner_type FROM jobs").fetchall()
+
+
+def messages_in(database_url: str) -> int:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT count(*) FROM jobbridge_broker.messages").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_help_needs_nothing(jobbridge: Run) -> None:
+    done = jobbridge("--help")
+    assert done.returncode == 0
+    for command in ("demo", "dev", "doctor", "enqueue", "jobs", "migrate", "temporal-worker"):
+        assert command in done.stdout
+
+
+def test_a_wrong_option_is_a_usage_error(jobbridge: Run) -> None:
+    done = jobbridge("jobs", "list", "--nonsense")
+    assert done.returncode == 2
+    assert "--nonsense" in done.stderr
+
+
+def test_without_a_database_it_says_what_to_set(jobbridge: Run) -> None:
+    done = jobbridge("migrate")
+    assert done.returncode == 3
+    assert "No database is configured." in done.stderr
+    assert "DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["jobs", "list"]])
+def test_a_database_that_does_not_answer_is_named(jobbridge: Run, command: list[str]) -> None:
+    done = jobbridge(*command, DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
+    assert done.returncode == 4
+    assert "127.0.0.1" in done.stderr
+    assert "Hint:" in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["jobs", "list"], ["enqueue", "-A", "shop", "receipt", "--data", '{"number": 1}']]
+)
+def test_a_database_that_is_not_migrated_is_an_error_that_says_so(
+    jobbridge: Run, empty_database_url: str, command: list[str]
+) -> None:
+    done = jobbridge(*command, DATABASE_URL=empty_database_url)
+    assert done.returncode == 3
+    assert "jobbridge migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_newer_than_this_release_is_refused(jobbridge: Run, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'"
+        )
+    done = jobbridge("enqueue", "-A", "shop", "receipt", "--data", '{"number": 1}', DATABASE_URL=database_url)
+    assert done.returncode == 3
+    assert "9999_later" in done.stderr
+    assert "Upgrade" in done.stderr
+    assert jobs_in(database_url) == []
+    assert messages_in(database_url) == 0
+
+
+def test_migrate_says_what_it_did_and_does_nothing_twice(jobbridge: Run, empty_database_url: str) -> None:
+    first = jobbridge("migrate", DATABASE_URL=empty_database_url)
+    second = jobbridge("migrate", "--json", DATABASE_URL=empty_database_url)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "Migrated to" in first.stdout
+    told = json.loads(second.stdout)
+    assert told["before"] == told["after"] != []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["reciept", "--data", '{"number": 1}'], "Did you mean 'receipt'?"),
+        (["receipt", "--data", '{"number": "many"}'], "number"),
+        (["needs-tenant", "--data", "{}"], "needs a tenant"),
+    ],
+    ids=["unknown handler", "data that does not validate", "no tenant"],
+)
+def test_what_cannot_run_is_refused_and_nothing_is_enqueued(
+    jobbridge: Run, database_url: str, arguments: list[str], said: str
+) -> None:
+    done = jobbridge("enqueue", "-A", "shop", *arguments, DATABASE_URL=database_url)
+    assert done.returncode == 5, done.stderr
+    assert said in done.stderr
+    assert "Hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert jobs_in(database_url) == []
+    assert messages_in(database_url) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["receipt", "--data", "{number: 1}"],
+        ["receipt", "--run-at", "tomorrow"],
+        ["receipt", "--run-at", "2026-01-01T10:00:00"],
+        ["receipt", "--engine", "kafka"],
+    ],
+    ids=["no JSON", "no instant", "no time zone", "no such engine"],
+)
+def test_a_badly_written_option_is_a_usage_error(jobbridge: Run, arguments: list[str]) -> None:
+    done = jobbridge("enqueue", "-A", "shop", *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("module", "said"), [("no_such_app", "no_such_app"), ("json", "No Celery app")])
+def test_an_app_that_is_not_there_is_named(jobbridge: Run, module: str, said: str) -> None:
+    done = jobbridge("jobs", "list", "-A", module)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_app_of_plain_celery_is_told_what_to_change(jobbridge: Run, shop: Path) -> None:
+    (shop / "plain.py").write_text("from celery import Celery\napp = Celery('plain')\n")
+    done = jobbridge("jobs", "list", "-A", "plain")
+    assert done.returncode == 3
+    assert "from jobbridge import Celery" in done.stderr
+
+
+def test_jobs_are_sent_listed_shown_and_cancelled(jobbridge: Run, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "JOBBRIDGE_APP": "shop"}
+    tenant = str(uuid.uuid4())
+
+    sent = jobbridge(
+        "enqueue", "receipt", "--data", '{"number": 7}', "--tenant", tenant, "--json", **settings
+    )
+    job_id = json.loads(sent.stdout)["job_id"]
+    listed = json.loads(jobbridge("jobs", "list", "--tenant", tenant, "--json", **settings).stdout)
+    shown = jobbridge("jobs", "show", job_id, **settings)
+    cancelled = jobbridge("jobs", "cancel", job_id, "--reason", "changed my mind", **settings)
+    again = jobbridge("jobs", "cancel", job_id, **settings)
+
+    assert sent.returncode == 0, sent.stderr
+    assert [(row["job_id"], row["type"], row["status"]) for row in listed] == [(job_id, "receipt", "queued")]
+    assert job_id in shown.stdout
+    assert tenant in shown.stdout
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert again.returncode == 5
+    assert "cancelled already" in again.stderr
+    assert jobs_in(database_url) == [("receipt", "cancelled", "celery")]
+
+
+def test_a_job_that_is_not_there_is_named(jobbridge: Run, database_url: str) -> None:
+    unknown = str(uuid.uuid4())
+    done = jobbridge("jobs", "show", unknown, DATABASE_URL=database_url)
+    assert done.returncode == 5
+    assert unknown in done.stderr
+
+
+def test_waiting_tells_the_result_and_a_failure_by_the_exit_code(
+    jobbridge: Run, database_url: str, celery_worker: StartWorker, shop: Path
+) -> None:
+    settings = {"DATABASE_URL": database_url, "JOBBRIDGE_APP": "shop"}
+    celery_worker("shop", "-P", "threads", DATABASE_URL=database_url, PYTHONPATH=str(shop))
+
+    good = jobbridge("enqueue", "receipt", "--data", '{"number": 7}', "--wait", "--json", **settings)
+    plain = jobbridge("enqueue", "add", "--data", '{"args": [2, 3]}', "--wait", "--json", **settings)
+    bad = jobbridge("enqueue", "always-fails", "--data", "{}", "--wait", **settings)
+    listed = jobbridge("jobs", "list", "--status", "failed", **settings)
+
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout)["result"] == {"order": 7, "attempt": 1}
+    assert json.loads(plain.stdout)["result"] == 5
+    assert bad.returncode == 1
+    assert "out of paper" in bad.stdout
+    assert "always-fails" in listed.stdout
+
+
+def test_doctor_shows_where_each_setting_came_from_and_hides_passwords(
+    jobbridge: Run, database_url: str
+) -> None:
+    done = jobbridge("doctor", "-A", "shop", DATABASE_URL=database_url, EDITION="community")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "environment DATABASE_URL" in done.stdout
+    assert "receipt" in done.stdout
+    password = database_url.split(":")[2].split("@")[0]
+    assert password not in done.stdout
+
+
+def test_doctor_fails_when_something_is_wrong(jobbridge: Run, empty_database_url: str) -> None:
+    done = jobbridge("doctor", "-A", "shop", DATABASE_URL=empty_database_url)
+    assert done.returncode == 1
+    assert "jobbridge migrate" in done.stdout
+
+
+def test_celery_knows_the_brokers_scheme_without_an_app(database_url: str, shop: Path) -> None:
+    # Celery loads the plugin by its entry point, which `python -m celery` of an installed jobbridge has.
+    program = (
+        "import jobbridge.cli.celery_plugin, sys; from celery.bin.celery import main; "
+        "sys.argv[0] = 'celery'; sys.exit(main())"
+    )
+    broker = database_url.replace("postgresql://", "jobbridge+postgresql://")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-b", broker, "inspect", "ping", "--timeout", "1"],
+        cwd=shop, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "No nodes replied" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cancelled_job_never_runs(
+    jobbridge: Run, database_url: str, celery_worker: StartWorker, shop: Path
+) -> None:
+    settings = {"DATABASE_URL": database_url, "JOBBRIDGE_APP": "shop"}
+    sent = [
+        json.loads(jobbridge("enqueue", "receipt", "--data", '{"number": 1}', "--json", **settings).stdout)
+        for _ in range(2)
+    ]
+    assert jobbridge("jobs", "cancel", sent[0]["job_id"], **settings).returncode == 0
+    celery_worker("shop", "-P", "solo", DATABASE_URL=database_url, PYTHONPATH=str(shop))
+    wait_until(lambda: ("receipt", "completed", "celery") in jobs_in(database_url))
+    assert sorted(jobs_in(database_url)) == [
+        ("receipt", "cancelled", "celery"),
+        ("receipt", "completed", "celery"),
+    ]
