@@ -88,7 +88,7 @@ class JobRecorder:
         """
         try:
             if connection is not None:
-                recorded = _apply(driver_connection(connection), event)
+                recorded = apply(driver_connection(connection), event)
             else:
                 recorded = self._record_alone(event)
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
@@ -109,10 +109,10 @@ class JobRecorder:
     def _record_alone(self, event: JobEvent) -> Recorded:
         try:
             with self.database.connection() as connection:
-                return _apply(connection, event)
+                return apply(connection, event)
         except DatabaseUnavailable:
             with self.database.connection() as connection:
-                return _apply(connection, event, is_repeated=True)
+                return apply(connection, event, is_repeated=True)
 
     def _count_refusal(self, event: JobEvent, recorded: Recorded) -> None:
         kind = type(event).__name__
@@ -123,7 +123,14 @@ class JobRecorder:
         )
 
 
-def _apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = False) -> Recorded:
+def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = False) -> Recorded:
+    """Apply one event on this connection.
+
+    Args:
+        connection: In autocommit mode, or in the transaction that the event is to be part of.
+        event: What happened.
+        is_repeated: It may have been applied just before, and its answer was lost.
+    """
     statement, params = statement_of(event)
     for _ in range(3):
         row = _row(connection, statement, params)

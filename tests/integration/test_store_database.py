@@ -1,0 +1,292 @@
+"""Connections: when Postgres is away, restarts, is not ours, and across forks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from jobbridge.core.events import JobEvent
+from jobbridge.errors import DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.recording import JobRecorder, apply
+from jobbridge.store.database import Database
+from jobbridge.store.jobs import JobStore
+from tests.job_events import SECOND, EventsOf
+from tests.support import wait_until
+
+JOB = EventsOf()
+
+MY_BACKENDS = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+END_BACKENDS = MY_BACKENDS.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def outside(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_a_server_that_is_away_is_named_without_the_password() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        port = taken.getsockname()[1]
+        database = Database(f"postgresql://user:secret@127.0.0.1:{port}/ledger")
+        with pytest.raises(DatabaseUnavailable) as raised, database.connection():
+            pass
+
+    assert "'ledger'" in str(raised.value)
+    assert f"127.0.0.1:{port}" in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "Check that Postgres runs" in raised.value.hint
+
+
+def test_a_database_that_does_not_exist_says_what_to_create(empty_database_url: str) -> None:
+    url = empty_database_url.rsplit("/", 1)[0] + "/nowhere"
+
+    with pytest.raises(DatabaseUnavailable) as raised, Database(url).connection():
+        pass
+
+    assert "nowhere" in str(raised.value)
+    assert "Create the database" in raised.value.hint
+
+
+def test_an_empty_database_wants_to_be_migrated(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+
+    with pytest.raises(NotMigrated) as raised:
+        JobStore(database).page()
+
+    assert "jobbridge migrate" in raised.value.hint
+    database.close()
+
+
+@pytest.mark.parametrize(("revision", "error"), [("0000_earlier", NotMigrated), ("9999_later", SchemaTooNew)])
+def test_tables_of_another_release_are_not_touched(
+    database: Database, outside: psycopg.Connection[Any], revision: str, error: type[Exception]
+) -> None:
+    outside.execute("UPDATE jobbridge_version SET version_num = %s WHERE version_num LIKE '0%%'", [revision])
+
+    with pytest.raises(error, match=revision):
+        JobRecorder(database).record(EventsOf().submitted())
+
+
+def test_the_schema_is_asked_for_once(database: Database, outside: psycopg.Connection[Any]) -> None:
+    store = JobStore(database)
+    store.page()
+    outside.execute("DELETE FROM jobbridge_version")
+
+    assert store.page().jobs == []
+
+
+def test_pooled_connections_that_the_server_ended_are_replaced_unseen(
+    database: Database, outside: psycopg.Connection[Any]
+) -> None:
+    recorder = JobRecorder(database)
+    job = EventsOf()
+    recorder.record(job.submitted())
+    outside.execute(END_BACKENDS)
+    wait_until(lambda: not outside.execute(MY_BACKENDS).fetchall())
+
+    assert recorder.record(job.started()).applied
+
+
+def test_an_event_whose_connection_breaks_is_recorded_once(
+    database: Database, outside: psycopg.Connection[Any]
+) -> None:
+    """The lock makes it certain that the event is on its way when its connection ends."""
+    recorder = JobRecorder(database)
+    job = EventsOf()
+    recorder.record(job.submitted())
+    recorder.record(job.started())
+    recorded: list[Any] = []
+    with outside.transaction():
+        outside.execute("SELECT FROM jobs FOR UPDATE")
+        thread = threading.Thread(target=lambda: recorded.append(recorder.record(job.completed())))
+        thread.start()
+        waiting = MY_BACKENDS + " AND wait_event_type = 'Lock'"
+        wait_until(lambda: outside.execute(waiting).fetchall(), message="the event waits for the row")
+        outside.execute(END_BACKENDS)
+    thread.join(20)
+
+    assert [(one.applied, one.status) for one in recorded] == [(True, "completed")]
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        [JOB.submitted()],
+        [JOB.submitted(), JOB.accepted()],
+        [JOB.submitted(), JOB.started()],
+        [JOB.submitted(), JOB.started(), JOB.progressed()],
+        [JOB.submitted(), JOB.started(), JOB.submitted(SECOND, retry_of=1)],
+        [JOB.submitted(), JOB.started(), JOB.attempt_failed()],
+        [JOB.submitted(), JOB.started(), JOB.completed()],
+        [JOB.submitted(), JOB.started(), JOB.failed()],
+        [JOB.submitted(), JOB.failed(None)],
+        [JOB.submitted(), JOB.started(), JOB.requeued()],
+        [JOB.submitted(), JOB.started(), JOB.replaced()],
+        [JOB.submitted(), JOB.cancelled()],
+        [JOB.submitted(), JOB.expired()],
+        [JOB.submitted(), JOB.skipped()],
+    ],
+    ids=lambda life: type(life[-1]).__name__,
+)
+def test_an_event_whose_answer_was_lost_counts_when_it_is_recorded_again(
+    database: Database, life: list[JobEvent]
+) -> None:
+    recorder = JobRecorder(database)
+    assert [recorder.record(event).applied for event in life] == [True] * len(life)
+
+    with database.connection() as connection:
+        assert apply(connection, life[-1], is_repeated=True).applied
+
+
+# -- transactions
+
+
+def test_a_transaction_of_ours_rolls_back_as_a_whole(database: Database) -> None:
+    job, recorder = EventsOf(), JobRecorder(database)
+
+    def submit_and_fail() -> None:
+        with database.transaction() as connection:
+            recorder.record(job.submitted(), connection)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        submit_and_fail()
+
+    assert JobStore(database).get(job.key) is None
+
+
+def test_a_caller_commits_with_psycopg(database: Database, database_url: str) -> None:
+    job, recorder, store = EventsOf(), JobRecorder(database), JobStore(database)
+    with psycopg.connect(database_url, row_factory=psycopg.rows.dict_row) as caller:
+        with database.transaction(caller) as connection:
+            recorder.record(job.submitted(), connection)
+        assert store.get(job.key) is None, "not before the caller commits"
+        caller.commit()
+        assert store.get(job.key) is not None
+
+
+def test_a_callers_autocommit_connection_gets_a_transaction_of_its_own(
+    database: Database, outside: psycopg.Connection[Any]
+) -> None:
+    job = EventsOf()
+
+    def submit_and_fail() -> None:
+        with database.transaction(outside) as connection:
+            JobRecorder(database).record(job.submitted(), connection)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        submit_and_fail()
+
+    assert JobStore(database).get(job.key) is None
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("make", [sa.Connection, Session], ids=["connection", "session"])
+def test_a_caller_commits_or_rolls_back_with_sqlalchemy(
+    database: Database, make: type[Any], is_committed: bool
+) -> None:
+    job, recorder = EventsOf(), JobRecorder(database)
+    engine = sa.create_engine(database.url)
+    with make(engine) as caller:
+        with database.transaction(caller) as connection:
+            recorder.record(job.submitted(), connection)
+        if is_committed:
+            caller.commit()
+    engine.dispose()
+
+    assert (JobStore(database).get(job.key) is not None) == is_committed
+
+
+def test_djangos_connection_is_opened_and_used(database: Database, outside: psycopg.Connection[Any]) -> None:
+    class DatabaseWrapper:  # as django.db.backends.postgresql.base: opened on demand
+        connection: Any = None
+
+        def ensure_connection(self) -> None:
+            self.connection = outside
+
+    job = EventsOf()
+    JobRecorder(database).record(job.submitted(), DatabaseWrapper())
+
+    assert JobStore(database).get(job.key) is not None
+
+
+# -- forks
+
+
+def test_a_forked_child_has_connections_of_its_own_and_leaves_the_parents_alone(database: Database) -> None:
+    def backend() -> int:
+        with database.connection() as connection:
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    parents = backend()
+
+    in_child = _in_child(lambda: backend() if backend() != parents else -1)
+
+    assert in_child > 0
+    assert backend() == parents, "the child's end must not close the parent's session"
+
+
+def test_a_child_that_ends_its_interpreter_leaves_the_parents_session_open(
+    database: Database, outside: psycopg.Connection[Any]
+) -> None:
+    with database.connection() as connection:
+        pid = connection.info.backend_pid
+
+    def drop_everything() -> int:
+        import gc
+
+        database._by_process.clear()
+        gc.collect()
+        return 0
+
+    _in_child(drop_everything)
+
+    with database.connection() as connection:
+        assert connection.info.backend_pid == pid
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Fork, do `work` in the child, and give what it returned."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python 3.12: "may lead to deadlocks" with threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, str(work()).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    os.waitpid(pid, 0)
+    return int(text)
