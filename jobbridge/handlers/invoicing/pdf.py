@@ -349,7 +349,7 @@ def _draw_footer(canvas: Canvas, provider: Provider, width: float, page: str) ->
 def _numbered(base: type[Canvas], frame: Frame) -> type[Canvas]:
     """Give a canvas that draws the frame when all pages are there: `page 1 of 3` needs the 3."""
 
-    class NumberedCanvas(base):  # type: ignore[valid-type, misc]  # a class that is imported late
+    class NumberedCanvas(base):  # type: ignore[misc]  # a class that is imported late
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._pages: list[dict[str, Any]] = []

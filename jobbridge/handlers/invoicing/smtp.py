@@ -23,7 +23,6 @@ from urllib.parse import unquote, urlsplit
 from jobbridge.errors import ConfigurationError
 from jobbridge.handlers.invoicing.errors import (
     MailDeferred,
-    MailError,
     MailRefused,
     MailServerUnavailable,
     MailUncertain,
@@ -73,11 +72,15 @@ class SmtpServer:
 
 
 class MailSender:
-    """A connection to the mail server, opened for the first mail and again after it was lost; closed by `with`."""
+    """A connection to the mail server, opened for the first mail and again after it was lost; closed by `with`.
+
+    Once the server cannot be reached, every further mail fails at once: it would only wait for another timeout.
+    """
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server
         self._smtp: smtplib.SMTP | None = None
+        self._given_up: MailServerUnavailable | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -131,12 +134,14 @@ class MailSender:
         return self._expect(250, answer, recipient)
 
     def _connected(self) -> smtplib.SMTP:
-        if self._smtp is not None:
-            return self._smtp
-        try:
-            self._smtp = self._connect()
-        except _LOST as error:
-            raise self._lost(error) from error
+        if self._given_up is not None:
+            raise self._given_up
+        if self._smtp is None:
+            try:
+                self._smtp = self._connect()
+            except _LOST as error:
+                self._given_up = self._lost(error)
+                raise self._given_up from error
         return self._smtp
 
     def _connect(self) -> smtplib.SMTP:
@@ -178,7 +183,7 @@ class MailSender:
         self._drop()
         raise kind(f"{self._server} does not take the mail for {address}: {said}")
 
-    def _lost(self, error: Exception) -> MailError:
+    def _lost(self, error: Exception) -> MailServerUnavailable:
         self._drop()
         return MailServerUnavailable(f"{self._server} cannot be used: {type(error).__name__}: {error}")
 
