@@ -94,8 +94,10 @@ def run_postgres(
     binaries = _binaries(account)
     home = _home(folder.resolve(), account)
     with _held(home / "lock", folder):
-        password = _initialise(home, binaries, account)
         _wait_for_previous(home / "data")
+        if not is_durable:
+            shutil.rmtree(home / "data", ignore_errors=True)  # what a killed predecessor left
+        password = _initialise(home, binaries, account)
         arguments = {**_COMMON_SETTINGS, **({} if is_durable else _THROWAWAY_SETTINGS), **(settings or {})}
         server = _start(home, binaries, account, port, password, arguments)
         try:

@@ -1,0 +1,193 @@
+"""`jobbridge demo`: three real handlers on real servers, which end with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobbridge.cli.common import console, seconds_between
+from jobbridge.cli.demo_view import DemoView, differences, show_end
+from jobbridge.cli.failures import FAILED
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
+from jobbridge.dev import workers
+from jobbridge.dev.mail import MailSink, run_mail_sink
+from jobbridge.dev.postgres import run_postgres
+from jobbridge.dev.process import ManagedProcess
+from jobbridge.dev.temporal import run_temporal
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.rows import JobRow
+
+#: One tenant for each engine: both bill the same clients, and neither sees the other's rows.
+TENANTS = {
+    Engine.CELERY: "c0000000-0000-4000-8000-000000000001",
+    Engine.TEMPORAL: "e0000000-0000-4000-8000-000000000001",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRun:
+    """What one engine did."""
+
+    engine: Engine
+    jobs: Sequence[JobRow]
+    documents: Sequence[Path]
+    mails: Sequence[Path]
+
+
+@click.command("demo")
+@click.option(
+    "--engine", type=click.Choice(["celery", "temporal", "both"]), default="both", show_default=True
+)
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path("build/demo"),
+              show_default=True, help="Where documents, mails and logs are written.")  # fmt: skip
+def command(engine: str, output: Path) -> int:
+    """Bill a month, archive the invoices and mail them, on one engine or on both.
+
+    Starts a Postgres, a Temporal, workers and a mail server of its own, and stops them at the end. The exit code is 0
+    when every job completed and both engines made the same documents.
+    """
+    engines = list(Engine) if engine == "both" else [Engine(engine)]
+    began = time.monotonic()
+    out = console()
+    _clear(output)
+    with _stage(output, engines, out.print) as stage:
+        runs = [stage.run(engine) for engine in engines]
+    wrong = _problems(runs)
+    _write_summary(output / "summary.json", runs)
+    show_end(out, runs, output / "summary.json", wrong, time.monotonic() - began)
+    return FAILED if wrong else 0
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier demo made, and nothing else."""
+    for name in ("mail", "logs", *(engine.value for engine in Engine)):
+        shutil.rmtree(output / name, ignore_errors=True)
+    (output / "summary.json").unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """Servers and workers that are up."""
+
+    output: Path
+    app: Celery
+    sinks: dict[Engine, MailSink]
+
+    def run(self, engine: Engine) -> EngineRun:
+        from jobbridge.handlers.demo import run_scenario
+
+        folder = self.output / engine.value
+        with DemoView(console(), engine) as view:
+            job_ids, documents = run_scenario(self.app, engine, TENANTS[engine], folder, view.update)
+        rows = [row for job_id in job_ids if (row := self.app.jobs.find(job_id)) is not None]
+        return EngineRun(engine=engine, jobs=rows, documents=documents, mails=self.sinks[engine].paths())
+
+
+@contextmanager
+def _stage(output: Path, engines: Sequence[Engine], tell: Any) -> Iterator[_Stage]:
+    from jobbridge.bootstrap import make_app
+    from jobbridge.settings import load_settings
+    from jobbridge.store.migrations import migrate
+
+    with ExitStack() as stack:
+        tell("Starting Postgres …")
+        server = stack.enter_context(run_postgres(output / "postgres", is_durable=False))
+        settings = _settings(server.create_database("demo"))
+        migrate(settings["DATABASE_URL"])
+        if Engine.TEMPORAL in engines:
+            tell("Starting Temporal …")
+            temporal = stack.enter_context(run_temporal(log_path=output / "logs" / "temporal.log"))
+            settings["TEMPORAL_ADDRESS"] = temporal.address
+        # A sink for each engine, so that it can be told which of them sent a mail.
+        sinks = {
+            engine: stack.enter_context(run_mail_sink(output / "mail" / engine.value)) for engine in engines
+        }
+        tell("Starting the workers …")
+        started = [_worker(engine, output, {**settings, "SMTP_URL": sinks[engine].url}) for engine in engines]
+        stack.callback(_stop_together, started)
+        for process in started:
+            process.start()
+        workers.wait_until_ready(started)
+        yield _Stage(output=output, app=make_app(load_settings(settings)), sinks=sinks)
+
+
+def _settings(database_url: str) -> dict[str, str]:
+    # All of them, so that what the caller has set for other purposes does not reach the demo.
+    return {
+        "DATABASE_URL": database_url,
+        "EDITION": "community",
+        "JOB_RUNNER_TYPE": "celery",
+        "JOB_RUNNER_FALLBACK_TO_CELERY": "false",  # what says temporal in the table must have run there
+        "TEMPORAL_NAMESPACE": "default",
+        "TEMPORAL_JOB_TASK_QUEUE": "alga-jobs",
+        "TEMPORAL_TLS": "false",
+        "MAIL_FROM": "billing@demo.example",
+    }
+
+
+def _worker(engine: Engine, output: Path, settings: dict[str, str]) -> ManagedProcess:
+    make = workers.celery_worker if engine is Engine.CELERY else workers.temporal_worker
+    log_path = output / "logs" / f"{engine.value}-worker.log"
+    return make("jobbridge", log_path=log_path, env=workers.child_environment(settings), concurrency=2)
+
+
+def _stop_together(processes: Sequence[ManagedProcess]) -> None:
+    for process in processes:
+        process.ask_to_stop()
+    for process in processes:
+        process.stop()
+
+
+def _problems(runs: Sequence[EngineRun]) -> list[str]:
+    wrong = [
+        f"{row.type} on {run.engine.value} is {row.status.value}: {row.error or 'no error was kept'}"
+        for run in runs
+        for row in run.jobs
+        if row.status is not JobStatus.COMPLETED
+    ]
+    wrong += [f"{run.engine.value} made no {what}" for run in runs for what in _missing(run)]
+    if len(runs) == 2 and not wrong:
+        wrong += differences(runs[0].documents, runs[1].documents)
+        wrong += differences(runs[0].mails, runs[1].mails)
+    return wrong
+
+
+def _missing(run: EngineRun) -> list[str]:
+    suffixes = {path.suffix for path in (*run.documents, *run.mails)}
+    return [
+        what
+        for suffix, what in ((".pdf", "PDF"), (".zip", "ZIP"), (".eml", "mail"))
+        if suffix not in suffixes
+    ]
+
+
+def _write_summary(path: Path, runs: Sequence[EngineRun]) -> None:
+    summary = {
+        "jobs": [
+            {
+                "type": row.type,
+                "runner_type": row.runner_type.value,
+                "status": row.status.value,
+                "attempts": row.attempt,
+                "seconds": seconds_between(row.started_at, row.completed_at),
+                "job_id": str(row.job_id),
+                "external_id": row.external_id,
+            }
+            for run in runs
+            for row in run.jobs
+        ],
+        "documents": [str(path) for run in runs for path in (*run.documents, *run.mails)],
+    }
+    path.write_text(json.dumps(summary, indent=2) + "\n")
