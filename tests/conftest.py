@@ -57,7 +57,7 @@ def postgres(server_folder: Path) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def _migrated_template(postgres: PostgresServer) -> str:
+def migrated_template(postgres: PostgresServer) -> str:
     from jobbridge.store.migrations import migrate
 
     migrate(postgres.create_database(_TEMPLATE))
@@ -73,10 +73,10 @@ def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(postgres: PostgresServer, _migrated_template: str) -> Iterator[str]:
+def database_url(postgres: PostgresServer, migrated_template: str) -> Iterator[str]:
     """URL of a fresh, migrated database."""
     name = f"test_{uuid.uuid4().hex}"
-    yield postgres.create_database(name, template=_migrated_template)
+    yield postgres.create_database(name, template=migrated_template)
     _drop(postgres, name)
 
 
@@ -117,22 +117,28 @@ class StartWorker(Protocol):
 def celery_worker(tmp_path: Path) -> Iterator[StartWorker]:
     """`celery_worker("my.app", "-P", "threads", DATABASE_URL=url)`: started, and ready."""
     with ExitStack() as started:
-        yield _starter(started, tmp_path, "celery worker", lambda app: ["-m", "celery", "-A", app, "worker"])
+        yield worker_starter(started, tmp_path, "celery worker")
 
 
 @pytest.fixture
 def temporal_worker(tmp_path: Path) -> Iterator[StartWorker]:
     """`temporal_worker("my.app", "-c", "2", DATABASE_URL=url, TEMPORAL_ADDRESS=address)`: started, and ready."""
     with ExitStack() as started:
-        yield _starter(
-            started, tmp_path, "temporal worker", lambda app: ["-m", "jobbridge.temporal.worker", "-A", app]
-        )
+        yield worker_starter(started, tmp_path, "temporal worker")
 
 
-def _starter(started: ExitStack, folder: Path, kind: str, command: Callable[[str], list[str]]) -> StartWorker:
+_COMMANDS: dict[str, Callable[[str], list[str]]] = {
+    "celery worker": lambda app: ["-m", "celery", "-A", app, "worker"],
+    "temporal worker": lambda app: ["-m", "jobbridge.temporal.worker", "-A", app],
+}
+
+
+def worker_starter(started: ExitStack, folder: Path, kind: str) -> StartWorker:
+    """Give what starts workers of that kind; they stop when `started` closes, their logs are in `folder`."""
+
     def start(app: str, *arguments: str, **settings: Any) -> ManagedProcess:
         name = f"{kind} {uuid.uuid4().hex[:6]}"
-        argv = command(app)
+        argv = _COMMANDS[kind](app)
         if not {"-l", "--loglevel"} & set(arguments):
             arguments = (*arguments, "-l", "INFO")
         if not {"-n", "--hostname"} & set(arguments):

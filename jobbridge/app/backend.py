@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
 from celery import states
 from celery.app.task import Context
 from celery.backends.base import KeyValueStoreBackend
+from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
@@ -26,6 +28,9 @@ from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs import StoredResult
 
 logger = logging.getLogger(__name__)
+
+#: Seconds until a waiting caller asks for the second time.
+FIRST_NAP = 0.01
 
 #: How Celery names the states of a job.
 CELERY_STATES = {
@@ -196,6 +201,33 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
     def _custom_state(self, task_id: str) -> dict[str, Any] | None:
         stored = self.get(self.get_key_for_task(task_id))
         return dict(self.decode_result(stored)) if stored else None
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_interval: Any = None,
+    ) -> dict[str, Any]:
+        """Wait for a job's end: asks often at first, then every `interval` seconds.
+
+        Raises:
+            TimeoutError: It had not ended after `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        nap = FIRST_NAP
+        while True:
+            meta: dict[str, Any] = self.get_task_meta(task_id)
+            if meta["status"] in states.READY_STATES:
+                return meta
+            if on_interval:
+                on_interval()
+            left = interval if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("The operation timed out.")
+            time.sleep(min(nap, interval, left))
+            nap *= 1.5
 
     def task_result_exists(self, task_id: str) -> bool:
         return (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from psycopg.rows import dict_row
 
 from jobbridge import Celery
 from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.settings import load_settings
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, worker_starter
 from tests.parity.tasks import make_app
 from tests.support import wait_until
 
@@ -27,15 +30,10 @@ class World:
     environment: dict[str, str]
     folder: Path
     app: Celery
-    start_celery: StartWorker
-    start_temporal: StartWorker
-    workers: list[ManagedProcess] = field(default_factory=list)
+    starters: dict[Engine, StartWorker]
 
     def worker(self, *arguments: str, engine: Engine | None = None) -> ManagedProcess:
-        start = self.start_celery if (engine or self.engine) is Engine.CELERY else self.start_temporal
-        worker = start("tests.parity.app", *arguments, **self.environment)
-        self.workers.append(worker)
-        return worker
+        return self.starters[engine or self.engine]("tests.parity.app", *arguments, **self.environment)
 
     def task(self, name: str) -> Any:
         return self.app.tasks[f"parity.{name}"]
@@ -66,12 +64,13 @@ class World:
 
         return wait_until(reached, timeout=timeout, message=f"status {status}")
 
-    def lines(self, name: str) -> list[str]:
-        path = self.folder / name
+    def lines(self, result: Any, name: str) -> list[str]:
+        """Give the notes that the jobs under this one left."""
+        path = self.folder / str(result) / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def release(self, name: str = "go") -> None:
-        (self.folder / name).touch()
+    def release(self, result: Any, name: str = "go") -> None:
+        (self.folder / str(result) / name).touch()
 
 
 @pytest.fixture(params=[Engine.CELERY, Engine.TEMPORAL], ids=str)
@@ -79,31 +78,61 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return Engine(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session", params=[Engine.CELERY, Engine.TEMPORAL], ids=str)
+def shared_engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(request.param)
+
+
+@pytest.fixture(scope="session")
 def world(
+    shared_engine: Engine,
+    postgres: PostgresServer,
+    migrated_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[World]:
+    """A world with one worker (prefork) that many tests share: for what needs no death and no silence."""
+    folder = tmp_path_factory.mktemp(f"world-{shared_engine}")
+    url = postgres.create_database(f"world_{shared_engine}", template=migrated_template)
+    with ExitStack() as started:
+        world = _world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
+        world.worker("-P", "prefork")
+        yield world
+
+
+@pytest.fixture
+def own_world(
+    engine: Engine, database_url: str, tmp_path: Path, task_queue: str, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    """A world of this test alone, with no worker yet."""
+    with ExitStack() as started:
+        yield _world(engine, database_url, tmp_path, task_queue, request, started)
+
+
+def _world(
     engine: Engine,
     database_url: str,
-    tmp_path: Path,
+    folder: Path,
     task_queue: str,
-    celery_worker: StartWorker,
-    temporal_worker: StartWorker,
     request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
-    folder = tmp_path / "notes"
-    folder.mkdir()
+    started: ExitStack,
+) -> World:
+    notes = folder / "notes"
+    notes.mkdir()
+    temporal = request.getfixturevalue("temporal_server") if engine is Engine.TEMPORAL else "127.0.0.1:1"
     environment = {
         "DATABASE_URL": database_url,
         "JOB_RUNNER_TYPE": engine.value,
-        "PARITY_FOLDER": str(folder),
-        "TEMPORAL_ADDRESS": request.getfixturevalue("temporal_server")
-        if engine is Engine.TEMPORAL
-        else "127.0.0.1:1",
+        "PARITY_FOLDER": str(notes),
+        "TEMPORAL_ADDRESS": temporal,
         "TEMPORAL_JOB_TASK_QUEUE": task_queue,
     }
-    monkeypatch.setenv("PARITY_FOLDER", str(folder))
     app = make_app(settings=load_settings(environment))
     app.finalize()
-    yield World(engine, database_url, environment, folder, app, celery_worker, temporal_worker)
-    app.close()
-    app.database.close()
+    started.callback(app.database.close)
+    started.callback(app.close)
+    starters = {
+        Engine.CELERY: worker_starter(started, folder, "celery worker"),
+        Engine.TEMPORAL: worker_starter(started, folder, "temporal worker"),
+    }
+    return World(engine, database_url, environment, notes, app, starters)

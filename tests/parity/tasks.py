@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from celery import shared_task
+from celery import current_task, shared_task
 from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
 
@@ -20,16 +20,23 @@ def make_app(**options: Any) -> Celery:
     return Celery("parity", **options)
 
 
+def folder() -> Path:
+    """Where the running job leaves notes for its test: one folder for all jobs of one root."""
+    path = Path(os.environ["PARITY_FOLDER"]) / str(current_task.request.root_id)
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def note(name: str, text: str = "") -> int:
     """Append a line to a file that the test reads; give the number of lines."""
-    path = Path(os.environ["PARITY_FOLDER"]) / name
+    path = folder() / name
     with path.open("a") as file:
         file.write(f"{text}\n")
     return len(path.read_text().splitlines())
 
 
 def wait_for_file(name: str, *, timeout: float = 60.0) -> None:
-    path = Path(os.environ["PARITY_FOLDER"]) / name
+    path = folder() / name
     deadline = time.monotonic() + timeout
     while not path.exists():
         if time.monotonic() > deadline:
