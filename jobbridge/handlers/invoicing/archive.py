@@ -57,5 +57,6 @@ def only_client(invoices: Iterable[InvoiceHead]) -> str | None:
 
 
 def _file_name(text: str) -> str:
-    # A trailing dot or space is dropped by Windows, and then the name is another.
-    return _NOT_IN_NAMES.sub(" ", text).strip(" .")[:150]
+    words = " ".join(_NOT_IN_NAMES.sub(" ", text).split())
+    # 80: at three bytes a letter, below the 255 of most file systems. And Windows drops a trailing dot or space.
+    return words[:80].strip(" .")
