@@ -19,6 +19,11 @@ _THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
 #: What every end of a job leaves: nothing to deliver, and no envelope, which may be large.
 _ENDED = "message = NULL, undelivered_since = NULL, completed_at = clock_timestamp(), updated_at = clock_timestamp()"
 
+#: What becomes of a step whose attempt never said how it ended. `lost` lets a late AttemptFailed correct it.
+_LOST = """status = 'failed', error = 'The attempt was lost with its worker.',
+        metadata = step.metadata || '{"lost": true}',
+        processed_at = clock_timestamp(), updated_at = clock_timestamp()"""
+
 #: Closes the running attempt's step, if there is one. `moved` must be a CTE that returns tenant, job_id, attempt.
 _STEP_OF_MOVED = """
     FROM moved
@@ -109,7 +114,7 @@ RETURNING status, attempt
 """
 
 #: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
-#: AttemptFailed is still on its way: `lost` lets that one correct it.
+#: AttemptFailed is still on its way.
 START: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs
@@ -136,9 +141,7 @@ WITH moved AS (
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
-    SET status = 'failed', error = 'The attempt was lost with its worker.',
-        metadata = step.metadata || '{{"lost": true}}',
-        processed_at = clock_timestamp(), updated_at = clock_timestamp()
+    SET {_LOST}
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count < moved.attempt AND step.status = 'processing'
@@ -279,10 +282,16 @@ SELECT status, attempt FROM moved
 
 #: Expired and skipped: it never ran, or not again.
 DROP: LiteralString = f"""
-UPDATE public.jobs
-SET status = %(status)s, error = %(reason)s, {_ENDED}
-WHERE {_THIS_JOB} AND status IN ({_WAITING})
-RETURNING status, attempt
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = %(status)s, error = %(reason)s, {_ENDED}
+    WHERE {_THIS_JOB} AND status IN ({_WAITING})
+    RETURNING tenant, job_id, status, attempt
+), lost AS (
+    UPDATE public.job_details AS step
+    SET {_LOST}{_STEP_OF_MOVED}
+)
+SELECT status, attempt FROM moved
 """
 
 #: For the reason of a refusal.

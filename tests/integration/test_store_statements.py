@@ -1,0 +1,138 @@
+"""Every statement fits the migrated schema, and the hot ones follow an index of a large table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobbridge.recording import JobRecorder, statement_of
+from jobbridge.store import jobs, keys, steps, transitions
+from jobbridge.store.database import Database
+from tests.job_events import FIRST, EventsOf
+
+STATEMENTS = {
+    f"{module.__name__}.{name}": statement
+    for module in (transitions, jobs, steps, keys)
+    for name, statement in vars(module).items()
+    if name.isupper() and isinstance(statement, str) and "public." in statement
+}
+JOB = EventsOf()
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_every_statement_can_be_prepared(connection: psycopg.Connection[Any]) -> None:
+    assert len(STATEMENTS) > 25
+    for name, statement in STATEMENTS.items():
+        try:
+            connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(statement)))
+        except psycopg.Error as error:
+            raise AssertionError(f"{name}: {error}") from error
+        connection.execute("DEALLOCATE statement")
+
+
+def test_no_event_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> None:
+    events = [
+        JOB.submitted(),
+        JOB.accepted(),
+        JOB.started(),
+        JOB.progressed(),
+        JOB.attempt_failed(),
+        JOB.completed(),
+        JOB.failed(),
+        JOB.requeued(),
+        JOB.cancelled(),
+        JOB.expired(),
+    ]
+    for event in events:
+        assert "Seq Scan" not in _plan(large, *statement_of(event)), event
+
+
+def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
+    undelivered = {"older_than": "2s", "again_after": "30s", "limit": 100}
+    questions: list[tuple[str, dict[str, Any], str]] = [
+        (jobs.FIND, {"job_id": FIRST}, "jobs_job_id_idx"),
+        (jobs.FIND_EXTERNAL, {"external_id": "x"}, "jobs_external_id_idx"),
+        (jobs.RESULTS, {"job_ids": [FIRST]}, "jobs_job_id_idx"),
+        (jobs.DETAILS, {"tenant": "t1", "job_id": FIRST}, "job_details_job_idx"),
+        (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
+    ]
+    for statement, params, index in questions:
+        plan = _plan(large, statement, params)
+        assert index in plan
+        assert "Seq Scan" not in plan
+
+
+def test_a_page_of_the_newest_jobs_sorts_nothing(large: psycopg.Connection[Any]) -> None:
+    newest = f"SELECT {jobs.COLUMNS} FROM public.jobs {{}} ORDER BY created_at DESC, job_id DESC LIMIT 51"
+    after = "(created_at, job_id) < (now() - interval '1 day', gen_random_uuid())"
+
+    for where, index in [
+        (f"WHERE {after}", "jobs_newest_idx"),
+        (f"WHERE tenant = 't1' AND {after}", "jobs_tenant_newest_idx"),
+    ]:
+        plan = _plan(large, newest.format(where), {})
+        assert index in plan
+        assert "Sort" not in plan
+
+
+def test_bookkeeping_touches_no_index(database_url: str, connection: psycopg.Connection[Any]) -> None:
+    """The row of a CE job is written in place (HOT), from its submission to its end."""
+    database = Database(database_url)
+    recorder = JobRecorder(database)
+    for _ in range(50):
+        job = EventsOf()
+        external_id = str(job.key.job_id)
+        recorder.record(job.submitted(external_id=external_id))
+        recorder.record(job.started(external_id=external_id))
+        recorder.record(job.progressed())
+        recorder.record(job.completed(result={"x": 1}))
+    with database.connection() as own:
+        own.execute("SELECT pg_stat_force_next_flush()")
+    database.close()
+
+    counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s"
+    for table, updates in [("jobs", 150), ("job_details", 50)]:
+        updated, in_place = connection.execute(counts, [table]).fetchall()[0]
+        assert updated == updates
+        assert in_place >= 0.9 * updated, "but for the few that begin a new page"
+
+
+@pytest.fixture
+def large(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    connection.execute(
+        """
+        INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, external_id, created_at)
+        SELECT 't' || n % 100, gen_random_uuid(), 'x', 'invoice.send', 'completed', 'celery', n::text,
+            now() - n * interval '1 minute'
+        FROM generate_series(1, 20000) AS n
+        """
+    )
+    connection.execute(
+        """
+        INSERT INTO job_details (tenant, job_id, step_name, status, retry_count)
+        SELECT tenant, job_id, 'attempt', 'completed', 1 FROM jobs
+        """
+    )
+    connection.execute("ANALYZE jobs")
+    connection.execute("ANALYZE job_details")
+    return connection
+
+
+def _plan(connection: psycopg.Connection[Any], statement: str, params: dict[str, Any]) -> str:
+    rows = connection.execute(sql.SQL("EXPLAIN ") + sql.SQL(statement), params).fetchall()
+    return "\n".join(row for (row,) in rows)
+
+
+def _numbered(statement: str) -> str:
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    return re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement).replace("%%", "%")
