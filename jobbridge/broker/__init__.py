@@ -2,11 +2,12 @@
 
 How it works, from the outside in:
 
-- `transport.Transport` is what kombu loads for `jobbridge+postgresql://…`; `channel.Channel` is AMQP's channel. Both derive
-  from kombu's SQLAlchemy transport, and replace how it stores and consumes.
-- Each transport has one `session.Session`: one connection to Postgres that publishes, claims, acknowledges and LISTENs.
-  A consumer's session holds an advisory lock on its own number; messages that it takes carry that number. When the
-  session ends, however it ends, Postgres frees the lock, and whoever sweeps next frees the messages (`sweeping`).
+- `transport.Transport` is what kombu loads for `jobbridge+postgresql://…`; `channel.Channel` is AMQP's channel.
+  Both derive from kombu's SQLAlchemy transport, and replace how it stores and consumes.
+- Each transport has one `session.Session`: one connection to Postgres that publishes, claims, acknowledges and
+  LISTENs. A consumer's session holds an advisory lock on its own number; messages that it takes carry that number.
+  When the session ends, however it ends, Postgres frees the lock, and whoever sweeps next frees the messages
+  (`sweeping`).
 - The SQL stands in `topology` (queues, exchanges, bindings), `publishing`, `claiming`, `settling` and `sweeping`.
 
 Names are resolved on first use (PEP 562): importing this package is light.
@@ -45,7 +46,7 @@ _PUBLIC = {
     "queue_depths": "waiting",
 }
 
-#: The first is what `Connection` splits off a URL; it sees the others, whole, when it fails over to the next URL of a list.
+#: The first is what `Connection` splits off a URL. The others are what it takes for the scheme elsewhere.
 _SCHEMES = ("jobbridge", "jobbridge+postgresql", "jobbridge+postgresql+psycopg", "jobbridge+postgres")
 
 

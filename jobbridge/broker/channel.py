@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from amqp.protocol import queue_declare_ok_t
 from kombu.exceptions import ChannelError
 from kombu.transport import sqlalchemy as kombu_sqlalchemy
 from kombu.transport import virtual
-from kombu.transport.base import to_rabbitmq_queue_arguments
+from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[attr-defined]  # not in the stubs
 from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
@@ -34,8 +34,10 @@ def forget_declared(database: str) -> None:
     _declared.pop(database, None)
 
 
-class Window(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
+class Window(virtual.QoS):
     """What was delivered on a channel and is not settled, against its prefetch count."""
+
+    channel: Channel
 
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         # Not the base's: it restores messages at exit, by publishing them again.
@@ -47,8 +49,12 @@ class Window(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
     def can_consume(self) -> bool:
         return not self.prefetch_count or len(self.leases) < self.prefetch_count
 
-    def can_consume_max_estimate(self) -> int | None:
-        return max(self.prefetch_count - len(self.leases), 0) if self.prefetch_count else None
+    def room(self) -> int | None:
+        """Tell how many more may be delivered; None is no limit."""
+        # `can_consume` is asked, too: Celery replaces it (`worker_disable_prefetch`).
+        if not self.prefetch_count:
+            return None
+        return max(self.prefetch_count - len(self.leases), 0) if self.can_consume() else 0
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Do nothing: a message is counted from its claim on, which is before it is delivered."""
@@ -77,21 +83,20 @@ class Window(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         self.channel.settle(delivery_tag, Settlement.REQUEUED if requeue else Settlement.REJECTED)
 
-    def restore_unacked(self) -> list[Any]:
+    def restore_unacked(self) -> None:
         self.channel.give_back()
-        return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         self.channel.give_back()
 
 
-class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyped
+class Channel(kombu_sqlalchemy.Channel):
     """A channel of the Postgres transport."""
 
     QoS = Window
     supports_fanout = True
     #: Bodies are stored as they come: the column is binary.
-    body_encoding = None
+    body_encoding = None  # type: ignore[assignment]  # kombu's own option; the stubs know only its default
     from_transport_options = ("deadletter_queue",)
 
     connection: Transport
@@ -109,7 +114,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         return self.connection.engine
 
     @property
-    def session(self) -> Session:
+    def own_session(self) -> Session:
         return self.connection.session
 
     @property
@@ -133,15 +138,17 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         del message["properties"]["body_encoding"], message["properties"]["delivery_tag"]
         return message
 
-    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
-        return body, None
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str]:
+        return body, ""
 
     def create_publish_batch(self, max_size: int) -> publishing.PublishBatch:
         """Collect messages for `Producer.batch()`."""
         return publishing.PublishBatch(self, max_size)
 
-    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        publishing.publish(self, message, "", queue)
+    def _put(  # type: ignore[override]  # the stubs of kombu's two base classes disagree
+        self, queue: str, payload: dict[str, Any], **kwargs: Any
+    ) -> None:
+        publishing.publish(self, payload, "", queue)
 
     # -- exchanges, queues, bindings
 
@@ -164,7 +171,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         if type not in _TYPES:
             raise ChannelError(f"Exchange {exchange!r} is of type {type!r}; use one of {sorted(_TYPES)}.")
         if self._is_new("exchange", exchange, type):
-            self.session.run(topology.DECLARE_EXCHANGE, {"exchange": exchange, "type": type})
+            self.own_session.run(topology.DECLARE_EXCHANGE, {"exchange": exchange, "type": type})
             if (found := self._exchange_type(exchange)) not in (type, None):
                 raise virtual.base.NotEquivalentError(
                     f"Exchange {exchange!r} is of type {found!r}; it cannot be declared as {type!r}."
@@ -172,11 +179,11 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
             self._remember("exchange", exchange, type)
 
     def _exchange_type(self, exchange: str) -> str | None:
-        rows = self.session.rows(topology.EXCHANGE_TYPE, {"exchange": exchange})
+        rows = self.own_session.rows(topology.EXCHANGE_TYPE, {"exchange": exchange})
         return rows[0]["type"] if rows else None
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
-        self.session.run(topology.DELETE_EXCHANGE, {"exchange": exchange})
+        self.own_session.run(topology.DELETE_EXCHANGE, {"exchange": exchange})
         forget_declared(self.connection.database)
 
     def prepare_queue_arguments(self, arguments: Mapping[str, Any] | None, **kwargs: Any) -> Any:
@@ -205,7 +212,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         if lasts and not self._is_new("queue", queue, repr(arguments)):
             return queue_declare_ok_t(queue, 0, 0)
         topology.declare_queue(
-            self.session,
+            self.own_session,
             queue,
             is_exclusive=exclusive,
             is_auto_deleted=auto_delete,
@@ -216,7 +223,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         return queue_declare_ok_t(queue, 0, self._queue_state(queue)["consumers"])
 
     def _queue_state(self, queue: str) -> Row:
-        return self.session.one(topology.QUEUE_STATE, {"queue": queue})
+        return self.own_session.one(topology.QUEUE_STATE, {"queue": queue})
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         return bool(self._queue_state(queue)["is_declared"])
@@ -226,7 +233,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
     ) -> None:
         if (if_empty and self._size(queue)) or (if_unused and self._queue_state(queue)["consumers"]):
             return
-        self.session.run(topology.DELETE_QUEUES, {"queues": [queue]})
+        self.own_session.run(topology.DELETE_QUEUES, {"queues": [queue]})
         forget_declared(self.connection.database)
 
     def queue_bind(
@@ -241,7 +248,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         lasts = ("queue", queue) in {each[:2] for each in _declared[self.connection.database]}
         if lasts and not self._is_new("binding", exchange, queue, routing_key):
             return
-        topology.bind(self.session, exchange, queue, routing_key)
+        topology.bind(self.own_session, exchange, queue, routing_key)
         if lasts:
             self._remember("binding", exchange, queue, routing_key)
 
@@ -255,24 +262,24 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
     ) -> None:
         exchange, routing_key = exchange or "amq.direct", routing_key or ""
         named = {"exchange": exchange, "queue": queue, "routing_key": routing_key}
-        self.session.run(topology.UNBIND, named)
+        self.own_session.run(topology.UNBIND, named)
         _declared[self.connection.database].discard(("binding", exchange, queue, routing_key))
 
-    def list_bindings(self) -> Iterator[tuple[str, str, str]]:
-        for row in self.session.rows(topology.LIST_BINDINGS):
+    def list_bindings(self) -> Generator[tuple[str, str, str], None, None]:
+        for row in self.own_session.rows(topology.LIST_BINDINGS):
             yield row["queue"], row["exchange"], row["routing_key"]
 
     def get_exchanges(self) -> list[str]:
         return sorted({exchange for _, exchange, _ in self.list_bindings()})
 
-    def get_table(self, exchange: str) -> list[tuple[str, None, str]]:
-        return [(key, None, queue) for queue, name, key in self.list_bindings() if name == exchange]
+    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
+        return [(key, "", queue) for queue, name, key in self.list_bindings() if name == exchange]
 
     def _size(self, queue: str) -> int:
-        return int(self.session.one(topology.QUEUE_SIZE, {"queue": queue})["size"])
+        return int(self.own_session.one(topology.QUEUE_SIZE, {"queue": queue})["size"])
 
     def _purge(self, queue: str) -> int:
-        return self.session.run(topology.PURGE_QUEUE, {"queue": queue})
+        return self.own_session.run(topology.PURGE_QUEUE, {"queue": queue})
 
     def _is_new(self, *entity: str) -> bool:
         return entity not in _declared[self.connection.database]
@@ -283,14 +290,21 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
     # -- consuming
 
     def basic_consume(
-        self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any
-    ) -> None:
-        session = self.session
+        self,
+        queue: str,
+        no_ack: bool = False,
+        callback: Any = None,
+        consumer_tag: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        consumer_tag = consumer_tag or uuid()
+        session = self.own_session
         session.listen(queue)
         session.run(topology.SUBSCRIBE, {"consumer": session.become_consumer(), "queue": queue})
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         self.consumed[queue] = not no_ack
         self.connection.intake.look_at(queue)
+        return consumer_tag
 
     def basic_cancel(self, consumer_tag: str) -> None:
         queue = self._tag_to_queue.get(consumer_tag)
@@ -301,8 +315,8 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         if not self.connection.has_live_session:
             return
         self.connection.intake.give_back_undelivered(self, queue)
-        self.session.unlisten(queue)
-        topology.unsubscribe(self.session, queue)
+        self.own_session.unlisten(queue)
+        topology.unsubscribe(self.own_session, queue)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         try:
@@ -318,7 +332,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
 
     def take(self, queue: str, limit: int, *, is_acked: bool) -> list[dict[str, Any]]:
         """Claim up to `limit` messages, count them in, and give them with their delivery tags."""
-        rows, expired = claim(self.session, queue, limit, is_acked=is_acked)
+        rows, expired = claim(self.own_session, queue, limit, is_acked=is_acked)
         self.connection.report_expired(expired)
         if expired and not rows:
             return self.take(queue, limit, is_acked=is_acked)
@@ -328,7 +342,7 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         payload = payload_of(row)
         tag = f"{row['id']}.{row['deliveries']}"
         if is_acked:
-            consumer = self.session.become_consumer()
+            consumer = self.own_session.become_consumer()
             lease = Lease(message_id=row["id"], deliveries=row["deliveries"], consumer=consumer, queue=queue)
             tag = self.window.hold(lease, self.connection.settler)
         payload["properties"]["delivery_tag"] = tag
@@ -352,10 +366,10 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
         if transport is not None and settlement is Settlement.REQUEUED and lease.queue in self.consumed:
             transport.intake.look_at(lease.queue)
 
-    def basic_recover(self, requeue: bool = False) -> list[Any]:
+    def basic_recover(self, requeue: bool = False) -> None:
         if not requeue:
             raise NotImplementedError("Does not support recover(requeue=False)")
-        return self.window.restore_unacked()
+        self.window.restore_unacked()
 
     def give_back(self) -> None:
         """Free everything that was delivered on this channel and is not settled."""
@@ -376,4 +390,4 @@ class Channel(kombu_sqlalchemy.Channel):  # type: ignore[misc]  # kombu is untyp
 
 
 def _not_found(kind: str, name: str, method: str) -> ChannelError:
-    return ChannelError(f"NOT_FOUND - no {kind} {name!r}", (50, 10), method, "404")
+    return ChannelError(f"NOT_FOUND - no {kind} {name!r}", (50, 10), method, 404)

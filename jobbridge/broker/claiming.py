@@ -1,7 +1,7 @@
 """Taking messages: what is ready, in delivery order, without waiting for anybody.
 
-Each statement asks for one queue by equality, so that it reads the first entries of `messages_ready` and stops there.
-With `queue = ANY(…)` Postgres would sort the whole backlog.
+Each statement asks for one queue by equality, so that it reads the first entries of `messages_ready` and stops
+there. With `queue = ANY(…)` Postgres would sort the whole backlog.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """When to take messages, and how they reach the callbacks: by an event loop, or by waiting.
 
-Who looks, and where: a queue is looked at when it was notified, when the last look there found more than was wanted, and
-at every `poll_interval`. An empty look ends the matter; there is no busy polling.
+Who looks, and where: a queue is looked at when it was notified, when the last look there found more than was
+wanted, and at every `poll_interval`. An empty look ends the matter; there is no busy polling.
 
-In an event loop (`celery worker`) each turn writes the settlements first, then claims, then delivers; the socket of the
-session is among the loop's readers. Without one (`drain_events`), one message is delivered per call.
+In an event loop (`celery worker`) each turn writes the settlements first, then claims, then delivers; the socket of
+the session is among the loop's readers. Without one (`drain_events`), one message is delivered per call.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kombu.log import get_logger
 
 from jobbridge.broker import sweeping, topology
 from jobbridge.broker.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
+from jobbridge.broker.waker import Waker
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -49,6 +50,7 @@ class Intake:
         self._promising: dict[str, None] = {}
         self._undelivered: deque[tuple[Channel, str, dict[str, Any]]] = deque()
         self._loop: Any = None
+        self._waker: Waker | None = None
         self._timers: list[Any] = []
         self._due_timer: Any = None
         self._next_due_at: float | None = None
@@ -61,7 +63,7 @@ class Intake:
 
     @property
     def _channels(self) -> list[Channel]:
-        return [channel for channel in self._transport.channels if channel.consumed]
+        return [channel for channel in self._transport.open_channels if channel.consumed]
 
     @property
     def queues(self) -> list[str]:
@@ -128,14 +130,12 @@ class Intake:
 
     def _room(self, channel: Channel) -> int:
         window = channel.window
-        free = window.can_consume_max_estimate()
-        if free is None:
+        room = window.room()
+        if room is None:
             return UNWINDOWED if self.is_in_loop else 1
-        if not free or not window.can_consume():
+        if self.is_in_loop and 0 < room * 2 < window.prefetch_count and self._must_pause():
             return 0
-        if self.is_in_loop and free * 2 < window.prefetch_count and self._must_pause():
-            return 0
-        return free
+        return room
 
     def _must_pause(self) -> bool:
         if monotonic() - self._claimed_at >= PAUSE:
@@ -143,6 +143,7 @@ class Intake:
         if not self._is_paused:
             self._is_paused = True
             self._loop.call_later(PAUSE, self._end_pause)
+            self._wake_loop()
         return True
 
     def _end_pause(self) -> None:
@@ -221,6 +222,7 @@ class Intake:
         self.leave_loop()
         options = self._transport.options
         self._loop = loop
+        self._waker = Waker(loop)
         loop.add_reader(self._transport.session.fileno(), self._on_readable)
         loop.on_tick.add(self._on_tick)
         self._timers = [
@@ -239,12 +241,19 @@ class Intake:
         for timer in [*self._timers, self._due_timer]:
             if timer is not None:
                 timer.cancel()
-        self._timers, self._due_timer = [], None
+        self._timers, self._due_timer, self._is_paused = [], None, False
+        if self._waker is not None:
+            self._waker.close()
+            self._waker = None
         session = self._transport._session
         # libpq closes the socket of a broken connection, and somebody else may have its number already.
         if session is not None and loop.readers.get(session.fileno(), (None,))[0] == self._on_readable:
             with suppress(OSError, ValueError):
                 loop.remove_reader(session.fileno())
+
+    def _wake_loop(self) -> None:
+        if self._waker is not None:
+            self._waker.wake()
 
     def _on_readable(self) -> None:
         if self.is_in_loop:
@@ -253,11 +262,12 @@ class Intake:
     def _on_tick(self) -> None:
         if not self.is_in_loop:
             return
-        transport = self._transport
-        transport.settler.flush()
+        self._transport.settler.flush()
         self._note_notifications()
         if self._promising:
             self._claim()
+        if self._undelivered:
+            self._wake_loop()  # there may be more, and room for it
         while self._undelivered and self.is_in_loop:
             self._deliver_next()
 
@@ -275,6 +285,7 @@ class Intake:
             self._due_timer = None
         if seconds is not None and self._loop is not None:
             self._due_timer = self._loop.call_later(max(seconds, 0.0), self._on_due)
+            self._wake_loop()
 
     def _on_due(self) -> None:
         self._due_timer = None
@@ -289,7 +300,7 @@ class Intake:
         if session is None or session.consumer is None:
             return
         self._undelivered.clear()
-        for channel in list(self._transport.channels):
+        for channel in self._transport.open_channels:
             channel.give_back()
         for queue in self.queues:
             topology.unsubscribe(session, queue)

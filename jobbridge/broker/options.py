@@ -23,21 +23,17 @@ from jobbridge.broker.errors import InvalidOption
 #: Options that kombu reads itself, or writes into ours (`Producer.publish(retry_policy=…)`; kombu 5.7, messaging.py).
 _KOMBU: Final = frozenset(
     [
-        "callback",
-        "errback",
-        "max_retries",
-        "interval_start",
-        "interval_step",
-        "interval_max",
-        "retry_errors",
-        "on_revive",
-        "connect_retries_timeout",
-        "polling_interval",
-        "body_encoding",
-        "deadletter_queue",
-        "queue_tablename",
-        "message_tablename",
-        "confirm_publish",
+        *(
+            "callback",
+            "errback",
+            "max_retries",
+            "interval_start",
+            "interval_step",
+            "interval_max",
+            "retry_errors",
+        ),
+        *("on_revive", "connect_retries_timeout", "polling_interval", "body_encoding", "deadletter_queue"),
+        *("queue_tablename", "message_tablename", "confirm_publish"),
     ]
 )
 

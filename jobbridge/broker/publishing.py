@@ -1,7 +1,7 @@
 """Storing messages: one statement, one round trip, on our session or on the caller's connection.
 
-A publish is a single statement that routes, inserts and notifies. `NOTIFY` is part of the transaction, so consumers wake
-when, and only if, it commits.
+A publish is a single statement that routes, inserts and notifies. `NOTIFY` is part of the transaction, so consumers
+wake when, and only if, it commits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from kombu.exceptions import BatchPublishError
+from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
 from kombu.utils.json import dumps
 
 from jobbridge.broker.errors import InvalidOption, PublishFailed
@@ -22,7 +22,10 @@ from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
 
-_COLUMNS = "queue, priority, due_at, expires_at, correlation_id, content_type, content_encoding, headers, properties, body"
+_COLUMNS = (
+    "queue, priority, due_at, expires_at, correlation_id, content_type, content_encoding, "
+    "headers, properties, body"
+)
 _VALUES = """
         %(priority)s::smallint,
         CASE WHEN %(due_at)s::timestamptz > clock_timestamp() THEN %(due_at)s::timestamptz END,
@@ -44,7 +47,7 @@ SELECT CASE
     WHEN due_at < clock_timestamp() + interval '60 seconds' THEN pg_notify({CHANNEL_OF_QUEUE}, 'due')
 END
 FROM put
-"""
+"""  # noqa: S608  # put together from the constants above
 
 # One row whether the queue was declared or not, as in kombu's other virtual transports.
 PUBLISH_TO_QUEUE = f"""
@@ -149,7 +152,7 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     try:
         if caller is not None:
             return caller.execute(statement, parameters, prepare=True).rowcount
-        return channel.session.run(statement, parameters)
+        return channel.own_session.run(statement, parameters)
     except psycopg.OperationalError as error:
         if caller is None:
             raise  # one of connection_errors
@@ -236,9 +239,9 @@ class PublishBatch:
             for statement, rows in by_statement.items():
                 caller.cursor().executemany(statement, rows)
         elif by_statement:
-            with self._channel.session.transaction():
+            with self._channel.own_session.transaction():
                 for statement, rows in by_statement.items():
-                    self._channel.session.run_many(statement, rows)
+                    self._channel.own_session.run_many(statement, rows)
 
     def discard(self) -> None:
         self._waiting.clear()

@@ -1,13 +1,13 @@
 """One connection to Postgres, and what lives and dies with it: the leases, the LISTENs, the exclusive queues.
 
-A consumer has a number, and its session holds an advisory lock on that number. Messages that it takes carry the number.
-Postgres frees the lock when the session ends, however it ends; a message whose number is not locked is free. There is no
-clock in it, so a task may run for days.
+A consumer has a number, and its session holds an advisory lock on that number. Messages that it takes carry the
+number. Postgres frees the lock when the session ends, however it ends; a message whose number is not locked is
+free. There is no clock in it, so a task may run for days.
 
 Two things could keep the session of a dead worker alive, and are dealt with here:
 
-- **Forked children** inherit the socket. A prefork worker's children outlive its SIGKILL, and with them the socket would
-  stay open. So a child replaces its copy with /dev/null at once, without telling the server.
+- **Forked children** inherit the socket. A prefork worker's children outlive its SIGKILL, and with them the socket
+  would stay open. So a child replaces its copy with /dev/null at once, without telling the server.
 - **A host that vanishes** closes nothing. So both sides probe: keepalives and tcp_user_timeout, in seconds.
 
 Source: PostgreSQL manual, "Advisory Locks"; psycopg 3 does not guard its sockets at fork.

@@ -1,8 +1,8 @@
 """Settling what was delivered: acknowledge, reject, give back.
 
-Only the holder of a lease settles: every statement names the consumer, so a message that somebody else has by now is left
-alone. The session that delivered may be gone when a task ends (Postgres was restarted, the network failed); then the
-message is deleted if nobody took it meanwhile, by the next session of this process: see `late`.
+Only the holder of a lease settles: every statement names the consumer, so a message that somebody else has by now
+is left alone. The session that delivered may be gone when a task ends (Postgres was restarted, the network failed);
+then the message is deleted if nobody took it meanwhile, by the next session of this process: see `late`.
 """
 
 from __future__ import annotations

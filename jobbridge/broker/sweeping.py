@@ -1,7 +1,8 @@
 """Cleaning up after consumers that died, and dropping what is past its time.
 
-Every consumer sweeps, every few seconds. It finds the dead by trying their locks: a lock that can be had has no holder, and
-a number is never given twice, so what was seen dead stays dead and two sweepers at once do the same harmless thing.
+Every consumer sweeps, every few seconds. It finds the dead by trying their locks: a lock that can be had has no
+holder, and a number is never given twice, so what was seen dead stays dead and two sweepers at once do the same
+harmless thing.
 """
 
 from __future__ import annotations

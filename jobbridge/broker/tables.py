@@ -4,13 +4,15 @@ Migrations make them, and a test holds both equal. Read them freely; write to th
 
 What shaped them:
 
-- **One equality, one order.** `messages_ready` holds exactly what can be delivered now, in delivery order, so a claim
-  reads the first entries of one queue and stops. That is why a message that is not due yet has `due_at` set and one that
-  is due has none: the step from one to the other is a separate, cheap update (`messages_due`).
-- **A row lives short**: inserted, leased (one update), deleted. Each index is partial, so that a leased message has entries
-  in two small ones only. Vacuum therefore comes by number of dead rows, not by share of the table.
-- **A lease is the number of a consumer**, which holds an advisory lock on it for as long as its session lives. No clock.
-- `json`, not `jsonb`, for what clients send: `jsonb` refuses the character U+0000, which task arguments may contain.
+- **One equality, one order.** `messages_ready` holds exactly what can be delivered now, in delivery order, so a
+  claim reads the first entries of one queue and stops. That is why a message that is not due yet has `due_at` set
+  and one that is due has none: the step from one to the other is a separate, cheap update (`messages_due`).
+- **A row lives short**: inserted, leased (one update), deleted. Each index is partial, so that a leased message has
+  entries in two small ones only. Vacuum therefore comes by number of dead rows, not by share of the table.
+- **A lease is the number of a consumer**, which holds an advisory lock on it for as long as its session lives. No
+  clock.
+- `json`, not `jsonb`, for what clients send: `jsonb` refuses the character U+0000, which task arguments may
+  contain.
 """
 
 from __future__ import annotations

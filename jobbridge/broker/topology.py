@@ -131,8 +131,8 @@ def declare_queue(
 ) -> None:
     """Make the queue, or give it these properties.
 
-    An exclusive queue belongs to the consumer that declared it last, and goes with it. Others are not locked out, as they
-    would be in AMQP: a worker that restarts under its name must not wait until its predecessor is buried.
+    An exclusive queue belongs to the consumer that declared it last, and goes with it. Others are not locked out,
+    as they would be in AMQP: a worker that restarts under its name must not wait until its predecessor is buried.
     """
     asked = QueueArguments.of(arguments)
     session.run(

@@ -2,10 +2,10 @@
 
 `driver_type` decides what Celery 5.7 switches on. It is our own word, neither `redis` nor `amqp`:
 
-- events work (`sql`, of kombu's SQLAlchemy transport, turns them off), over a topic exchange. Under `redis` they would go
-  over a fanout exchange, so that every worker's gossip would receive every task's events;
-- mingle and gossip stay off, since Celery lists the drivers that have them. Mingle copies the ids of revoked tasks to a
-  new worker. Whoever wants that adds the name to `celery.worker.consumer.mingle.Mingle.compatible_transports`;
+- events work (`sql`, of kombu's SQLAlchemy transport, turns them off), over a topic exchange. Under `redis` they
+  would go over a fanout exchange, so that every worker's gossip would receive every task's events;
+- mingle and gossip stay off, since Celery lists the drivers that have them. Mingle copies the ids of revoked tasks
+  to a new worker. Whoever wants that adds the name to `celery.worker.consumer.mingle.Mingle.compatible_transports`;
 - no code meant for AMQP's sockets runs (`celery.worker.loops`, native delayed delivery).
 """
 
@@ -27,7 +27,8 @@ from kombu.transport import virtual
 from sqlalchemy import URL, Engine, create_engine
 
 from jobbridge.broker import register, urls
-from jobbridge.broker.channel import Channel, forget_declared
+from jobbridge.broker.channel import Channel as PostgresChannel
+from jobbridge.broker.channel import forget_declared
 from jobbridge.broker.errors import SessionLost
 from jobbridge.broker.intake import Intake
 from jobbridge.broker.options import Options, unknown_option
@@ -41,14 +42,14 @@ logger = get_logger(__name__)
 _late: defaultdict[tuple[int, str], LateAcknowledgements] = defaultdict(LateAcknowledgements)
 
 
-class Transport(kombu_sqlalchemy.Transport):  # type: ignore[misc]  # kombu is untyped
+class Transport(kombu_sqlalchemy.Transport):
     """One connection of kombu: at most one session with Postgres.
 
     Args:
         client: The `kombu.Connection`. The password is moved out of its `hostname`, which `inspect stats` shows.
     """
 
-    Channel = Channel
+    Channel = PostgresChannel
     can_parse_url = True
     default_port = 5432
     driver_type = "postgresql"
@@ -61,7 +62,7 @@ class Transport(kombu_sqlalchemy.Transport):  # type: ignore[misc]  # kombu is u
         exchange_type=frozenset(["direct", "topic", "fanout"]),
     )
 
-    connection_errors = (
+    connection_errors: tuple[type[BaseException], ...] = (  # type: ignore[assignment]  # the stubs: of SQLAlchemy only
         *virtual.Transport.connection_errors,
         SessionLost,
         psycopg.OperationalError,
@@ -69,6 +70,8 @@ class Transport(kombu_sqlalchemy.Transport):  # type: ignore[misc]  # kombu is u
     )
     recoverable_connection_errors = connection_errors
     recoverable_channel_errors = ()
+
+    client: Any
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
@@ -162,6 +165,10 @@ class Transport(kombu_sqlalchemy.Transport):  # type: ignore[misc]  # kombu is u
     @property
     def late(self) -> LateAcknowledgements:
         return _late[os.getpid(), self.database]
+
+    @property
+    def open_channels(self) -> list[PostgresChannel]:
+        return [channel for channel in self.channels or () if isinstance(channel, PostgresChannel)]
 
     # -- what kombu calls
 

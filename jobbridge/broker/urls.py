@@ -1,7 +1,7 @@
 """Broker URLs: to SQLAlchemy's and back, and the password kept out of what is shown.
 
-kombu splits `jobbridge+postgresql://…` at the first `+` and hands the rest over whole; from the second URL of a failover
-list on it hands over parts, and loses the query (kombu 5.7, `Connection.switch`). Both arrive here.
+kombu splits `jobbridge+postgresql://…` at the first `+` and hands the rest over whole; from the second URL of a
+failover list on it hands over parts, and loses the query (kombu 5.7, `Connection.switch`). Both arrive here.
 """
 
 from __future__ import annotations
