@@ -80,6 +80,9 @@ class EngineUnavailable(JobBridgeError):
 
     hint = "Check TEMPORAL_ADDRESS and that the server runs, then run `jobbridge doctor`."
 
+    #: False: no answer came, so the job may run there all the same.
+    certainly_not_started: bool = True
+
 
 class HandlerError(JobBridgeError):
     """A handler cannot be used as asked."""

@@ -1,0 +1,237 @@
+"""One connection to Temporal per process, made when it is first used, on a thread with an event loop of its own.
+
+Temporal's runtime does not survive a fork, so everything is kept under the process id: a forked child makes its own and
+never touches its parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio.api.failure.v1 import Failure
+from temporalio.client import Client
+from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
+from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
+
+from jobbridge.errors import ConfigurationError, EngineUnavailable
+from jobbridge.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+CALL_TIMEOUT = timedelta(seconds=10)
+
+Value = TypeVar("Value")
+
+
+class TracebackFailureConverter(DefaultFailureConverter):
+    """Shows the handler's own traceback in Temporal, not the one of the code that reports it."""
+
+    def to_failure(
+        self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure
+    ) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        if text := getattr(exception, "handler_traceback", None):
+            failure.stack_trace = text
+
+
+DATA_CONVERTER = DataConverter(failure_converter_class=TracebackFailureConverter)
+
+
+@dataclass
+class _PerProcess:
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    runtime: Runtime
+    single_flight: asyncio.Lock
+    client: Client | None = None
+    failure: str | None = None
+    failed_at: float = field(default=0.0)
+
+
+class TemporalClient:
+    """A synchronous face of Temporal's client.
+
+    Args:
+        settings: Address, namespace, TLS, API key, and how long a failed connection is remembered.
+        identity: How the server's UI names this process.
+    """
+
+    def __init__(self, settings: Settings, *, identity: str | None = None) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._by_process: dict[int, _PerProcess] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._here().loop
+
+    def call(self, work: Callable[[Client], Awaitable[Value]], *, timeout: timedelta = CALL_TIMEOUT) -> Value:
+        """Do `work` with the client, from any thread but the loop's own.
+
+        Raises:
+            EngineUnavailable: No connection; `certainly_not_started` is true.
+            RPCError: What the server answered.
+            TimeoutError: No answer in time: whether it was done is not known.
+        """
+
+        async def connect_and_work() -> Value:
+            client = await self.connected()
+            return await asyncio.wait_for(_as_coroutine(work(client)), timeout.total_seconds())
+
+        return self.submit(connect_and_work()).result()
+
+    def submit(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
+        """Start a coroutine on the loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    async def connected(self, *, ignore_failure: bool = False) -> Client:
+        """Give the client; on the loop only. Callers that come while it connects share the one attempt.
+
+        Args:
+            ignore_failure: Try again although the last attempt failed a moment ago.
+
+        Raises:
+            EngineUnavailable: It cannot be reached, or could not be within the last
+                JOB_RUNNER_INIT_FAILURE_BACKOFF_MS.
+        """
+        here = self._here()
+        async with here.single_flight:
+            if here.client is None:
+                if not ignore_failure:
+                    self._check_failure(here)
+                here.client = await self._connect(here)
+            return here.client
+
+    def close(self) -> None:
+        """Drop this process's connection and its thread. The next use makes new ones."""
+        here = self._by_process.pop(os.getpid(), None)
+        if here is not None:
+            here.loop.call_soon_threadsafe(here.loop.stop)
+            if threading.current_thread() is not here.thread:
+                here.thread.join(timeout=5)
+
+    def _here(self) -> _PerProcess:
+        pid = os.getpid()
+        here = self._by_process.get(pid)
+        if here is None:
+            with self._lock:
+                here = self._by_process.get(pid)
+                if here is None:
+                    here = self._by_process[pid] = _start_loop()
+        return here
+
+    def _check_failure(self, here: _PerProcess) -> None:
+        backoff = self._settings.init_failure_backoff.total_seconds()
+        if here.failure is not None and time.monotonic() - here.failed_at < backoff:
+            raise _unavailable(here.failure)
+
+    async def _connect(self, here: _PerProcess) -> Client:
+        settings = self._settings
+        try:
+            client = await asyncio.wait_for(
+                Client.connect(
+                    settings.temporal_address,
+                    namespace=settings.temporal_namespace,
+                    api_key=settings.temporal_api_key.get_secret_value()
+                    if settings.temporal_api_key
+                    else None,
+                    tls=_tls(settings),
+                    data_converter=DATA_CONVERTER,
+                    identity=self._identity,
+                    runtime=here.runtime,
+                ),
+                CONNECT_TIMEOUT.total_seconds(),
+            )
+        except (RuntimeError, OSError, ValueError, RPCError, TimeoutError) as error:
+            # The SDK raises a bare RuntimeError when it cannot connect (temporalio 1.35, service.py).
+            reason = str(error).splitlines()[0] if str(error) else "no answer in time"
+            here.failure, here.failed_at = (
+                f"Temporal at {settings.temporal_address} cannot be reached: {reason}",
+                time.monotonic(),
+            )
+            raise _unavailable(here.failure) from error
+        here.failure = None
+        return client
+
+
+def is_unreachable(error: RPCError) -> bool:
+    """Whether the server, and not the request, is the trouble."""
+    return error.status in {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.UNKNOWN,
+        RPCStatusCode.INTERNAL,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.ABORTED,
+    }
+
+
+def unavailable(message: str, *, certainly_not_started: bool, hint: str = "") -> EngineUnavailable:
+    """Make the error that says whether the job may run there all the same."""
+    error = EngineUnavailable(message, hint=hint)
+    error.certainly_not_started = certainly_not_started
+    return error
+
+
+def _unavailable(message: str) -> EngineUnavailable:
+    return unavailable(message, certainly_not_started=True)
+
+
+async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:
+    return await awaitable
+
+
+def _start_loop() -> _PerProcess:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_run_loop, args=(loop,), name="jobbridge-temporal", daemon=True)
+    here = _PerProcess(
+        loop=loop,
+        thread=thread,
+        runtime=Runtime(telemetry=TelemetryConfig()),
+        single_flight=asyncio.Lock(),
+    )
+    thread.start()
+    return here
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        for task in (left := asyncio.all_tasks(loop)):
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
+
+
+def _tls(settings: Settings) -> bool | TLSConfig | None:
+    ca, certificate, key = (
+        path.read_bytes() if path else None
+        for path in (
+            settings.temporal_tls_server_ca_cert,
+            settings.temporal_tls_client_cert,
+            settings.temporal_tls_client_key,
+        )
+    )
+    if (certificate is None) != (key is None):
+        raise ConfigurationError(
+            "Only one of TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH is set.",
+            hint="Set both, or neither.",
+        )
+    if ca or certificate:
+        return TLSConfig(server_root_ca_cert=ca, client_cert=certificate, client_private_key=key)
+    return True if settings.temporal_tls else None

@@ -1,0 +1,277 @@
+"""What goes over the wire to and from Temporal, so that a client in any language can take part.
+
+Standard library only, no clock, no I/O: the workflow imports this inside Temporal's sandbox. Input is read from
+plain JSON, tolerantly: whoever sent it need not know these classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Json = Any  # what json.loads returns
+
+WORKFLOW = "genericJobWorkflow"
+
+EXECUTE_JOB_HANDLER = "executeJobHandler"
+UPDATE_JOB_STATUS = "updateJobStatus"
+CREATE_JOB_DETAIL = "createJobDetail"
+GET_JOB_DATA = "getJobData"
+
+CANCEL_JOB = "cancelJob"
+UPDATE_PROGRESS = "updateProgress"
+GET_JOB_STATE = "getJobState"
+
+DEFAULT_TASK_QUEUE = "alga-jobs"
+
+#: Memo key of the Celery message that the job came from, without its arguments. Absent when a foreign client started it.
+MESSAGE_MEMO = "celery"
+#: Memo key of what one run hands to the next when the history is cut.
+STATE_MEMO = "carried"
+
+#: Payloads beyond this stay in Postgres and are passed by reference. Temporal warns at 256 KiB and refuses at 2 MiB.
+PAYLOAD_LIMIT = 256 * 1024
+#: Stands for `data` that is too large; the message is in the job's row.
+DATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.message"}
+#: Stands for a result that is too large.
+RESULT_REFERENCE: Mapping[str, str] = {"$ref": "jobs.result"}
+
+#: A signal that carries it tells what the row says already, so the workflow does not write it there.
+SOURCE_ROW = "row"
+
+
+class InvalidJobInput(ValueError):
+    """The workflow's input does not follow the contract."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobInput:
+    """The workflow's input: `{jobId, jobName, tenantId, data}`."""
+
+    job_id: str
+    job_name: str
+    tenant_id: str | None
+    data: Json = None
+
+    def to_json(self) -> dict[str, Json]:
+        return {"jobId": self.job_id, "jobName": self.job_name, "tenantId": self.tenant_id, "data": self.data}
+
+    @classmethod
+    def from_json(cls, document: Json, *, workflow_id: str) -> JobInput:
+        """Read it.
+
+        Args:
+            document: As it arrived.
+            workflow_id: Names the job when the input does not.
+
+        Raises:
+            InvalidJobInput: It is no object, or names no handler.
+        """
+        if not isinstance(document, dict):
+            raise InvalidJobInput(
+                f"The input must be an object with jobId, jobName, tenantId and data, not {document!r}."
+            )
+        name = document.get("jobName")
+        if not isinstance(name, str) or not name:
+            raise InvalidJobInput(f"The input names no handler: jobName is {name!r}.")
+        tenant = document.get("tenantId")
+        return cls(
+            job_id=str(document.get("jobId") or workflow_id),
+            job_name=name,
+            tenant_id=str(tenant) if tenant else None,
+            data=document.get("data"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobResult:
+    """The workflow's result: `{success, jobId, error?, result?, completedAt}`. A failed job fails its workflow instead."""
+
+    success: bool
+    job_id: str
+    completed_at: str
+    error: str | None = None
+    result: Json = None
+
+    def to_json(self) -> dict[str, Json]:
+        document = {"success": self.success, "jobId": self.job_id, "completedAt": self.completed_at}
+        if self.error is not None:
+            document["error"] = self.error
+        if self.result is not None:
+            document["result"] = self.result
+        return document
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CancelRequest:
+    """Signal `cancelJob {reason, cancelledBy?}`."""
+
+    reason: str
+    cancelled_by: str | None = None
+
+    @classmethod
+    def from_json(cls, document: Json) -> CancelRequest:
+        fields = document if isinstance(document, dict) else {"reason": document}
+        reason, by = fields.get("reason"), fields.get("cancelledBy")
+        return cls(reason=str(reason) if reason else "cancelled", cancelled_by=str(by) if by else None)
+
+    def to_json(self) -> dict[str, Json]:
+        document = {"reason": self.reason}
+        return document if self.cancelled_by is None else {**document, "cancelledBy": self.cancelled_by}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgressUpdate:
+    """Signal `updateProgress {progress, message?}`; progress from 0 to 100."""
+
+    progress: float
+    message: str | None = None
+    is_recorded: bool = False
+
+    @classmethod
+    def from_json(cls, document: Json) -> ProgressUpdate | None:
+        """Read it; None when it is no progress."""
+        fields = document if isinstance(document, dict) else {"progress": document}
+        value = fields.get("progress")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            return None
+        message = fields.get("message")
+        return cls(
+            progress=max(0.0, min(100.0, float(value))),
+            message=None if message is None else str(message),
+            is_recorded=fields.get("source") == SOURCE_ROW,
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        document: dict[str, Json] = {"progress": self.progress, "message": self.message}
+        return {**document, "source": SOURCE_ROW} if self.is_recorded else document
+
+
+class OutcomeKind(StrEnum):
+    """How an execution ended, other than by failing: a failure fails the activity."""
+
+    COMPLETED = "completed"
+    CONTINUED = "continued"  # the job sent itself again: retry, replace
+    HANDED_OVER = "handed_over"  # ignored, or something else took its place: nothing more to do here
+    REQUEUED = "requeued"  # the handler asked to be run again
+    LOST = "lost"  # the pool process that ran it is gone
+    RELEASED = "released"  # the worker shut down before it began
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The result of `executeJobHandler`.
+
+    Attributes:
+        message: For CONTINUED: the message to execute next, in the form of `ExecuteOrder.message`.
+        attempt: The attempt's number in the row, where it is known.
+    """
+
+    kind: OutcomeKind
+    result: Json = None
+    error: str | None = None
+    message: dict[str, Json] | None = None
+    attempt: int | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        document = {
+            "outcome": self.kind.value,
+            "result": self.result,
+            "error": self.error,
+            "message": self.message,
+            "attempt": self.attempt,
+        }
+        return {name: value for name, value in document.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, document: Json) -> Outcome:
+        return cls(
+            kind=OutcomeKind(document["outcome"]),
+            result=document.get("result"),
+            error=document.get("error"),
+            message=document.get("message"),
+            attempt=document.get("attempt"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecuteOrder:
+    """The input of `executeJobHandler`.
+
+    Attributes:
+        message: The Celery message as jobbridge.core.envelope writes it, with or without its arguments; None: to be made
+            from the job's name and data.
+        is_redelivery: An execution of this message began before.
+        give_up: Do not run it: fail it, for this reason.
+    """
+
+    job: JobInput
+    message: dict[str, Json] | None = None
+    is_redelivery: bool = False
+    give_up: str | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        document = self.job.to_json()
+        if self.message is not None:
+            document["message"] = self.message
+        if self.is_redelivery:
+            document["isRedelivery"] = True
+        if self.give_up is not None:
+            document["giveUp"] = self.give_up
+        return document
+
+    @classmethod
+    def from_json(cls, document: Json, *, workflow_id: str) -> ExecuteOrder:
+        return cls(
+            job=JobInput.from_json(document, workflow_id=workflow_id),
+            message=document.get("message"),
+            is_redelivery=bool(document.get("isRedelivery")),
+            give_up=document.get("giveUp"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusUpdate:
+    """The input of `updateJobStatus`: what happened to a job outside of an execution.
+
+    Attributes:
+        status: `cancelled`, `expired`, `failed`, or `processing` with `progress`.
+    """
+
+    job_id: str
+    tenant_id: str | None
+    status: str
+    reason: str | None = None
+    cancelled_by: str | None = None
+    progress: float | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        document = {
+            "jobId": self.job_id,
+            "tenantId": self.tenant_id,
+            "status": self.status,
+            "reason": self.reason,
+            "cancelledBy": self.cancelled_by,
+            "progress": self.progress,
+        }
+        return {name: value for name, value in document.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, document: Json) -> StatusUpdate:
+        return cls(
+            job_id=str(document["jobId"]),
+            tenant_id=document.get("tenantId"),
+            status=str(document["status"]),
+            reason=document.get("reason"),
+            cancelled_by=document.get("cancelledBy"),
+            progress=document.get("progress"),
+        )
+
+
+def temporal_priority(priority: int | None) -> int:
+    """Give Temporal's priority key (1 first … 5 last) of Celery's priority (9 first … 0 last)."""
+    return 5 - max(0, min(9, priority or 0)) // 2

@@ -1,0 +1,119 @@
+"""Delivers what was recorded but not handed over: jobs sent inside the caller's transaction or from a pool child, and jobs
+whose sender could not reach Temporal or died.
+
+It listens for the notification that comes with each such row, and sweeps every few seconds for what nobody told it
+of. Several relays do not disturb each other: the store gives each row to one of them for a while.
+
+What if it dies between two steps? After taking the row: another one takes it half a minute later. After the
+workflow was started: the row is delivered again, Temporal says that it runs, and the row is marked then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from jobbridge.core.envelope import Envelope
+from jobbridge.errors import DatabaseError, EngineUnavailable
+from jobbridge.store.jobs import StoredDelivery
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.temporal.delivery import TemporalDelivery
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "jobbridge_relay"
+SWEEP_INTERVAL = timedelta(seconds=3)
+#: Younger rows belong to the process that wrote them, which delivers them itself; unless it gave notice.
+OWN_DELIVERY_TIME = timedelta(seconds=2)
+BATCH = 50
+
+
+class Relay:
+    """Takes undelivered jobs from the tables and delivers them.
+
+    Args:
+        app: Whose jobs.
+        delivery: The way to Temporal.
+        is_held: Whether a task runs in this very process: then its next message is no business of the relay's.
+        executor: For what blocks.
+    """
+
+    def __init__(
+        self, app: Celery, delivery: TemporalDelivery, *, is_held: Callable[[str], bool], executor: Executor
+    ) -> None:
+        self._app = app
+        self._delivery = delivery
+        self._is_held = is_held
+        self._executor = executor
+
+    async def run(self) -> None:
+        """Listen and sweep until cancelled."""
+        pause = 1.0
+        while True:
+            try:
+                await self._listen()
+            except (psycopg.Error, DatabaseError, OSError) as error:
+                logger.warning("relay.database_away", extra={"error": str(error)})
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 15.0)
+
+    async def _listen(self) -> None:
+        connection = await psycopg.AsyncConnection.connect(
+            _conninfo(self._app.database.url), autocommit=True, application_name="jobbridge relay"
+        )
+        async with connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            while True:
+                await self._sweep(OWN_DELIVERY_TIME)
+                async for _ in connection.notifies(timeout=SWEEP_INTERVAL.total_seconds(), stop_after=1):
+                    # A caller that can reach Temporal delivers by itself, and is faster than this.
+                    await asyncio.sleep(0.05)
+                    await self._sweep(timedelta())
+
+    async def _sweep(self, older_than: timedelta) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self.sweep, older_than)
+
+    def sweep(self, older_than: timedelta = OWN_DELIVERY_TIME) -> int:
+        """Deliver what waits; gives the number of jobs delivered."""
+        delivered = 0
+        while taken := self._app.jobs.take_undelivered(limit=BATCH, older_than=older_than):
+            for stored in taken:
+                if not self._is_for_a_running_workflow(stored):
+                    delivered += self._deliver(stored)
+            if len(taken) < BATCH:
+                break
+        return delivered
+
+    def _is_for_a_running_workflow(self, stored: StoredDelivery) -> bool:
+        """A retry or a replacement goes on in the workflow that sent it, if that is still there."""
+        if self._is_held(stored.task_id):
+            return True
+        if stored.attempt == 0:
+            return False
+        try:
+            row = self._app.jobs.get(stored.key)
+            return self._delivery.is_running(row.external_id if row and row.external_id else stored.task_id)
+        except EngineUnavailable:
+            return True
+
+    def _deliver(self, stored: StoredDelivery) -> bool:
+        try:
+            accepted = self._delivery.deliver(Envelope.from_json(stored.message))
+        except EngineUnavailable as error:
+            logger.warning("relay.not_delivered", extra={"job_id": stored.task_id, "error": str(error)})
+            return False
+        self._app.recorder.record(accepted)
+        return True
+
+
+def _conninfo(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)

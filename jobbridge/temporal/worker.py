@@ -1,0 +1,208 @@
+"""`jobbridge temporal-worker`: Celery's worker, with Temporal as its source of messages.
+
+Pool, requests, strategies, remote control, events, signals, time limits and the command line are Celery's own. Only
+the consumer of task messages is another one; see docs/decisions/0001-host-celerys-worker-on-temporal.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from celery import signals
+from celery.app.utils import find_app
+from celery.apps.worker import Worker as CeleryWorker
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker as celery_worker_command
+from celery.worker.consumer import Consumer
+
+from jobbridge.core.keys import Engine
+from jobbridge.errors import ConfigurationError, JobBridgeError, UnsupportedOption
+from jobbridge.temporal.client import TemporalClient
+from jobbridge.temporal.delivery import TemporalDelivery
+from jobbridge.temporal.host import WorkerHost
+from jobbridge.temporal.polling import TemporalTaskConsumer
+from jobbridge.temporal.progress import ProgressReporter
+from jobbridge.temporal.relay import Relay
+from jobbridge.temporal.request import adopt
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+_PR_SET_PDEATHSIG = 1
+_GREEN_POOLS = {"gevent", "eventlet"}
+
+
+class TemporalConsumer(Consumer):  # type: ignore[misc]  # untyped base
+    """Celery's consumer, whose messages do not depend on the broker's connection.
+
+    The broker (the control plane: inspect, control, events) may come and go: what this worker holds stays valid.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.host = WorkerHost(self.app, self)
+        self._is_reconnecting = False
+        self._temporal_tasks: TemporalTaskConsumer | None = None
+        # Celery's bootstep `Tasks` makes its consumer by this.
+        self.app.amqp.TaskConsumer = self._task_consumer
+
+    def _task_consumer(self, connection: Any, **options: Any) -> TemporalTaskConsumer:
+        if self._temporal_tasks is None:
+            self._temporal_tasks = _make_task_consumer(self.app, self)
+        return self._temporal_tasks
+
+    def update_strategies(self) -> None:
+        for task in self.app.tasks.values():
+            adopt(task)
+        super().update_strategies()
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        self._is_reconnecting = True
+        super().on_connection_error_after_connected(exc)
+
+    def on_connection_error_before_connected(self, exc: BaseException) -> None:
+        self._is_reconnecting = True
+        super().on_connection_error_before_connected(exc)
+
+    def on_close(self) -> None:
+        """Drop what has not begun; only when the worker stops, for a lost connection takes nothing away here."""
+        if self._is_reconnecting:
+            self._is_reconnecting = False
+            return
+        self.host.release_unstarted()
+        super().on_close()
+
+
+class TemporalWorker(CeleryWorker):  # type: ignore[misc]  # untyped base
+    """Celery's worker program over Temporal."""
+
+    def on_before_init(self, **options: Any) -> None:
+        # Both are about what a lost connection takes away, which here is nothing.
+        self.app.conf.update(
+            worker_cancel_long_running_tasks_on_connection_loss=False,
+            worker_enable_prefetch_count_reduction=False,
+        )
+        super().on_before_init(**options)
+
+    def setup_defaults(self, **options: Any) -> None:
+        super().setup_defaults(**options)
+        pool = (
+            self.pool_cls if isinstance(self.pool_cls, str) else self.pool_cls.__module__.rpartition(".")[2]
+        )
+        if pool in _GREEN_POOLS:
+            raise UnsupportedOption(
+                f"The pool {pool!r} cannot run beside Temporal's client.",
+                hint="Use -P prefork, threads or solo.",
+            )
+        self.consumer_cls = TemporalConsumer
+
+    def on_start(self) -> None:
+        super().on_start()
+        # Celery's tracer has logged each failure already, with its traceback.
+        logging.getLogger("temporalio.activity").setLevel(logging.ERROR)
+
+
+def _make_task_consumer(app: Celery, consumer: TemporalConsumer) -> TemporalTaskConsumer:
+    host = consumer.host
+    # One client per process: tasks of a threads pool publish through it, too.
+    delivery = TemporalDelivery(
+        app.settings, app, client=TemporalClient(app.settings, identity=consumer.hostname)
+    )
+    app._deliveries[Engine.TEMPORAL] = delivery
+    controller = consumer.controller
+    tasks = TemporalTaskConsumer(
+        app,
+        consumer,
+        host,
+        delivery.client,
+        concurrency=max(controller.max_concurrency or 0, controller.concurrency),
+    )
+    relay = Relay(app, delivery, is_held=host.holds, executor=tasks.executor)
+    progress = ProgressReporter(app, host, delivery.client, executor=tasks.executor)
+    tasks.services = [relay.run, progress.run]
+    return tasks
+
+
+def die_with_parent(**_: Any) -> None:
+    """Have the kernel end this pool child when the worker is killed.
+
+    Temporal gives the job to another worker within seconds; an orphan that went on would run it a second time.
+    Linux only; elsewhere Celery's pool child ends when its pipe breaks.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(argv: Sequence[str] | None = None, *, program: str = "jobbridge temporal-worker") -> int:
+    """Run the worker; takes the options of `celery worker`, and `-A`.
+
+    Returns:
+        The exit code.
+    """
+    own, options = _parser(program).parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    if own.workdir:
+        os.chdir(own.workdir)
+    try:
+        app = load_app(own.app)
+        return run(app, options, program=program, is_quiet=own.quiet, has_color=not own.no_color)
+    except JobBridgeError as error:
+        click.echo(f"Error: {error}\nHint: {error.hint}", err=True)
+        return 3
+
+
+def run(
+    app: Celery, options: Sequence[str], *, program: str, is_quiet: bool = False, has_color: bool = True
+) -> int:
+    """Run a worker of `app` in this process until it is stopped; gives the exit code."""
+    signals.worker_process_init.connect(die_with_parent, weak=False)
+    app.Worker = app.subclass_with_self(TemporalWorker, name="Worker")
+    context = CLIContext(app=app, no_color=not has_color, workdir=None, quiet=is_quiet)
+    try:
+        celery_worker_command.main(args=list(options), prog_name=program, obj=context, standalone_mode=True)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    return 0
+
+
+def load_app(name: str) -> Celery:
+    """Find the app as `celery -A` does.
+
+    Raises:
+        ConfigurationError: It cannot be imported, or is a plain Celery app.
+    """
+    try:
+        app = find_app(name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"The app {name!r} cannot be loaded: {error}.", hint="Pass -A package.module, as to `celery -A`."
+        ) from error
+    if not getattr(app, "is_jobbridge", False):
+        raise ConfigurationError(
+            f"The app {name!r} is a plain Celery app.",
+            hint="Write `from jobbridge import Celery` instead of `from celery import Celery`.",
+        )
+    app.set_current()
+    app.set_default()
+    return app
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("-A", "--app", default=os.environ.get("CELERY_APP", "jobbridge"))
+    parser.add_argument("--workdir")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.add_argument("--no-color", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(program="python -m jobbridge.temporal.worker"))
