@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from jobbridge.errors import DatabaseError
+
 revision = "0001_job_tables"
 down_revision = None
 branch_labels = ("core",)
@@ -25,6 +27,7 @@ UPDATED_OFTEN = {
 
 
 def upgrade() -> None:
+    _refuse_foreign_tables()
     _create_jobs()
     _create_job_details()
     _create_job_keys()
@@ -34,6 +37,15 @@ def downgrade() -> None:
     op.drop_table("job_keys")
     op.drop_table("job_details")
     op.drop_table("jobs")
+
+
+def _refuse_foreign_tables() -> None:
+    for table in ("jobs", "job_details", "job_keys"):
+        if sa.inspect(op.get_bind()).has_table(table, schema="public"):
+            raise DatabaseError(
+                f"The database already has a table public.{table} that jobbridge did not make.",
+                hint="Give jobbridge a database of its own, or rename that table.",
+            )
 
 
 def _instant(name: str) -> sa.Column[object]:

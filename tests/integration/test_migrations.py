@@ -1,0 +1,213 @@
+"""From an empty database to ours and back, alone and with others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+
+from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaTooNew
+from jobbridge.recording import JobRecorder
+from jobbridge.store import migrations
+from jobbridge.store.database import EXPECTED_REVISION, Database, sqlalchemy_url
+from jobbridge.store.tables import metadata
+from tests.job_events import EventsOf
+from tests.support import clean_environment, wait_until
+
+#: What a schema is made of, as text that two databases can be compared by.
+ANATOMY = """
+SELECT format('%%s.%%s %%s %%s default %%s', table_name, column_name, data_type, is_nullable, column_default)
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name = ANY(%(tables)s)
+UNION ALL
+SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = ANY(%(tables)s)
+UNION ALL
+SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
+FROM pg_constraint WHERE conrelid::regclass::text = ANY(%(tables)s)
+UNION ALL
+SELECT relname || ' ' || reloptions::text FROM pg_class WHERE relname = ANY(%(tables)s)
+"""
+
+
+@pytest.fixture
+def connection(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_up_down_and_up_again(empty_database_url: str, connection: psycopg.Connection[Any]) -> None:
+    assert migrations.current(empty_database_url) == []
+    assert migrations.migrate(empty_database_url) == migrations.heads()
+    assert migrations.current(empty_database_url) == migrations.heads()
+
+    assert migrations.downgrade(empty_database_url, "base") == []
+    left = connection.execute(
+        "SELECT relname FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace"
+        " WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema')"
+    ).fetchall()
+    assert left == [("jobbridge_version",)]
+
+    assert migrations.migrate(empty_database_url) == migrations.heads()
+    assert _takes_a_job(empty_database_url)
+
+
+def test_migrating_twice_changes_nothing(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    migrations.migrate(empty_database_url)
+    before = _anatomy(connection)
+
+    assert migrations.migrate(empty_database_url) == migrations.heads()
+    assert _anatomy(connection) == before
+
+
+def test_every_step_of_the_way_down_can_be_gone_up_again(empty_database_url: str) -> None:
+    migrations.migrate(empty_database_url)
+    scripts = ScriptDirectory(str(migrations.script_directory()))
+
+    for head in migrations.heads():
+        label = next(iter(scripts.get_revision(head).branch_labels))
+        for _ in scripts.iterate_revisions(head, "base"):
+            migrations.downgrade(empty_database_url, f"{label}@-1")
+
+    assert migrations.current(empty_database_url) == []
+    assert migrations.migrate(empty_database_url) == migrations.heads()
+
+
+def test_the_metadata_is_what_the_migrations_make(
+    empty_database_url: str, database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    engine = sa.create_engine(sqlalchemy_url(empty_database_url))
+    metadata.create_all(engine)
+    engine.dispose()
+
+    with psycopg.connect(database_url) as migrated:
+        assert _anatomy(migrated) == _anatomy(connection)
+
+
+def test_this_release_expects_the_newest_core_revision() -> None:
+    core = [revision for revision in migrations.heads() if revision[:4].isdigit()]
+
+    assert core == [EXPECTED_REVISION]
+
+
+def test_every_unique_key_and_index_contains_the_tenant(database_url: str) -> None:
+    """So that the tables can be distributed by tenant; and nothing cascades from table to table."""
+    with psycopg.connect(database_url) as migrated:
+        definitions = migrated.execute(
+            "SELECT indexdef FROM pg_indexes WHERE tablename = ANY(%s)", [sorted(metadata.tables)]
+        ).fetchall()
+        foreign = migrated.execute(
+            "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid::regclass::text = ANY(%s)",
+            [sorted(metadata.tables)],
+        ).fetchall()
+
+    assert len(definitions) >= 10
+    assert [definition for (definition,) in definitions if "tenant" not in definition] == []
+    assert foreign == []
+
+
+def test_processes_that_migrate_at_once_do_not_collide(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    lock = "hashtextextended('jobbridge migrate', 0)"
+    waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    program = "import sys; from jobbridge.store.migrations import migrate; migrate(sys.argv[1])"
+    connection.execute(f"SELECT pg_advisory_lock({lock})")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, empty_database_url],
+            env=clean_environment(),
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    try:
+        wait_until(lambda: len(connection.execute(waiting).fetchall()) == 2, timeout=30)
+        connection.execute(f"SELECT pg_advisory_unlock({lock})")
+        answers = [process.communicate(timeout=60)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+    assert [process.returncode for process in processes] == [0, 0], answers
+    assert migrations.current(empty_database_url) == migrations.heads()
+
+
+def test_names_mean_public_whatever_the_search_path_says(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("CREATE SCHEMA elsewhere")
+    url = f"{empty_database_url}?options=-csearch_path%3Delsewhere"
+
+    migrations.migrate(url)
+
+    assert _takes_a_job(url)
+    assert connection.execute("SELECT count(*) FROM public.jobs").fetchone() == (1,)
+
+
+def test_a_foreign_table_named_jobs_is_left_alone(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("CREATE TABLE jobs (id int)")
+
+    with pytest.raises(DatabaseError, match=r"already has a table public\.jobs") as raised:
+        migrations.migrate(empty_database_url)
+
+    assert "database of its own" in raised.value.hint
+    assert connection.execute("SELECT * FROM jobs").fetchall() == []
+
+
+def test_a_migration_that_fails_leaves_what_was_there(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("CREATE TYPE public.job_details AS (x int)")  # takes the name of the second table
+
+    with pytest.raises(DatabaseError, match="job_details"):
+        migrations.migrate(empty_database_url, "core@head")
+
+    assert migrations.current(empty_database_url) == []
+    assert connection.execute("SELECT to_regclass('public.jobs')").fetchone() == (None,)
+    connection.execute("DROP TYPE public.job_details")
+    assert migrations.migrate(empty_database_url) == migrations.heads()
+
+
+def test_a_later_releases_database_is_not_migrated(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    migrations.migrate(empty_database_url)
+    connection.execute("UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'")
+
+    with pytest.raises(SchemaTooNew, match="9999_later"):
+        migrations.migrate(empty_database_url)
+
+
+def test_an_unknown_revision_is_named(empty_database_url: str) -> None:
+    with pytest.raises(DatabaseError, match="no_such_revision"):
+        migrations.migrate(empty_database_url, "no_such_revision")
+
+
+def test_a_database_that_cannot_be_reached_is_named() -> None:
+    with pytest.raises(DatabaseUnavailable, match="'ledger'"):
+        migrations.migrate("postgresql://user:secret@127.0.0.1:1/ledger")
+    with pytest.raises(ConfigurationError):
+        migrations.current("sqlite:///x")
+
+
+def _takes_a_job(url: str) -> bool:
+    database = Database(url)
+    try:
+        return JobRecorder(database).record(EventsOf().submitted()).applied
+    finally:
+        database.close()
+
+
+def _anatomy(connection: psycopg.Connection[Any]) -> list[str]:
+    rows = connection.execute(ANATOMY, {"tables": sorted(metadata.tables)}).fetchall()
+    return sorted(row for (row,) in rows)
