@@ -143,7 +143,7 @@ def test_the_step_of_a_worker_that_was_killed_is_closed_by_the_next_start(
 @pytest.mark.parametrize("end", ["cancelled", "requeued", "replaced", "replaced_by"])
 def test_the_running_step_ends_with_the_attempt(books: Books, job: EventsOf, end: str) -> None:
     books.record(job.submitted(), job.started())
-    events = {
+    events: dict[str, tuple[JobEvent, JobStatus, dict[str, Any]]] = {
         "cancelled": (job.cancelled(reason="mistake", cancelled_by="ada"), JobStatus.CANCELLED, {}),
         "requeued": (job.requeued(), JobStatus.FAILED, {"requeued": True}),
         "replaced": (job.replaced(), JobStatus.COMPLETED, {"replaced": True}),

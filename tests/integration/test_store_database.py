@@ -8,6 +8,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,10 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from jobbridge.core.events import JobEvent
+from jobbridge.dev.postgres import run_postgres
 from jobbridge.errors import DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.recording import JobRecorder, apply
 from jobbridge.store.database import Database
 from jobbridge.store.jobs import JobStore
+from jobbridge.store.migrations import migrate
 from tests.job_events import SECOND, EventsOf
 from tests.support import wait_until
 
@@ -106,6 +109,21 @@ def test_pooled_connections_that_the_server_ended_are_replaced_unseen(
     wait_until(lambda: not outside.execute(MY_BACKENDS).fetchall())
 
     assert recorder.record(job.started()).applied
+
+
+def test_the_books_go_on_when_postgres_is_back(server_folder: Path) -> None:
+    folder, job = server_folder / "restarted", EventsOf()
+    with run_postgres(folder) as server:
+        migrate(server.url())
+        recorder = JobRecorder(Database(server.url()))
+        recorder.record(job.submitted())
+
+    with pytest.raises(DatabaseUnavailable):
+        recorder.record(job.started())
+
+    with run_postgres(folder, port=server.port):
+        assert recorder.record(job.started()).applied
+        recorder.database.close()
 
 
 def test_an_event_whose_connection_breaks_is_recorded_once(

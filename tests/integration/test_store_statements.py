@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder, statement_of
 from jobbridge.store import jobs, keys, steps, transitions
 from jobbridge.store.database import Database
@@ -41,7 +42,7 @@ def test_every_statement_can_be_prepared(connection: psycopg.Connection[Any]) ->
 
 
 def test_no_event_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> None:
-    events = [
+    events: list[JobEvent] = [
         JOB.submitted(),
         JOB.accepted(),
         JOB.started(),

@@ -95,7 +95,7 @@ def test_a_submission_recorded_twice_counts_once_even_when_the_job_has_ended() -
 
 
 def test_a_retry_waits_under_its_new_delivery_and_shuts_out_the_old_one() -> None:
-    retried = [JOB.submitted(), JOB.started(), JOB.submitted(SECOND, retry_of=1)]
+    retried: list[JobEvent] = [JOB.submitted(), JOB.started(), JOB.submitted(SECOND, retry_of=1)]
 
     assert outcome(*retried) == JobState(status=JobStatus.RETRYING, attempt=1, delivery=SECOND)
     assert not last(*retried, JOB.started(FIRST)).applied
@@ -115,7 +115,7 @@ def test_replacing_a_task_queues_it_anew() -> None:
 
 
 def test_a_job_replaced_by_a_chain_takes_the_message_of_the_chains_last_task() -> None:
-    replaced = [JOB.submitted(), JOB.started(), JOB.replaced()]
+    replaced: list[JobEvent] = [JOB.submitted(), JOB.started(), JOB.replaced()]
 
     assert outcome(*replaced) == JobState(status=JobStatus.QUEUED, attempt=1, delivery=None)
     assert last(*replaced, JOB.submitted(SECOND)).outcome == "adopted"
@@ -128,7 +128,7 @@ def test_a_cancelled_attempt_cannot_revive_its_job_by_a_retry() -> None:
 
 
 def test_a_redelivered_message_takes_the_job_from_a_lost_worker() -> None:
-    taken = [JOB.submitted(), JOB.started(), JOB.started()]
+    taken: list[JobEvent] = [JOB.submitted(), JOB.started(), JOB.started()]
 
     assert outcome(*taken).attempt == 2
     assert not last(*taken, JOB.completed(attempt=1)).applied, "what was thought dead must not complete it"
