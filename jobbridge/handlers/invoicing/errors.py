@@ -133,6 +133,16 @@ class NoRecipient(Refusal):
         self.client_id = client_id
 
 
+class BadAddress(Refusal):
+    """What should be an e-mail address is none."""
+
+    def __init__(self, owner: str, address: str, reason: str) -> None:
+        super().__init__(
+            f"{address!r} is no e-mail address: {reason}.", hint=f"Correct the address of {owner}."
+        )
+        self.address = address
+
+
 class RenderingFailed(Refusal):
     """The PDF cannot be made of this invoice."""
 

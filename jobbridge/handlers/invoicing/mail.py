@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
 
-from jobbridge.handlers.invoicing.errors import NoRecipient
+from jobbridge.handlers.invoicing.errors import BadAddress, NoRecipient
 from jobbridge.handlers.invoicing.models import InvoiceHead, Provider
 from jobbridge.handlers.invoicing.money import amount_text, date_text
 from jobbridge.handlers.invoicing.outbox import MailKey
@@ -77,11 +78,15 @@ def invoice_mail(
     sent_at: datetime,
     pdf: bytes,
 ) -> EmailMessage:
-    """Write the mail, with the PDF attached."""
+    """Write the mail, with the PDF attached.
+
+    Raises:
+        BadAddress: The recipient's, the sender's or the provider's address is none.
+    """
     mail = EmailMessage()
-    mail["From"] = Address(_one_line(provider.name), addr_spec=sender)
-    mail["To"] = Address(_one_line(recipient.name), addr_spec=recipient.email)
-    mail["Reply-To"] = Address(_one_line(provider.name), addr_spec=provider.email)
+    mail["From"] = _address(provider.name, sender)
+    mail["To"] = _address(recipient.name, recipient.email)
+    mail["Reply-To"] = _address(provider.name, provider.email)
     mail["Subject"] = f"Invoice {_one_line(invoice.number)} from {_one_line(provider.name)}"
     mail["Date"] = format_datetime(sent_at)
     mail["Message-ID"] = message_id
@@ -106,6 +111,17 @@ def _text(invoice: InvoiceHead, provider: Provider) -> str:
         f"Any question? Just reply to this mail, or call {provider.phone}.\n\n"
         f"Kind regards\n{provider.name}\n"
     )
+
+
+def _address(name: str, email: str) -> Address:
+    name = _one_line(name)
+    try:
+        if email.isascii():
+            return Address(name, addr_spec=email)
+        local, _, domain = email.rpartition("@")  # the parser knows ASCII only (RFC 6531 came later)
+        return Address(name, username=local, domain=domain)
+    except (ValueError, IndexError, MessageError) as error:  # it has all three for what it cannot read
+        raise BadAddress(name, email, str(error) or type(error).__name__) from error
 
 
 def _one_line(text: str) -> str:

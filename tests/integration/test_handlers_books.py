@@ -1,0 +1,80 @@
+"""The data set and the statements against the migrated tables."""
+
+import re
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobbridge.errors import NotMigrated
+from jobbridge.handlers import documents
+from jobbridge.handlers.dataset import TABLES, columns_of, import_dataset
+from jobbridge.handlers.invoicing import accounts, invoices, mail, outbox
+from tests.books import Books
+
+STATEMENTS = [
+    pytest.param(getattr(module, name), id=f"{module.__name__.rpartition('.')[2]}.{name}")
+    for module in (accounts, documents, invoices, mail, outbox)
+    for name in sorted(vars(module))
+    if name.isupper() and isinstance(getattr(module, name), str) and "\n" in getattr(module, name)
+]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_each_statement_fits_the_tables(database_url: str, statement: str) -> None:
+    names: list[str] = []
+
+    def placeholder(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    numbered = re.sub(r"%\((\w+)\)s", placeholder, statement).replace("%%", "%")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"PREPARE statement AS {numbered}".encode())
+
+
+def test_every_file_has_its_table_and_no_tenant() -> None:
+    assert not [table for table in TABLES if "tenant" in columns_of(table)]
+
+
+def test_a_second_import_changes_nothing(database_url: str) -> None:
+    books = Books(database_url, "t1")
+    books.bill("northwind")
+    billed = "SELECT count(*) FROM psa.time_entries WHERE invoice_id IS NOT NULL"
+    before = books.value(billed)
+
+    with books.transaction() as connection:
+        imported = import_dataset(connection, "t1")
+
+    assert set(imported.values()) == {0}
+    assert books.value(billed) == before > 0
+
+
+def test_each_tenant_has_books_of_its_own(database_url: str) -> None:
+    books = Books(database_url, "t1", "t2")
+
+    for table in TABLES:
+        query = sql.SQL("SELECT tenant, count(*) FROM {} GROUP BY tenant").format(
+            sql.Identifier("psa", table)
+        )
+        with books.transaction() as connection:
+            counts = dict(connection.execute(query).fetchall())
+        assert counts["t1"] == counts["t2"] > 0
+
+
+def test_an_import_leaves_nothing_behind_when_it_is_rolled_back(database_url: str) -> None:
+    books = Books(database_url, "t1")
+    with books.transaction() as connection, connection.transaction(force_rollback=True):
+        import_dataset(connection, "t2")
+
+    assert books.value("SELECT count(*) FROM psa.clients WHERE tenant = 't2'") == 0
+
+
+def test_without_the_tables_the_error_says_to_migrate(empty_database_url: str) -> None:
+    with (
+        psycopg.connect(empty_database_url) as connection,
+        pytest.raises(NotMigrated, match="psa") as caught,
+    ):
+        import_dataset(connection, "t1")
+    assert "jobbridge migrate" in caught.value.hint
