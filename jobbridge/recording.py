@@ -48,10 +48,9 @@ from jobbridge.core.events import (
 from jobbridge.core.keys import Engine
 from jobbridge.core.machine import JobState, decide
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated
 from jobbridge.store import transitions
 from jobbridge.store.callers import DriverConnection, driver_connection
-from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.values import as_jsonb, as_message, as_text
 
 _log = logging.getLogger(__name__)
@@ -86,33 +85,15 @@ class JobRecorder:
             DatabaseError: Postgres refused the statement. Within the caller's transaction, psycopg's own error
                 passes: that transaction is over.
         """
-        try:
-            if connection is not None:
-                recorded = apply(driver_connection(connection), event)
-            else:
-                recorded = self._record_alone(event)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-            raise NotMigrated(
-                f"The job tables are missing or of another release: {error.diag.message_primary}"
-            ) from error
-        except psycopg.Error as error:
-            if connection is not None:
-                raise
-            raise DatabaseError(
-                f"{type(event).__name__} of job {event.key.job_id} was not recorded: {error}",
-                hint="Read the message of Postgres; if it speaks of a lock or a deadlock, try again.",
-            ) from error
+        if connection is None:
+            recorded = self.database.run(
+                lambda own: apply(own, event), again=lambda own: apply(own, event, is_repeated=True)
+            )
+        else:
+            recorded = _apply_for_caller(driver_connection(connection), event)
         if not recorded.applied:
             self._count_refusal(event, recorded)
         return recorded
-
-    def _record_alone(self, event: JobEvent) -> Recorded:
-        try:
-            with self.database.connection() as connection:
-                return apply(connection, event)
-        except DatabaseUnavailable:
-            with self.database.connection() as connection:
-                return apply(connection, event, is_repeated=True)
 
     def _count_refusal(self, event: JobEvent, recorded: Recorded) -> None:
         kind = type(event).__name__
@@ -121,6 +102,13 @@ class JobRecorder:
             "job_event_refused",
             extra={"job_id": str(event.key.job_id), "event": kind, "reason": recorded.reason},
         )
+
+
+def _apply_for_caller(connection: DriverConnection, event: JobEvent) -> Recorded:
+    try:
+        return apply(connection, event)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise refusal(error) from error
 
 
 def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = False) -> Recorded:

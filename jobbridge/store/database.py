@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
-from jobbridge.errors import ConfigurationError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.store.callers import DriverConnection, driver_connection
 
 #: The newest revision of the core branch that this release knows; a test compares it with `migrations/`.
@@ -95,9 +95,11 @@ class Database:
                 check_revision(connection)
                 here.is_checked = True
             yield connection
-        except psycopg.Error as error:
-            if is_lost(connection):
+        except BaseException as error:
+            is_gone = connection.closed
+            if is_gone or _is_interrupted(connection):
                 pooled.invalidate()
+            if is_gone and isinstance(error, psycopg.Error):
                 raise self._unavailable(error) from error
             raise
         finally:
@@ -122,17 +124,31 @@ class Database:
         else:
             yield theirs
 
-    def run(self, work: Callable[[DriverConnection], _Result]) -> _Result:
+    def run(
+        self,
+        work: Callable[[DriverConnection], _Result],
+        *,
+        again: Callable[[DriverConnection], _Result] | None = None,
+    ) -> _Result:
         """Do `work` on a connection in autocommit mode; once more if the connection turns out to be lost.
 
-        `work` must bear to be done twice: the loss may hide that the first time succeeded.
+        Args:
+            work: It must bear to be done twice: the loss may hide that the first time succeeded.
+            again: What to do the second time instead.
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached, also the second time.
+            DatabaseError: Postgres refused a statement; NotMigrated, if for want of our tables.
         """
         try:
-            with self.connection() as connection:
-                return work(connection)
-        except DatabaseUnavailable:
-            with self.connection() as connection:
-                return work(connection)
+            try:
+                with self.connection() as connection:
+                    return work(connection)
+            except DatabaseUnavailable:
+                with self.connection() as connection:
+                    return (again or work)(connection)
+        except psycopg.Error as error:
+            raise refusal(error) from error
 
     def close(self) -> None:
         """Close this process's connections. The next use opens new ones."""
@@ -229,9 +245,22 @@ def check_revision(connection: DriverConnection) -> None:
     raise NotMigrated(names) if found < EXPECTED_REVISION else SchemaTooNew(names)
 
 
-def is_lost(connection: DriverConnection) -> bool:
-    """Tell whether the connection is gone, as opposed to a statement that failed on it."""
-    return bool(connection.closed)
+def refusal(error: psycopg.Error) -> DatabaseError:
+    """Say in our words why Postgres refused a statement."""
+    message = error.diag.message_primary or str(error)
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        return NotMigrated(f"The job tables are missing or of another release: {message}.")
+    hint = "If it speaks of a lock or a deadlock, try again."
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        hint = (
+            "Grant the role of DATABASE_URL the rights on the job tables, or use the role that migrated them."
+        )
+    return DatabaseError(f"Postgres refused a statement: {message}.", hint=hint)
+
+
+def _is_interrupted(connection: DriverConnection) -> bool:
+    # A signal's exception (Celery's soft time limit) ended the wait for an answer, which is still to come.
+    return connection.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
 
 
 def _refuse_stale(dbapi_connection: DriverConnection, _record: object, _proxy: object) -> None:

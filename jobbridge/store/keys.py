@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import LiteralString
 
+import psycopg
+
 from jobbridge.core.keys import SYSTEM_TENANT
-from jobbridge.store.database import Database
+from jobbridge.store.database import Database, refusal
 
 _THIS_KEY: LiteralString = "tenant = %(tenant)s AND key = %(key)s"
 _IS_ALIVE: LiteralString = "(expires_at IS NULL OR expires_at > now())"
@@ -78,8 +80,11 @@ class KeyStore:
 
         Not repeated when the connection is lost, for that could count twice.
         """
-        with self._database.connection() as connection:
-            row = connection.execute(INCREMENT, _key(key) | {"by": by}).fetchone()
+        try:
+            with self._database.connection() as connection:
+                row = connection.execute(INCREMENT, _key(key) | {"by": by}).fetchone()
+        except psycopg.Error as error:
+            raise refusal(error) from error
         assert row is not None  # an upsert without a condition returns its row
         return int(row[0])
 

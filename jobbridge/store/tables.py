@@ -7,7 +7,8 @@ What shaped them:
 
 - A row of `jobs` is written three to five times in seconds. No index, and no predicate of an index, names a column that
   changes on the way of a CE job, so those updates stay in their page (HOT) and touch no index; `fillfactor` leaves
-  room for them. So there is no index on `status`.
+  room for them. So there is no index on `status`, nor a partial one for what is running: measured with Postgres 18,
+  a job that is submitted, started and completed writes 2.5 kB of WAL so, and 4.2 (3.9) kB with such an index.
 - Vacuum by a small share of the table: most dead rows are made at its young end.
 - Every key and index contains `tenant`, and no foreign key points anywhere: the tables can be distributed by tenant.
 

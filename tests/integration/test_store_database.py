@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import traceback
@@ -10,15 +11,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from jobbridge.core.events import JobEvent
 from jobbridge.dev.postgres import run_postgres
-from jobbridge.errors import DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.recording import JobRecorder, apply
 from jobbridge.store.database import Database
 from jobbridge.store.jobs import JobStore
@@ -89,6 +92,32 @@ def test_tables_of_another_release_are_not_touched(
 
     with pytest.raises(error, match=revision):
         JobRecorder(database).record(EventsOf().submitted())
+
+
+def test_a_callers_database_without_our_tables_is_named_too(
+    database: Database, empty_database_url: str
+) -> None:
+    with psycopg.connect(empty_database_url) as caller, pytest.raises(NotMigrated, match=r"public\.jobs"):
+        JobRecorder(database).record(EventsOf().submitted(), caller)
+
+
+def test_a_role_without_rights_hears_what_it_needs(
+    database: Database, outside: psycopg.Connection[Any], database_url: str
+) -> None:
+    role = f"guest_{uuid4().hex[:8]}"
+    outside.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON jobbridge_version TO {role}")
+    guest = Database(str(make_url(database_url).set(username=role, password="x").render_as_string(False)))
+
+    for refused in (
+        lambda: JobStore(guest).page(),
+        lambda: JobRecorder(guest).record(EventsOf().submitted()),
+    ):
+        with pytest.raises(DatabaseError, match="permission denied") as raised:
+            refused()
+        assert "Grant the role" in raised.value.hint
+
+    guest.close()
+    outside.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_the_schema_is_asked_for_once(database: Database, outside: psycopg.Connection[Any]) -> None:
@@ -175,6 +204,36 @@ def test_an_event_whose_answer_was_lost_counts_when_it_is_recorded_again(
 
     with database.connection() as connection:
         assert apply(connection, life[-1], is_repeated=True).applied
+
+
+class TimeIsUp(Exception):
+    """As Celery's SoftTimeLimitExceeded: raised by a signal's handler, wherever the process is."""
+
+
+@pytest.mark.parametrize("is_in_transaction", [False, True])
+def test_a_statement_that_a_signal_interrupts_leaves_no_broken_connection(
+    database: Database, outside: psycopg.Connection[Any], is_in_transaction: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise TimeIsUp
+
+    def signal_once_it_sleeps() -> None:
+        wait_until(lambda: outside.execute(MY_BACKENDS + " AND wait_event = 'PgSleep'").fetchall())
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    thread = threading.Thread(target=signal_once_it_sleeps)
+    lend = database.transaction if is_in_transaction else database.connection
+    thread.start()
+    try:
+        with pytest.raises(TimeIsUp), lend() as connection:
+            connection.execute("SELECT pg_sleep(30)")
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, previous)
+
+    with database.connection() as connection:
+        assert connection.execute("SELECT 'sound'").fetchone() == ("sound",)
 
 
 # -- transactions
