@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +43,19 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    # Not pytest's tmp_path: only its owner may enter that, and Postgres does not run as root.
+    with _open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A fresh folder that every account may enter, as Postgres must that root starts; tmp_path is its owner's only."""
+    with _open_folder() as folder:
+        yield folder
+
+
+@contextmanager
+def _open_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="jobbridge-test-"))
     folder.chmod(0o755)
     yield folder

@@ -85,5 +85,5 @@ def worker_process(
             assert process.is_running, f"{name} ended with {process.exit_code}:\n{process.tail(60)}"
         yield process
     finally:
-        process.stop()
+        process.kill()  # a warm shutdown takes Celery seconds; a test of it calls stop() itself
         print(f"--- log of {name} ---\n{process.log()}")

@@ -26,11 +26,13 @@ _POLL_SECONDS = 0.2
 def _read_data(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
-    if value.startswith("@"):
-        with click.open_file(value[1:]) as file:
-            value = file.read()
     try:
+        if value.startswith("@"):
+            with click.open_file(value[1:]) as file:
+                value = file.read()
         return json.loads(value)
+    except OSError as error:
+        raise click.BadParameter(f"{value[1:]} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise click.BadParameter(f"this is not JSON: {error}") from None
 

@@ -316,7 +316,7 @@ def _launch(
         argv=argv,
         log_path=home / "postgres.log",
         cwd=Path("/"),
-        grace=timedelta(seconds=3),
+        grace=timedelta(seconds=2.5),
         stop_signal=signal.SIGINT,  # "fast": ends sessions and writes a checkpoint; SIGTERM would wait for clients
         account=account,
     ).start()

@@ -16,7 +16,7 @@ _READY_LINE = " ready."  # Celery's worker logs it when it takes messages
 
 #: Long enough for a short job to end, short enough that all together stop within ten seconds. What is cut off
 #: runs again at the next start.
-STOP_GRACE = timedelta(seconds=4.5)
+STOP_GRACE = timedelta(seconds=5)
 
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:

@@ -77,30 +77,8 @@ def messages_in(database_url: str) -> int:
     return int(row[0])
 
 
-def test_help_needs_nothing(jobbridge: Run) -> None:
-    done = jobbridge("--help")
-    assert done.returncode == 0
-    for command in ("demo", "dev", "doctor", "enqueue", "jobs", "migrate", "temporal-worker"):
-        assert command in done.stdout
-
-
-def test_a_wrong_option_is_a_usage_error(jobbridge: Run) -> None:
-    done = jobbridge("jobs", "list", "--nonsense")
-    assert done.returncode == 2
-    assert "--nonsense" in done.stderr
-
-
-def test_without_a_database_it_says_what_to_set(jobbridge: Run) -> None:
-    done = jobbridge("migrate")
-    assert done.returncode == 3
-    assert "No database is configured." in done.stderr
-    assert "DATABASE_URL" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("command", [["migrate"], ["jobs", "list"]])
-def test_a_database_that_does_not_answer_is_named(jobbridge: Run, command: list[str]) -> None:
-    done = jobbridge(*command, DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
+def test_a_database_that_does_not_answer_is_named(jobbridge: Run) -> None:
+    done = jobbridge("jobs", "list", DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
     assert done.returncode == 4
     assert "127.0.0.1" in done.stderr
     assert "Hint:" in done.stderr
@@ -133,15 +111,6 @@ def test_a_database_that_is_newer_than_this_release_is_refused(jobbridge: Run, d
     assert messages_in(database_url) == 0
 
 
-def test_migrate_says_what_it_did_and_does_nothing_twice(jobbridge: Run, empty_database_url: str) -> None:
-    first = jobbridge("migrate", DATABASE_URL=empty_database_url)
-    second = jobbridge("migrate", "--json", DATABASE_URL=empty_database_url)
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert "Migrated to" in first.stdout
-    told = json.loads(second.stdout)
-    assert told["before"] == told["after"] != []
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -161,22 +130,6 @@ def test_what_cannot_run_is_refused_and_nothing_is_enqueued(
     assert "Traceback" not in done.stderr
     assert jobs_in(database_url) == []
     assert messages_in(database_url) == 0
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["receipt", "--data", "{number: 1}"],
-        ["receipt", "--run-at", "tomorrow"],
-        ["receipt", "--run-at", "2026-01-01T10:00:00"],
-        ["receipt", "--engine", "kafka"],
-    ],
-    ids=["no JSON", "no instant", "no time zone", "no such engine"],
-)
-def test_a_badly_written_option_is_a_usage_error(jobbridge: Run, arguments: list[str]) -> None:
-    done = jobbridge("enqueue", "-A", "shop", *arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("module", "said"), [("no_such_app", "no_such_app"), ("json", "No Celery app")])

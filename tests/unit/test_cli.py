@@ -1,0 +1,136 @@
+"""The command line where it needs no server, in this process: what is refused before anything is opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from jobbridge import errors
+from jobbridge.broker.errors import BrokerNotMigrated, PublishFailed
+from jobbridge.cli.failures import exit_code, report
+from jobbridge.cli.root import run
+from jobbridge.dev.process import DevServerError
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env and no running `jobbridge dev` there
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out
+    for command in ("demo", "dev", "doctor", "enqueue", "jobs", "migrate", "temporal-worker"):
+        assert command in told
+
+
+@pytest.mark.parametrize("command", ["demo", "dev", "doctor", "enqueue", "jobs", "migrate"])
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert "Usage: jobbridge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-command"], "no-such-command"),
+        (["jobs", "list", "--nonsense"], "--nonsense"),
+        (["jobs", "list", "--status", "done"], "completed"),
+        (["enqueue", "receipt", "--data", "{number: 1}"], "not JSON"),
+        (["enqueue", "receipt", "--run-at", "tomorrow"], "no instant"),
+        (["enqueue", "receipt", "--run-at", "2026-01-01T10:00:00"], "no time zone"),
+        (["enqueue", "receipt", "--engine", "kafka"], "kafka"),
+        (["enqueue", "receipt", "--data", "@no-such-file"], "no-such-file"),
+        (["dev", "--postgres-port", "99999"], "65535"),
+    ],
+)
+def test_a_command_that_is_written_wrongly_says_where(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(arguments)
+    told = capsys.readouterr().err
+    assert code == 2
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_without_a_database_it_says_what_to_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["migrate"]) == 3
+    told = capsys.readouterr().err
+    assert "No database is configured." in told
+    assert "DATABASE_URL" in told
+
+
+def test_a_setting_that_does_not_fit_is_named_with_its_source(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOB_RUNNER_TYPE", "kafka")
+    assert run(["migrate"]) == 3
+    told = capsys.readouterr().err
+    assert "JOB_RUNNER_TYPE" in told
+    assert "kafka" in told
+    assert "environment" in told
+
+
+def test_a_database_of_another_kind_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://root@localhost/shop")
+    assert run(["migrate"]) == 3
+    assert "mysql" in capsys.readouterr().err
+
+
+def test_what_jobbridge_dev_left_is_found_by_other_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(".jobbridge").mkdir()
+    Path(".jobbridge/dev.json").write_text(
+        json.dumps({"DATABASE_URL": "postgresql://127.0.0.1:1/left-by-dev"})
+    )
+    assert run(["migrate"]) == 4
+    assert "left-by-dev" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigurationError("x"), 3),
+        (errors.NotMigrated("x"), 3),
+        (errors.SchemaTooNew("x"), 3),
+        (BrokerNotMigrated("x"), 3),
+        (errors.DatabaseUnavailable("x"), 4),
+        (errors.EngineUnavailable("x"), 4),
+        (PublishFailed("x"), 4),
+        (DevServerError("x"), 4),
+        (errors.UnknownHandler("x"), 5),
+        (errors.JobNotFound("x"), 5),
+        (errors.TenantRequired("x"), 5),
+        (errors.InvalidJobData("x", "y"), 5),
+    ],
+)
+def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_a_hint_follows_the_error_and_is_not_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    report(errors.NotMigrated("No tables."), is_debug=False)
+    report(BrokerNotMigrated("No queues."), is_debug=False)
+    told = capsys.readouterr().err
+    assert told.count("jobbridge migrate") == 2
+    assert "Traceback" not in told
+
+
+def test_a_traceback_is_shown_for_what_nobody_foresaw_and_when_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert report(ZeroDivisionError("division by zero"), is_debug=False) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    report(errors.JobNotFound("x"), is_debug=True)
+    assert "JobNotFound" in capsys.readouterr().err
+
+
+def test_a_usage_error_keeps_clicks_own_code() -> None:
+    assert report(click.UsageError("no"), is_debug=False) == 2
