@@ -37,6 +37,13 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+class BrokerHook(partial[None]):
+    """A callable among the transport options, which `celery inspect stats` sends as JSON."""
+
+    def __json__(self) -> str:
+        return str(self.func.__qualname__)
+
+
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
 
 
@@ -167,12 +174,14 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         url = self.conf.broker_url
         return database_url_of(url) if isinstance(url, str) and url.startswith(f"{BROKER_SCHEME}+") else None
 
-    def _connection(self, url: Any, *args: Any, transport_options: dict[str, Any] | None = None, **options: Any) -> Any:
+    def _connection(
+        self, url: Any, *args: Any, transport_options: dict[str, Any] | None = None, **options: Any
+    ) -> Any:
         """Make a broker connection; ours tells what becomes of messages that no worker will see."""
         if isinstance(url, str) and url.startswith(BROKER_SCHEME):
             told = {
-                "on_dead_letter": partial(signals.on_dead_letter, self),
-                "on_expired": partial(signals.on_expired, self),
+                "on_dead_letter": BrokerHook(signals.on_dead_letter, self),
+                "on_expired": BrokerHook(signals.on_expired, self),
             }
             transport_options = {**told, **(transport_options or {})}
         return super()._connection(url, *args, transport_options=transport_options, **options)

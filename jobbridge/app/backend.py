@@ -29,6 +29,9 @@ from jobbridge.store.jobs import StoredResult
 
 logger = logging.getLogger(__name__)
 
+#: The type of a job that failed before it was sent (a chord's body) and whose task's name Celery does not tell.
+UNSENT = "unsent"
+
 #: Seconds until a waiting caller asks for the second time.
 FIRST_NAP = 0.01
 
@@ -123,7 +126,7 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
                 result_payload=payload,
                 result_type=content_type,
                 delivery=run.delivery,
-                type=getattr(request, "task", None),
+                type=getattr(request, "task", None) or UNSENT,
                 task_id=run.task_id,
             )
         if state == states.RETRY and run.attempt is not None:

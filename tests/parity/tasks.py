@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from celery import current_task, shared_task
+from celery import Task, current_task, shared_task
 from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
 
@@ -17,7 +17,9 @@ from jobbridge import Celery, JobContext, RetryPolicy, job
 
 
 def make_app(**options: Any) -> Celery:
-    return Celery("parity", **options)
+    app = Celery("parity", **options)
+    app.conf.accept_content = ["json", "pickle", "yaml"]
+    return app
 
 
 def folder() -> Path:
@@ -216,3 +218,89 @@ def long(ctx: JobContext, data: dict[str, Any]) -> None:
 @job("parity.asynchronous")
 async def asynchronous(ctx: JobContext, data: dict[str, Any]) -> str:
     return f"async {data['word']}"
+
+
+class Hooks(Task):
+    """A user's own base class, not derived from the app's."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        note("hooks", "before_start")
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        note("hooks", "on_success")
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        note("hooks", "on_failure")
+
+    def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        note("hooks", "on_retry")
+
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        note("hooks", f"after_return {status}")
+
+
+@shared_task(name="parity.hooked", bind=True, base=Hooks, max_retries=1)
+def hooked(self: Any, fails: bool = False) -> str:
+    if not fails:
+        return "fine"
+    raise self.retry(exc=ValueError("no"), countdown=0)
+
+
+@shared_task(name="parity.custom_state", bind=True)
+def custom_state(self: Any) -> str:
+    self.update_state(state="HALFWAY", meta={"current": 5, "total": 10})
+    note("halfway")
+    wait_for_file("go")
+    return "whole"
+
+
+@shared_task(name="parity.who", bind=True)
+def who(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Tell what the request says."""
+    request = self.request
+    return {
+        "id": request.id,
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "retries": request.retries,
+        "is_eager": request.is_eager,
+        "called_directly": request.called_directly,
+        "hostname": request.hostname,
+        "queue": request.delivery_info["routing_key"],
+        "priority": request.delivery_info["priority"],
+        "custom": request.get("custom"),
+        "shadow": request.shadow,
+        "args": list(args),
+        "kwargs": kwargs,
+    }
+
+
+@shared_task(name="parity.echo")
+def echo(value: Any) -> Any:
+    return value
+
+
+@shared_task(name="parity.record")
+def record(*args: Any) -> None:
+    note("record", repr(args))
+
+
+@shared_task(name="parity.errback")
+def errback(request: Any, exc: Any, traceback: Any) -> None:
+    folder = Path(os.environ["PARITY_FOLDER"]) / str(request.root_id)
+    folder.mkdir(exist_ok=True)
+    (folder / "errback").write_text(f"{request.id} {exc}")
+
+
+@shared_task(name="parity.parent", bind=True)
+def parent(self: Any, x: int) -> list[str]:
+    return [add.delay(x, x).id, add.apply_async((x, 1), countdown=0.1).id]
+
+
+@shared_task(name="parity.nests", bind=True)
+def nests(self: Any, depth: int) -> Any:
+    if depth == 0:
+        return "bottom"
+    return self.replace(nests.s(depth - 1))
