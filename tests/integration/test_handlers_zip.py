@@ -124,6 +124,6 @@ def test_an_invoice_that_cannot_be_rendered_is_named(books: Books) -> None:
     endless = "long " * 20_000  # a table's row cannot be split over pages
     books.run("UPDATE psa.invoice_lines SET description = %s WHERE position = 1", endless)
 
-    with pytest.raises(RenderingFailed, match=str(invoice.invoice_id)):
+    with pytest.raises(RenderingFailed, match=invoice.number):
         ensure_pdf(books.transaction, "t1", "zip", invoice.invoice_id)
     assert books.value("SELECT count(*) FROM psa.documents") == 0

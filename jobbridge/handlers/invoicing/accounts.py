@@ -116,7 +116,7 @@ def lock_client(connection: Connection, tenant: str, client_id: str) -> Client:
     """
     client = one_as(Client, connection, LOCK_CLIENT, {"tenant": tenant, "client_id": client_id})
     if client is None:
-        raise UnknownClient(client_id)
+        raise UnknownClient.about(client_id)
     return client
 
 
@@ -128,7 +128,7 @@ def provider_of(connection: Connection, tenant: str) -> Provider:
     """
     provider = one_as(Provider, connection, PROVIDER, {"tenant": tenant})
     if provider is None:
-        raise UnknownProvider(tenant)
+        raise UnknownProvider.about(tenant)
     return provider
 
 
@@ -140,7 +140,7 @@ def billing_address(connection: Connection, tenant: str, client: Client, *, home
     """
     row = one(connection, BILLING_ADDRESS, {"tenant": tenant, "client_id": client.client_id})
     if row is None:
-        raise NoBillingAddress(client.client_id, client.name)
+        raise NoBillingAddress.about(client.client_id, client.name)
     street, postal_code, city, country = row
     abroad = [country] if country and country != home else []
     return [client.name, street, f"{postal_code} {city}", *abroad]
@@ -154,7 +154,7 @@ def refuse_unapproved_time(connection: Connection, tenant: str, client_id: str, 
     """
     waiting = rows(connection, UNAPPROVED_TIME, _window(tenant, client_id, window))
     if waiting:
-        raise UnapprovedTime(client_id, [entry_id for (entry_id,) in waiting])
+        raise UnapprovedTime.about(client_id, [entry_id for (entry_id,) in waiting])
 
 
 def account_of(connection: Connection, tenant: str, client: Client, window: Period) -> Account:

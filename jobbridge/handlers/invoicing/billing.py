@@ -84,11 +84,9 @@ def _line_for(entry: TimeEntry, account: Account) -> ContractLine:
         and entry.work_date in line.active
     ]
     if not fitting:
-        raise NoRate(
+        raise NoRate.about(
             account.client_id,
             f"time entry {entry.entry_id} ({entry.service_id}, {entry.work_date})",
-            hint=f"Add an hourly or bucket line for {entry.service_id!r} to a contract of those days, "
-            "or mark the time as not billable.",
         )
     return min(
         fitting, key=lambda line: line.kind is not LineKind.BUCKET
@@ -152,7 +150,7 @@ def _line(
 ) -> BillLine:
     tax = account.tax_rates.get(line.tax_code)
     if tax is None:
-        raise NoTaxRate(account.client_id, account.tax_region, line.tax_code)
+        raise NoTaxRate.about(account.client_id, account.tax_region, line.tax_code)
     return BillLine(
         contract_line_id=line.contract_line_id,
         description=text,
@@ -168,10 +166,9 @@ def _line(
 
 def _known(line: ContractLine, account: Account, rate: Decimal | None) -> Decimal:
     if rate is None:
-        raise NoRate(
+        raise NoRate.about(
             account.client_id,
             f"contract line {line.contract_line_id} ({line.description})",
-            hint=f"Set a rate on the line, or a default rate on the service {line.service_id!r}.",
         )
     return rate
 

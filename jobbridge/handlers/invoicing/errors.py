@@ -18,11 +18,15 @@ MailError
 └── MailUncertain          the connection was lost after the mail had gone out, before the server's answer
 InvoicesNotMailed          some were not mailed; another attempt may cure it
 └── InvoicesCannotBeMailed it cannot
+
+Each is made by its `about`, and can be made of its message alone too: a result backend that speaks JSON carries only
+the class and the message of an error (celery 5.7, backends/base.py, `exception_to_python`). So hints belong to classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 from uuid import UUID
 
 from jobbridge.errors import JobBridgeError
@@ -36,122 +40,122 @@ class Refusal(JobBridgeError):
 class UnknownClient(Refusal):
     """No such client in this tenant."""
 
-    def __init__(self, client_id: str) -> None:
-        super().__init__(
-            f"There is no client {client_id!r} in this tenant.",
-            hint="Check client_id, and the tenant of the job.",
-        )
-        self.client_id = client_id
+    hint = "Check client_id, and the tenant of the job."
+
+    @classmethod
+    def about(cls, client_id: str) -> Self:
+        return cls(f"There is no client {client_id!r} in this tenant.")
 
 
 class UnknownProvider(Refusal):
     """The tenant has no letterhead."""
 
-    def __init__(self, tenant: str) -> None:
-        super().__init__(
-            f"Tenant {tenant!r} has no row in psa.providers, so an invoice would have no sender.",
-            hint="Add the provider's name, address and bank account, or import the data set for this tenant.",
-        )
-        self.tenant = tenant
+    hint = "Add the provider's name, address and bank account, or import the data set for this tenant."
+
+    @classmethod
+    def about(cls, tenant: str) -> Self:
+        return cls(f"Tenant {tenant!r} has no row in psa.providers, so an invoice would have no sender.")
 
 
 class UnknownInvoice(Refusal):
     """No such invoice in this tenant."""
 
-    def __init__(self, invoice_ids: Sequence[UUID]) -> None:
-        super().__init__(
-            f"There is no invoice {', '.join(map(str, invoice_ids))} in this tenant.",
-            hint="Check invoice_ids, and the tenant of the job.",
-        )
-        self.invoice_ids = tuple(invoice_ids)
+    hint = "Check invoice_ids, and the tenant of the job."
+
+    @classmethod
+    def about(cls, invoice_ids: Sequence[UUID]) -> Self:
+        return cls(f"There is no invoice {', '.join(map(str, invoice_ids))} in this tenant.")
 
 
 class WindowAlreadyBilled(Refusal):
     """An invoice covers some of these days."""
 
-    def __init__(self, client_id: str, window: Period, number: str, billed: Period) -> None:
-        super().__init__(
-            f"Client {client_id!r} is already billed for days of {window}: invoice {number} covers {billed}.",
-            hint=f"Choose a window outside {billed}, or void invoice {number} first.",
+    hint = "Choose a window outside the days that are billed, or void that invoice first."
+
+    @classmethod
+    def about(cls, client_id: str, window: Period, number: str, billed: Period) -> Self:
+        return cls(
+            f"Client {client_id!r} is already billed for days of {window}: invoice {number} covers {billed}."
         )
-        self.client_id = client_id
-        self.number = number
 
 
 class NoBillingAddress(Refusal):
     """Nowhere to address it to."""
 
-    def __init__(self, client_id: str, name: str) -> None:
-        super().__init__(
-            f"Client {client_id!r} ({name}) has no billing address.",
-            hint="Mark one of the client's locations as billing or default, with street, postal code and city.",
-        )
-        self.client_id = client_id
+    hint = "Mark one of the client's locations as billing or default, with street, postal code and city."
+
+    @classmethod
+    def about(cls, client_id: str, name: str) -> Self:
+        return cls(f"Client {client_id!r} ({name}) has no billing address.")
 
 
 class NoRate(Refusal):
     """A line, or time worked, has no price."""
 
-    def __init__(self, client_id: str, what: str, *, hint: str) -> None:
-        super().__init__(f"Client {client_id!r}: {what} has no rate.", hint=hint)
-        self.client_id = client_id
+    hint = (
+        "Set a rate on the contract line or a default rate on its service. Time needs an hourly or bucket line of its "
+        "service in a contract of that day, or must be marked as not billable."
+    )
+
+    @classmethod
+    def about(cls, client_id: str, what: str) -> Self:
+        return cls(f"Client {client_id!r}: {what} has no rate.")
 
 
 class NoTaxRate(Refusal):
     """The client's region has no rate for a service."""
 
-    def __init__(self, client_id: str, region: str, tax_code: str) -> None:
-        super().__init__(
-            f"Client {client_id!r}: tax region {region!r} has no {tax_code!r} rate at the end of the window.",
-            hint="Add the rate to psa.tax_rates; a rate of 0 says that no tax is due.",
+    hint = "Add the rate to psa.tax_rates; a rate of 0 says that no tax is due."
+
+    @classmethod
+    def about(cls, client_id: str, region: str, tax_code: str) -> Self:
+        return cls(
+            f"Client {client_id!r}: tax region {region!r} has no {tax_code!r} rate at the end of the window."
         )
-        self.client_id = client_id
 
 
 class UnapprovedTime(Refusal):
     """Time in the window still waits for approval."""
 
-    def __init__(self, client_id: str, entry_ids: Sequence[str]) -> None:
+    hint = "Approve or reject the time entries, then bill again."
+
+    @classmethod
+    def about(cls, client_id: str, entry_ids: Sequence[str]) -> Self:
         shown = ", ".join(entry_ids[:5]) + (", …" if len(entry_ids) > 5 else "")
-        super().__init__(
-            f"Client {client_id!r} has {len(entry_ids)} time entries in the window that are not approved: {shown}.",
-            hint="Approve or reject them, then bill again.",
-        )
-        self.client_id = client_id
-        self.entry_ids = tuple(entry_ids)
+        counted = "1 time entry" if len(entry_ids) == 1 else f"{len(entry_ids)} time entries"
+        return cls(f"Client {client_id!r}, in the window: {counted} not approved: {shown}.")
 
 
 class NoRecipient(Refusal):
     """Nobody to mail it to."""
 
-    def __init__(self, client_id: str) -> None:
-        super().__init__(
-            f"Client {client_id!r} has no e-mail address: no active billing contact with one, no billing e-mail, "
-            "no location e-mail.",
-            hint="Give the client a billing contact or a billing e-mail.",
+    hint = "Give the client an active billing contact with an e-mail, a billing e-mail, or a location with an e-mail."
+
+    @classmethod
+    def about(cls, client_id: str) -> Self:
+        return cls(
+            f"Client {client_id!r} has no e-mail address: no contact's, no billing e-mail, no location's."
         )
-        self.client_id = client_id
 
 
 class BadAddress(Refusal):
     """What should be an e-mail address is none."""
 
-    def __init__(self, owner: str, address: str, reason: str) -> None:
-        super().__init__(
-            f"{address!r} is no e-mail address: {reason}.", hint=f"Correct the address of {owner}."
-        )
-        self.address = address
+    hint = "Correct the e-mail address."
+
+    @classmethod
+    def about(cls, owner: str, address: str, reason: str) -> Self:
+        return cls(f"{address!r}, of {owner}, is no e-mail address: {reason}.")
 
 
 class RenderingFailed(Refusal):
     """The PDF cannot be made of this invoice."""
 
-    def __init__(self, invoice_id: UUID, reason: str) -> None:
-        super().__init__(
-            f"Invoice {invoice_id} cannot be rendered: {reason}.",
-            hint="Look for a line whose text is longer than a page, and report the rest with the traceback.",
-        )
-        self.invoice_id = invoice_id
+    hint = "Look for a line whose text is longer than a page; the traceback says more."
+
+    @classmethod
+    def about(cls, number: str, reason: str) -> Self:
+        return cls(f"Invoice {number} cannot be rendered: {reason}.")
 
 
 class MailError(JobBridgeError):
@@ -179,13 +183,13 @@ class MailRefused(MailError):
 class MailUncertain(MailError):
     """The mail had gone out when the connection, or the process, was lost: it may have been delivered."""
 
-    def __init__(self, recipient: str, message_id: str) -> None:
-        super().__init__(
-            f"The mail {message_id} to {recipient} may have been sent: the attempt ended before the server's answer.",
-            hint="Look for the Message-ID in the mail server's log; if it was not sent, start a new job for it.",
+    hint = "Look for the Message-ID in the mail server's log; if it was not sent, start a new job for the invoice."
+
+    @classmethod
+    def about(cls, recipient: str, message_id: str) -> Self:
+        return cls(
+            f"The mail {message_id} to {recipient} may have been sent: its attempt ended before the server's answer."
         )
-        self.recipient = recipient
-        self.message_id = message_id
 
 
 class InvoicesNotMailed(JobBridgeError):
@@ -193,10 +197,10 @@ class InvoicesNotMailed(JobBridgeError):
 
     hint = "Read the reason of each; the invoices that are not named were mailed."
 
-    def __init__(self, reasons: Mapping[str, str], *, of: int) -> None:
+    @classmethod
+    def about(cls, reasons: Mapping[str, str], *, of: int) -> Self:
         named = "; ".join(f"{number}: {reason}" for number, reason in reasons.items())
-        super().__init__(f"{len(reasons)} of {of} invoices were not mailed. {named}")
-        self.reasons = dict(reasons)
+        return cls(f"{len(reasons)} of {of} invoices were not mailed. {named}")
 
 
 class InvoicesCannotBeMailed(InvoicesNotMailed):

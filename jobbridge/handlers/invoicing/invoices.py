@@ -145,7 +145,7 @@ def refuse_billed_days(connection: Connection, tenant: str, client_id: str, wind
     found = one(connection, INVOICE_OF_DAYS, parameters)
     if found:
         number, start, end = found
-        raise WindowAlreadyBilled(client_id, window, number, Period(start=start, end=end))
+        raise WindowAlreadyBilled.about(client_id, window, number, Period(start=start, end=end))
 
 
 def write_invoice(
@@ -215,7 +215,7 @@ def head_of(connection: Connection, tenant: str, invoice_id: UUID) -> InvoiceHea
     """
     head = one_as(InvoiceHead, connection, HEAD, {"tenant": tenant, "invoice_id": invoice_id})
     if head is None:
-        raise UnknownInvoice([invoice_id])
+        raise UnknownInvoice.about([invoice_id])
     return head
 
 
@@ -228,7 +228,7 @@ def heads_of(connection: Connection, tenant: str, invoice_ids: Sequence[UUID]) -
     heads = rows_as(InvoiceHead, connection, HEADS, {"tenant": tenant, "invoice_ids": list(invoice_ids)})
     missing = set(invoice_ids) - {head.invoice_id for head in heads}
     if missing:
-        raise UnknownInvoice(sorted(missing))
+        raise UnknownInvoice.about(sorted(missing))
     return heads
 
 

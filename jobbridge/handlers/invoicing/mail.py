@@ -58,7 +58,7 @@ def recipient_of(connection: Connection, tenant: str, client_id: str) -> Recipie
     """
     found = one_as(Recipient, connection, RECIPIENT, {"tenant": tenant, "client_id": client_id})
     if found is None:
-        raise NoRecipient(client_id)
+        raise NoRecipient.about(client_id)
     return found
 
 
@@ -121,7 +121,7 @@ def _address(name: str, email: str) -> Address:
         local, _, domain = email.rpartition("@")  # the parser knows ASCII only (RFC 6531 came later)
         return Address(name, username=local, domain=domain)
     except (ValueError, IndexError, MessageError) as error:  # it has all three for what it cannot read
-        raise BadAddress(name, email, str(error) or type(error).__name__) from error
+        raise BadAddress.about(name, email, str(error) or type(error).__name__) from error
 
 
 def _one_line(text: str) -> str:

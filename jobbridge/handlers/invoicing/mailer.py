@@ -75,7 +75,7 @@ class InvoiceMailer:
             if earlier is not None and earlier.status == "sent":
                 return earlier.recipient
             if earlier is not None and earlier.status == "sending":
-                raise MailUncertain(earlier.recipient, earlier.message_id)
+                raise MailUncertain.about(earlier.recipient, earlier.message_id)
             recipient = recipient_of(connection, self.tenant, invoice.client_id)
             provider = provider_of(connection, self.tenant)
         self._send(invoice.invoice_id, recipient, self._written(invoice, provider, recipient))
@@ -107,7 +107,7 @@ class InvoiceMailer:
             with self.transaction() as connection:
                 is_ours = claim_mail(connection, key, recipient=recipient.email, message_id=message_id)
             if not is_ours:
-                raise MailUncertain(recipient.email, message_id)
+                raise MailUncertain.about(recipient.email, message_id)
 
         try:
             reply = self.sender.send(mail, sender=self.mail_from, recipient=recipient.email, claim=claim)

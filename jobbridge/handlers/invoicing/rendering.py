@@ -52,4 +52,4 @@ def _rendered(invoice: Invoice) -> bytes:
     except (SoftTimeLimitExceeded, JobBridgeError):
         raise
     except Exception as error:  # whatever reportlab raises is about this one invoice
-        raise RenderingFailed(invoice.head.invoice_id, f"{type(error).__name__}: {error}") from error
+        raise RenderingFailed.about(invoice.head.number, f"{type(error).__name__}: {error}") from error

@@ -130,7 +130,7 @@ class MailSender:
             answer = smtp.getreply()
         except _LOST as error:
             self._drop()
-            raise MailUncertain(recipient, str(message["Message-ID"])) from error
+            raise MailUncertain.about(recipient, str(message["Message-ID"])) from error
         return self._expect(250, answer, recipient)
 
     def _connected(self) -> smtplib.SMTP:
