@@ -141,4 +141,19 @@ def _dev_servers() -> dict[str, str]:
         document = json.loads(DEV_FILE.read_text())
     except (OSError, ValueError):
         return {}
-    return {str(name): str(value) for name, value in document.items()} if isinstance(document, dict) else {}
+    if not isinstance(document, dict) or not _is_alive(document.pop("pid", None)):
+        return {}
+    return {str(name): str(value) for name, value in document.items()}
+
+
+def _is_alive(pid: object) -> bool:
+    """Tell whether that process runs; one that was killed could not take its file away."""
+    if not isinstance(pid, int):
+        return True  # written by hand
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -8,6 +8,7 @@ develops it wants to read why; the others go on. When a server dies, nothing can
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -273,7 +274,8 @@ def _published(path: Path, settings: Mapping[str, str]) -> Iterator[None]:
     """Let commands in other terminals find these servers (jobbridge.settings reads the file)."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)  # the database's password is in it
-    path.write_text(json.dumps(dict(settings), indent=2) + "\n")
+    # Killed, we leave it behind: by the number of our process others see that it is stale.
+    path.write_text(json.dumps({"pid": os.getpid(), **settings}, indent=2) + "\n")
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.conftest import StartWorker
-from tests.support import clean_environment, wait_until
+from tests.support import clean_environment
 
 SHOP = """
 from pydantic import BaseModel
@@ -226,20 +226,3 @@ def test_celery_knows_the_brokers_scheme_without_an_app(database_url: str, shop:
     )  # fmt: skip
     assert "No nodes replied" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_cancelled_job_never_runs(
-    jobbridge: Run, database_url: str, celery_worker: StartWorker, shop: Path
-) -> None:
-    settings = {"DATABASE_URL": database_url, "JOBBRIDGE_APP": "shop"}
-    sent = [
-        json.loads(jobbridge("enqueue", "receipt", "--data", '{"number": 1}', "--json", **settings).stdout)
-        for _ in range(2)
-    ]
-    assert jobbridge("jobs", "cancel", sent[0]["job_id"], **settings).returncode == 0
-    celery_worker("shop", "-P", "solo", DATABASE_URL=database_url, PYTHONPATH=str(shop))
-    wait_until(lambda: ("receipt", "completed", "celery") in jobs_in(database_url))
-    assert sorted(jobs_in(database_url)) == [
-        ("receipt", "cancelled", "celery"),
-        ("receipt", "completed", "celery"),
-    ]

@@ -6,79 +6,65 @@ import json
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-from tests.acceptance.commands import JOBBRIDGE, run_jobbridge
-from tests.support import clean_environment
+from tests.acceptance.commands import run_jobbridge
 
 
-@pytest.fixture(scope="module")
-def folder(server_folder: Path) -> Path:
-    folder = server_folder / "demo"
-    folder.mkdir()
-    return folder
+def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: Path) -> None:
+    done = run_jobbridge("demo", cwd=open_folder, timeout=110)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((open_folder / "build/demo/summary.json").read_text())
+    assert_every_job_completed(summary["jobs"])
+    assert_documents_are_what_they_are_called(open_folder, summary["documents"], done.stdout)
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("temporal  generate-invoice") for line in lines)
+    assert any(line.split() == ["type", "engine", "status", "attempts", "duration"] for line in lines)
+    assert "both engines made the same documents" in lines[-1]
+    assert_nothing_is_left(open_folder)
 
 
-@pytest.fixture(scope="module")
-def demo(folder: Path) -> subprocess.CompletedProcess[str]:
-    """A demo on both engines, run once for this module."""
-    return subprocess.run(
-        [*JOBBRIDGE, "demo"], cwd=folder, env=clean_environment(), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=110, check=False,
-    )  # fmt: skip
+def test_a_demo_on_one_engine_replaces_what_an_earlier_one_made(open_folder: Path) -> None:
+    earlier = open_folder / "build" / "demo" / "temporal" / "invoice.pdf"
+    own = open_folder / "build" / "demo" / "notes.txt"
+    for path in (earlier, own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    done = run_jobbridge("demo", "--engine", "celery", cwd=open_folder, timeout=110)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((open_folder / "build/demo/summary.json").read_text())
+    assert {job["runner_type"] for job in summary["jobs"]} == {"celery"}
+    assert not earlier.exists()
+    assert own.exists()
 
 
-def test_every_job_completes_on_both_engines(demo: subprocess.CompletedProcess[str], folder: Path) -> None:
-    assert demo.returncode == 0, demo.stdout + demo.stderr
-    summary = json.loads((folder / "build/demo/summary.json").read_text())
-    kinds = Counter((job["runner_type"], job["type"], job["status"]) for job in summary["jobs"])
-    per_engine = {
-        (kind, status): count for (engine, kind, status), count in kinds.items() if engine == "celery"
-    }
-    assert per_engine == {
-        (kind, status): count for (engine, kind, status), count in kinds.items() if engine == "temporal"
-    }
-    assert per_engine[("invoice_zip", "completed")] == per_engine[("invoice_email", "completed")] == 1
-    assert per_engine[("generate-invoice", "completed")] > 1
-    assert {status for _, status in per_engine} == {"completed"}
-    for job in summary["jobs"]:
+def assert_every_job_completed(jobs: list[dict[str, Any]]) -> None:
+    for job in jobs:
         assert set(job) == {
             "type", "runner_type", "status", "attempts", "seconds", "job_id", "external_id"
         }  # fmt: skip
-        assert job["attempts"] == 1
+        assert (job["status"], job["attempts"]) == ("completed", 1)
         assert job["seconds"] > 0
+    kinds = Counter((job["runner_type"], job["type"]) for job in jobs)
+    for engine in ("celery", "temporal"):
+        assert kinds[(engine, "generate-invoice")] == 6
+        assert kinds[(engine, "invoice_zip")] == kinds[(engine, "invoice_email")] == 1
+    assert sum(kinds.values()) == 16
 
 
-def test_the_documents_are_what_they_are_called(demo: subprocess.CompletedProcess[str], folder: Path) -> None:
-    documents = [
-        folder / path for path in json.loads((folder / "build/demo/summary.json").read_text())["documents"]
-    ]
+def assert_documents_are_what_they_are_called(folder: Path, documents: list[str], told: str) -> None:
     starts = {".pdf": b"%PDF-", ".zip": b"PK\x03\x04"}
-    for path in documents:
-        content = path.read_bytes()
-        assert content.startswith(starts.get(path.suffix, b"")), path
-        assert str(path.relative_to(folder)) in demo.stdout
-    assert Counter(path.suffix for path in documents) == {".pdf": 12, ".zip": 2, ".eml": 12}
+    for name in documents:
+        path = folder / name
+        assert path.read_bytes().startswith(starts.get(path.suffix, b"")), name
+        assert name in told
+    assert Counter(Path(name).suffix for name in documents) == {".pdf": 12, ".zip": 2, ".eml": 12}
 
 
-def test_it_shows_progress_and_ends_with_a_table(demo: subprocess.CompletedProcess[str]) -> None:
-    lines = demo.stdout.splitlines()
-    assert any(line.startswith("temporal  generate-invoice  queued") for line in lines)
-    assert any(line.split() == ["type", "engine", "status", "attempts", "duration"] for line in lines)
-    assert "both engines made the same documents" in lines[-1]
-
-
-def test_it_leaves_no_server_running(demo: subprocess.CompletedProcess[str], folder: Path) -> None:
+def assert_nothing_is_left(folder: Path) -> None:
     running = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
     assert str(folder) not in running
     assert not (folder / "build/demo/postgres/data").exists()
-
-
-@pytest.mark.usefixtures("demo")
-def test_one_engine_alone_can_be_shown_in_the_same_folder(folder: Path) -> None:
-    done = run_jobbridge("demo", "--engine", "celery", cwd=folder, timeout=110)
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = json.loads((folder / "build/demo/summary.json").read_text())
-    assert {job["runner_type"] for job in summary["jobs"]} == {"celery"}
-    assert not (folder / "build/demo/temporal").exists()

@@ -199,7 +199,7 @@ def test_data_survives_and_nothing_is_left_running_when_it_is_killed(shop: Path)
         listed = run_jobbridge("jobs", "list", "-A", "shop", "--json", cwd=shop)
         assert sent.returncode == 0
         assert [job["status"] for job in json.loads(listed.stdout)] == ["completed"]
-        press_ctrl_c(dev)
+        dev.kill()
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_named(shop: Path) -> None:

@@ -110,3 +110,16 @@ def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 def test_free_port_can_be_bound() -> None:
     assert is_port_free(free_port())
+
+
+def test_a_folder_that_only_its_owner_may_enter_serves_too(tmp_path: Path) -> None:
+    # Root's Postgres runs as another account, which keeps its data elsewhere then.
+    tmp_path.chmod(0o700)
+    with (
+        run_postgres(tmp_path / "closed", is_durable=False) as server,
+        psycopg.connect(server.url()) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        data = server.data_folder
+    assert not data.exists()
+    assert not (tmp_path / "closed" / "README").exists()

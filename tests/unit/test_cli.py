@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -87,11 +90,20 @@ def test_what_jobbridge_dev_left_is_found_by_other_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path(".jobbridge").mkdir()
-    Path(".jobbridge/dev.json").write_text(
-        json.dumps({"DATABASE_URL": "postgresql://127.0.0.1:1/left-by-dev"})
-    )
+    servers = {"pid": os.getpid(), "DATABASE_URL": "postgresql://127.0.0.1:1/left-by-dev"}
+    Path(".jobbridge/dev.json").write_text(json.dumps(servers))
     assert run(["migrate"]) == 4
     assert "left-by-dev" in capsys.readouterr().err
+
+
+def test_what_a_killed_jobbridge_dev_left_is_not_believed(capsys: pytest.CaptureFixture[str]) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Path(".jobbridge").mkdir()
+    servers = {"pid": dead.pid, "DATABASE_URL": "postgresql://127.0.0.1:1/left-by-dev"}
+    Path(".jobbridge/dev.json").write_text(json.dumps(servers))
+    assert run(["migrate"]) == 3
+    assert "No database is configured." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
