@@ -304,3 +304,15 @@ def nests(self: Any, depth: int) -> Any:
     if depth == 0:
         return "bottom"
     return self.replace(nests.s(depth - 1))
+
+
+@shared_task(name="parity.moves", bind=True)
+def moves(self: Any, to: str) -> Any:
+    """Go on as another task on another engine."""
+    return self.replace(add.s(1, 2).set(engine=to))
+
+
+@shared_task(name="parity.retry_slowly", bind=True)
+def retry_slowly(self: Any) -> None:
+    note("retry_slowly")
+    raise self.retry(countdown=4)
