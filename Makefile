@@ -29,7 +29,7 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml uv.lock .ci/bootstrap
+$(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
 	@touch $@
 
@@ -58,7 +58,7 @@ contracts: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 wheel: $(READY)
-	.uv/bin/uv build --wheel --out-dir dist
+	.ci/uv build --wheel --out-dir dist
 
 ci:
 	.ci/run

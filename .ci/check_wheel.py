@@ -18,7 +18,7 @@ import psycopg
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import ManagedProcess
 
-UV = Path(".uv/bin/uv").resolve()
+UV = Path(".ci/uv").resolve()
 SHOP = """
 from jobbridge import Celery
 
