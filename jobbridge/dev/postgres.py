@@ -97,13 +97,15 @@ def run_postgres(
         _wait_for_previous(home / "data")
         if not is_durable:
             shutil.rmtree(home / "data", ignore_errors=True)  # what a killed predecessor left
-        password = _initialise(home, binaries, account)
         arguments = {**_COMMON_SETTINGS, **({} if is_durable else _THROWAWAY_SETTINGS), **(settings or {})}
-        server = _start(home, binaries, account, port, password, arguments)
         try:
-            yield server
+            password = _initialise(home, binaries, account)
+            server = _start(home, binaries, account, port, password, arguments)
+            try:
+                yield server
+            finally:
+                server.process.stop()
         finally:
-            server.process.stop()
             if not is_durable:
                 _forget(home, folder)
 
@@ -130,16 +132,21 @@ def _binaries(account: Account | None) -> Path:
 
 def _copy_for_all(install: Path) -> Path:
     """Copy the binaries to where another account can read them; a later call finds them there."""
+    package = install.parent
     stamp = f"{install}{(install / 'bin' / 'postgres').stat().st_mtime_ns}"
-    target = _private_folder(f"postgres-{_digest(stamp)}") / "pginstall"
+    folder = _private_folder(f"postgres-{_digest(stamp)}")
+    target = folder / "wheel"
     if not target.exists():
-        unfinished = target.with_name(f"unfinished-{os.getpid()}")
-        shutil.copytree(install, unfinished, symlinks=True)
+        unfinished = folder / f"unfinished-{os.getpid()}"
+        # Repaired wheels keep shared libraries beside the package, and their binaries look for them there.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            if part.is_dir():
+                shutil.copytree(part, unfinished / part.name, symlinks=True)
         try:
             unfinished.rename(target)
         except OSError:  # another process was first
             shutil.rmtree(unfinished)
-    return target
+    return target / package.name / install.name
 
 
 def _home(folder: Path, account: Account | None) -> Path:
