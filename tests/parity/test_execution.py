@@ -31,7 +31,7 @@ def test_a_task_returns_its_result_and_leaves_one_row(world: World) -> None:
         ("attempt", "completed", 1)
     ]
     assert [r["job_id"] for r in world.rows("external_id = %s", result.id)] == [uuid.UUID(result.id)]
-    assert [r["job_id"] for r in world.rows("runner_type = %s", world.engine.value)] == [uuid.UUID(result.id)]
+    assert uuid.UUID(result.id) in {r["job_id"] for r in world.rows("runner_type = %s", world.engine.value)}
 
 
 def test_an_error_is_failed_everywhere_with_its_traceback(world: World) -> None:
