@@ -30,6 +30,7 @@ class BrokerError(KombuError):
     def __init__(self, message: str, *, hint: str = "") -> None:
         self.hint = hint or type(self).hint
         # Whoever prints the error (Celery's command line, kombu's retry log) shows only its text.
+        message = message.strip() if message.strip().endswith((".", "?", "!")) else f"{message.strip()}."
         super().__init__(f"{message} {self.hint}".rstrip())
 
 

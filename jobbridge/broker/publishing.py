@@ -156,9 +156,9 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     except psycopg.OperationalError as error:
         if caller is None:
             raise  # one of connection_errors
-        raise PublishFailed(f"The message was not stored: {str(error).strip()}.") from error
+        raise PublishFailed(f"The message was not stored: {error}") from error
     except (psycopg.Error, ValueError) as error:
-        raise PublishFailed(f"The message was not stored: {str(error).strip()}.") from error
+        raise PublishFailed(f"The message was not stored: {error}") from error
 
 
 def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -> dict[str, Any]:
@@ -212,12 +212,12 @@ class PublishBatch:
     """Messages that `Producer.batch()` collects, stored together in one transaction."""
 
     def __init__(self, channel: Channel, max_size: int) -> None:
-        self._channel = channel
+        self.channel = channel
         self._max_size = max_size
         self._waiting: list[tuple[str, dict[str, Any]]] = []
 
     def publish(self, message: Any, *, exchange: str = "", routing_key: str = "", **_: Any) -> None:
-        prepared = self._channel.prepared(message, exchange, routing_key)
+        prepared = self.channel.prepared(message, exchange, routing_key)
         statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
         self._waiting.append((statement, parameters_of(prepared, exchange, routing_key)))
         if len(self._waiting) >= self._max_size:
@@ -239,9 +239,9 @@ class PublishBatch:
             for statement, rows in by_statement.items():
                 caller.cursor().executemany(statement, rows)
         elif by_statement:
-            with self._channel.own_session.transaction():
+            with self.channel.own_session.transaction():
                 for statement, rows in by_statement.items():
-                    self._channel.own_session.run_many(statement, rows)
+                    self.channel.own_session.run_many(statement, rows)
 
     def discard(self) -> None:
         self._waiting.clear()

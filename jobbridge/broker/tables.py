@@ -42,7 +42,6 @@ metadata = MetaData(schema=SCHEMA)
 
 _NOW = text("now()")
 _FALSE = text("false")
-_EMPTY = text("'{}'")
 _CHURNING = {
     "autovacuum_vacuum_scale_factor": 0,
     "autovacuum_vacuum_threshold": 2000,
@@ -66,8 +65,8 @@ messages = Table(
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("content_type", Text),
     Column("content_encoding", Text),
-    Column("headers", JSON, nullable=False, server_default=_EMPTY),
-    Column("properties", JSON, nullable=False, server_default=_EMPTY),
+    Column("headers", JSON, nullable=False),
+    Column("properties", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
     PrimaryKeyConstraint("id"),
     postgresql_with=_CHURNING,

@@ -1,0 +1,59 @@
+"""Transport options: ours, SQLAlchemy's, and those that nobody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from jobbridge.broker import register
+from jobbridge.broker.errors import InvalidOption
+from jobbridge.broker.options import UNLIMITED, Options
+
+register()
+
+
+def transport_with(**options: Any) -> Any:
+    return Connection("jobbridge+postgresql://ann@db/jobs", transport_options=options).transport
+
+
+def test_defaults() -> None:
+    options = Options.of({})
+
+    assert (options.max_deliveries, options.poll_interval, options.sweep_interval) == (5, 5.0, 2.0)
+    assert options.engine == {}
+
+
+def test_no_limit_of_deliveries() -> None:
+    assert Options.of({"max_deliveries": 0}).deliveries_allowed == UNLIMITED
+
+
+def test_options_of_create_engine_reach_it() -> None:
+    engine = transport_with(echo=True, pool_recycle=77, max_deliveries=2).engine
+
+    assert engine.echo is True
+    assert engine.pool._recycle == 77
+
+
+def test_what_kombu_writes_into_the_options_is_left_out() -> None:
+    # `Producer.publish(retry=True)` puts its retry policy there.
+    assert transport_with(max_retries=3, interval_start=0, interval_step=0.2, interval_max=1).engine
+
+
+def test_a_misspelt_option_names_the_nearest() -> None:
+    with pytest.raises(InvalidOption, match=r"'max_delivery' is not known\. Did you mean 'max_deliveries'\?"):
+        _ = transport_with(max_delivery=3).engine
+
+
+def test_an_option_of_another_transport_is_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"'visibility_timeout' is not known\. Ours are max_deliveries"):
+        _ = transport_with(visibility_timeout=3600).engine
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_deliveries": -1}, {"max_deliveries": "5"}, {"poll_interval": 0}, {"sweep_interval": 61}]
+)
+def test_values_out_of_range_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(given))):
+        Options.of(given)
