@@ -77,7 +77,8 @@ class Accepted:
 class Started:
     """An attempt wants to start: the claim.
 
-    From pending, queued, scheduled, retrying: when the deliveries agree or either side has none. From processing:
+    From pending, queued, scheduled, retrying: when the deliveries agree or either side has none (but a row left by
+    `Replaced` waits for its new message, and its old one does not start). From processing:
     only by the same delivery, or without one when `redelivered`. The attempt number grows by one.
     A missing row is made (sent by a client that does not keep our books).
     """

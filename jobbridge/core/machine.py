@@ -147,6 +147,9 @@ def _started(state: JobState | None, event: Started) -> Decision:
     if state.status in WAITING:
         if None not in (state.delivery, event.delivery) and state.delivery != event.delivery:
             return _refuse(state, "the job goes by another delivery now")
+        if state.delivery is None and state.attempt > 0 and event.delivery is not None:
+            # The message of the attempt that was replaced has come again: its worker died before the ack.
+            return _refuse(state, "the job waits for the chain that replaced it")
     elif state.status is JobStatus.PROCESSING:
         is_same = event.delivery is not None and event.delivery == state.delivery
         if not is_same and not (event.delivery is None and event.redelivered):

@@ -134,7 +134,7 @@ WITH moved AS (
     WHERE {_THIS_JOB}
       AND (
         (status IN ({_WAITING})
-            AND (delivery IS NULL OR %(delivery)s::uuid IS NULL OR delivery = %(delivery)s))
+            AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s OR (delivery IS NULL AND attempt = 0)))
         OR (status = 'processing'
             AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean)))
       )

@@ -119,6 +119,7 @@ def test_a_job_replaced_by_a_chain_takes_the_message_of_the_chains_last_task() -
 
     assert outcome(*replaced) == JobState(status=JobStatus.QUEUED, attempt=1, delivery=None)
     assert last(*replaced, JOB.submitted(SECOND)).outcome == "adopted"
+    assert not last(*replaced, JOB.started()).applied  # the old message, again
 
 
 def test_a_cancelled_attempt_cannot_revive_its_job_by_a_retry() -> None:
