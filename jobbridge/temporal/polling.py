@@ -19,7 +19,9 @@ from celery.worker.state import maybe_shutdown
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from jobbridge import __version__
 from jobbridge.errors import EngineUnavailable
 from jobbridge.temporal.activities import JobActivities
 from jobbridge.temporal.delivery import task_queue_for
@@ -37,6 +39,12 @@ FOREVER = timedelta(days=3650)
 #: So that heartbeats reach the server as often as they are made, and a cancellation comes back with them.
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
 MAX_BACKOFF = 30.0
+#: Temporal imports the workflow's module anew for each workflow, and its parent packages with it. What those import
+#: at their top (the broker's registration with kombu) is not the workflow's, and is taken as it is: with it in the
+#: sandbox a job took 160 ms, without 35 ms (two cores, dev server).
+SANDBOX = SandboxRestrictions.default.with_passthrough_modules(
+    "jobbridge.broker", "jobbridge.temporal.contract", "kombu"
+)
 #: How long the last reports to Temporal may take once nothing runs any more.
 REPORT_TIMEOUT = timedelta(seconds=10)
 
@@ -217,6 +225,8 @@ class TemporalTaskConsumer:
             default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
             graceful_shutdown_timeout=FOREVER,
             identity=self._consumer.hostname,
+            build_id=f"jobbridge-{__version__}",  # else the SDK reads all loaded modules' code, for a second
+            workflow_runner=SandboxedWorkflowRunner(restrictions=SANDBOX),
         )
 
     def _stop(self, poller: Poller, running: Future[None]) -> None:
