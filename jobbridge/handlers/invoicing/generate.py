@@ -10,6 +10,8 @@ nothing has changed. So, step by step, what if the process dies in between, or t
 - Two jobs for one client: the same lock; the second is refused if the windows share a day, and names the invoice.
 - Two jobs for two clients: both need the tenant's counter, the second waits for the first one's commit. Numbers have
   no gaps. Locks are always taken in the order client, time, counter, so jobs do not deadlock.
+- Cancelled before the commit: nothing has happened. Cancelled after it: there is an invoice; the next job for the
+  window is refused and names it.
 """
 
 from __future__ import annotations
