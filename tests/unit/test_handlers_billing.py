@@ -42,7 +42,7 @@ def test_a_fixed_fee_counts_from_the_day_the_contract_starts_and_says_so() -> No
     (priced,) = price(account([line]), OCTOBER).lines
 
     assert priced.net == Decimal("200.00")
-    assert priced.description == "Remote helpdesk (12 October 2026 to 31 October 2026)"
+    assert priced.description == "Remote helpdesk (12 to 31 October 2026)"
 
 
 def test_a_fixed_fee_for_a_service_that_is_sold_by_the_hour_is_by_the_month() -> None:

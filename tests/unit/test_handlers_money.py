@@ -1,3 +1,4 @@
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ from jobbridge.handlers.invoicing.money import (
     amount_text,
     duration_text,
     percent_text,
+    period_text,
     quantity_text,
     rate_text,
     round_up,
@@ -60,3 +62,5 @@ def test_numbers_are_written_for_people() -> None:
     assert percent_text(Decimal("23.000")) == "23 %"
     assert percent_text(Decimal("13.500")) == "13.5 %"
     assert percent_text(Decimal("0.000")) == "0 %"
+    assert period_text(date(2026, 10, 1), date(2026, 10, 31)) == "1 to 31 October 2026"
+    assert period_text(date(2026, 12, 1), date(2027, 1, 31)) == "1 December 2026 to 31 January 2027"

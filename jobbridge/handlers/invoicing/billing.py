@@ -28,7 +28,7 @@ from jobbridge.handlers.invoicing.models import (
     Period,
     TimeEntry,
 )
-from jobbridge.handlers.invoicing.money import ZERO, date_text, duration_text, round_up, to_cents
+from jobbridge.handlers.invoicing.money import ZERO, duration_text, period_text, round_up, to_cents
 
 
 def price(account: Account, window: Period) -> Bill:
@@ -124,7 +124,7 @@ def _monthly_fee(
 ) -> BillLine:
     rate = _known(line, account, line.rate)
     months = months_covered(shared)
-    partly = f" ({date_text(shared.start)} to {date_text(shared.end)})" if shared != window else ""
+    partly = f" ({period_text(shared.start, shared.end)})" if shared != window else ""
     net = to_cents(Fraction(line.quantity) * Fraction(rate) * months)
     unit = "month" if line.unit == "hour" else line.unit  # a fee for time is per month, not per hour
     return _line(line, account, f"{line.description}{suffix}{partly}", line.quantity, unit, None, rate, net)

@@ -65,3 +65,9 @@ MONTHS = (
 def date_text(day: date) -> str:
     """Write `31 October 2026`."""
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
+def period_text(start: date, end: date) -> str:
+    """Write `1 to 31 October 2026`, and both months if they are two."""
+    is_one_month = (start.year, start.month) == (end.year, end.month)
+    return f"{start.day if is_one_month else date_text(start)} to {date_text(end)}"

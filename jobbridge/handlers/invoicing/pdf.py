@@ -24,6 +24,7 @@ from jobbridge.handlers.invoicing.money import (
     date_text,
     duration_text,
     percent_text,
+    period_text,
     quantity_text,
     rate_text,
 )
@@ -58,7 +59,7 @@ def render_invoice(invoice: Invoice) -> bytes:
         bottomMargin=78,
         title=f"Invoice {invoice.head.number}",
         author=invoice.provider.name,
-        subject=f"{invoice.head.client_name}, {_period_text(invoice)}",
+        subject=f"{invoice.head.client_name}, {period_text(invoice.head.period.start, invoice.head.period.end)}",
         creator=invoice.provider.name,
         invariant=1,
     )
@@ -135,7 +136,7 @@ def _address_and_facts(invoice: Invoice) -> Any:
     facts = [
         ("Number", head.number),
         ("Date", date_text(head.issued_on)),
-        ("Billing period", _period_text(invoice)),
+        ("Billing period", period_text(invoice.head.period.start, invoice.head.period.end)),
         ("Due", date_text(head.due_on)),
     ]
     rows = [[_text(name, color=FAINT), _text(value, bold=name == "Number")] for name, value in facts]
@@ -302,13 +303,6 @@ def _tax_text(tax: BillTax) -> str:
     if not tax.tax_percent:
         return f"{tax.tax_name}, on {amount_text(tax.taxable)}"
     return f"{tax.tax_name} {percent_text(tax.tax_percent)} on {amount_text(tax.taxable)}"
-
-
-def _period_text(invoice: Invoice) -> str:
-    period = invoice.head.period
-    if (period.start.year, period.start.month) == (period.end.year, period.end.month):
-        return f"{period.start.day} to {date_text(period.end)}"
-    return f"{date_text(period.start)} to {date_text(period.end)}"
 
 
 # -- what is on every page
