@@ -34,7 +34,7 @@ STATUS_STYLES = {
 def app_option(command: Command) -> Command:
     """Add `-A`: as Celery's own, and the shipped app by default."""
     return click.option(
-        "-A", "--app", "app_name", metavar="MODULE", envvar="JOBBRIDGE_APP",
+        "-A", "--app", "app_name", metavar="MODULE", envvar="CELERY_APP",
         help="The module of your app, as for `celery -A`. Default: the handlers that JobBridge ships.",
     )(command)  # fmt: skip
 

@@ -18,7 +18,7 @@ _STYLES = {"celery worker": "green", "celery beat": "yellow", "temporal worker":
 
 
 @click.command("dev")
-@click.option("-A", "--app", metavar="MODULE", default="jobbridge", show_default=True, envvar="JOBBRIDGE_APP",
+@click.option("-A", "--app", metavar="MODULE", default="jobbridge", show_default=True, envvar="CELERY_APP",
               help="The module of your app, as for `celery -A`.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(".jobbridge"),
               show_default=True, help="Where data and logs are kept.")  # fmt: skip

@@ -148,7 +148,7 @@ def test_an_app_of_plain_celery_is_told_what_to_change(jobbridge: Run, shop: Pat
 
 
 def test_jobs_are_sent_listed_shown_and_cancelled(jobbridge: Run, database_url: str) -> None:
-    settings = {"DATABASE_URL": database_url, "JOBBRIDGE_APP": "shop"}
+    settings = {"DATABASE_URL": database_url, "CELERY_APP": "shop"}
     tenant = str(uuid.uuid4())
 
     sent = jobbridge(
@@ -180,7 +180,7 @@ def test_a_job_that_is_not_there_is_named(jobbridge: Run, database_url: str) -> 
 def test_waiting_tells_the_result_and_a_failure_by_the_exit_code(
     jobbridge: Run, database_url: str, celery_worker: StartWorker, shop: Path
 ) -> None:
-    settings = {"DATABASE_URL": database_url, "JOBBRIDGE_APP": "shop"}
+    settings = {"DATABASE_URL": database_url, "CELERY_APP": "shop"}
     celery_worker("shop", "-P", "threads", DATABASE_URL=database_url, PYTHONPATH=str(shop))
 
     good = jobbridge("enqueue", "receipt", "--data", '{"number": 7}', "--wait", "--json", **settings)

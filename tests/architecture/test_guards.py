@@ -16,7 +16,10 @@ from tests.support import REPOSITORY, clean_environment
 BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
 ENVIRONMENT_FILE = re.compile(r"(^|/)\.env(\..*|~|\.bak)?$|(^|/)[^/]*\.env(\.(bak|old|orig|save|swp)|~)?$")
 #: Who may look at the environment: everybody else is given values.
-READERS = {"jobbridge/settings.py"}
+READERS = {
+    "jobbridge/settings.py",
+    "jobbridge/temporal/worker.py",
+}  # the latter is a command: CELERY_APP stands for -A
 READER_FOLDERS = ("jobbridge/cli/", "jobbridge/dev/", "jobbridge/testing/")
 
 
