@@ -16,7 +16,7 @@ from jobbridge.errors import EngineUnavailable
 def command(arguments: tuple[str, ...]) -> int:
     """Run jobs that Temporal delivers, in Celery's own worker."""
     try:
-        from jobbridge.temporal import worker
+        from jobbridge.temporal.worker import main
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "temporalio":
             raise
@@ -24,4 +24,4 @@ def command(arguments: tuple[str, ...]) -> int:
             "The Temporal worker needs the package temporalio, which is not installed.",
             hint="Install it with `pip install 'jobbridge[temporal]'`.",
         ) from None
-    return worker.main(list(arguments)) or 0
+    return main(list(arguments))
