@@ -10,6 +10,7 @@ from typing import Any
 
 from kombu.utils.json import loads
 
+from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 
 _NEXT = """
@@ -55,8 +56,9 @@ WHERE message.id = next.id
 RETURNING {_RETURNED}, next.is_expired IS TRUE AS is_expired
 """  # noqa: S608  # put together from the constants above
 
-# A message that is due joins the ready ones. In portions, so that no consumer holds many locks.
-PROMOTE_DUE = """
+# A message that is due joins the ready ones. In portions, so that no consumer holds many locks. Others, who come too
+# late to find it among those that will be due, are told.
+PROMOTE_DUE = f"""
 WITH due AS MATERIALIZED (
     SELECT message.id
     FROM unnest(%(queues)s::text[]) AS served (queue)
@@ -68,13 +70,16 @@ WITH due AS MATERIALIZED (
         LIMIT 500
         FOR UPDATE SKIP LOCKED
     ) AS message
+), promoted AS (
+    UPDATE jobbridge_broker.messages AS message
+    SET due_at = NULL
+    FROM due
+    WHERE message.id = due.id
+    RETURNING message.queue
 )
-UPDATE jobbridge_broker.messages AS message
-SET due_at = NULL
-FROM due
-WHERE message.id = due.id
-RETURNING message.queue
-"""
+SELECT queue, pg_notify({CHANNEL_OF_QUEUE}, '')
+FROM (SELECT DISTINCT queue FROM promoted) AS queues
+"""  # noqa: S608  # put together from the constants above
 
 # Of each queue the first entry of `messages_due`.
 SECONDS_TO_NEXT_DUE = """

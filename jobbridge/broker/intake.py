@@ -18,6 +18,7 @@ from kombu.log import get_logger
 
 from jobbridge.broker import sweeping, topology
 from jobbridge.broker.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
+from jobbridge.broker.stragglers import Stragglers
 from jobbridge.broker.waker import Waker
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ class Intake:
         self._transport = transport
         #: Queues that may have something ready, in the order of their next look.
         self._promising: dict[str, None] = {}
+        self._stragglers = Stragglers()
         self._undelivered: deque[tuple[Channel, str, dict[str, Any]]] = deque()
         self._loop: Any = None
         self._waker: Waker | None = None
         self._timers: list[Any] = []
         self._due_timer: Any = None
+        self._straggler_timer: Any = None
         self._next_due_at: float | None = None
         self._next_poll_at = 0.0
         self._next_sweep_at = 0.0
@@ -76,7 +79,9 @@ class Intake:
     def _note_notifications(self) -> None:
         session = self._transport.session
         while session.notified:
-            self.look_at(session.notified.pop())
+            queue = session.notified.pop()
+            self.look_at(queue)
+            self._stragglers.expect(queue, monotonic())
         if session.is_due_notified:
             session.is_due_notified = False
             self._look_for_due()
@@ -125,6 +130,8 @@ class Intake:
         payloads = channel.take(queue, limit, is_acked=is_acked)
         if is_acked:
             self._claimed_at = monotonic()
+        if payloads:
+            self._stragglers.expect(queue, monotonic())
         self._undelivered.extend((channel, queue, payload) for payload in payloads)
         return len(payloads) == limit
 
@@ -184,8 +191,7 @@ class Intake:
         """Wait for a notification, or for what is due, at most so long."""
         now = monotonic()
         wakes = [now + seconds, self._next_poll_at, self._next_sweep_at]
-        if self._next_due_at is not None:
-            wakes.append(self._next_due_at)
+        wakes += [at for at in (self._next_due_at, self._stragglers.next_at) if at is not None]
         self._transport.session.wait(max(min(wakes) - now, 0.001))
 
     def _do_what_is_time(self) -> None:
@@ -196,6 +202,11 @@ class Intake:
             self._poll()
         elif self._next_due_at is not None and now >= self._next_due_at:
             self._look_for_due()
+        self._look_for_stragglers()
+
+    def _look_for_stragglers(self) -> None:
+        for queue in self._stragglers.due(monotonic()):
+            self.look_at(queue)
 
     def _poll(self) -> None:
         self._next_poll_at = monotonic() + self._transport.options.poll_interval
@@ -238,10 +249,10 @@ class Intake:
         if loop is None:
             return
         loop.on_tick.discard(self._on_tick)
-        for timer in [*self._timers, self._due_timer]:
+        for timer in [*self._timers, self._due_timer, self._straggler_timer]:
             if timer is not None:
                 timer.cancel()
-        self._timers, self._due_timer, self._is_paused = [], None, False
+        self._timers, self._due_timer, self._straggler_timer, self._is_paused = [], None, None, False
         if self._waker is not None:
             self._waker.close()
             self._waker = None
@@ -266,6 +277,7 @@ class Intake:
         self._note_notifications()
         if self._promising:
             self._claim()
+        self._set_straggler_timer()
         if self._undelivered:
             self._wake_loop()  # there may be more, and room for it
         while self._undelivered and self.is_in_loop:
@@ -291,6 +303,17 @@ class Intake:
         self._due_timer = None
         if self.is_in_loop:
             self._look_for_due()
+
+    def _set_straggler_timer(self) -> None:
+        next_at = self._stragglers.next_at
+        if next_at is not None and self._straggler_timer is None:
+            self._straggler_timer = self._loop.call_later(max(next_at - monotonic(), 0.0), self._on_straggler)
+            self._wake_loop()
+
+    def _on_straggler(self) -> None:
+        self._straggler_timer = None
+        if self.is_in_loop:
+            self._look_for_stragglers()
 
     # -- the end
 

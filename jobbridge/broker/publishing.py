@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,6 +20,7 @@ from kombu.utils.json import dumps
 
 from jobbridge.broker.errors import InvalidOption, PublishFailed
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+from jobbridge.broker.stragglers import Throttle
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -43,7 +46,7 @@ _VALUES = """
 # Who waits for something due later looks again within poll_interval; only what is due before that needs a call.
 _NOTIFY = f"""
 SELECT CASE
-    WHEN due_at IS NULL THEN pg_notify({CHANNEL_OF_QUEUE}, '')
+    WHEN due_at IS NULL THEN CASE WHEN %(is_notified)s::boolean THEN pg_notify({CHANNEL_OF_QUEUE}, '') END
     WHEN due_at < clock_timestamp() + interval '60 seconds' THEN pg_notify({CHANNEL_OF_QUEUE}, 'due')
 END
 FROM put
@@ -81,31 +84,41 @@ WITH put AS (
 )
 {_NOTIFY}"""  # noqa: S608  # put together from the constants above
 
-_callers_connection: ContextVar[psycopg.Connection[Any] | None] = ContextVar("publishing_on", default=None)
+_caller: ContextVar[_Caller | None] = ContextVar("publishing_on", default=None)
+_throttle = Throttle()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Caller:
+    connection: psycopg.Connection[Any]
+    is_brief: bool
 
 
 @contextmanager
-def publishing_on(connection: object) -> Iterator[None]:
+def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[None]:
     """Publish on the caller's connection, in its transaction: its commit sends, its rollback leaves nothing.
 
     Nothing here commits. A publish that fails raises, and leaves the transaction to be rolled back.
 
     Args:
         connection: Of psycopg 3, or of SQLAlchemy or Django over psycopg 3; or a SQLAlchemy session.
+        is_brief: The transaction will be committed within a fraction of a second. Then a process that publishes a lot
+            notifies less often; with a long transaction, consumers would notice after `poll_interval` only.
 
     Raises:
         InvalidOption: It is none of these.
     """
-    token = _callers_connection.set(driver_connection(connection))
+    token = _caller.set(_Caller(connection=driver_connection(connection), is_brief=is_brief))
     try:
         yield
     finally:
-        _callers_connection.reset(token)
+        _caller.reset(token)
 
 
 def callers_connection() -> psycopg.Connection[Any] | None:
     """Give the connection that `publishing_on` named, if any."""
-    return _callers_connection.get()
+    caller = _caller.get()
+    return None if caller is None else caller.connection
 
 
 def driver_connection(connection: Any) -> psycopg.Connection[Any]:
@@ -149,16 +162,28 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
     parameters = parameters_of(message, exchange, routing_key)
     caller = callers_connection()
+    key = (channel.connection.database, routing_key)
+    if is_throttled := not exchange and _commits_soon():
+        parameters["is_notified"] = _throttle.is_needed(key, monotonic())
     try:
         if caller is not None:
-            return caller.execute(statement, parameters, prepare=True).rowcount
-        return channel.own_session.run(statement, parameters)
+            stored = caller.execute(statement, parameters, prepare=True).rowcount
+        else:
+            stored = channel.own_session.run(statement, parameters)
     except psycopg.OperationalError as error:
         if caller is None:
             raise  # one of connection_errors
         raise PublishFailed(f"The message was not stored: {error}") from error
     except (psycopg.Error, ValueError) as error:
         raise PublishFailed(f"The message was not stored: {error}") from error
+    if is_throttled and parameters["is_notified"] and parameters["due_at"] is None:
+        _throttle.note(key, monotonic())
+    return stored
+
+
+def _commits_soon() -> bool:
+    caller = _caller.get()
+    return caller is None or caller.is_brief
 
 
 def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -> dict[str, Any]:
@@ -168,6 +193,7 @@ def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -
     return {
         "exchange": exchange,
         "routing_key": routing_key,
+        "is_notified": True,
         "priority": _priority(properties.get("priority")),
         "due_at": _instant(headers.get("eta")),
         "expires_at": _instant(headers.get("expires")),

@@ -132,6 +132,24 @@ def test_a_notification_wakes_the_consumer_at_once(connection: Connection, table
     assert bodies == ["hello"]
 
 
+def test_a_burst_of_which_only_the_first_notifies_comes_at_once(
+    connection: Connection, tables: Tables
+) -> None:
+    bodies: list[Any] = []
+    with (
+        Consumer(connection, [Queue("q")], callbacks=[lambda body, _: bodies.append(body)], no_ack=True),
+        kombu_connection(tables.broker_url) as sender,
+    ):
+        for burst in range(10):
+            send(sender, (burst, 1))
+            connection.drain_events(timeout=2)
+            send(sender, (burst, 2))  # the queue was notified a moment ago
+            started = time.monotonic()
+            connection.drain_events(timeout=4)
+            assert time.monotonic() - started < 0.7
+    assert len(bodies) == 20
+
+
 def test_two_consumers_share_a_queue_and_nothing_comes_twice(connection: Connection, tables: Tables) -> None:
     for number in range(40):
         send(connection, number)

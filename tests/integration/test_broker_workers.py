@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import psycopg
 import pytest
 from celery import Celery
+from psycopg.rows import dict_row
 
+from jobbridge.dev.postgres import run_postgres
+from jobbridge.dev.process import free_port
+from jobbridge.store.migrations import migrate
 from tests.integration.broker_support import APP, Tables, Worker, celery_command
 from tests.support import wait_until
 
@@ -178,6 +183,49 @@ def test_a_task_that_runs_while_the_session_is_lost_is_finished_once(
 
     tables.wait_for_notes("ended", {"long"})
     tables.wait_until_empty()
+
+
+@pytest.fixture
+def restarting(server_folder: Path) -> Iterator[tuple[Tables, Callable[[], None]]]:
+    """A database on a server of its own, and how to restart that."""
+    with ExitStack() as stack:
+        folder, port = server_folder / "restarting", free_port()
+        running = stack.enter_context(ExitStack())
+        server = running.enter_context(run_postgres(folder, port=port))
+        url = server.create_database("restarting")
+        migrate(url)
+        tables = Tables(url)
+
+        def restart() -> None:
+            tables.connection.close()
+            running.close()
+            running.enter_context(run_postgres(folder, port=port))
+            tables.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+
+        yield tables, restart
+        tables.connection.close()
+
+
+def test_a_worker_survives_a_restart_of_postgres(
+    restarting: tuple[Tables, Callable[[], None]], tmp_path: Path
+) -> None:
+    tables, restart = restarting
+    worker = Worker(tables, tmp_path, "only", "prefork", ["-c", "2"])
+    try:
+        worker.wait_until_ready()
+        client = Celery("client", broker=tables.broker_url, set_as_current=False)
+        send(client, "count_one", "before")
+        tables.wait_for_notes("ended", {"before"})
+
+        restart()
+
+        send(client, "count_one", "after")
+        tables.wait_for_notes("ended", {"before", "after"}, timeout=30)
+        tables.wait_until_empty()
+        client.close()
+    finally:
+        worker.end_all()
+        print(worker.log())
 
 
 def test_a_task_publishes_from_its_pool_child(app: Celery, tables: Tables, start: StartWorker) -> None:
