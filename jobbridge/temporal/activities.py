@@ -75,9 +75,9 @@ class JobActivities:
 
     async def _execution(self, document: Any, holder: object) -> Execution:
         info = activity.info()
-        order = ExecuteOrder.from_json(document, workflow_id=info.workflow_id)
+        order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
         try:
-            execution = await self._blocking(self._prepared, order, info)
+            execution: Execution = await self._blocking(self._prepared, order, info)
         except JobBridgeError as error:
             settlement = Settlement(
                 kind=SettlementKind.FAILED,
@@ -156,7 +156,8 @@ class JobActivities:
         pause = 0.2
         while True:
             try:
-                return await self._blocking(outcome_of, self._app, execution, settlement)
+                outcome: Outcome = await self._blocking(outcome_of, self._app, execution, settlement)
+                return outcome
             except ContinuationUnread as error:
                 logger.warning(
                     "temporal.retry_not_read", extra={"job_id": execution.task_id, "error": str(error)}

@@ -26,7 +26,7 @@ GET_JOB_STATE = "getJobState"
 
 DEFAULT_TASK_QUEUE = "alga-jobs"
 
-#: Memo key of the Celery message that the job came from, without its arguments. Absent when a foreign client started it.
+#: Memo key of the Celery message that the job came from, without its arguments; absent in foreign workflows.
 MESSAGE_MEMO = "celery"
 #: Memo key of what one run hands to the next when the history is cut.
 STATE_MEMO = "carried"
@@ -87,7 +87,7 @@ class JobInput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobResult:
-    """The workflow's result: `{success, jobId, error?, result?, completedAt}`. A failed job fails its workflow instead."""
+    """The workflow's result: `{success, jobId, error?, result?, completedAt}`. A failed job fails its workflow."""
 
     success: bool
     job_id: str
@@ -203,8 +203,8 @@ class ExecuteOrder:
     """The input of `executeJobHandler`.
 
     Attributes:
-        message: The Celery message as jobbridge.core.envelope writes it, with or without its arguments; None: to be made
-            from the job's name and data.
+        message: The Celery message as jobbridge.core.envelope writes it, with or without its arguments; None: to be
+            made from the job's name and data.
         is_redelivery: An execution of this message began before.
         give_up: Do not run it: fail it, for this reason.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -51,8 +51,12 @@ class TemporalDelivery:
     def deliver(self, envelope: Envelope) -> Accepted:
         """Start the workflow of a job; starting it twice starts it once.
 
+        At once, also for a job that is not due: the workflow sleeps until then. In a start delay (server 1.32) it would
+        neither hear a cancellation nor answer a query.
+
         Raises:
-            EngineUnavailable: It could not be reached; `certainly_not_started` says whether it may run there all the same.
+            EngineUnavailable: It could not be reached; `certainly_not_started` says whether it may run there all
+                the same.
         """
         deadline = time.monotonic() + CLOSING_TIME.total_seconds()
         while True:
@@ -110,7 +114,6 @@ class TemporalDelivery:
                 id=envelope.id,
                 task_queue=task_queue_for(self._app, envelope.queue),
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                start_delay=_delay(envelope.eta),
                 memo={contract.MESSAGE_MEMO: message},
                 priority=Priority(
                     priority_key=temporal_priority(envelope.priority),
@@ -143,8 +146,10 @@ class TemporalDelivery:
             message = await description.memo_value(contract.MESSAGE_MEMO, default={})
             return message.get("delivery"), description.run_id
 
+        running: tuple[str | None, str | None] | None
         try:
-            return self._call(describe)
+            running = self._call(describe)
+            return running
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
@@ -175,14 +180,6 @@ def _accepted(envelope: Envelope, run_id: str | None) -> Accepted:
         external_id=envelope.id,
         external_run_id=run_id,
     )
-
-
-def _delay(eta: str | None) -> timedelta | None:
-    if eta is None:
-        return None
-    due = datetime.fromisoformat(eta)
-    delay = (due if due.tzinfo else due.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return delay if delay > timedelta() else None
 
 
 def _refused(error: RPCError) -> EngineUnavailable:

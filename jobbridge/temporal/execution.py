@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from kombu.message import Message
 
+from jobbridge.core.handlers import nearest
 from jobbridge.core.keys import JobKey
+from jobbridge.errors import UnknownHandler
 
 
 class SettlementKind(StrEnum):
@@ -74,14 +77,11 @@ class Execution:
 
     def settle(self, settlement: Settlement) -> None:
         """Say how it ended; only the first time counts."""
-        if not self.settled.done():
-            try:
-                self.settled.set_result(settlement)
-            except Exception:  # noqa: BLE001, S110  (another thread was first)
-                pass
+        with suppress(InvalidStateError):  # another thread was first
+            self.settled.set_result(settlement)
 
 
-class JobMessage(Message):  # type: ignore[misc]  # untyped base
+class JobMessage(Message):
     """A kombu message that knows its execution."""
 
     def __init__(self, *args: Any, execution: Execution, **options: Any) -> None:
@@ -117,15 +117,13 @@ class SettlingChannel:
         elif note is not None:
             execution.settle(note)
         elif execution.task_name not in self._known_tasks:
-            execution.settle(_unknown(execution, self._known_tasks))
+            execution.settle(unknown_task(execution, self._known_tasks))
         else:
             execution.settle(_unreadable(execution))
 
 
-def _unknown(execution: Execution, known_tasks: Any) -> Settlement:
-    from jobbridge.core.handlers import nearest
-    from jobbridge.errors import UnknownHandler
-
+def unknown_task(execution: Execution, known_tasks: Any) -> Settlement:
+    """Say that no task has that name here, and which is the nearest."""
     names = [name for name in known_tasks if not name.startswith("celery.")]
     error = UnknownHandler(execution.task_name, suggestion=nearest(execution.task_name, names))
     return Settlement(kind=SettlementKind.FAILED, error=f"{error} {error.hint}", error_type="UnknownHandler")

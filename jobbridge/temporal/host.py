@@ -3,7 +3,7 @@
 Celery's event loop (kombu's hub) owns requests, pool and timers. The activities live on the thread of Temporal's
 client. They meet here: `take`, `revoke`, `let_go` may be called from any thread and go on in Celery's.
 
-    activity ──take──► hub: Consumer.on_task_received → strategy → Request → pool ──ack/reject──► Execution.settled ──► activity
+    activity ─take─► hub: on_task_received → strategy → Request → pool ─ack/reject─► Execution.settled ─► activity
 
 What Celery leaves to the broker when a worker stops or loses its connection ("it will be delivered again") is
 settled here instead: see `release_unstarted` and `release_all`.
@@ -22,7 +22,9 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 
-from jobbridge.temporal.execution import Execution, Settlement, SettlementKind
+from jobbridge.app.execution import record
+from jobbridge.core.events import Failed
+from jobbridge.temporal.execution import Execution, Settlement, SettlementKind, unknown_task
 from jobbridge.temporal.request import acks_early, failure
 
 if TYPE_CHECKING:
@@ -112,11 +114,27 @@ class WorkerHost:
             return
         if execution.is_revoked:
             worker_state.revoked.add(execution.task_id)
+        if execution.task_name not in self.app.tasks:
+            self._record_unknown(execution)
         try:
             self.on_message(execution.message)
         except Exception as error:
             logger.exception("temporal.message_not_taken", extra={"job_id": execution.task_id})
             execution.settle(failure(error))
+
+    def _record_unknown(self, execution: Execution) -> None:
+        """Say in the row what was asked for, before Celery notes that it could not be found."""
+        unknown = unknown_task(execution, self.app.tasks)
+        record(
+            self.app,
+            Failed(
+                key=execution.key,
+                attempt=None,
+                error=f"{unknown.error_type}: {unknown.error}",
+                type=execution.task_name,
+                task_id=execution.task_id,
+            ),
+        )
 
     def _give_up(self, execution: Execution, reason: str) -> None:
         error = WorkerLostError(reason)

@@ -1,8 +1,8 @@
 """Between Celery's message and what Temporal carries.
 
-On the way out, the arguments become the workflow's `data` (readable, and in the place that the contract gives them), the rest of
-the message goes into the memo. On the way in, they are put together again; for a workflow that a foreign client
-started, the message is made from the job's name and data as Celery's own client would make it.
+On the way out, the arguments become the workflow's `data` (readable, and in the place that the contract gives them),
+the rest of the message goes into the memo. On the way in, they are put together again; for a workflow that a foreign
+client started, the message is made from the job's name and data as Celery's own client would make it.
 """
 
 from __future__ import annotations

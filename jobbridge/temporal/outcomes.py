@@ -139,6 +139,6 @@ def _foreign_result(app: Celery, execution: Execution) -> Any:
         return app.backend.get_task_meta(execution.task_id).get("result")
     except (NotImplementedError, ImproperlyConfigured, AttributeError):
         return None  # results are disabled
-    except Exception as error:  # noqa: BLE001  (a backend may raise anything; the job worked)
+    except Exception as error:  # a backend may raise anything; the job worked
         logger.warning("temporal.result_not_read", extra={"job_id": execution.task_id, "error": repr(error)})
         return None

@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from celery.bootsteps import RUN
-from celery.worker.state import maybe_shutdown
+from celery.bootsteps import RUN  # type: ignore[attr-defined]  # not in the stubs
+from celery.worker import state as worker_state
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -70,7 +70,7 @@ class Poller:
                 await self._run_worker(self._worker)
             except EngineUnavailable as error:
                 logger.error("%s Trying again in %.0f seconds.", error, pause)
-            except Exception as error:  # noqa: BLE001  (whatever ends a poller must not end the worker)
+            except Exception as error:  # whatever ends a poller must not end the worker
                 reason = error.message if isinstance(error, RPCError) else repr(error)
                 logger.error(
                     "Polling the task queue %r failed: %s. Trying again in %.0f seconds.",
@@ -175,7 +175,7 @@ class TemporalTaskConsumer:
         """Do nothing: how much is taken at a time is the pollers' concurrency."""
 
     def cancel(self) -> None:
-        """Take nothing more. Called on shutdown, and when the connection of the control plane is lost: that is no reason."""
+        """Take nothing more when the worker stops. Called, too, when the control plane is lost: that is no reason."""
         if self._consumer.blueprint.state == RUN and not self._is_shutting_down():
             return
         for name in list(self._pollers):
@@ -201,11 +201,8 @@ class TemporalTaskConsumer:
     # -- the pollers
 
     def _is_shutting_down(self) -> bool:
-        from celery.worker import state
-
-        return any(
-            flag is not None and flag is not False for flag in (state.should_stop, state.should_terminate)
-        )
+        flags: list[Any] = [worker_state.should_stop, worker_state.should_terminate]
+        return any(flag is not None and flag is not False for flag in flags)
 
     def _start(self, queue: str) -> tuple[Poller, Future[None]]:
         task_queue = task_queue_for(self._app, queue)
@@ -236,5 +233,5 @@ class TemporalTaskConsumer:
     def _wait_for_temporal(self) -> None:
         """Block as Celery does while its broker is away, and let a signal end it."""
         while not all(poller.is_running.is_set() for poller, _ in self._pollers.values()):
-            maybe_shutdown()
+            worker_state.maybe_shutdown()
             time.sleep(0.05)

@@ -1,5 +1,7 @@
-"""Delivers what was recorded but not handed over: jobs sent inside the caller's transaction or from a pool child, and jobs
-whose sender could not reach Temporal or died.
+"""Delivers what was recorded but not handed over.
+
+That is: jobs sent inside the caller's transaction or from a pool child, and jobs whose sender could not reach Temporal
+or died.
 
 It listens for the notification that comes with each such row, and sweeps every few seconds for what nobody told it
 of. Several relays do not disturb each other: the store gives each row to one of them for a while.

@@ -1,7 +1,7 @@
 """Celery's request, listened to: how an execution ended is noted before Celery acknowledges the message.
 
-Celery tells its broker only "acknowledged" or "rejected". Temporal wants to know more: result, error, retry. So each task
-gets, in the worker's parent process, a subclass of its own request class that notes the reason first.
+Celery tells its broker only "acknowledged" or "rejected". Temporal wants to know more: result, error, retry. So each
+task gets, in the worker's parent process, a subclass of its own request class that notes the reason first.
 
 In this process every task acknowledges late, whatever its author chose, because the acknowledgement settles the
 activity. What `acks_late=False` promises (a task whose worker died is not run again) is kept by other means: the
@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
 
@@ -133,8 +133,8 @@ def _settlement_of(exc_info: Any) -> Settlement:
         return Settlement(kind=SettlementKind.RETRIED, error=str(error.exc or error))
     if isinstance(error, Ignore):
         return Settlement(kind=SettlementKind.IGNORED)
-    if isinstance(error, Reject) and error.requeue:
-        return Settlement(kind=SettlementKind.REQUEUED, error=str(error.reason))
+    if isinstance(error, Reject) and getattr(error, "requeue", False):
+        return Settlement(kind=SettlementKind.REQUEUED, error=str(getattr(error, "reason", error)))
     if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
         return failure(error, exc_info.traceback, is_lost=True)
     return failure(error, exc_info.traceback)

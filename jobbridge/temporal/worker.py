@@ -40,7 +40,7 @@ _PR_SET_PDEATHSIG = 1
 _GREEN_POOLS = {"gevent", "eventlet"}
 
 
-class TemporalConsumer(Consumer):  # type: ignore[misc]  # untyped base
+class TemporalConsumer(Consumer):
     """Celery's consumer, whose messages do not depend on the broker's connection.
 
     The broker (the control plane: inspect, control, events) may come and go: what this worker holds stays valid.
@@ -48,15 +48,17 @@ class TemporalConsumer(Consumer):  # type: ignore[misc]  # untyped base
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.host = WorkerHost(self.app, self)
+        app: Celery = self.app  # type: ignore[assignment]  # load_app made sure
+        self._jobs_app = app
+        self.host = WorkerHost(app, self)
         self._is_reconnecting = False
         self._temporal_tasks: TemporalTaskConsumer | None = None
         # Celery's bootstep `Tasks` makes its consumer by this.
-        self.app.amqp.TaskConsumer = self._task_consumer
+        app.amqp.TaskConsumer = self._task_consumer
 
     def _task_consumer(self, connection: Any, **options: Any) -> TemporalTaskConsumer:
         if self._temporal_tasks is None:
-            self._temporal_tasks = _make_task_consumer(self.app, self)
+            self._temporal_tasks = _make_task_consumer(self._jobs_app, self)
         return self._temporal_tasks
 
     def update_strategies(self) -> None:
@@ -64,11 +66,11 @@ class TemporalConsumer(Consumer):  # type: ignore[misc]  # untyped base
             adopt(task)
         super().update_strategies()
 
-    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
         self._is_reconnecting = True
         super().on_connection_error_after_connected(exc)
 
-    def on_connection_error_before_connected(self, exc: BaseException) -> None:
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
         self._is_reconnecting = True
         super().on_connection_error_before_connected(exc)
 
@@ -81,22 +83,21 @@ class TemporalConsumer(Consumer):  # type: ignore[misc]  # untyped base
         super().on_close()
 
 
-class TemporalWorker(CeleryWorker):  # type: ignore[misc]  # untyped base
+class TemporalWorker(CeleryWorker):
     """Celery's worker program over Temporal."""
 
-    def on_before_init(self, **options: Any) -> None:
+    def on_before_init(self, quiet: bool = False, **options: Any) -> None:
         # Both are about what a lost connection takes away, which here is nothing.
         self.app.conf.update(
             worker_cancel_long_running_tasks_on_connection_loss=False,
             worker_enable_prefetch_count_reduction=False,
         )
-        super().on_before_init(**options)
+        super().on_before_init(quiet=quiet, **options)
 
-    def setup_defaults(self, **options: Any) -> None:
+    def setup_defaults(self, **options: Any) -> Any:  # type: ignore[override]  # thirty of Celery's own
         super().setup_defaults(**options)
-        pool = (
-            self.pool_cls if isinstance(self.pool_cls, str) else self.pool_cls.__module__.rpartition(".")[2]
-        )
+        chosen: Any = vars(self)["pool_cls"]
+        pool = chosen if isinstance(chosen, str) else chosen.__module__.rpartition(".")[2]
         if pool in _GREEN_POOLS:
             raise UnsupportedOption(
                 f"The pool {pool!r} cannot run beside Temporal's client.",
@@ -117,7 +118,7 @@ def _make_task_consumer(app: Celery, consumer: TemporalConsumer) -> TemporalTask
         app.settings, app, client=TemporalClient(app.settings, identity=consumer.hostname)
     )
     app._deliveries[Engine.TEMPORAL] = delivery
-    controller = consumer.controller
+    controller: Any = vars(consumer)["controller"]
     tasks = TemporalTaskConsumer(
         app,
         consumer,
@@ -168,9 +169,9 @@ def run(
     context = CLIContext(app=app, no_color=not has_color, workdir=None, quiet=is_quiet)
     try:
         celery_worker_command.main(args=list(options), prog_name=program, obj=context, standalone_mode=True)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    return 0
+    except SystemExit as error:  # click ends so, always
+        code = error.code
+        return code if isinstance(code, int) else int(code is not None)
 
 
 def load_app(name: str) -> Celery:
@@ -192,7 +193,8 @@ def load_app(name: str) -> Celery:
         )
     app.set_current()
     app.set_default()
-    return app
+    found: Celery = app  # type: ignore[assignment]  # as just checked
+    return found
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """The generic workflow: one per job, one activity per execution.
 
 It decides nothing about the job's row. The activity records what happens in an execution; the workflow records
-only what happens outside of one (cancelled while it waits, progress told by a signal). Imports nothing but temporalio, the
-standard library and the contract, because Temporal runs it again and again from its history.
+only what happens outside of one (cancelled while it waits, progress told by a signal). Imports nothing but temporalio,
+the standard library and the contract, because Temporal runs it again and again from its history.
 
 Changing it: anything that alters the order of commands needs `workflow.patched("…")`, and a new recorded
 history in tests/unit/temporal/histories.
@@ -20,9 +20,9 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     CancelledError,
-    TimeoutError,
     is_cancelled_exception,
 )
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.workflow import ActivityCancellationType, ActivityHandle, HandlerUnfinishedPolicy
 
 from jobbridge.temporal import contract
@@ -140,7 +140,7 @@ class GenericJobWorkflow:
         """Sleep, unless somebody cancels the job."""
         try:
             await workflow.wait_condition(lambda: self._cancel is not None, timeout=duration)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return
         except asyncio.CancelledError:
             self._is_cancelled_natively = True
@@ -166,7 +166,7 @@ class GenericJobWorkflow:
             start_to_close_timeout=timedelta(seconds=hard_limit) + TIME_LIMIT_GRACE
             if hard_limit
             else NO_LIMIT,
-            # For dead workers only: what a handler raises is not retryable here, its retries are executions of their own.
+            # For dead workers only: a handler's own retries are executions of their own.
             retry_policy=RetryPolicy(
                 initial_interval=timedelta(seconds=1), backoff_coefficient=1.5, maximum_attempts=MAX_LOST
             ),
@@ -200,7 +200,7 @@ class GenericJobWorkflow:
             self._fail_state(self._give_up)
             raise ApplicationError(self._give_up, type="WorkerLostError", non_retryable=True) from error
         self._lost = MAX_LOST
-        why = cause.type.name.lower() if isinstance(cause, TimeoutError) and cause.type else str(cause)
+        why = cause.type.name.lower() if isinstance(cause, ActivityTimeout) and cause.type else str(cause)
         return Outcome(
             kind=OutcomeKind.LOST, error=f"{MAX_LOST} workers fell silent while they ran it ({why})."
         )
@@ -215,7 +215,7 @@ class GenericJobWorkflow:
         else:
             self._requeued += 1
         if self._lost >= MAX_LOST:
-            # A worker is asked once more, to fail the job without running it: callbacks, result backend and row learn of it.
+            # A worker is asked once more, to fail the job without running it: so callbacks, result and row learn.
             self._give_up = f"Worker lost, {MAX_LOST} times: {outcome.error}"
             return
         tries = self._requeued + self._lost

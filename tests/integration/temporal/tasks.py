@@ -1,0 +1,65 @@
+"""What the workers of these tests serve: the parity tests' tasks, and some of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+
+from jobbridge import JobContext, job
+from tests.parity.tasks import make_app as make_parity_app
+from tests.parity.tasks import note, wait_for_file
+
+
+def make_app(**options: Any) -> Any:
+    app = make_parity_app(include=["tests.parity.tasks", __name__], **options)
+    app.conf.task_create_missing_queues = True
+    return app
+
+
+@shared_task(name="temporal.early", acks_late=False)
+def early() -> int:
+    """Must not run twice."""
+    tries = note("started")
+    wait_for_file("go")
+    return tries
+
+
+@shared_task(name="temporal.steady", acks_late=True)
+def steady() -> int:
+    tries = note("started")
+    wait_for_file("go")
+    note("done")
+    return tries
+
+
+@job("temporal.progressing")
+def progressing(ctx: JobContext, data: dict[str, Any]) -> str:
+    ctx.progress(25, 100, "a quarter")
+    note("started")
+    wait_for_file("go")
+    return "done"
+
+
+@job("temporal.echo")
+def echo(ctx: JobContext, data: dict[str, Any]) -> dict[str, Any]:
+    return {"data": data, "tenant": ctx.tenant_id}
+
+
+@shared_task(name="temporal.length")
+def length(text: str) -> int:
+    return len(text)
+
+
+@shared_task(name="temporal.large")
+def large(size: int) -> str:
+    return "x" * size
+
+
+@shared_task(name="temporal.sends", bind=True)
+def sends(self: Any, x: int) -> str:
+    """Send another job from inside."""
+    return str(self.app.tasks["parity.add"].delay(x, 1).id)
+
+
+app = make_app()

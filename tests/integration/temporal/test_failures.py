@@ -1,0 +1,177 @@
+"""Killed, silent and stopping workers; Temporal and the control plane going away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+
+from jobbridge.dev.process import free_port
+from jobbridge.dev.temporal import run_temporal
+from jobbridge.settings import load_settings
+from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
+from tests.integration.temporal.tasks import make_app
+from tests.support import wait_until
+
+
+def test_a_killed_workers_job_is_run_by_another_within_15_seconds(own_world: TemporalWorld) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+    own_world.worker("-c", "1")
+
+    first.kill()
+    killed_at = time.monotonic()
+    own_world.wait_for_start(result.id, times=2)
+
+    assert time.monotonic() - killed_at < 15
+    own_world.release(result.id)
+    assert result.get(timeout=TIMEOUT) == 2
+    assert len(own_world.lines(result.id, "done")) == 1  # the first one's process died with it
+    row = own_world.row(result.id)
+    assert (row["status"], row["attempt"]) == ("completed", 2)
+
+
+def test_a_job_that_must_not_run_twice_fails_when_its_worker_is_killed(own_world: TemporalWorld) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.early").delay()
+    own_world.wait_for_start(result.id)
+    time.sleep(1.5)  # the heartbeat that says "it began" must have left; within that time it may run again
+
+    first.kill()
+    own_world.worker("-c", "1")
+
+    row = own_world.wait_for_status(result.id, "failed", timeout=30)
+    assert "not to be run twice" in row["error"]
+    assert len(own_world.lines(result.id, "started")) == 1
+    own_world.wait_for_closed(result.id, "FAILED")
+
+
+def test_a_job_that_must_not_run_twice_fails_when_its_pool_process_is_killed(world: TemporalWorld) -> None:
+    result = world.task("parity.hold").apply_async(acks_late=False)
+    early = world.task("temporal.early").delay()
+    world.wait_for_start(early.id)
+    world.release(result.id)
+
+    active = world.app.control.inspect(timeout=3).active()
+    (pid,) = [task["worker_pid"] for tasks in active.values() for task in tasks if task["id"] == early.id]
+    os.kill(pid, signal.SIGKILL)
+
+    assert "WorkerLost" in world.wait_for_status(early.id, "failed")["error"]
+    assert len(world.lines(early.id, "started")) == 1
+
+
+def test_a_warm_shutdown_lets_jobs_end_and_takes_no_more(own_world: TemporalWorld) -> None:
+    worker = own_world.worker("-c", "1")
+    running = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(running.id)
+
+    os.kill(worker.pid, signal.SIGTERM)
+    wait_until(lambda: "shutdown" in worker.log())
+    waiting = own_world.task("parity.add").delay(1, 1)
+    own_world.release(running.id)
+
+    assert running.get(timeout=TIMEOUT) == 1
+    wait_until(lambda: not worker.is_running, timeout=15)
+    own_world.wait_for_closed(running.id, "COMPLETED")
+    assert own_world.row(waiting.id)["status"] == "queued"
+    own_world.worker("-c", "1")
+    assert waiting.get(timeout=TIMEOUT) == 2
+
+
+def test_a_cold_shutdown_gives_the_job_back_at_once(own_world: TemporalWorld) -> None:
+    worker = own_world.worker("-c", "1")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+
+    os.kill(worker.pid, signal.SIGQUIT)
+    wait_until(lambda: not worker.is_running, timeout=20)
+    own_world.worker("-c", "1")
+    own_world.wait_for_start(result.id, times=2)
+    own_world.release(result.id)
+
+    assert result.get(timeout=TIMEOUT) == 2
+
+
+def test_a_lost_control_plane_takes_no_job_away(own_world: TemporalWorld) -> None:
+    own_world.worker("-c", "2")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+
+    with psycopg.connect(own_world.environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    other = own_world.task("parity.add").delay(2, 3)
+
+    assert other.get(timeout=TIMEOUT) == 5
+    own_world.release(result.id)
+    assert result.get(timeout=TIMEOUT) == 1
+    assert len(own_world.lines(result.id, "started")) == 1
+    wait_until(lambda: own_world.app.control.inspect(timeout=2).ping(), timeout=TIMEOUT)
+
+
+def test_a_terminated_workflow_ends_the_process_of_its_job(own_world: TemporalWorld) -> None:
+    own_world.worker("-c", "1")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+
+    own_world.temporal.run_cli("workflow", "terminate", "--workflow-id", result.id)
+
+    assert (
+        own_world.task("parity.add").delay(1, 1).get(timeout=TIMEOUT) == 2
+    )  # the only process is free again
+    assert own_world.lines(result.id, "done") == []
+
+
+def test_temporal_may_restart_while_a_job_runs(own_world: TemporalWorld, server_folder: Path) -> None:
+    port, database = free_port(), server_folder / f"restart-{os.getpid()}.db"
+    settings = {**own_world.environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{port}"}
+    app = make_app(settings=load_settings(settings))
+    app.finalize()
+    with run_temporal(log_path=server_folder / "first.log", port=port, database=database):
+        own_world.worker("-c", "1", TEMPORAL_ADDRESS=f"127.0.0.1:{port}")
+        result = app.tasks["temporal.steady"].delay()
+        own_world.wait_for_start(result.id)
+    with run_temporal(log_path=server_folder / "second.log", port=port, database=database) as server:
+        own_world.release(result.id)
+
+        assert result.get(timeout=TIMEOUT) == 1
+        wait_until(
+            lambda: (
+                '"COMPLETED"' in server.run_cli("workflow", "describe", "-w", result.id, "-o", "json")
+                or "STATUS_COMPLETED" in server.run_cli("workflow", "describe", "-w", result.id, "-o", "json")
+            ),
+            timeout=60,
+            every=0.5,
+        )
+        assert app.tasks["parity.add"].delay(1, 1).get(timeout=60) == 2
+        app.delivery("temporal").client.close()
+    app.database.close()
+    assert len(own_world.lines(result.id, "started")) == 1
+
+
+def test_a_worker_waits_for_temporal_and_says_so(own_world: TemporalWorld, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with ExitStack() as started:
+        worker = own_world.worker_that_waits(address, tmp_path / "worker.log", started)
+        assert f"Temporal at {address} cannot be reached" in worker.log()
+        assert " ready." not in worker.log()
+
+        with run_temporal(log_path=tmp_path / "late.log", port=int(address.partition(":")[2])):
+            wait_until(lambda: " ready." in worker.log(), timeout=TIMEOUT)
+            worker.stop()
+
+
+def test_a_worker_that_waits_for_temporal_can_be_stopped(own_world: TemporalWorld, tmp_path: Path) -> None:
+    with ExitStack() as started:
+        worker = own_world.worker_that_waits(f"127.0.0.1:{free_port()}", tmp_path / "worker.log", started)
+
+        os.kill(worker.pid, signal.SIGTERM)
+
+        wait_until(lambda: not worker.is_running, timeout=15)
