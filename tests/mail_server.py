@@ -62,9 +62,11 @@ class MailServer:
 
 
 @contextmanager
-def run_mail_server() -> Iterator[MailServer]:
+def run_mail_server(*, takes_unicode: bool = False) -> Iterator[MailServer]:
     mail_server = MailServer()
-    controller = Controller(mail_server, hostname="127.0.0.1", port=mail_server.port, enable_SMTPUTF8=False)
+    controller = Controller(
+        mail_server, hostname="127.0.0.1", port=mail_server.port, enable_SMTPUTF8=takes_unicode
+    )
     controller.start()
     try:
         yield mail_server

@@ -140,11 +140,14 @@ def test_the_next_window_may_be_billed(books: Books) -> None:
     assert november.subtotal == Decimal("25.96")  # 16 minutes on 2 November
 
 
-def test_a_voided_invoice_frees_its_days(books: Books) -> None:
-    books.bill("northwind")
+def test_a_voided_invoice_frees_its_days_and_its_time(books: Books) -> None:
+    voided = books.bill("northwind")
     books.run("UPDATE psa.invoices SET status = 'void'")
 
-    assert books.bill("northwind", job="another").number == "INV-2026-00002"
+    again = books.bill("northwind", job="another")
+
+    assert again.number == "INV-2026-00002"
+    assert again.total == voided.total
 
 
 @pytest.mark.parametrize(

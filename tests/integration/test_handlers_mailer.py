@@ -255,3 +255,33 @@ def test_an_address_beyond_ascii_is_refused_where_the_server_cannot_take_it(
 
     with pytest.raises(MailRefused, match="addresses beyond ASCII"):
         mail(books, server.url, invoice)
+
+
+def test_an_address_beyond_ascii_is_served_where_the_server_can(books: Books) -> None:
+    invoice = books.bill("lakeside")
+    books.run("UPDATE psa.clients SET billing_email = 'büro@lakeside.example' WHERE client_id = 'lakeside'")
+
+    with run_mail_server(takes_unicode=True) as server:
+        mail(books, server.url, invoice)
+
+    assert server.recipients == ["büro@lakeside.example"]
+    # The email package reads raw UTF-8 in headers as undecoded bytes; mail programs do not.
+    header = str(server.mails[0]["To"]).encode("utf-8", "surrogateescape").decode()
+    assert header == "Lakeside Dental Practice <büro@lakeside.example>"
+
+
+@pytest.mark.parametrize("farewell", [HANG_UP, "421 enough mails on this connection"])
+def test_a_connection_that_was_closed_between_two_mails_is_opened_again(
+    books: Books, server: MailServer, farewell: str
+) -> None:
+    asked: list[str] = []
+
+    def leave_before_the_second(recipient: str) -> str | None:
+        asked.append(recipient)
+        return farewell if len(asked) == 2 else None
+
+    server.at_rcpt = leave_before_the_second
+
+    mail(books, server.url, *books.bill_all())
+
+    assert (len(server.mails), len(asked), server.connections) == (6, 7, 2)

@@ -63,18 +63,24 @@ WHERE contract.tenant = %(tenant)s
 ORDER BY contract.starts_on, contract.contract_id, line.position, line.contract_line_id
 """
 
-# FOR UPDATE: what is priced is what is marked as billed, whatever others change meanwhile.
+# FOR UPDATE: what is priced is what is marked as billed, whatever others change meanwhile. Time of an invoice that was
+# voided is free again.
 BILLABLE_TIME = """
-SELECT entry_id, service_id, work_date, started_at, minutes, technician, ticket, note
-FROM psa.time_entries
-WHERE tenant = %(tenant)s
-  AND client_id = %(client_id)s
-  AND work_date BETWEEN %(start)s AND %(end)s
-  AND is_billable
-  AND approval = 'approved'
-  AND invoice_id IS NULL
-ORDER BY started_at, entry_id
-FOR UPDATE
+SELECT entry.entry_id, entry.service_id, entry.work_date, entry.started_at, entry.minutes, entry.technician,
+    entry.ticket, entry.note
+FROM psa.time_entries AS entry
+WHERE entry.tenant = %(tenant)s
+  AND entry.client_id = %(client_id)s
+  AND entry.work_date BETWEEN %(start)s AND %(end)s
+  AND entry.is_billable
+  AND entry.approval = 'approved'
+  AND NOT EXISTS (
+      SELECT
+      FROM psa.invoices AS invoice
+      WHERE invoice.tenant = entry.tenant AND invoice.invoice_id = entry.invoice_id AND invoice.status <> 'void'
+  )
+ORDER BY entry.started_at, entry.entry_id
+FOR UPDATE OF entry
 """
 
 UNAPPROVED_TIME = """

@@ -112,9 +112,8 @@ class MailSender:
             MailRefused: Never; nothing was sent.
             MailUncertain: It may have been sent.
         """
-        smtp = self._connected()
+        smtp = self._announced(sender, recipient)
         try:
-            self._announce(smtp, sender, recipient)
             claim()
             self._expect(354, smtp.docmd("DATA"), recipient)
         except _LOST as error:
@@ -162,14 +161,33 @@ class MailSender:
             raise
         return smtp
 
-    def _announce(self, smtp: smtplib.SMTP, sender: str, recipient: str) -> None:
-        options = []
-        if not (sender.isascii() and recipient.isascii()):
-            if not smtp.has_extn("smtputf8"):
-                raise MailRefused(f"{self._server} takes no addresses beyond ASCII, such as {recipient}.")
-            options = ["SMTPUTF8"]
-        self._expect(250, smtp.mail(sender, options), sender)
-        self._expect(250, smtp.rcpt(recipient), recipient)
+    def _announced(self, sender: str, recipient: str) -> smtplib.SMTP:
+        """Give a connection on which the server has accepted both addresses.
+
+        One that was open may have been closed meanwhile: by a time limit, or after so many mails. Then on a new one.
+        """
+        was_open = self._smtp is not None
+        try:
+            return self._announce(sender, recipient)
+        except MailServerUnavailable:
+            if not was_open:
+                raise
+            return self._announce(sender, recipient)
+
+    def _announce(self, sender: str, recipient: str) -> smtplib.SMTP:
+        smtp = self._connected()
+        options = [] if sender.isascii() and recipient.isascii() else ["SMTPUTF8"]
+        if options and not smtp.has_extn("smtputf8"):
+            raise MailRefused(f"{self._server} takes no addresses beyond ASCII, such as {recipient}.")
+        try:
+            self._expect(250, smtp.mail(sender, options), sender)
+            self._expect(250, smtp.rcpt(recipient), recipient)
+        except _LOST as error:
+            raise self._lost(error) from error
+        except BaseException:
+            self._drop()  # in the middle of a dialogue: what the server expects next is unclear
+            raise
+        return smtp
 
     def _expect(self, wanted: int, answer: tuple[int, bytes], address: str) -> str:
         code, text = answer
