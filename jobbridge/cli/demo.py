@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -60,6 +61,7 @@ def command(engine: str, output: Path) -> int:
     engines = list(Engine) if engine == "both" else [Engine(engine)]
     began = time.monotonic()
     out = console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: stop all, leave no data
     _clear(output)
     with _stage(output, engines, out.print) as stage:
         runs = [stage.run(engine) for engine in engines]

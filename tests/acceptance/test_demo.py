@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.commands import run_jobbridge
+from tests.acceptance.commands import JOBBRIDGE, descendants, is_alive, run_jobbridge, start
+from tests.support import wait_until
 
 
 def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: Path) -> None:
@@ -68,3 +72,18 @@ def assert_nothing_is_left(folder: Path) -> None:
     running = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
     assert str(folder) not in running
     assert not (folder / "build/demo/postgres/data").exists()
+
+
+def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(open_folder: Path) -> None:
+    with start([*JOBBRIDGE, "demo", "--engine", "celery"], cwd=open_folder) as demo:
+        wait_until(lambda: "Starting the workers" in demo.log())
+        started = descendants(demo.pid)
+
+        os.kill(demo.pid, signal.SIGTERM)
+
+        assert demo.wait(timedelta(seconds=20)) == 130
+        assert "Interrupted." in demo.log()
+        assert "Traceback" not in demo.log()
+    assert started
+    assert [pid for pid in started if is_alive(pid)] == []
+    assert_nothing_is_left(open_folder)
