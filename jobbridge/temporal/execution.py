@@ -80,6 +80,18 @@ class Execution:
         with suppress(InvalidStateError):  # another thread was first
             self.settled.set_result(settlement)
 
+    def settle_as_stopped(self) -> None:
+        """Say that the worker stopped it: it runs again elsewhere, unless it must not run twice."""
+        stopped = "The worker was stopped before the task had ended."
+        if self.acks_early:
+            self.settle(
+                Settlement(
+                    kind=SettlementKind.FAILED, error=stopped, error_type="WorkerLostError", is_lost=True
+                )
+            )
+        else:
+            self.settle(Settlement(kind=SettlementKind.REQUEUED, error=stopped))
+
 
 class JobMessage(Message):
     """A kombu message that knows its execution."""

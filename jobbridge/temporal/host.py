@@ -214,10 +214,8 @@ class WorkerHost:
         for execution in self.executions:
             if not execution.has_begun.is_set():
                 execution.settle(Settlement(kind=SettlementKind.RELEASED))
-            elif execution.acks_early:
-                execution.settle(failure(WorkerLostError("The worker stopped before the task had ended.")))
             else:
-                execution.settle(execution.note or Settlement(kind=SettlementKind.LOST))
+                execution.settle_as_stopped()
 
     def is_acks_early(self, task_name: str) -> bool:
         return acks_early(self.app.tasks.get(task_name))

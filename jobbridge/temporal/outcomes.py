@@ -66,8 +66,10 @@ def outcome_of(app: Celery, execution: Execution, settlement: Settlement) -> Out
     match settlement.kind:
         case SettlementKind.SUCCEEDED:
             return Outcome(kind=OutcomeKind.COMPLETED, result=_result(app, execution, row), attempt=attempt)
-        case SettlementKind.RETRIED | SettlementKind.IGNORED:
+        case SettlementKind.RETRIED:
             return _continued(app, execution, row, error=settlement.error)
+        case SettlementKind.IGNORED:
+            return _ignored(app, execution, row)
         case SettlementKind.FAILED:
             raise JobFailed(settlement)
         case SettlementKind.REVOKED:
@@ -90,6 +92,21 @@ def _row(app: Celery, execution: Execution, settlement: Settlement) -> JobRow | 
             raise ContinuationUnread(str(error)) from error
         logger.warning("temporal.result_not_read", extra={"job_id": execution.task_id, "error": str(error)})
         return None
+
+
+def _ignored(app: Celery, execution: Execution, row: JobRow | None) -> Outcome:
+    """The attempt did not start, or wanted to leave no result; what the row says of an earlier attempt counts."""
+    if row is not None and row.status is JobStatus.COMPLETED:
+        result = _result(app, execution, row)
+        return Outcome(kind=OutcomeKind.COMPLETED, result=result, attempt=row.attempt)
+    if row is not None and row.status is JobStatus.FAILED:
+        name, _, text = (row.error or "").partition(": ")
+        raise JobFailed(
+            Settlement(
+                kind=SettlementKind.FAILED, error=text or name, error_type=name, traceback=row.traceback
+            )
+        )
+    return _continued(app, execution, row, error=None)
 
 
 def _continued(app: Celery, execution: Execution, row: JobRow | None, *, error: str | None) -> Outcome:

@@ -89,8 +89,8 @@ class SettlingRequest:
             self._settle_anyway()
             raise
         finally:
-            if self._already_cancelled:
-                self._settle_anyway()  # Celery leaves it to the broker's redelivery
+            if self._already_cancelled and self._execution is not None:
+                self._execution.settle_as_stopped()  # Celery leaves it to the broker's redelivery
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         kind = SettlementKind.EXPIRED if expired else SettlementKind.REVOKED

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from celery.app.utils import find_app
 from celery.apps.worker import Worker as CeleryWorker
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as celery_worker_command
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
 
 from jobbridge.core.keys import Engine
@@ -68,7 +70,10 @@ class TemporalConsumer(Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self._is_reconnecting = True
-        super().on_connection_error_after_connected(exc)
+        with warnings.catch_warnings():
+            # Celery advises to cancel tasks now, which it could not acknowledge any more. Here it can.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         self._is_reconnecting = True

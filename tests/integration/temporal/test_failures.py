@@ -77,10 +77,11 @@ def test_a_warm_shutdown_lets_jobs_end_and_takes_no_more(own_world: TemporalWorl
 
     assert running.get(timeout=TIMEOUT) == 1
     wait_until(lambda: not worker.is_running, timeout=15)
-    own_world.wait_for_closed(running.id, "COMPLETED")
     assert own_world.row(waiting.id)["status"] == "queued"
     own_world.worker("-c", "1")
     assert waiting.get(timeout=TIMEOUT) == 2
+    own_world.wait_for_closed(running.id, "COMPLETED")
+    assert own_world.lines(running.id, "started") == [""]
 
 
 def test_a_cold_shutdown_gives_the_job_back_at_once(own_world: TemporalWorld) -> None:
@@ -107,6 +108,7 @@ def test_a_lost_control_plane_takes_no_job_away(own_world: TemporalWorld) -> Non
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+    own_world.app.database.close()  # this process lost its own connections, too
     other = own_world.task("parity.add").delay(2, 3)
 
     assert other.get(timeout=TIMEOUT) == 5
