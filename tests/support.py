@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 def wait_until(
-    condition: Callable[[], Value], *, timeout: float = 15.0, message: str = "", every: float = 0.02
+    condition: Callable[[], Value], *, timeout: float = 30.0, message: str = "", every: float = 0.02
 ) -> Value:
     """Call `condition` until its value is true, and give that value.
 

@@ -29,22 +29,6 @@ def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: 
     assert_nothing_is_left(open_folder)
 
 
-def test_a_demo_on_one_engine_replaces_what_an_earlier_one_made(open_folder: Path) -> None:
-    earlier = open_folder / "build" / "demo" / "temporal" / "invoice.pdf"
-    own = open_folder / "build" / "demo" / "notes.txt"
-    for path in (earlier, own):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-
-    done = run_jobbridge("demo", "--engine", "celery", cwd=open_folder, timeout=110)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = json.loads((open_folder / "build/demo/summary.json").read_text())
-    assert {job["runner_type"] for job in summary["jobs"]} == {"celery"}
-    assert not earlier.exists()
-    assert own.exists()
-
-
 def assert_every_job_completed(jobs: list[dict[str, Any]]) -> None:
     for job in jobs:
         assert set(job) == {
@@ -75,6 +59,12 @@ def assert_nothing_is_left(folder: Path) -> None:
 
 
 def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(open_folder: Path) -> None:
+    earlier = open_folder / "build" / "demo" / "temporal" / "invoice.pdf"
+    own = open_folder / "build" / "demo" / "notes.txt"
+    for path in (earlier, own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
     with start([*JOBBRIDGE, "demo", "--engine", "celery"], cwd=open_folder) as demo:
         wait_until(lambda: "Starting the workers" in demo.log())
         started = descendants(demo.pid)
@@ -84,6 +74,8 @@ def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(open_folder
         assert demo.wait(timedelta(seconds=20)) == 130
         assert "Interrupted." in demo.log()
         assert "Traceback" not in demo.log()
+    assert not earlier.exists(), "what an earlier demo made is not shown as this one's"
+    assert own.exists(), "and nothing else is removed"
     assert started
     assert [pid for pid in started if is_alive(pid)] == []
     assert_nothing_is_left(open_folder)
