@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
 from jobbridge.broker.claiming import claim, payload_of
+from jobbridge.broker.errors import SessionLost
 from jobbridge.broker.session import Row, Session
 from jobbridge.broker.settling import Lease, Settlement, Settler
+from jobbridge.broker.window import Window
 
 if TYPE_CHECKING:
     from jobbridge.broker.transport import Transport
@@ -32,62 +34,6 @@ _declared: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
 def forget_declared(database: str) -> None:
     """Declare everything again: the database may be another one after a lost session."""
     _declared.pop(database, None)
-
-
-class Window(virtual.QoS):
-    """What was delivered on a channel and is not settled, against its prefetch count."""
-
-    channel: Channel
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        # Not the base's: it restores messages at exit, by publishing them again.
-        self.channel = channel
-        self.prefetch_count = prefetch_count or 0
-        self.leases: dict[str, tuple[Lease, Settler]] = {}
-        self._lock = threading.Lock()
-
-    def can_consume(self) -> bool:
-        return not self.prefetch_count or len(self.leases) < self.prefetch_count
-
-    def room(self) -> int | None:
-        """Tell how many more may be delivered; None is no limit."""
-        # `can_consume` is asked, too: Celery replaces it (`worker_disable_prefetch`).
-        if not self.prefetch_count:
-            return None
-        return max(self.prefetch_count - len(self.leases), 0) if self.can_consume() else 0
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Do nothing: a message is counted from its claim on, which is before it is delivered."""
-
-    def hold(self, lease: Lease, settler: Settler) -> str:
-        """Count the message in, and give its delivery tag."""
-        tag = f"{lease.message_id}.{lease.deliveries}"
-        with self._lock:
-            self.leases[tag] = lease, settler
-        return tag
-
-    def release(self, tag: str) -> tuple[Lease, Settler] | None:
-        """Count the message out; None when it was not, or not any more."""
-        with self._lock:
-            return self.leases.pop(tag, None)
-
-    def release_all(self) -> list[tuple[Lease, Settler]]:
-        """Count out what can be given back. What a lost session delivered may still be acknowledged, late."""
-        with self._lock:
-            tags = [tag for tag, (_, settler) in self.leases.items() if settler.session.is_alive]
-            return [self.leases.pop(tag) for tag in tags]
-
-    def ack(self, delivery_tag: str) -> None:
-        self.channel.settle(delivery_tag, Settlement.ACKNOWLEDGED)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        self.channel.settle(delivery_tag, Settlement.REQUEUED if requeue else Settlement.REJECTED)
-
-    def restore_unacked(self) -> None:
-        self.channel.give_back()
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        self.channel.give_back()
 
 
 class Channel(kombu_sqlalchemy.Channel):
@@ -301,6 +247,7 @@ class Channel(kombu_sqlalchemy.Channel):
         session = self.own_session
         session.listen(queue)
         session.run(topology.SUBSCRIBE, {"consumer": session.become_consumer(), "queue": queue})
+        self.connection.orphans.adopt(session, self.connection.settler)
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         self.consumed[queue] = not no_ack
         self.connection.intake.look_at(queue)
@@ -320,9 +267,12 @@ class Channel(kombu_sqlalchemy.Channel):
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         try:
-            return self.Message(self._get(queue, no_ack=no_ack), channel=self)
+            message = self.Message(self._get(queue, no_ack=no_ack), channel=self)
         except Empty:
             return None
+        if not no_ack:
+            self.window.append(message, str(message.delivery_tag))
+        return message
 
     def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> dict[str, Any]:
         payloads = self.take(queue, 1, is_acked=not no_ack)
@@ -372,20 +322,32 @@ class Channel(kombu_sqlalchemy.Channel):
         self.window.restore_unacked()
 
     def give_back(self) -> None:
-        """Free everything that was delivered on this channel and is not settled."""
-        by_settler: dict[int, tuple[Settler, list[Lease]]] = {}
-        for lease, settler in self.window.release_all():
-            by_settler.setdefault(id(settler), (settler, []))[1].append(lease)
-        for settler, leases in by_settler.values():
-            settler.give_back(leases)
+        """Free everything that was delivered on this channel and is not settled.
+
+        Raises:
+            SessionLost: Nothing can be freed, nor needs to be.
+        """
+        tags: dict[Settler, list[str]] = {}
+        held = self.window.live()
+        for tag, (_, settler) in held.items():
+            tags.setdefault(settler, []).append(tag)
+        for settler, each in tags.items():
+            settler.give_back([held[tag][0] for tag in each])
+            for tag in each:
+                self.window.release(tag)
 
     def close(self) -> None:
-        """Cancel the consumers, and free what is not settled."""
-        if not self.closed and self.connection is not None and not self.connection.has_live_session:
-            # Nothing can be told to the server, nor needs to be: leases and queues ended with the session.
+        """Cancel the consumers, and free what is not settled; or keep it in mind, if the session is lost."""
+        transport = self.connection
+        if not self.closed and transport is not None:
+            with suppress(SessionLost):
+                for tag in list(self._consumers):
+                    self.basic_cancel(tag)
+                self.give_back()
             for tag in list(self._consumers):
                 virtual.Channel.basic_cancel(self, tag)
             self.consumed.clear()
+            transport.orphans.add(self.window)
         super().close()
 
 

@@ -61,6 +61,7 @@ class Intake:
         self._next_sweep_at = 0.0
         self._claimed_at = 0.0
         self._is_paused = False
+        self._seen_dead: set[int] = set()
 
     # -- which queues
 
@@ -218,7 +219,12 @@ class Intake:
         if not self._channels:
             return
         transport.late.flush(transport.session)
-        swept = sweeping.sweep(transport.session, deliveries_allowed=transport.options.deliveries_allowed)
+        swept = sweeping.sweep(
+            transport.session,
+            seen_dead=self._seen_dead,
+            deliveries_allowed=transport.options.deliveries_allowed,
+        )
+        self._seen_dead = swept.dead
         transport.report_expired(swept.expired)
         transport.report_dead_letters(swept.dead_letters)
 

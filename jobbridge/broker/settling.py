@@ -99,6 +99,7 @@ class Settlement(Enum):
     ACKNOWLEDGED = "acknowledged"
     REJECTED = "rejected"
     REQUEUED = "requeued"
+    RETURNED = "returned"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +137,7 @@ class Settler:
         self._deliveries_allowed = deliveries_allowed
         self._on_dead_letters = on_dead_letters
         self._waiting: list[tuple[Settlement, Lease]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may call `settle` anywhere
 
     def settle(self, settlement: Settlement, lease: Lease) -> None:
         """Note what becomes of the message; `flush` writes it."""
@@ -181,6 +182,8 @@ class Settler:
             parameters = self._named(requeued) | {"deliveries_allowed": self._deliveries_allowed}
             rows = self.session.rows(REQUEUE, parameters)
             self._on_dead_letters([row for row in rows if row["reason"]])
+        if returned := ids.get(Settlement.RETURNED):
+            self.session.rows(GIVE_BACK, self._named(returned))
 
     def give_back(self, leases: Iterable[Lease]) -> None:
         """Free messages that were delivered, or claimed for it, and not worked on to the end."""

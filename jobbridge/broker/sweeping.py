@@ -19,11 +19,16 @@ from jobbridge.broker.topology import DELETE_QUEUES
 
 logger = get_logger(__name__)
 
-# The lock is freed again at the end of the statement.
+# The lock is freed again at the end of the statement. After a restart of Postgres everybody's lock is free at first.
 FIND_DEAD = """
 SELECT id
 FROM jobbridge_broker.consumers
-WHERE id IS DISTINCT FROM %(consumer)s AND pg_try_advisory_xact_lock(%(base)s + id)
+WHERE id IS DISTINCT FROM %(consumer)s
+    AND pg_try_advisory_xact_lock(%(base)s + id)
+    AND NOT (
+        started_at < pg_postmaster_start_time()
+        AND statement_timestamp() < pg_postmaster_start_time() + interval '15 seconds'
+    )
 """
 
 # What was delivered so often and never settled is taken for the reason that its consumers died.
@@ -103,18 +108,25 @@ RETURNING message.headers::text AS headers
 class Swept:
     """What a sweep found."""
 
-    dead: list[int] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)
     dead_letters: list[Row] = field(default_factory=list)
     expired: list[Row] = field(default_factory=list)
 
 
-def sweep(session: Session, *, deliveries_allowed: int) -> Swept:
-    """Free what the dead held, delete the queues that died with them, drop what expired."""
+def sweep(session: Session, *, seen_dead: set[int], deliveries_allowed: int) -> Swept:
+    """Free what the dead held, delete the queues that died with them, drop what expired.
+
+    Args:
+        session: Of the consumer that sweeps.
+        seen_dead: The `dead` of the sweep before. Only those are buried: a worker that lost its session comes back
+            within moments, and takes over what it works on.
+        deliveries_allowed: What was delivered so often becomes a dead letter.
+    """
     swept = Swept(expired=session.rows(DROP_EXPIRED))
     found = session.rows(FIND_DEAD, {"consumer": session.consumer, "base": LOCK_BASE})
-    swept.dead = [row["id"] for row in found]
-    if swept.dead:
-        swept.dead_letters = bury(session, swept.dead, deliveries_allowed)
+    swept.dead = {row["id"] for row in found}
+    if buried := swept.dead & seen_dead:
+        swept.dead_letters = bury(session, sorted(buried), deliveries_allowed)
     if unused := [row["name"] for row in session.rows(UNUSED_QUEUES)]:
         session.run(DELETE_QUEUES, {"queues": unused})
     return swept

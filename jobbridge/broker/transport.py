@@ -35,11 +35,13 @@ from jobbridge.broker.options import Options, unknown_option
 from jobbridge.broker.publishing import callers_connection
 from jobbridge.broker.session import Row, Session
 from jobbridge.broker.settling import LateAcknowledgements, Settler, headers_of
+from jobbridge.broker.window import Orphans
 
 logger = get_logger(__name__)
 
 #: By process and database.
 _late: defaultdict[tuple[int, str], LateAcknowledgements] = defaultdict(LateAcknowledgements)
+_orphans: defaultdict[tuple[int, str], Orphans] = defaultdict(Orphans)
 
 
 class Transport(kombu_sqlalchemy.Transport):
@@ -165,6 +167,10 @@ class Transport(kombu_sqlalchemy.Transport):
     @property
     def late(self) -> LateAcknowledgements:
         return _late[os.getpid(), self.database]
+
+    @property
+    def orphans(self) -> Orphans:
+        return _orphans[os.getpid(), self.database]
 
     @property
     def open_channels(self) -> list[PostgresChannel]:

@@ -24,11 +24,22 @@ from jobbridge.broker import (
     tables,
     topology,
     waiting,
+    window,
 )
 from jobbridge.broker.session import PREPARE_SESSION
 from jobbridge.store.migrations import downgrade, migrate
 
-MODULES: list[ModuleType] = [claiming, intake, publishing, session, settling, sweeping, topology, waiting]
+MODULES: list[ModuleType] = [
+    claiming,
+    intake,
+    publishing,
+    session,
+    settling,
+    sweeping,
+    topology,
+    waiting,
+    window,
+]
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
     for module in MODULES

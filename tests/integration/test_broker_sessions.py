@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -191,6 +192,51 @@ def test_what_others_took_meanwhile_is_theirs(connection: Connection, tables: Ta
         assert len(tables.messages) == 1
         theirs.ack()
     assert tables.messages == []
+
+
+def test_what_is_still_worked_on_is_kept_by_the_next_session(tables: Tables) -> None:
+    received: list[Any] = []
+    with kombu_connection(tables.broker_url) as sender:
+        for number in range(2):
+            send(sender, number)
+    first = Connection(tables.broker_url)
+    kept, dropped = get(first), get(first)
+    number = tables.messages[0]["leased_by"]
+    tables.end_sessions()
+    first.close()
+    with kombu_connection(tables.broker_url, sweep_interval=0.05) as next_one:
+        del dropped
+        with Consumer(next_one, [Queue("q")], callbacks=[lambda _, message: received.append(message)]):
+            wait_until(lambda: _turned(next_one) and received)
+            assert [message.payload for message in received] == [1]
+            assert tables.messages[0]["leased_by"] not in (None, number)
+            kept.ack()
+            assert [message["leased_by"] is None for message in tables.messages] == [False]
+
+
+def test_what_is_dropped_after_it_was_kept_comes_again(tables: Tables) -> None:
+    received: list[Any] = []
+    with kombu_connection(tables.broker_url) as sender:
+        send(sender, "x")
+    first = Connection(tables.broker_url)
+    kept = [get(first)]
+    tables.end_sessions()
+    first.close()
+    with (
+        kombu_connection(tables.broker_url, sweep_interval=0.05) as next_one,
+        Consumer(next_one, [Queue("q")], callbacks=[lambda body, _: received.append(body)], no_ack=True),
+    ):
+        for _ in range(5):
+            assert _turned(next_one)
+        assert received == []
+        kept.clear()
+        wait_until(lambda: _turned(next_one) and received == ["x"])
+
+
+def _turned(connection: Connection) -> bool:
+    with suppress(TimeoutError):
+        connection.drain_events(timeout=0.05)
+    return True
 
 
 # -- forks

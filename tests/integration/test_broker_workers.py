@@ -172,17 +172,22 @@ def test_a_worker_survives_the_end_of_its_sessions(
     assert worker.stop() == 0
 
 
-def test_a_task_that_runs_while_the_session_is_lost_is_finished_once(
-    app: Celery, tables: Tables, start: StartWorker
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_that_runs_while_the_session_is_lost_runs_once(
+    pool: str, app: Celery, tables: Tables, start: StartWorker
 ) -> None:
-    start("only", "threads", "-c", "1", "--prefetch-multiplier", "1").wait_until_ready()
-    send(app, "work", "long", 1.5)
+    start("first", pool, "-c", "1").wait_until_ready()
+    send(app, "work", "long", 8)
     tables.wait_for_notes("started", {"long"})
+    send_many(app, "count_one", ["a", "b", "c", "d", "e"])
+    wait_until(lambda: len([each for each in tables.messages if each["leased_by"]]) >= 4)
+    start("second", "solo").wait_until_ready()  # would take it
 
     tables.end_sessions()
 
-    tables.wait_for_notes("ended", {"long"})
+    tables.wait_for_notes("ended", {"long", "a", "b", "c", "d", "e"})
     tables.wait_until_empty()
+    assert tables.notes("started") == ["long"]
 
 
 @pytest.fixture
