@@ -21,7 +21,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_send_task_events=True,
-    task_default_priority=0,
+    broker_transport_options={"max_deliveries": 3},
 )
 
 

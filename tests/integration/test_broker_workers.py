@@ -140,14 +140,14 @@ def test_a_task_that_kills_its_worker_ends_as_a_dead_letter(
     app: Celery, tables: Tables, start: StartWorker
 ) -> None:
     send(app, "crash", "poison")
-    for number in range(5):
+    for number in range(3):
         worker = start(f"victim{number}", "solo")
         wait_until(lambda: worker.process.poll() is not None, timeout=30)  # noqa: B023
     start("last", "solo").wait_until_ready()
 
     wait_until(lambda: tables.dead_letters, timeout=10)
     assert tables.dead_letters[0]["reason"] == "too_many_deliveries"
-    assert tables.notes("started") == ["poison"] * 5
+    assert tables.notes("started") == ["poison"] * 3
     assert tables.messages == []
 
 
@@ -158,7 +158,7 @@ def test_a_task_that_kills_its_worker_ends_as_a_dead_letter(
 def test_a_worker_survives_the_end_of_its_sessions(
     pool: str, app: Celery, tables: Tables, start: StartWorker
 ) -> None:
-    worker = start("only", pool, "-c", "2").wait_until_ready()
+    worker = start("only", "prefork", "-c", "2").wait_until_ready()
     send(app, "count_one", "before")
     tables.wait_for_notes("ended", {"before"})
 
@@ -177,7 +177,7 @@ def test_a_task_that_runs_while_the_session_is_lost_runs_once(
     pool: str, app: Celery, tables: Tables, start: StartWorker
 ) -> None:
     start("first", pool, "-c", "1").wait_until_ready()
-    send(app, "work", "long", 8)
+    send(app, "work", "long", 7)
     tables.wait_for_notes("started", {"long"})
     send_many(app, "count_one", ["a", "b", "c", "d", "e"])
     wait_until(lambda: len([each for each in tables.messages if each["leased_by"]]) >= 4)
