@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from jobbridge.core.keys import job_id_for
+from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer
@@ -159,7 +159,7 @@ def world(
     """A world with one worker (prefork) that many tests share."""
     url = postgres.create_database("world_of_temporal", template=migrated_template)
     with ExitStack() as started:
-        world = _world(url, temporal, tmp_path_factory.mktemp("temporal"), started)
+        world = make_world(url, temporal, tmp_path_factory.mktemp("temporal"), started)
         world.worker("-P", "prefork", "-c", "2", "-Q", "celery,other")
         yield world
 
@@ -168,10 +168,10 @@ def world(
 def own_world(database_url: str, temporal: TemporalServer, tmp_path: Path) -> Iterator[TemporalWorld]:
     """A world of this test alone, with no worker yet."""
     with ExitStack() as started:
-        yield _world(database_url, temporal, tmp_path, started)
+        yield make_world(database_url, temporal, tmp_path, started)
 
 
-def _world(url: str, temporal: TemporalServer, folder: Path, started: ExitStack) -> TemporalWorld:
+def make_world(url: str, temporal: TemporalServer, folder: Path, started: ExitStack) -> TemporalWorld:
     notes = folder / "notes"
     notes.mkdir()
     environment = {
@@ -184,6 +184,7 @@ def _world(url: str, temporal: TemporalServer, folder: Path, started: ExitStack)
     app = make_app(settings=load_settings(environment))
     app.finalize()
     started.callback(app.database.close)
+    started.callback(lambda: app.delivery(Engine.TEMPORAL).client.close())
     started.callback(app.close)
     return TemporalWorld(
         environment, notes, app, temporal, worker_starter(started, folder, "temporal worker")

@@ -131,6 +131,30 @@ def test_a_terminated_workflow_ends_the_process_of_its_job(own_world: TemporalWo
     assert own_world.lines(result.id, "done") == []
 
 
+def test_a_job_whose_worker_was_only_thought_dead_goes_on_there(own_world: TemporalWorld) -> None:
+    worker = own_world.worker("-c", "1")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+
+    os.kill(worker.pid, signal.SIGSTOP)
+    wait_until(
+        lambda: (
+            "TimeoutType" in str(own_world.cli("workflow", "describe", "--workflow-id", result.id))
+            or "timeoutFailureInfo" in str(own_world.cli("workflow", "describe", "--workflow-id", result.id))
+        ),
+        timeout=TIMEOUT,
+        every=0.5,
+        message="Temporal has given the activity up",
+    )
+    os.kill(worker.pid, signal.SIGCONT)
+
+    wait_until(lambda: "temporal.job_adopted" in worker.log(), timeout=TIMEOUT)
+    own_world.release(result.id)
+    assert result.get(timeout=TIMEOUT) == 1
+    own_world.wait_for_closed(result.id, "COMPLETED")
+    assert own_world.row(result.id)["attempt"] == 1
+
+
 def test_temporal_may_restart_while_a_job_runs(own_world: TemporalWorld, server_folder: Path) -> None:
     port, database = free_port(), server_folder / f"restart-{os.getpid()}.db"
     settings = {**own_world.environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{port}"}

@@ -1,0 +1,154 @@
+"""The way to Temporal: reachable or not, once or twice; and the relay."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobbridge.core.envelope import Envelope
+from jobbridge.dev.process import free_port
+from jobbridge.dev.temporal import TemporalServer
+from jobbridge.errors import EngineUnavailable
+from jobbridge.settings import load_settings
+from jobbridge.temporal.delivery import TemporalDelivery
+from jobbridge.temporal.relay import Relay
+from tests.integration.temporal.conftest import TemporalWorld
+from tests.integration.temporal.tasks import make_app
+
+
+@pytest.fixture
+def away(own_world: TemporalWorld) -> Iterator[Any]:
+    """An app whose Temporal is not there."""
+    settings = load_settings({**own_world.environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}"})
+    app = make_app(settings=settings)
+    app.finalize()
+    yield app
+    app.delivery("temporal").client.close()
+    app.database.close()
+
+
+def _loops() -> int:
+    return sum(thread.name == "jobbridge-temporal" for thread in threading.enumerate())
+
+
+def _envelope(**fields: Any) -> Envelope:
+    task_id = str(uuid.uuid4())
+    known: dict[str, Any] = {
+        "id": task_id,
+        "task": "parity.add",
+        "tenant": "acme",
+        "delivery": str(uuid.uuid4()),
+        "queue": f"nobody-{task_id}",
+        "headers": {"task": "parity.add", "id": task_id},
+        "arguments": [[1, 2], {}, {}],
+    }
+    return Envelope(**{**known, **fields})
+
+
+def test_delivering_twice_starts_once(own_world: TemporalWorld) -> None:
+    delivery = TemporalDelivery(own_world.app.settings, own_world.app)
+    envelope = _envelope()
+
+    first, second = delivery.deliver(envelope), delivery.deliver(envelope)
+
+    assert first.external_id == envelope.id
+    assert first.external_run_id == second.external_run_id
+    assert delivery.is_running(envelope.id)
+    delivery.client.close()
+
+
+def test_another_message_of_a_running_job_waits_for_its_workflow(own_world: TemporalWorld) -> None:
+    delivery = TemporalDelivery(own_world.app.settings, own_world.app)
+    envelope = _envelope()
+    delivery.deliver(envelope)
+
+    with pytest.raises(EngineUnavailable) as caught:
+        delivery.deliver(_envelope(id=envelope.id))
+
+    assert caught.value.certainly_not_started is False
+    delivery.client.close()
+
+
+def test_cancelling_what_does_not_run_says_so(own_world: TemporalWorld) -> None:
+    delivery = TemporalDelivery(own_world.app.settings, own_world.app)
+
+    assert delivery.cancel(str(uuid.uuid4()), reason="no", cancelled_by=None) is False
+    delivery.client.close()
+
+
+def test_an_unreachable_server_is_an_error_that_says_what_to_do(away: Any) -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be reached") as caught:
+        away.delivery("temporal").deliver(_envelope())
+
+    assert caught.value.certainly_not_started is True
+    assert "TEMPORAL_ADDRESS" in caught.value.hint
+
+
+def test_a_failed_connection_is_remembered_and_shared(away: Any) -> None:
+    delivery = away.delivery("temporal")
+
+    def fails(_: int) -> float:
+        began = time.monotonic()
+        with pytest.raises(EngineUnavailable):
+            delivery.deliver(_envelope())
+        return time.monotonic() - began
+
+    before = _loops()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fails, range(4)))
+    assert fails(0) < 0.1
+    assert _loops() - before == 1
+
+
+def test_a_job_sent_while_temporal_is_away_waits_for_the_relay(
+    own_world: TemporalWorld, away: Any, temporal: TemporalServer
+) -> None:
+    result = away.tasks["parity.add"].delay(1, 2)
+    assert own_world.row(result.id)["status"] == "pending"
+
+    delivery = TemporalDelivery(own_world.app.settings, own_world.app)
+    with ThreadPoolExecutor(2) as executor:
+        relays = [
+            Relay(own_world.app, delivery, is_held=lambda _: False, executor=executor) for _ in range(2)
+        ]
+        delivered = list(executor.map(lambda relay: relay.sweep(timedelta()), relays))
+
+    assert sum(delivered) == 1
+    row = own_world.row(result.id)
+    assert (row["status"], row["external_id"]) == ("queued", result.id)
+    assert own_world.status(result.id) == "RUNNING"
+    delivery.client.close()
+
+
+def test_the_relay_leaves_what_a_running_workflow_will_take(own_world: TemporalWorld) -> None:
+    result = own_world.task("parity.add").delay(1, 2)
+    delivery = TemporalDelivery(own_world.app.settings, own_world.app)
+    with ThreadPoolExecutor(1) as executor:
+        relay = Relay(
+            own_world.app, delivery, is_held=lambda task_id: task_id == result.id, executor=executor
+        )
+
+        assert relay.sweep(timedelta()) == 0
+    delivery.client.close()
+
+
+def test_wrong_tls_settings_are_named(own_world: TemporalWorld, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    settings = load_settings(
+        {**own_world.environment, "TEMPORAL_TLS_CLIENT_CERT_PATH": str(tmp_path / "cert.pem")}
+    )
+
+    from jobbridge.errors import ConfigurationError
+
+    delivery = TemporalDelivery(settings, own_world.app)
+    with pytest.raises(ConfigurationError, match="TEMPORAL_TLS_CLIENT_KEY_PATH"):
+        delivery.deliver(_envelope())
+    delivery.client.close()

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from jobbridge.temporal import contract
+from jobbridge.temporal.contract import (
+    CancelRequest,
+    ExecuteOrder,
+    InvalidJobInput,
+    JobInput,
+    JobResult,
+    Outcome,
+    OutcomeKind,
+    ProgressUpdate,
+    StatusUpdate,
+)
+
+
+def test_the_names_on_the_wire_are_fixed() -> None:
+    assert contract.WORKFLOW == "genericJobWorkflow"
+    assert (contract.CANCEL_JOB, contract.UPDATE_PROGRESS, contract.GET_JOB_STATE) == (
+        "cancelJob",
+        "updateProgress",
+        "getJobState",
+    )
+    assert contract.EXECUTE_JOB_HANDLER == "executeJobHandler"
+    assert (contract.UPDATE_JOB_STATUS, contract.CREATE_JOB_DETAIL, contract.GET_JOB_DATA) == (
+        "updateJobStatus",
+        "createJobDetail",
+        "getJobData",
+    )
+    assert contract.DEFAULT_TASK_QUEUE == "alga-jobs"
+
+
+def test_input_has_exactly_the_four_fields() -> None:
+    job = JobInput(job_id="1", job_name="greet", tenant_id="t", data={"a": 1})
+
+    assert job.to_json() == {"jobId": "1", "jobName": "greet", "tenantId": "t", "data": {"a": 1}}
+    assert JobInput.from_json(job.to_json(), workflow_id="w") == job
+
+
+def test_input_is_read_tolerantly() -> None:
+    job = JobInput.from_json({"jobName": "greet", "more": True}, workflow_id="w")
+
+    assert job == JobInput(job_id="w", job_name="greet", tenant_id=None, data=None)
+
+
+@pytest.mark.parametrize("document", [None, [], "greet", {}, {"jobName": ""}, {"jobName": 7}])
+def test_input_without_a_handler_is_refused(document: object) -> None:
+    with pytest.raises(InvalidJobInput):
+        JobInput.from_json(document, workflow_id="w")
+
+
+def test_a_result_leaves_out_what_there_is_not() -> None:
+    good = JobResult(success=True, job_id="1", completed_at="now", result=3)
+    bad = JobResult(success=False, job_id="1", completed_at="now", error="cancelled")
+
+    assert good.to_json() == {"success": True, "jobId": "1", "result": 3, "completedAt": "now"}
+    assert bad.to_json() == {"success": False, "jobId": "1", "error": "cancelled", "completedAt": "now"}
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"reason": "late", "cancelledBy": "ada"}, CancelRequest(reason="late", cancelled_by="ada")),
+        ({"reason": None}, CancelRequest(reason="cancelled")),
+        ("late", CancelRequest(reason="late")),
+        (None, CancelRequest(reason="cancelled")),
+    ],
+)
+def test_a_cancellation_is_understood_however_it_is_sent(document: object, expected: CancelRequest) -> None:
+    assert CancelRequest.from_json(document) == expected
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"progress": 40, "message": "half"}, ProgressUpdate(progress=40.0, message="half")),
+        ({"progress": 400}, ProgressUpdate(progress=100.0)),
+        ({"progress": -1}, ProgressUpdate(progress=0.0)),
+        (12.5, ProgressUpdate(progress=12.5)),
+        ({"progress": "much"}, None),
+        ({"progress": True}, None),
+        ({"progress": float("nan")}, None),
+        (None, None),
+    ],
+)
+def test_progress_is_between_0_and_100_or_none(document: object, expected: ProgressUpdate | None) -> None:
+    assert ProgressUpdate.from_json(document) == expected
+
+
+def test_progress_that_comes_from_the_row_says_so() -> None:
+    update = ProgressUpdate(progress=5, is_recorded=True)
+
+    assert ProgressUpdate.from_json(update.to_json()) == update
+
+
+def test_orders_outcomes_and_updates_survive_the_wire() -> None:
+    job = JobInput(job_id="1", job_name="greet", tenant_id=None, data=[1])
+    order = ExecuteOrder(job=job, message={"id": "1"}, is_redelivery=True, give_up="no")
+    outcome = Outcome(kind=OutcomeKind.CONTINUED, message={"id": "1"}, attempt=2, error="again")
+    update = StatusUpdate(job_id="1", tenant_id="t", status="cancelled", reason="r", cancelled_by="b")
+
+    assert ExecuteOrder.from_json(order.to_json(), workflow_id="w") == order
+    assert Outcome.from_json(outcome.to_json()) == outcome
+    assert StatusUpdate.from_json(update.to_json()) == update
+
+
+def test_celerys_highest_priority_is_temporals_first() -> None:
+    assert [contract.temporal_priority(priority) for priority in (9, 8, 7, 5, 4, 1, 0, None, 99)] == [
+        1, 1, 2, 3, 3, 5, 5, 5, 1,
+    ]  # fmt: skip

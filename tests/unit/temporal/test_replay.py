@@ -1,0 +1,37 @@
+"""The workflow replays what real runs of it left: a change that breaks running workflows fails here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from jobbridge.temporal.client import DATA_CONVERTER
+from jobbridge.temporal.polling import SANDBOX
+from jobbridge.temporal.workflow import GenericJobWorkflow
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+
+
+def test_there_is_a_history_of_each_path() -> None:
+    assert len(HISTORIES) >= 12
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_a_recorded_history_replays(path: Path) -> None:
+    document = json.loads(path.read_text())
+    history = WorkflowHistory.from_json(document.pop("workflowId"), document)
+    replayer = Replayer(
+        workflows=[GenericJobWorkflow],
+        data_converter=DATA_CONVERTER,
+        workflow_runner=SandboxedWorkflowRunner(restrictions=SANDBOX),
+    )
+
+    result = asyncio.run(replayer.replay_workflow(history, raise_on_replay_failure=False))
+
+    assert result.replay_failure is None
