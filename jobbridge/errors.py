@@ -20,9 +20,14 @@ JobBridgeError                  everything below; `hint` says what to do
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class JobBridgeError(Exception):
     """Base of all errors raised on purpose.
+
+    Every subclass can be made of its message alone: that is how a result backend that speaks JSON restores an error
+    (celery 5.7, backends/base.py, `exception_to_python`). What else shapes the message has a constructor with a name.
 
     Args:
         message: What is wrong, with the value that is wrong.
@@ -91,54 +96,52 @@ class HandlerError(JobBridgeError):
 class UnknownHandler(HandlerError):
     """No handler is registered under that name."""
 
-    def __init__(self, name: str, *, suggestion: str | None = None, hint: str = "") -> None:
+    hint = "Check the name, or import the module that declares it where the app is made."
+
+    @classmethod
+    def named(cls, name: str, *, suggestion: str | None = None) -> Self:
         did_you_mean = f" Did you mean {suggestion!r}?" if suggestion else ""
-        super().__init__(
-            f"No handler is registered under {name!r}.{did_you_mean}",
-            hint=hint or "Check the name, or import the module that declares it where the app is made.",
-        )
-        self.name = name
-        self.suggestion = suggestion
+        return cls(f"No handler is registered under {name!r}.{did_you_mean}")
 
 
 class DuplicateHandler(HandlerError):
     """Two handlers claim one name."""
 
-    def __init__(self, name: str, first: str, second: str) -> None:
-        super().__init__(
-            f"Handler {name!r} is declared twice: in {first} and in {second}.",
-            hint="Rename one of them, or pass force=True to replace the first.",
-        )
-        self.name = name
+    hint = "Rename one of them, or pass force=True to replace the first."
+
+    @classmethod
+    def named(cls, name: str, first: str, second: str) -> Self:
+        return cls(f"Handler {name!r} is declared twice: in {first} and in {second}.")
 
 
 class InvalidJobData(HandlerError):
     """The data does not fit the handler's model."""
 
-    def __init__(self, name: str, problems: str) -> None:
-        super().__init__(
-            f"The data for {name!r} is not valid: {problems}", hint="Correct the data and send it again."
-        )
-        self.name = name
+    hint = "Correct the data and send it again."
+
+    @classmethod
+    def of(cls, name: str, problems: str) -> Self:
+        return cls(f"The data for {name!r} is not valid: {problems}")
 
 
 class TenantRequired(JobBridgeError):
     """The handler needs a tenant and none was given."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"Handler {name!r} needs a tenant, and none was given.",
-            hint="Pass tenant=..., or put 'tenantId' in the data.",
-        )
-        self.name = name
+    hint = "Pass tenant=..., or put 'tenantId' in the data."
+
+    @classmethod
+    def by(cls, name: str) -> Self:
+        return cls(f"Handler {name!r} needs a tenant, and none was given.")
 
 
 class JobNotFound(JobBridgeError):
     """No such job for that tenant."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"There is no job {job_id}.", hint="List jobs with `jobbridge jobs list`.")
-        self.job_id = job_id
+    hint = "List jobs with `jobbridge jobs list`."
+
+    @classmethod
+    def with_id(cls, job_id: str) -> Self:
+        return cls(f"There is no job {job_id}.")
 
 
 class JobCancelled(JobBridgeError):

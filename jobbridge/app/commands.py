@@ -84,7 +84,7 @@ def find_task(app: Celery, name: str) -> Any:
     task = app.tasks.get(name)
     if task is None:
         known = [task_name for task_name in app.tasks if not task_name.startswith("celery.")]
-        raise UnknownHandler(name, suggestion=nearest(name, known))
+        raise UnknownHandler.named(name, suggestion=nearest(name, known))
     return task
 
 
@@ -119,7 +119,7 @@ def cancel_job(
     """
     row = app.jobs.find(job_id_for(str(job_id)))
     if row is None or (tenant is not None and row.key.tenant != tenant):
-        raise JobNotFound(str(job_id))
+        raise JobNotFound.with_id(str(job_id))
     recorded = app.recorder.record(Cancelled(key=row.key, reason=reason, cancelled_by=cancelled_by))
     if not recorded.applied:
         return False

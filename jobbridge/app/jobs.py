@@ -119,7 +119,7 @@ def _run_handler(task: Any, data: Any = None) -> Any:
     # A client that is not ours may have sent anything, and no further attempt would cure it.
     checked = parse_data(spec, data)
     if spec.tenant_required and context.tenant_id == SYSTEM_TENANT:
-        raise TenantRequired(spec.name)
+        raise TenantRequired.by(spec.name)
     try:
         value = spec.function(context, checked)
         return _plain(asyncio.run(value) if inspect.iscoroutine(value) else value)
@@ -148,7 +148,7 @@ def parse_data(spec: HandlerSpec, data: Any) -> Any:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'data'}: {problem['msg']}" for problem in error.errors()
         )
-        raise InvalidJobData(spec.name, problems) from None
+        raise InvalidJobData.of(spec.name, problems) from None
 
 
 def _handler_task_class(base: type[Any]) -> type[Any]:
@@ -177,7 +177,7 @@ class _HandlerTask:
         parse_data(self.spec, data)
         tenant = tenant or tenant_in(data)
         if self.spec.tenant_required and tenant is None:
-            raise TenantRequired(self.spec.name)
+            raise TenantRequired.by(self.spec.name)
         return [data], {}, tenant
 
     def _get_exec_options(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def tenant_in(data: Any) -> TenantId | None:
 
 def _one_argument(name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
     if (args and kwargs) or len(args or ()) > 1:
-        raise InvalidJobData(name, "a handler takes one argument: its data")
+        raise InvalidJobData.of(name, "a handler takes one argument: its data")
     return args[0] if args else dict(kwargs)
 
 

@@ -276,7 +276,7 @@ class JobPublication:
             recorded = self._app.recorder.record(self._submitted(JobStatus.QUEUED), connection)
             if self._is_repeated(recorded):
                 return None
-            stack.enter_context(publishing_on(connection))
+            stack.enter_context(publishing_on(connection, is_brief=caller is None))
             return self._producer.publish(self._body, **options)
 
     def _is_repeated(self, recorded: Recorded) -> bool:

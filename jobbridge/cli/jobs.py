@@ -130,7 +130,7 @@ def _find(app: Celery, text: str, tenant: str | None) -> JobRow:
 
     row = app.jobs.find(job_id_for(text)) or app.jobs.find_external(text)
     if row is None or (tenant is not None and row.tenant != tenant):
-        raise JobNotFound(text)
+        raise JobNotFound.with_id(text)
     return row
 
 

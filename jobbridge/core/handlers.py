@@ -66,7 +66,7 @@ class JobHandlerRegistry:
         """
         existing = self._specs.get(spec.name)
         if existing is not None and existing.place != spec.place and not force:
-            raise DuplicateHandler(spec.name, existing.place, spec.place)
+            raise DuplicateHandler.named(spec.name, existing.place, spec.place)
         self._specs[spec.name] = spec
 
     def unregister(self, name: str) -> bool:
@@ -81,7 +81,7 @@ class JobHandlerRegistry:
         try:
             return self._specs[name]
         except KeyError:
-            raise UnknownHandler(name, suggestion=nearest(name, self._specs)) from None
+            raise UnknownHandler.named(name, suggestion=nearest(name, self._specs)) from None
 
     def has(self, name: str) -> bool:
         return name in self._specs

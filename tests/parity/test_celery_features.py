@@ -264,7 +264,7 @@ def test_revoke_with_terminate_stops_running_code(world: World) -> None:
 def test_inspect_sees_the_worker_and_what_it_runs(world: World) -> None:
     result = world.task("hold").delay()
     wait_until(lambda: world.lines(result, "hold.pids"), timeout=TIMEOUT)
-    inspect = world.app.control.inspect(timeout=3)
+    inspect = world.app.control.inspect(timeout=10, limit=1)
 
     (worker,) = inspect.ping()
     active = inspect.active()[worker]

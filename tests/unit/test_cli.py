@@ -117,10 +117,10 @@ def test_what_a_killed_jobbridge_dev_left_is_not_believed(capsys: pytest.Capture
         (errors.EngineUnavailable("x"), 4),
         (PublishFailed("x"), 4),
         (DevServerError("x"), 4),
-        (errors.UnknownHandler("x"), 5),
-        (errors.JobNotFound("x"), 5),
-        (errors.TenantRequired("x"), 5),
-        (errors.InvalidJobData("x", "y"), 5),
+        (errors.UnknownHandler.named("x"), 5),
+        (errors.JobNotFound.with_id("x"), 5),
+        (errors.TenantRequired.by("x"), 5),
+        (errors.InvalidJobData.of("x", "y"), 5),
     ],
 )
 def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
@@ -140,7 +140,7 @@ def test_a_traceback_is_shown_for_what_nobody_foresaw_and_when_asked_for(
 ) -> None:
     assert report(ZeroDivisionError("division by zero"), is_debug=False) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
-    report(errors.JobNotFound("x"), is_debug=True)
+    report(errors.JobNotFound.with_id("x"), is_debug=True)
     assert "JobNotFound" in capsys.readouterr().err
 
 
