@@ -17,7 +17,7 @@ def every_error(
             yield from every_error(subclass)
 
 
-@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(every_error()), ids=lambda kind: kind.__name__)
 def test_every_error_can_be_restored_from_its_message_and_by_pickle(
     kind: type[errors.JobBridgeError],
 ) -> None:
