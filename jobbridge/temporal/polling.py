@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -57,16 +58,19 @@ class Poller:
         self._task_queue = task_queue
         self._make = make
         self._worker: Worker | None = None
-        self._is_stopping = False
+        self._stopped = asyncio.Event()
         self.is_running = asyncio.Event()
 
     async def run(self) -> None:
         """Poll until `stop`; returns when the last activity has reported."""
         pause = 1.0
-        while not self._is_stopping:
+        while not self._stopped.is_set():
             began = time.monotonic()
             try:
-                self._worker = self._make(await self._client.connected(ignore_failure=True))
+                client = await self._client.connected(ignore_failure=True)
+                if self._stopped.is_set():
+                    return
+                self._worker = self._make(client)
                 await self._run_worker(self._worker)
             except EngineUnavailable as error:
                 logger.error("%s Trying again in %.0f seconds.", error, pause)
@@ -79,8 +83,9 @@ class Poller:
                     pause,
                 )
             self.is_running.clear()
-            if not self._is_stopping:
-                await asyncio.sleep(pause)
+            if not self._stopped.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), pause)
                 pause = 1.0 if time.monotonic() - began > MAX_BACKOFF else min(pause * 2, MAX_BACKOFF)
 
     async def _run_worker(self, worker: Worker) -> None:
@@ -98,7 +103,7 @@ class Poller:
             noting.cancel()
 
     async def stop(self) -> None:
-        self._is_stopping = True
+        self._stopped.set()
         if self._worker is not None and self._worker.is_running:
             await self._worker.shutdown()
 

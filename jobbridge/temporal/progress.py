@@ -55,6 +55,8 @@ class ProgressReporter:
                 await self._report()
             except (DatabaseError, EngineUnavailable) as error:
                 logger.debug("progress.not_reported", extra={"error": str(error)})
+            except Exception:
+                logger.exception("progress.failed")
 
     async def _report(self) -> None:
         now = time.monotonic()

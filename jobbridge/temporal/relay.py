@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import timedelta
@@ -61,12 +62,15 @@ class Relay:
         """Listen and sweep until cancelled."""
         pause = 1.0
         while True:
+            began = time.monotonic()
             try:
                 await self._listen()
             except (psycopg.Error, DatabaseError, OSError) as error:
                 logger.warning("relay.database_away", extra={"error": str(error)})
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 15.0)
+            except Exception:
+                logger.exception("relay.failed")
+            pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 15.0)
+            await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
@@ -112,6 +116,10 @@ class Relay:
             accepted = self._delivery.deliver(Envelope.from_json(stored.message))
         except EngineUnavailable as error:
             logger.warning("relay.not_delivered", extra={"job_id": stored.task_id, "error": str(error)})
+            return False
+        except (TypeError, ValueError, KeyError):
+            # One row that cannot be read must not hold up the others; it stays pending, and this names it.
+            logger.exception("relay.message_unreadable", extra={"job_id": stored.task_id})
             return False
         self._app.recorder.record(accepted)
         return True
