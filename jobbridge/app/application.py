@@ -211,6 +211,14 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
             jobs.add_declared_handlers(self)
         super().finalize(auto=auto)
 
+    def close(self) -> None:
+        """Let go of connections, clients and their threads; the next use opens new ones."""
+        while self._deliveries:
+            self._deliveries.popitem()[1].close()
+        if "database" in self.__dict__:
+            self.database.close()
+        super().close()
+
     # -- what callers use
 
     @contextmanager

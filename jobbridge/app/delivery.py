@@ -19,6 +19,10 @@ class Delivery(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Close its connections."""
+        ...
+
     def cancel(self, task_id: str, *, reason: str | None, cancelled_by: str | None) -> bool:
         """Ask the engine to stop it; False when it knows no such running job.
 

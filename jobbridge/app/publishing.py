@@ -18,7 +18,7 @@ import base64
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -254,13 +254,20 @@ class JobPublication:
     # -- the broker
 
     def _send_with_row(self) -> Any:
+        return self._repeating(self._write_row_and_message)
+
+    def _repeating(self, write: Callable[[Any], Any]) -> Any:
+        """Write, and try again as the publish policy says while Postgres is away.
+
+        A second try with the same delivery finds its own row when the first one's commit went through unseen. In the
+        caller's transaction there is no second try: it is the caller's.
+        """
         caller = self._app.caller_connection
         if caller is not None or not self._publish_options.get("retry"):
-            return self._write_row_and_message(caller)
+            return write(caller)
         policy = self._publish_options.get("retry_policy") or {}
-        # A second try with the same delivery finds its own row when the first one's commit went through unseen.
         return retry_over_time(
-            self._write_row_and_message,
+            write,
             (OperationalError, DatabaseUnavailable),
             args=(None,),
             max_retries=policy.get("max_retries", 3),
@@ -323,10 +330,15 @@ class JobPublication:
         envelope = self._envelope()
         continues = self._own_run is not None and self._own_run.engine is Engine.TEMPORAL
         status = JobStatus.QUEUED if continues else JobStatus.PENDING
-        caller = self._app.caller_connection
-        with self._app.database.transaction(caller) as connection:
-            recorded = self._app.recorder.record(self._submitted(status, envelope.to_json()), connection)
-        if self._is_repeated(recorded) or continues or caller is not None or in_pool_child():
+        submitted = self._submitted(status, envelope.to_json())
+
+        def write(caller: Any) -> Recorded:
+            with self._app.database.transaction(caller) as connection:
+                return self._app.recorder.record(submitted, connection)
+
+        recorded = self._repeating(write)
+        is_callers = self._app.caller_connection is not None
+        if self._is_repeated(recorded) or continues or is_callers or in_pool_child():
             return  # the running workflow, or the relay, takes it from the row
         try:
             accepted = delivery.deliver(envelope)

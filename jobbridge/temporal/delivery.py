@@ -73,6 +73,10 @@ class TemporalDelivery:
                 )
             time.sleep(0.1)
 
+    def close(self) -> None:
+        """Close the client."""
+        self.client.close()
+
     def cancel(self, task_id: str, *, reason: str | None, cancelled_by: str | None) -> bool:
         """Signal the job's workflow; False when none runs.
 

@@ -74,7 +74,6 @@ def test_routes_and_options_choose_the_engine(own_world: World) -> None:
     engines = [own_world.row(result.id)["runner_type"] for result in (routed, asked, default)]
     assert engines == ["celery", "temporal", "temporal"]
     app.close()
-    app.database.close()
 
 
 def test_an_engine_that_there_is_not_is_refused(own_world: World) -> None:
@@ -108,7 +107,6 @@ def test_a_job_sent_while_temporal_is_away_waits_and_is_delivered_later(own_worl
     assert own_world.app.AsyncResult(result.id).get(timeout=TIMEOUT) == 4
     assert len(own_world.lines(result, "add")) == 1
     away.close()
-    away.database.close()
 
 
 def test_without_temporalio_its_engine_is_refused_and_nothing_is_written(
@@ -154,7 +152,6 @@ def test_a_database_that_is_not_migrated_is_refused(empty_database_url: str) -> 
 
     assert "jobbridge migrate" in caught.value.hint
     app.close()
-    app.database.close()
 
 
 def test_a_job_that_was_cancelled_while_it_waited_for_a_retry_does_not_run_again(own_world: World) -> None:
