@@ -39,6 +39,8 @@ class JobBridgeError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint or type(self).hint
+        if self.hint:
+            self.add_note(f"Hint: {self.hint}")  # where a traceback is all that is shown
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders (pool child to parent, result backend); keyword-only

@@ -75,6 +75,9 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def on_init(self) -> None:
         signals.connect()
+        self.steps["worker"].update(
+            {"jobbridge.app.worker_steps:CheckTables", "jobbridge.app.worker_steps:WakeOnSignal"}
+        )
         self.loader.override_backends = {
             **self.loader.override_backends,
             BROKER_SCHEME: "jobbridge.app.backend:JobBackend",

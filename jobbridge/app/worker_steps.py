@@ -1,0 +1,86 @@
+"""What every worker of an app does beside Celery's own steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from typing import Any
+
+import click
+from celery import bootsteps
+
+from jobbridge.errors import DatabaseUnavailable, JobBridgeError
+
+_Step: Any = bootsteps.Step  # untyped
+_StartStopStep: Any = bootsteps.StartStopStep
+
+
+class CheckTables(_Step):  # type: ignore[misc]  # untyped base
+    """Refuse to start on tables that this release does not know.
+
+    A Postgres that is away is another matter: Celery waits for its broker by itself.
+    """
+
+    def create(self, worker: Any) -> None:
+        try:
+            with worker.app.database.connection():
+                pass
+        except DatabaseUnavailable:
+            return
+        except JobBridgeError as error:
+            # The worker's command line is click's, which prints this without a traceback.
+            raise click.ClickException(f"{error}\nHint: {error.hint}") from error
+
+
+class WakeOnSignal(_StartStopStep):  # type: ignore[misc]  # untyped base
+    """Have a signal end the event loop's wait, so that a worker that is told to stop does so at once.
+
+    Python's handlers run between bytecodes, and a poll that was interrupted goes on waiting (PEP 475): an idle worker
+    noticed SIGTERM only at its next timer, seconds later.
+    """
+
+    requires = ("celery.worker.components:Hub",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+
+    def include_if(self, worker: Any) -> bool:
+        return bool(worker.use_eventloop)
+
+    def start(self, worker: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # an embedded worker: signals are its host's business
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        self._sockets = reader, writer
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_forget_wakeup)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        if self._sockets is not None:
+            hub.add_reader(self._sockets[0].fileno(), self._drain)
+
+    def stop(self, worker: Any) -> None:
+        if self._sockets is not None:
+            signal.set_wakeup_fd(-1)
+            for each in self._sockets:
+                each.close()
+            self._sockets = None
+
+    def _drain(self) -> None:
+        if self._sockets is None:
+            return
+        try:
+            while self._sockets[0].recv(1024):
+                pass
+        except BlockingIOError:
+            return
+
+
+def _forget_wakeup() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)

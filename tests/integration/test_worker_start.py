@@ -1,0 +1,63 @@
+"""A worker that cannot use its tables does not start, and one that is told to stop does so at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.conftest import StartWorker
+from tests.support import REPOSITORY, clean_environment, wait_until
+
+
+@pytest.mark.parametrize(
+    ("planted", "says", "hint"),
+    [
+        ("no database", "No database is configured", "DATABASE_URL"),
+        ("not migrated", "has no tables of jobbridge", "jobbridge migrate"),
+        ("too new", "is at 9999_later", "Upgrade this installation"),
+    ],
+)
+def test_a_worker_says_what_to_do_and_ends(
+    planted: str, says: str, hint: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    settings = {"PARITY_FOLDER": str(tmp_path)}
+    if planted == "not migrated":
+        settings["DATABASE_URL"] = request.getfixturevalue("empty_database_url")
+    if planted == "too new":
+        settings["DATABASE_URL"] = url = request.getfixturevalue("database_url")
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num ~ '^[0-9]'"
+            )
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tests.parity.app", "worker", "-P", "solo"],
+        cwd=REPOSITORY,
+        env=clean_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert says in ended.stderr
+    assert hint in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_idle_worker_hears_the_signal_while_it_waits(
+    database_url: str, tmp_path: Path, celery_worker: StartWorker
+) -> None:
+    worker = celery_worker(
+        "tests.parity.app", "-P", "threads", DATABASE_URL=database_url, PARITY_FOLDER=str(tmp_path)
+    )
+
+    worker.stop()
+
+    wait_until(lambda: not worker.is_running)
+    assert "Warm shutdown" in worker.log()
