@@ -15,10 +15,11 @@ from celery.local import Proxy
 from pydantic import BaseModel, ValidationError
 
 from jobbridge.app.context import JobContext
+from jobbridge.app.periodic import beat_schedule
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
-from jobbridge.errors import InvalidJobData, JobCancelled, TenantRequired
+from jobbridge.errors import InvalidJobData, JobCancelled, TenantRequired, UnsupportedOption
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -61,7 +62,15 @@ def job(
 
     Raises:
         DuplicateHandler: Another function has that name.
+        UnsupportedOption: The schedule cannot be honoured; or it has one and needs a tenant, which beat does not know.
     """
+    if schedule is not None:
+        beat_schedule(schedule)
+        if tenant_required:
+            raise UnsupportedOption(
+                f"The handler {name!r} has a schedule and needs a tenant: its fires would belong to nobody.",
+                hint="Schedule a handler of the system that sends one job for each tenant.",
+            )
 
     def declare(function: Callable[..., Any]) -> Any:
         spec = HandlerSpec(
@@ -98,6 +107,10 @@ def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any
     if replace:
         app._tasks.pop(spec.name, None)
     limit = spec.timeout.total_seconds() if spec.timeout else None
+    if spec.schedule is not None:
+        app.add_periodic_task(
+            beat_schedule(spec.schedule), app.signature(spec.name, args=({},)), name=spec.name
+        )
     return app._task_from_fun(
         _run_handler,
         name=spec.name,
@@ -183,8 +196,10 @@ class _HandlerTask:
     def _get_exec_options(self) -> dict[str, Any]:
         # Celery deprecates these as attributes of a task; here they are options of each message.
         options: dict[str, Any] = dict(super()._get_exec_options())  # type: ignore[misc]  # the task class behind it
-        declared_options = {"queue": self.spec.queue, "priority": self.spec.priority}
-        return {**{name: value for name, value in declared_options.items() if value is not None}, **options}
+        for name, value in (("queue", self.spec.queue), ("priority", self.spec.priority)):
+            if value is not None and options.get(name) is None:
+                options[name] = value
+        return options
 
     def readable_arguments(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
         return args[0] if args else dict(kwargs)
