@@ -99,7 +99,8 @@ def job(
 def add_declared_handlers(app: Celery) -> None:
     """Make a task of each declared handler."""
     for spec in declared:
-        add_handler(app, spec)
+        if not spec.enterprise_only or app.settings.edition == "enterprise":
+            add_handler(app, spec)
 
 
 def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any:

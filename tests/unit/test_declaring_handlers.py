@@ -24,8 +24,8 @@ def _nothing_stays_declared() -> Iterator[None]:
         declared.register(spec)
 
 
-def make_app() -> Celery:
-    return Celery("declaring", settings=load_settings({}), set_as_current=False)
+def make_app(**environment: str) -> Celery:
+    return Celery("declaring", settings=load_settings(environment), set_as_current=False)
 
 
 class Data(BaseModel):
@@ -101,3 +101,11 @@ def test_a_schedule_for_a_handler_that_needs_a_tenant_is_refused() -> None:
 
         @job("declared.whose", schedule="0 1 * * *", tenant_required=True)
         def whose(ctx: JobContext, data: dict[str, Any]) -> None: ...
+
+
+def test_a_handler_of_the_enterprise_edition_is_no_task_of_the_community_edition() -> None:
+    @job("declared.enterprise", enterprise_only=True)
+    def enterprise(ctx: JobContext, data: dict[str, Any]) -> None: ...
+
+    assert "declared.enterprise" not in make_app().tasks
+    assert "declared.enterprise" in make_app(EDITION="enterprise").tasks
