@@ -27,6 +27,21 @@ from tests.support import SETTING_PREFIXES, clean_environment, worker_process
 _TEMPLATE = "template_jobbridge"
 
 
+#: Tests that start workers and servers, and wait for them: first, so that none of them is what the run ends with.
+_LONG = ("tests/acceptance/", "tests/integration/temporal/", "test_broker_workers", "tests/parity/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More test processes than processors (`-n auto`): half of the time they wait for what they started."""
+    return min(4, 2 * (os.cpu_count() or 1))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(part in item.nodeid for part in _LONG))  # stable: still random within
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that skipped a test: the budget is zero. (Under xdist, the controller sees all reports.)"""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -39,6 +54,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files_go_with_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is killed with SIGKILL, as workers are here, leaves its temporary files behind."""
+    tmp_path_factory.getbasetemp()  # stays where it is: what a failed test left there is to be read
+    before, default = os.environ.get("TMPDIR"), tempfile.tempdir
+    with _open_folder() as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        yield
+        tempfile.tempdir = default
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def test_a_worker_survives_the_end_of_its_sessions(
         tables.wait_for_notes("ended", {f"after{number}"})
 
     assert worker.process.poll() is None
-    assert "pong" in celery_command(tables, "inspect", "ping", "-t", "3")
+    assert "pong" in celery_command(tables, "inspect", "ping", "-t", "5", "-d", "only@test")
     assert worker.stop() == 0
 
 
@@ -322,7 +322,7 @@ def test_remote_control_and_events(app: Celery, tables: Tables, start: StartWork
                 break
     assert {"task-received", "task-started", "task-succeeded"} <= {event["type"] for event in events}
 
-    stats = celery_command(tables, "inspect", "stats", "-t", "3", "--json")
+    stats = celery_command(tables, "inspect", "stats", "-t", "5", "-d", "one@test,two@test", "--json")
     assert tables.connection.info.password not in stats
     wait_until(
         lambda: tables.queues == {"celery", "other", "one@test.celery.pidbox", "two@test.celery.pidbox"}

@@ -102,7 +102,9 @@ def test_the_bytes_depend_on_the_invoice_alone() -> None:
         "from jobbridge.handlers.invoicing.pdf import render_invoice; "
         "print(hashlib.sha256(render_invoice(invoice())).hexdigest())"
     )
-    environment = clean_environment({"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"})
+    # In that locale Python reads the path of an editable installation as ASCII, unless told.
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "1"}
+    environment = clean_environment({"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", **locale})
     elsewhere = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,

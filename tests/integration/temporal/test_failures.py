@@ -57,7 +57,7 @@ def test_a_job_that_must_not_run_twice_fails_when_its_pool_process_is_killed(wor
     world.wait_for_start(early.id)
     world.release(result.id)
 
-    active = world.app.control.inspect(timeout=3).active()
+    active = world.app.control.inspect(timeout=5, limit=1).active()
     (pid,) = [task["worker_pid"] for tasks in active.values() for task in tasks if task["id"] == early.id]
     os.kill(pid, signal.SIGKILL)
 
@@ -115,7 +115,7 @@ def test_a_lost_control_plane_takes_no_job_away(own_world: TemporalWorld) -> Non
     own_world.release(result.id)
     assert result.get(timeout=TIMEOUT) == 1
     assert len(own_world.lines(result.id, "started")) == 1
-    wait_until(lambda: own_world.app.control.inspect(timeout=2).ping(), timeout=TIMEOUT)
+    wait_until(lambda: own_world.app.control.inspect(timeout=2, limit=1).ping(), timeout=TIMEOUT)
 
 
 def test_a_terminated_workflow_ends_the_process_of_its_job(own_world: TemporalWorld) -> None:

@@ -13,7 +13,8 @@ from tests.support import wait_until
 
 
 def _inspect(world: TemporalWorld, command: str, *arguments: Any) -> Any:
-    replies = getattr(world.app.control.inspect(timeout=3), command)(*arguments) or {}
+    # There is one worker: with its reply the wait is over.
+    replies = getattr(world.app.control.inspect(timeout=5, limit=1), command)(*arguments) or {}
     return next(iter(replies.values()), None)
 
 
@@ -40,10 +41,10 @@ def test_another_queue_is_another_task_queue(world: TemporalWorld) -> None:
 
 
 def test_a_queue_is_added_and_cancelled_by_remote_control(world: TemporalWorld) -> None:
-    world.app.control.add_consumer("third", reply=True, timeout=3)
+    world.app.control.add_consumer("third", reply=True, timeout=5, limit=1)
     assert world.task("parity.add").apply_async((1, 2), queue="third").get(timeout=TIMEOUT) == 3
 
-    world.app.control.cancel_consumer("third", reply=True, timeout=3)
+    world.app.control.cancel_consumer("third", reply=True, timeout=5, limit=1)
     wait_until(lambda: "third" not in {queue["name"] for queue in _inspect(world, "active_queues")})
     assert world.task("parity.add").delay(2, 2).get(timeout=TIMEOUT) == 4
 
