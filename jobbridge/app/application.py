@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
-    "worker_cancel_long_running_tasks_on_connection_loss": True,
+    # The broker keeps the leases of what runs while Postgres is away. Celery would end these tasks, and their jobs
+    # would be cancelled.
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "worker_prefetch_multiplier": 2,
 }

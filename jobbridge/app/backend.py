@@ -21,8 +21,17 @@ from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
-from jobbridge.app.execution import Run, identify, record, run_of
-from jobbridge.core.events import AttemptFailed, Cancelled, Completed, Expired, Failed, JobEvent, Progressed
+from jobbridge.app.execution import Run, identify, record, record_end, run_of
+from jobbridge.core.events import (
+    AttemptFailed,
+    Cancelled,
+    Completed,
+    Expired,
+    Failed,
+    JobEvent,
+    Progressed,
+    Recorded,
+)
 from jobbridge.core.keys import job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs import StoredResult
@@ -84,9 +93,14 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         if event is None:
             self._store_custom_state(task_id, result, state, traceback, request)
             self._note_progress(run, result)
-        elif record(self.app, event) is not None:
+        elif self._write(run, event) is not None:
             run.recorded = state in states.READY_STATES
         return result
+
+    def _write(self, run: Run, event: JobEvent) -> Recorded | None:
+        # Only where the attempt ran: a worker's own loop, which has to reconnect, does not wait for Postgres.
+        is_end = run.attempt is not None and isinstance(event, Completed | Failed)
+        return record_end(self.app, event) if is_end else record(self.app, event)
 
     def _run_for(self, task_id: str, request: Any) -> Run:
         run = run_of(request) if request is not None else None
@@ -292,7 +306,8 @@ def _as_json(value: Any) -> tuple[Any, bool]:
         return {"repr": repr(value)[:2000].replace("\x00", "")}, False
     if "\\u0000" in text:
         return json.loads(text.replace("\\u0000", "")), False  # Postgres has no NUL in jsonb
-    return json.loads(text), True
+    # Nor NaN, Infinity and lone surrogates. These words also occur in plain text, which then is only kept twice.
+    return json.loads(text), not any(word in text for word in ("NaN", "Infinity", "\\ud"))
 
 
 def _error_line(result: Any) -> str:

@@ -8,6 +8,7 @@ an outcome). Every task of the app gets it in front of its own.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 logger = logging.getLogger(__name__)
+
+#: How an attempt's end is waited for to be written while Postgres is away: seconds in all, and between two tries.
+PATIENCE = 600.0
+LONGEST_NAP = 1.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,10 +130,12 @@ def claim(task: Any) -> None:
     if run is None:
         return
     setattr(request, _ATTRIBUTE, run)
+    # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
+    write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
     try:
-        recorded = task.app.recorder.record(_started(task, run))
+        recorded = write(_started(task, run))
     except DatabaseUnavailable as error:
-        if run.engine is Engine.CELERY and task.app.shares_database_with_broker:
+        if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
             run.refused = True
             raise Reject(error, requeue=True) from None
         logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
@@ -149,11 +156,43 @@ def record(app: Celery, event: JobEvent) -> Recorded | None:
     try:
         return app.recorder.record(event)
     except DatabaseError as error:
-        logger.error(
-            "job.event_not_recorded",
-            extra={"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)},
-        )
+        _log_unrecorded(event, error)
         return None
+
+
+def record_end(app: Celery, event: JobEvent) -> Recorded | None:
+    """Write how an attempt ended, as `record` does, but wait while Postgres is away.
+
+    The handler is done, so nothing of the user's is blocked; and the message will be acknowledged: what is not in
+    the row then would never come there.
+    """
+    try:
+        return _patiently(app, event)
+    except DatabaseError as error:
+        _log_unrecorded(event, error)
+        return None
+
+
+def _patiently(app: Celery, event: JobEvent) -> Recorded:
+    deadline = time.monotonic() + PATIENCE
+    nap = 0.05
+    while True:
+        try:
+            return app.recorder.record(event)
+        except DatabaseUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            details = {"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)}
+            logger.warning("job.event_waits", extra=details)
+        time.sleep(nap)
+        nap = min(nap * 2, LONGEST_NAP)
+
+
+def _log_unrecorded(event: JobEvent, error: DatabaseError) -> None:
+    logger.error(
+        "job.event_not_recorded",
+        extra={"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)},
+    )
 
 
 def _started(task: Any, run: Run) -> Started:

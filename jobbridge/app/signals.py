@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import signals, states
 
-from jobbridge.app.execution import Run, identify, record, run_of
+from jobbridge.app.execution import Run, identify, record, record_end, run_of
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
 
 
@@ -32,7 +32,7 @@ def on_success(sender: Any = None, **_: Any) -> None:
     """Close a job whose result is not kept in its row (ignored, or another result backend)."""
     run = _open_run(sender)
     if run is not None and run.attempt is not None:
-        run.recorded = record(sender.app, Completed(key=run.key, attempt=run.attempt)) is not None
+        run.recorded = record_end(sender.app, Completed(key=run.key, attempt=run.attempt)) is not None
 
 
 def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_: Any) -> None:
@@ -40,7 +40,8 @@ def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_
     run = _open_run(sender) or _parents_run(sender)
     if run is None or run.recorded or run.refused:
         return
-    record(
+    write = record_end if run.attempt is not None else record
+    write(
         sender.app,
         Failed(
             key=run.key,
@@ -59,9 +60,9 @@ def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: A
     if run is None or run.attempt is None or run.refused or run.continued:
         return
     if state == states.IGNORED and run.replaced:
-        record(sender.app, Replaced(key=run.key, attempt=run.attempt))
+        record_end(sender.app, Replaced(key=run.key, attempt=run.attempt))
     elif state == states.IGNORED:
-        record(sender.app, Completed(key=run.key, attempt=run.attempt))
+        record_end(sender.app, Completed(key=run.key, attempt=run.attempt))
     elif state == states.REJECTED and getattr(retval, "requeue", False):
         record(sender.app, Requeued(key=run.key, attempt=run.attempt, reason=describe(retval)))
 

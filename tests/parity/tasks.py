@@ -125,6 +125,13 @@ def hold(self: Any, name: str = "go") -> int:
     return note("hold.done")
 
 
+@shared_task(name="parity.hold_early", acks_late=False)
+def hold_early() -> int:
+    note("hold.pids")
+    wait_for_file("go")
+    return note("hold.done")
+
+
 @shared_task(name="parity.slow", soft_time_limit=1, time_limit=2)
 def slow() -> None:
     threading.Event().wait(60)
