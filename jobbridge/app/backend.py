@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextvars import ContextVar
 from typing import Any
 
 from celery import states
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 #: The type of a job that failed before it was sent (a chord's body) and whose task's name Celery does not tell.
 UNSENT = "unsent"
+
+#: The part of a chord that is being counted.
+_chord_part: ContextVar[str | None] = ContextVar("jobbridge_chord_part", default=None)
 
 #: Seconds until a waiting caller asks for the second time.
 FIRST_NAP = 0.01
@@ -288,10 +292,30 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         self.app.keys.set(key, str_to_bytes(value), ttl=self.expires or None)
 
     def delete(self, key: str) -> None:
-        self.app.keys.delete(key)
+        if key.startswith(bytes_to_str(self.chord_keyprefix)):
+            self.app.keys.delete_count(key)
+        else:
+            self.app.keys.delete(key)
 
     def incr(self, key: str) -> int:
-        return int(self.app.keys.incr(key))
+        part = _chord_part.get()
+        if part is None:
+            return int(self.app.keys.incr(key))
+        return int(self.app.keys.count_once(key, part, ttl=self.chord_expires or self.expires or 86400))
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count a chord's part by its id, so that one which comes again is not counted twice."""
+        token = _chord_part.set(str(request.id))
+        try:
+            super().on_chord_part_return(request, state, result, **kwargs)
+        finally:
+            _chord_part.reset(token)
+
+    def repeat_chord_part(self, request: Any, state: str) -> None:
+        """Go on where a worker died between the end of a chord's part and its count, or the sending of the body."""
+        body_id = (request.chord or {}).get("options", {}).get("task_id")
+        if request.group and body_id and self.app.jobs.find(job_id_for(body_id)) is None:
+            self.on_chord_part_return(request, state, None)
 
     def expire(self, key: str, value: int | None) -> None:
         if value:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from billiard.process import current_process
+from celery import states
 from celery.exceptions import Ignore, Reject
 
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import JobEvent, Recorded, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -146,9 +148,21 @@ def claim(task: Any) -> None:
         return
     if not recorded.applied:
         run.refused = True
+        if recorded.status in _COUNTED and request.chord:
+            _repeat_chord_part(task, recorded.status)
         logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": recorded.reason})
         raise AttemptRefused(f"{run.task_id} does not start: {recorded.reason}")
     run.attempt = recorded.attempt
+
+
+_COUNTED = {JobStatus.COMPLETED: states.SUCCESS, JobStatus.FAILED: states.FAILURE}
+
+
+def _repeat_chord_part(task: Any, status: JobStatus) -> None:
+    # The row's end and the chord's count are two transactions, and the worker may die between them.
+    repeat = getattr(task.backend, "repeat_chord_part", None)
+    if repeat is not None:
+        repeat(task.request, _COUNTED[status])
 
 
 def record(app: Celery, event: JobEvent) -> Recorded | None:

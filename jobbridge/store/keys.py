@@ -39,6 +39,30 @@ ON CONFLICT (tenant, key) DO UPDATE SET
 RETURNING counter
 """
 
+#: The member's own key tells its place in the count, and that it is counted.
+COUNT_ONCE: LiteralString = """
+WITH counted AS (
+    INSERT INTO public.job_keys AS entry (tenant, key, counter)
+    SELECT %(tenant)s, %(key)s, 1
+    WHERE NOT EXISTS (SELECT FROM public.job_keys WHERE tenant = %(tenant)s AND key = %(member)s)
+    ON CONFLICT (tenant, key) DO UPDATE SET counter = coalesce(entry.counter, 0) + 1
+    RETURNING counter
+), noted AS (
+    INSERT INTO public.job_keys (tenant, key, counter, expires_at)
+    SELECT %(tenant)s, %(member)s, counter, now() + %(ttl)s::interval
+    FROM counted
+    RETURNING counter
+)
+SELECT counter FROM noted
+UNION ALL
+SELECT counter FROM public.job_keys WHERE tenant = %(tenant)s AND key = %(member)s
+"""
+
+DELETE_COUNT: LiteralString = """
+DELETE FROM public.job_keys
+WHERE tenant = %(tenant)s AND (key = %(key)s OR starts_with(key, %(key)s || '/'))
+"""
+
 EXPIRE: LiteralString = f"UPDATE public.job_keys SET expires_at = now() + %(ttl)s::interval WHERE {_THIS_KEY}"
 
 #: In bounded bites, so that no statement holds many locks.
@@ -87,6 +111,23 @@ class KeyStore:
             raise refusal(error) from error
         assert row is not None  # an upsert without a condition returns its row
         return int(row[0])
+
+    def count_once(self, key: str, member: str, *, ttl: Ttl) -> int:
+        """Count a member, if it was not counted before; give the place that it has in the count.
+
+        Args:
+            key: Of the counter.
+            member: One caller at a time speaks for it.
+            ttl: How long the member is known.
+        """
+        params = _key(key) | {"member": f"{key}/{member}", "ttl": _interval(ttl)}
+        row = self._database.run(lambda own: own.execute(COUNT_ONCE, params).fetchone())
+        assert row is not None
+        return int(row[0])
+
+    def delete_count(self, key: str) -> None:
+        """Forget a counter and its members."""
+        self._database.run(lambda own: own.execute(DELETE_COUNT, _key(key)))
 
     def expire(self, key: str, *, ttl: Ttl) -> None:
         """Set the time to live anew."""
