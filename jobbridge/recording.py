@@ -45,7 +45,6 @@ from jobbridge.core.events import (
     Started,
     Submitted,
 )
-from jobbridge.core.keys import Engine
 from jobbridge.core.machine import JobState, decide
 from jobbridge.core.status import JobStatus
 from jobbridge.store import transitions
@@ -303,7 +302,8 @@ def _failed(event: Failed) -> _Params:
             "delivery": event.delivery,
             "type": event.type,
             "task_id": event.task_id,
-            "engine": Engine.CELERY.value,
+            "engine": event.engine.value,
+            "external_id": event.external_id or event.task_id,
         }
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 from celery import signals, states
 
 from jobbridge.app.execution import Run, identify, record, record_end, run_of
+from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
 
 
@@ -124,6 +125,8 @@ def _fail_message(consumer: Any, message: Any, error: str) -> None:
                 delivery=run.delivery,
                 type=headers.get("task"),
                 task_id=run.task_id,
+                engine=run.engine,
+                external_id=(headers.get(HEADER) or {}).get("external_id"),
             ),
         )
 

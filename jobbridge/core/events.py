@@ -137,7 +137,8 @@ class Failed:
     """It failed for good.
 
     With an attempt: from `processing` at that attempt. Without one (unknown task, dead letter, a chain's earlier
-    link failed, cannot be delivered): from any non-final status, and a missing row is made from `type` and `task_id`.
+    link failed, cannot be delivered): from any non-final status, and a missing row is made from `type`, `task_id`,
+    `engine` and `external_id`.
     With `delivery`, only while the row holds it.
     """
 
@@ -151,6 +152,8 @@ class Failed:
     delivery: UUID | None = None
     type: str | None = None
     task_id: str | None = None
+    engine: Engine = Engine.CELERY
+    external_id: str | None = None  # None: the task id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

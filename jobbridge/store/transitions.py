@@ -237,11 +237,11 @@ SELECT status, attempt FROM moved
 
 FAIL_UNKNOWN: LiteralString = """
 INSERT INTO public.jobs (
-    tenant, job_id, task_id, type, status, runner_type, delivery, result, result_payload, result_type,
-    error, traceback, created_at, updated_at, completed_at
+    tenant, job_id, task_id, type, status, runner_type, external_id, delivery, result, result_payload,
+    result_type, error, traceback, created_at, updated_at, completed_at
 )
 VALUES (
-    %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(delivery)s, %(result)s,
+    %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(external_id)s, %(delivery)s, %(result)s,
     %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
     clock_timestamp(), clock_timestamp(), clock_timestamp()
 )

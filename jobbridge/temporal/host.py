@@ -24,6 +24,7 @@ from celery.worker import state as worker_state
 
 from jobbridge.app.execution import record
 from jobbridge.core.events import Failed
+from jobbridge.core.keys import Engine
 from jobbridge.temporal.execution import Execution, Settlement, SettlementKind, unknown_task
 from jobbridge.temporal.request import acks_early, failure
 
@@ -133,6 +134,8 @@ class WorkerHost:
                 error=f"{unknown.error_type}: {unknown.error}",
                 type=execution.task_name,
                 task_id=execution.task_id,
+                engine=Engine.TEMPORAL,
+                external_id=execution.workflow_id,
             ),
         )
 

@@ -62,7 +62,7 @@ class GenericJobWorkflow:
         self._job: JobInput | None = None
 
     @workflow.run
-    async def run(self, document: Any) -> dict[str, Any]:
+    async def run(self, document: Any = None) -> dict[str, Any]:
         job = self._read(document)
         message = self._resume()
         executions = 0

@@ -78,15 +78,17 @@ def test_a_failed_job_is_a_failed_workflow_with_the_handlers_error_and_traceback
         ('{"jobId": "1"}', "names no handler"),
         ('"hello"', "must be an object"),
         ("[1, 2]", "must be an object"),
+        (None, "must be an object"),
     ],
 )
 def test_input_that_does_not_follow_the_contract_fails_with_what_is_wrong(
-    world: TemporalWorld, document: str, said: str
+    world: TemporalWorld, document: str | None, said: str
 ) -> None:
     workflow_id = f"bad-{uuid.uuid4().hex}"
+    given = [] if document is None else ["--input", document]
     world.cli(
         "workflow", "start", "--type", "genericJobWorkflow", "--workflow-id", workflow_id,
-        "--task-queue", world.environment["TEMPORAL_JOB_TASK_QUEUE"], "--input", document,
+        "--task-queue", world.environment["TEMPORAL_JOB_TASK_QUEUE"], *given,
     )  # fmt: skip
 
     world.wait_for_closed(workflow_id, "FAILED")
@@ -100,7 +102,8 @@ def test_an_unknown_handler_fails_workflow_and_row_and_names_the_nearest(world: 
     world.wait_for_closed(job_id, "FAILED")
     failure = world.history(job_id)[-1]["workflowExecutionFailedEventAttributes"]["failure"]
     assert "Did you mean 'temporal.echo'?" in failure["message"]
-    assert world.wait_for_status(job_id, "failed")["type"] == "temporal.ecko"
+    row = world.wait_for_status(job_id, "failed")
+    assert (row["type"], row["runner_type"], row["external_id"]) == ("temporal.ecko", "temporal", job_id)
 
 
 def test_data_that_does_not_fit_fails_workflow_and_row(world: TemporalWorld) -> None:
