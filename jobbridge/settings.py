@@ -57,7 +57,10 @@ class Settings(BaseModel):
     @field_validator("job_runner_type", mode="before")
     @classmethod
     def _read_engine(cls, value: object) -> object:
-        return Engine.parse(value) if isinstance(value, str) else value
+        try:
+            return Engine.parse(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(f"it must be one of {', '.join(Engine)}") from None
 
     @property
     def engine(self) -> Engine:
@@ -111,8 +114,11 @@ def _explained(error: ValidationError, sources: Mapping[str, str]) -> Configurat
     field = next(
         (name for name, info in Settings.model_fields.items() if location in {name, *_names(info)}), location
     )
+    source = sources.get(field, "unknown source")
+    message = problem["msg"].removeprefix("Value error, ")
     return ConfigurationError(
-        f"The setting {location} ({sources.get(field, 'unknown source')}) is {problem['input']!r}: {problem['msg']}.",
+        f"The setting {location} ({source}) is {problem['input']!r}: {message}.",
+        hint=f"Correct it, or remove it ({source}).",
     )
 
 

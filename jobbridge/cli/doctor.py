@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
-from importlib import metadata, util
+from dataclasses import asdict
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,26 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
+from jobbridge.cli.doctor_checks import Check, check_all, masked
 from jobbridge.cli.failures import FAILED
-from jobbridge.core.keys import Engine
-from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
-    from jobbridge.app.application import Celery
     from jobbridge.settings import Settings
 
 _PACKAGES = ("jobbridge", "celery", "kombu", "temporalio", "psycopg", "sqlalchemy")
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^@/]*@")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    is_good: bool
-    found: str
-    hint: str = ""
 
 
 @click.command("doctor")
@@ -46,7 +32,7 @@ def command(app_name: str | None, as_json: bool) -> int:
 
     settings = get_settings()
     app = load_app(app_name)
-    checks = [_check_database(app), _check_broker(app), *_check_temporal(settings), _check_handlers(app)]
+    checks = check_all(app, settings)
     if as_json:
         write_json(
             {
@@ -76,13 +62,9 @@ def _print(settings: Settings, checks: list[Check]) -> None:
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
     return [
-        {"name": name, "value": _masked(getattr(settings, name)), "source": source}
+        {"name": name, "value": masked(getattr(settings, name)), "source": source}
         for name, source in settings.sources.items()
     ]
-
-
-def _masked(value: Any) -> Any:
-    return _PASSWORD.sub(r"\1***@", str(value)) if value is not None else None
 
 
 def _packages() -> dict[str, str]:
@@ -93,64 +75,3 @@ def _packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _check_database(app: Celery) -> Check:
-    try:
-        counts = app.jobs.count_by_status()
-    except JobBridgeError as error:
-        return Check(name="database", is_good=False, found=str(error), hint=error.hint)
-    total = sum(counts.values())
-    by_status = ", ".join(
-        f"{count} {engine.value} {status.value}" for (engine, status), count in counts.items()
-    )
-    return Check(
-        name="database", is_good=True, found=f"migrated; {total} jobs" + (f": {by_status}" if counts else "")
-    )
-
-
-def _check_broker(app: Celery) -> Check:
-    try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=5)
-            return Check(name="broker", is_good=True, found=connection.as_uri())
-    except Exception as error:  # whatever a transport raises, here it is only shown
-        return Check(name="broker", is_good=False, found=_masked(error), hint=getattr(error, "hint", ""))
-
-
-def _check_temporal(settings: Settings) -> list[Check]:
-    is_wanted = settings.engine is Engine.TEMPORAL
-    if util.find_spec("temporalio") is None:
-        return [
-            Check(
-                name="temporal",
-                is_good=not is_wanted,
-                found="the extra is not installed",
-                hint="Install it with `pip install 'jobbridge[temporal]'`.",
-            )
-        ]
-    if not is_wanted and settings.sources.get("temporal_address") == "default":
-        return []  # community edition: nobody expects a Temporal there
-    import socket
-
-    host, _, port = settings.temporal_address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        found = f"{settings.temporal_address} cannot be reached: {error}"
-        return [Check(name="temporal", is_good=False, found=found, hint="Check TEMPORAL_ADDRESS.")]
-    return [Check(name="temporal", is_good=True, found=f"{settings.temporal_address} answers")]
-
-
-def _check_handlers(app: Celery) -> Check:
-    try:
-        app.loader.import_default_modules()
-    except ImportError as error:
-        return Check(
-            name="handlers",
-            is_good=False,
-            found=f"a module cannot be imported: {error}",
-            hint="Install what it needs.",
-        )
-    names = sorted(name for name in app.tasks if not name.startswith("celery."))
-    return Check(name="handlers", is_good=True, found=", ".join(names) or "none are registered")

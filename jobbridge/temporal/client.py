@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
 from temporalio.runtime import Runtime, TelemetryConfig
@@ -113,6 +116,16 @@ class TemporalClient:
                     self._check_failure(here)
                 here.client = await self._connect(here)
             return here.client
+
+    async def pollers(self, client: Client, task_queue: str) -> list[str]:
+        """Name the workers that took tasks from this queue lately, as they call themselves."""
+        request = DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        )
+        answer = await client.workflow_service.describe_task_queue(request)
+        return sorted({poller.identity for poller in answer.pollers})
 
     def close(self) -> None:
         """Drop this process's connection and its thread. The next use makes new ones."""

@@ -213,6 +213,29 @@ def test_doctor_fails_when_something_is_wrong(jobbridge: Run, empty_database_url
     assert "jobbridge migrate" in done.stdout
 
 
+def test_doctor_finds_jobs_that_no_engine_accepted_and_that_no_worker_takes(
+    jobbridge: Run, database_url: str
+) -> None:
+    settings = {"DATABASE_URL": database_url, "TEMPORAL_ADDRESS": "127.0.0.1:1", "CELERY_APP": "shop"}
+    assert jobbridge("enqueue", "receipt", "--data", '{"number": 7}', **settings).returncode == 0
+    jobbridge("enqueue", "receipt", "--data", '{"number": 8}', "--engine", "temporal", **settings)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE jobs SET updated_at = now() - interval '5 minutes'")
+
+    done = jobbridge("doctor", "--json", **settings)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert {name for name, check in found.items() if not check["is_good"]} == {
+        "temporal",
+        "workers",
+        "delivery",
+    }
+    assert "1 celery queued (the oldest: 5 min ago)" in found["workers"]["found"]
+    assert "1 temporal pending (the oldest: 5 min ago)" in found["delivery"]["found"]
+    assert "127.0.0.1:1" in found["temporal"]["found"]
+
+
 def test_celery_knows_the_brokers_scheme_without_an_app(database_url: str, shop: Path) -> None:
     # Celery loads the plugin by its entry point, which `python -m celery` of an installed jobbridge has.
     program = (
