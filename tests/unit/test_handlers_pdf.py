@@ -102,9 +102,7 @@ def test_the_bytes_depend_on_the_invoice_alone() -> None:
         "from jobbridge.handlers.invoicing.pdf import render_invoice; "
         "print(hashlib.sha256(render_invoice(invoice())).hexdigest())"
     )
-    # In that locale Python reads the path of an editable installation as ASCII, unless told.
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "1"}
-    environment = clean_environment({"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", **locale})
+    environment = clean_environment({"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"})
     elsewhere = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,
