@@ -18,7 +18,7 @@ from celery import states
 from celery.exceptions import Ignore, Reject
 
 from jobbridge.core.envelope import HEADER
-from jobbridge.core.events import JobEvent, Recorded, Started
+from jobbridge.core.events import JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
@@ -100,9 +100,22 @@ class _Tracked:
 
     def replace(self, sig: Any) -> Any:
         run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
-        if run is not None:
-            run.replaced = True
-        return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        app: Celery = self.app  # type: ignore[attr-defined]  # the task class behind it
+        if run is None:
+            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        run.replaced = True
+        if run.attempt is None or not sig.subtask_type or not app.shares_database_with_broker:
+            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        # A canvas ends with this job's id, sent by whoever runs its last part but one: that may be before this attempt
+        # has ended. So the row is given up, and the canvas sent, in one transaction.
+        with app.database.transaction() as connection, app.enqueue_on(connection):
+            app.recorder.record(Replaced(key=run.key, attempt=run.attempt), connection)
+            try:
+                super().replace(sig)  # type: ignore[misc]  # the task class behind it
+            except Ignore as replaced:
+                run.continued = True
+                outcome = replaced
+        raise outcome
 
 
 def identify(request: Any) -> Run | None:

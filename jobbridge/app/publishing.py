@@ -20,7 +20,6 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from kombu.utils.encoding import str_to_bytes
 from kombu.utils.functional import retry_over_time
 
 from jobbridge.app.execution import current_run, in_pool_child
+from jobbridge.app.options import JobOptions
 from jobbridge.broker import publishing_on
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.events import Accepted, Continuation, Failed, Recorded, Submitted
@@ -46,37 +46,6 @@ logger = logging.getLogger(__name__)
 
 #: Arguments are kept in the row for people to read; larger ones only in the message.
 READABLE_LIMIT = 64 * 1024
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobOptions:
-    """What `apply_async` takes beyond Celery's own options."""
-
-    engine: Engine | None = None
-    tenant: TenantId | None = None
-    user_id: uuid.UUID | None = None
-    job_metadata: dict[str, Any] | None = None
-
-    @classmethod
-    def take_from(cls, options: dict[str, Any]) -> JobOptions:
-        """Remove them from Celery's options and check them.
-
-        Raises:
-            UnsupportedOption: A value does not fit.
-        """
-        taken = {field.name: options.pop(field.name, None) for field in fields(cls)}
-        try:
-            if taken["engine"] is not None:
-                taken["engine"] = Engine.parse(str(taken["engine"]))
-            if taken["user_id"] is not None:
-                taken["user_id"] = uuid.UUID(str(taken["user_id"]))
-        except ValueError as error:
-            raise UnsupportedOption(
-                f"{error}.", hint="engine is 'celery' or 'temporal'; user_id is a uuid."
-            ) from None
-        if taken["tenant"] is not None:
-            taken["tenant"] = TenantId(str(taken["tenant"]))
-        return cls(**taken)
 
 
 class JobProducer:

@@ -323,3 +323,19 @@ def moves(self: Any, to: str) -> Any:
 def retry_slowly(self: Any) -> None:
     note("retry_slowly")
     raise self.retry(countdown=4)
+
+
+@shared_task(name="parity.last_of_chain")
+def last_of_chain(value: Any) -> str:
+    note("last_ran")
+    return "last"
+
+
+@shared_task(name="parity.replaced_and_waits", bind=True)
+def replaced_and_waits(self: Any) -> Any:
+    """End only when the chain that took this task's place has."""
+    try:
+        return self.replace(echo.s(1) | last_of_chain.s())
+    except Ignore:
+        wait_for_file("last_ran", timeout=20)
+        raise
