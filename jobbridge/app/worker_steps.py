@@ -13,6 +13,9 @@ from celery import bootsteps
 
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
 
+#: The exit code of our commands for a setting or tables that have to be put right first.
+MISCONFIGURED = 3
+
 _Step: Any = bootsteps.Step  # untyped
 _StartStopStep: Any = bootsteps.StartStopStep
 
@@ -31,7 +34,9 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
             return
         except JobBridgeError as error:
             # The worker's command line is click's, which prints this without a traceback.
-            raise click.ClickException(f"{error}\nHint: {error.hint}") from error
+            refusal = click.ClickException(f"{error}\nHint: {error.hint}")
+            refusal.exit_code = MISCONFIGURED
+            raise refusal from error
 
 
 class WakeOnSignal(_StartStopStep):  # type: ignore[misc]  # untyped base

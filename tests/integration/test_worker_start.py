@@ -44,7 +44,7 @@ def test_a_worker_says_what_to_do_and_ends(
         check=False,
     )
 
-    assert ended.returncode == 1
+    assert ended.returncode == 3
     assert says in ended.stderr
     assert hint in ended.stderr
     assert "Traceback" not in ended.stderr
