@@ -13,11 +13,14 @@ from celery import bootsteps
 
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
 
-#: The exit code of our commands for a setting or tables that have to be put right first.
-MISCONFIGURED = 3
-
 _Step: Any = bootsteps.Step  # untyped
 _StartStopStep: Any = bootsteps.StartStopStep
+
+
+class Misconfigured(click.ClickException):
+    """A setting, or the tables, have to be put right first; our commands' exit code for it."""
+
+    exit_code = 3
 
 
 class CheckTables(_Step):  # type: ignore[misc]  # untyped base
@@ -34,9 +37,7 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
             return
         except JobBridgeError as error:
             # The worker's command line is click's, which prints this without a traceback.
-            refusal = click.ClickException(f"{error}\nHint: {error.hint}")
-            refusal.exit_code = MISCONFIGURED
-            raise refusal from error
+            raise Misconfigured(f"{error}\nHint: {error.hint}") from error
 
 
 class WakeOnSignal(_StartStopStep):  # type: ignore[misc]  # untyped base
