@@ -30,7 +30,16 @@ from jobbridge.store.rows import (
 )
 from jobbridge.store.values import as_jsonb
 
-__all__ = ["FallenBackRow", "JobDetailRow", "JobFilter", "JobPage", "JobRow", "JobStore", "StoredDelivery", "StoredResult"]
+__all__ = [
+    "FallenBackRow",
+    "JobDetailRow",
+    "JobFilter",
+    "JobPage",
+    "JobRow",
+    "JobStore",
+    "StoredDelivery",
+    "StoredResult",
+]
 
 COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id,
     external_run_id, queue, priority, run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery,

@@ -98,9 +98,7 @@ def hold(connection: DriverConnection, job: JobKey, key: str, *, replaces: bool)
         [(job_id, is_new)] = cursor.execute(HOLD, params).fetchall()
         if is_new or job_id == job.job_id:
             return Hold(holder=None, is_new=is_new)
-        found = cursor.execute(
-            LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id}
-        ).fetchone()
+        found = cursor.execute(LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id}).fetchone()
     return Hold(holder=None if found is None else _holder(job, job_id, *found), is_new=False)
 
 

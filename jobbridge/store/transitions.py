@@ -45,8 +45,8 @@ WITH moved AS (
              WHEN %(run_at)s::timestamptz > now() THEN 'scheduled'
              ELSE 'queued' END,
         %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
-        %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s, %(delivery)s,
-        %(message)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
+        %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s,
+        %(delivery)s, %(message)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
         coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp()
     )
     ON CONFLICT (tenant, job_id) DO UPDATE SET
