@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import metadata, util
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from jobbridge.settings import Settings
 
 _PACKAGES = ("jobbridge", "celery", "kombu", "temporalio", "psycopg", "sqlalchemy")
+#: Older ones are history.
+_FALLBACKS_SHOWN = timedelta(days=1)
+#: One that has ended is no trouble any more after this time.
+_FALLBACK_IS_RECENT = timedelta(hours=1)
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@/]*@")
 
 
@@ -46,7 +51,13 @@ def command(app_name: str | None, as_json: bool) -> int:
 
     settings = get_settings()
     app = load_app(app_name)
-    checks = [_check_database(app), _check_broker(app), *_check_temporal(settings), _check_handlers(app)]
+    checks = [
+        _check_database(app),
+        _check_broker(app),
+        *_check_temporal(settings),
+        *_check_fallback(app),
+        _check_handlers(app),
+    ]
     if as_json:
         write_json(
             {
@@ -140,6 +151,28 @@ def _check_temporal(settings: Settings) -> list[Check]:
         found = f"{settings.temporal_address} cannot be reached: {error}"
         return [Check(name="temporal", is_good=False, found=found, hint="Check TEMPORAL_ADDRESS.")]
     return [Check(name="temporal", is_good=True, found=f"{settings.temporal_address} answers")]
+
+
+def _check_fallback(app: Celery) -> list[Check]:
+    """Look for jobs that Postgres took because Temporal could not be reached."""
+    try:
+        fallen = app.jobs.fallen_back(within=_FALLBACKS_SHOWN)
+    except JobBridgeError:
+        return []  # the check of the database says why
+    if not fallen:
+        return []
+    recent = datetime.now(UTC) - _FALLBACK_IS_RECENT
+    named = ", ".join(f"{row.key.job_id} ({row.type}, {row.status.value})" for row in fallen[:5])
+    more = f" and {len(fallen) - 5} more" if len(fallen) > 5 else ""
+    return [
+        Check(
+            name="fallback",
+            is_good=all(row.status.is_final and row.fell_back_at < recent for row in fallen),
+            found=f"Postgres took jobs that Temporal could not within the last day: {named}{more}."
+            f" Last at {fallen[0].fell_back_at:%H:%M:%S} UTC: {fallen[0].reason}",
+            hint="Bring Temporal back; until then, make sure that a `celery worker` serves their queues.",
+        )
+    ]
 
 
 def _check_handlers(app: Celery) -> Check:

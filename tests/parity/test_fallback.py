@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +23,7 @@ from jobbridge.settings import load_settings
 from jobbridge.temporal import client as temporal_client
 from tests.parity.conftest import World
 from tests.parity.tasks import make_app
-from tests.support import wait_until
+from tests.support import clean_environment, wait_until
 
 TIMEOUT = 30
 MakeApp = Callable[..., Celery]
@@ -92,6 +94,22 @@ def test_a_job_that_temporal_cannot_take_runs_on_postgres_and_says_so(
     assert {row.key.job_id for row in own_world.app.jobs.fallen_back()} == {
         row["job_id"] for row in own_world.rows()
     }
+
+
+def test_the_doctor_names_jobs_that_fell_back(own_world: World, make: MakeApp) -> None:
+    away = make(TEMPORAL_ADDRESS="127.0.0.1:1")
+    result = away.tasks["parity.add"].delay(1, 2)
+    command = [sys.executable, "-m", "jobbridge.cli", "doctor", "-A", "tests.parity.app", "--json"]
+
+    done = subprocess.run(
+        command, env=clean_environment(own_world.environment), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    [check] = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "fallback"]
+    assert check["is_good"] is False
+    assert f"{result.id} (parity.add, queued)" in check["found"]
+    assert "celery worker" in check["hint"]
 
 
 def test_a_job_that_is_not_due_falls_back_to_its_time(own_world: World, make: MakeApp) -> None:
@@ -193,10 +211,10 @@ def test_temporal_goes_and_comes_back_and_each_job_runs_once(
     send(2)  # it is not there yet
     with run_temporal(port=port, database=database, log_path=tmp_path / "t1.log"):
         wait_until(lambda: app.delivery(Engine.TEMPORAL).known_failure() is None)
-        own_world.worker(engine=Engine.TEMPORAL)
         send(3)
     send(3)  # the first is in doubt and waits for the relay, the others fall back
     with run_temporal(port=port, database=database, log_path=tmp_path / "t2.log"):
+        own_world.worker(engine=Engine.TEMPORAL)
         for result in results:
             assert result.get(timeout=60)
 
@@ -216,7 +234,7 @@ def test_failed_attempts_leave_no_connection_no_thread_and_no_socket(own_world: 
             [(sessions,)] = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             ).fetchall()
-        return sessions, threading.active_count(), len(os.listdir("/proc/self/fd"))
+        return int(sessions), threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
     for number in range(3):
         add.delay(1, number)

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from jobbridge import (
-    Celery,
     CeleryJobRunner,
     JobRunner,
     JobRunnerFactory,
@@ -280,13 +279,11 @@ def test_the_service_creates_describes_and_lists_jobs(own_world: World) -> None:
         service.create_job_detail(jobs[1].job_id, "zeta", "review")
 
 
-def test_a_task_that_chose_its_engine_keeps_it_whatever_the_runner(own_world: World) -> None:
-    app: Celery = make_app(settings=load_settings(own_world.environment))
+def test_a_task_that_chose_its_engine_keeps_it_whatever_the_runner(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_world.task("echo"), "engine", "celery", raising=False)
 
-    @app.task(name="parity.stays", engine="celery")
-    def stays() -> None: ...
-
-    job = TemporalJobRunner(app).schedule_job("parity.stays")
+    job = TemporalJobRunner(own_world.app).schedule_job("parity.echo", [1])
 
     assert own_world.row(str(job.job_id))["runner_type"] == "celery"
-    app.close()
