@@ -31,7 +31,11 @@ def test_a_job_over_the_stock_sql_broker_has_its_row(
     assert (row.status, row.attempt, row.result) == ("completed", 1, 5)
     retried = app.tasks["parity.retry_until"].delay(1)
     assert retried.get(timeout=30) == 2
-    with pytest.raises(UnsupportedOption), app.database.connection() as connection, app.enqueue_on(connection):
+    with (
+        pytest.raises(UnsupportedOption),
+        app.database.connection() as connection,
+        app.enqueue_on(connection),
+    ):
         app.tasks["parity.add"].delay(1, 1)
     app.close()
     app.database.close()
