@@ -13,20 +13,70 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.context import JobContext
     from jobbridge.app.jobs import job
+    from jobbridge.core.enqueueing import Outcome, SingletonPolicy
+    from jobbridge.core.handlers import JobHandlerRegistry
     from jobbridge.core.retry import RetryPolicy
-    from jobbridge.errors import JobBridgeError, JobCancelled
+    from jobbridge.errors import DuplicateJob, JobBridgeError, JobCancelled
+    from jobbridge.runners.factory import JobRunnerFactory, get_job_runner
+    from jobbridge.runners.handlers import (
+        get_available_job_handlers,
+        initialize_job_handlers_for_worker,
+        register_all_job_handlers,
+    )
+    from jobbridge.runners.runner import CeleryJobRunner, JobRunner, TemporalJobRunner
+    from jobbridge.runners.service import JobService
+    from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
 
 from jobbridge.broker import register as _register_broker
 
 __version__ = "0.1.0"
 
-__all__ = ["Celery", "JobBridgeError", "JobCancelled", "JobContext", "RetryPolicy", "job"]
+__all__ = [
+    "Celery",
+    "CeleryJobRunner",
+    "DuplicateJob",
+    "JobBridgeError",
+    "JobCancelled",
+    "JobContext",
+    "JobHandlerRegistry",
+    "JobRunner",
+    "JobRunnerFactory",
+    "JobService",
+    "JobStatusReport",
+    "Outcome",
+    "RetryPolicy",
+    "ScheduleOptions",
+    "ScheduledJob",
+    "SingletonPolicy",
+    "TemporalJobRunner",
+    "get_available_job_handlers",
+    "get_job_runner",
+    "initialize_job_handlers_for_worker",
+    "job",
+    "register_all_job_handlers",
+]
 
 _PUBLIC = {
     "Celery": "jobbridge.bootstrap",
     "job": "jobbridge.app.jobs",
     "JobContext": "jobbridge.app.context",
     "RetryPolicy": "jobbridge.core.retry",
+    "JobRunner": "jobbridge.runners.runner",
+    "CeleryJobRunner": "jobbridge.runners.runner",
+    "TemporalJobRunner": "jobbridge.runners.runner",
+    "JobRunnerFactory": "jobbridge.runners.factory",
+    "get_job_runner": "jobbridge.runners.factory",
+    "JobService": "jobbridge.runners.service",
+    "JobStatusReport": "jobbridge.runners.types",
+    "ScheduleOptions": "jobbridge.runners.types",
+    "ScheduledJob": "jobbridge.runners.types",
+    "Outcome": "jobbridge.core.enqueueing",
+    "SingletonPolicy": "jobbridge.core.enqueueing",
+    "JobHandlerRegistry": "jobbridge.core.handlers",
+    "get_available_job_handlers": "jobbridge.runners.handlers",
+    "initialize_job_handlers_for_worker": "jobbridge.runners.handlers",
+    "register_all_job_handlers": "jobbridge.runners.handlers",
+    "DuplicateJob": "jobbridge.errors",
     "JobBridgeError": "jobbridge.errors",
     "JobCancelled": "jobbridge.errors",
 }
@@ -39,6 +89,8 @@ def __getattr__(name: str) -> Any:
         module = _PUBLIC[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    if module.startswith("jobbridge.runners"):
+        import_module("jobbridge.bootstrap")  # wires the app that is meant when none is named
     return getattr(import_module(module), name)
 
 

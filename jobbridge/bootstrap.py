@@ -59,3 +59,4 @@ def _temporal_delivery(app: Celery) -> Any:
 
 Celery.settings_loader = staticmethod(load_settings)
 Celery.delivery_factories[Engine.TEMPORAL] = _temporal_delivery
+Celery.default_app_loader = staticmethod(default_app)

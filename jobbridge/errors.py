@@ -14,6 +14,7 @@ JobBridgeError                  everything below; `hint` says what to do
 │   └── InvalidJobData          the data does not fit the handler's model
 ├── TenantRequired              the handler needs a tenant and none was given
 ├── JobNotFound                 no such job for that tenant
+├── DuplicateJob                another job holds the singleton key
 ├── JobCancelled                raised inside a handler whose job was cancelled
 └── UnsupportedOption           an engine cannot honour what was asked
 """
@@ -144,6 +145,16 @@ class JobNotFound(JobBridgeError):
     @classmethod
     def with_id(cls, job_id: str) -> Self:
         return cls(f"There is no job {job_id}.")
+
+
+class DuplicateJob(JobBridgeError):
+    """Another job holds the singleton key, and the policy says `raise`."""
+
+    hint = "Wait until that job has ended or cancel it, or use the policy 'skip' or 'replace'."
+
+    @classmethod
+    def of(cls, singleton_key: str, *, job_id: str, status: str) -> Self:
+        return cls(f"The singleton key {singleton_key!r} is held by job {job_id}, which is {status}.")
 
 
 class JobCancelled(JobBridgeError):

@@ -16,6 +16,8 @@ crash *within* an event; what a crash *between* events leaves, and who goes on f
 - after a retry's Submitted, before AttemptFailed: the row is right; the open step is closed by the next start.
 - the connection is lost while an event commits: it is recorded once more. If the first time counted, the second is
   refused, and the row's state (its delivery, its attempt) shows that it is as the event wanted; `applied` is then true.
+- Temporal could not be reached, before or within FellBack: the row is `pending` by the old delivery, and the relay
+  delivers it. After: the broker has the message, in the same transaction, and the old delivery does not start.
 - no row at all (sent by a foreign client, or the books were down): Started and Failed make it.
 """
 
@@ -36,6 +38,7 @@ from jobbridge.core.events import (
     Completed,
     Expired,
     Failed,
+    FellBack,
     JobEvent,
     Progressed,
     Recorded,
@@ -168,6 +171,8 @@ def _is_as_wanted(state: JobState, event: JobEvent) -> bool:
     match event:
         case Submitted():
             return state.delivery == event.delivery
+        case FellBack():
+            return state.delivery == event.new_delivery
         case Completed():
             return state.status is JobStatus.COMPLETED and state.attempt == event.attempt
         case Failed():
@@ -208,6 +213,12 @@ def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
                 "engine": event.engine.value,
                 "external_id": event.external_id,
                 "external_run_id": event.external_run_id,
+            }
+        case FellBack():
+            return transitions.FALL_BACK, key | {
+                "delivery": event.delivery,
+                "new_delivery": event.new_delivery,
+                "engine": event.engine.value,
             }
         case Started():
             return transitions.START, key | _started(event)
@@ -253,6 +264,7 @@ def _submitted(event: Submitted) -> _Params:
         "priority": event.priority,
         "run_at": event.run_at,
         "expires_at": event.expires_at,
+        "singleton_key": event.singleton_key,
         "max_attempts": event.max_attempts,
         "user_id": event.user_id,
         "metadata": as_jsonb(event.metadata),

@@ -18,6 +18,7 @@ from jobbridge.core.events import (
     Continuation,
     Expired,
     Failed,
+    FellBack,
     JobEvent,
     Progressed,
     Replaced,
@@ -55,6 +56,9 @@ class EventsOf:
 
     def accepted(self, delivery: UUID = FIRST, external_id: str = "workflow-1", **more: Any) -> Accepted:
         return Accepted(key=self.key, delivery=delivery, engine=self.engine, external_id=external_id, **more)
+
+    def fell_back(self, delivery: UUID = FIRST, new_delivery: UUID = SECOND) -> FellBack:
+        return FellBack(key=self.key, delivery=delivery, new_delivery=new_delivery, engine=Engine.CELERY)
 
     def started(self, delivery: UUID | None = FIRST, **more: Any) -> Started:
         known = {"queue": "celery", "engine": self.engine, "type": "invoice.send", "worker": "w1@host"}
@@ -100,6 +104,7 @@ def any_events(of: EventsOf) -> st.SearchStrategy[list[JobEvent]]:
         st.one_of(
             st.builds(of.submitted, deliveries, continues=continues, status=statuses, run_at=run_at),
             st.builds(of.accepted, deliveries),
+            st.builds(of.fell_back, deliveries, deliveries),
             # Twice: without starts there is little to see.
             st.builds(of.started, known, redelivered=st.booleans()),
             st.builds(of.started, deliveries),

@@ -8,7 +8,7 @@ from typing import Any
 from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
 
 from jobbridge.app.options import JobOptions
-from jobbridge.app.publishing import JobProducer
+from jobbridge.app.producing import JobProducer
 
 _Base: Any = CeleryAMQP  # the stubs leave out what is overridden here
 

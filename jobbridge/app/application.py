@@ -24,6 +24,7 @@ from jobbridge.store.steps import StepStore
 
 if TYPE_CHECKING:
     from jobbridge.app.delivery import Delivery
+    from jobbridge.app.options import Sent
     from jobbridge.settings import Settings
 
 #: What JobBridge sets where the user set nothing. A job must survive its worker, so it is acknowledged
@@ -65,13 +66,15 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     amqp_cls = "jobbridge.app.amqp:AMQP"
 
-    #: Wired by jobbridge.bootstrap: how settings are read, and how each foreign engine is reached.
+    #: Wired by jobbridge.bootstrap: the shipped app, how settings are read, and how each foreign engine is reached.
+    default_app_loader: ClassVar[Callable[[], Celery] | None] = None
     settings_loader: ClassVar[Callable[[], Settings] | None] = None
     delivery_factories: ClassVar[dict[Engine, Callable[[Celery], Delivery]]] = {}
 
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
         self._settings = settings
         self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
+        self._sent: ContextVar[Sent | None] = ContextVar("jobbridge_sent", default=None)
         self._deliveries: dict[Engine, Delivery] = {}
         super().__init__(*args, **kwargs)
 
@@ -225,6 +228,24 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         super().close()
 
     # -- what callers use
+
+    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a task by name; the result is that of the job which there is now, with what came of it (`job`)."""
+        token = self._sent.set(None)
+        try:
+            result = super().send_task(*args, **kwargs)
+            sent = self._sent.get()
+        finally:
+            self._sent.reset(token)
+        if sent is not None:
+            result.job = sent
+            if sent.task_id != result.id:
+                result.id = sent.task_id  # another job has the singleton key
+        return result
+
+    def note_sent(self, sent: Sent | None) -> None:
+        """Tell the `send_task` that is going on what came of its message."""
+        self._sent.set(sent)
 
     @contextmanager
     def enqueue_on(self, connection: Any) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from jobbridge.broker import delete_waiting
+from jobbridge.core.enqueueing import Outcome, SingletonPolicy
 from jobbridge.core.events import Cancelled
 from jobbridge.core.handlers import nearest
 from jobbridge.core.keys import Engine, job_id_for
@@ -19,6 +20,7 @@ from jobbridge.errors import EngineUnavailable, JobNotFound, UnknownHandler
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.app.options import Sent
     from jobbridge.store.jobs import JobRow
 
 logger = logging.getLogger(__name__)
@@ -26,11 +28,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobHandle:
-    """A job that was asked for."""
+    """A job that was asked for; after `deduplicated`, the one that there was before."""
 
     job_id: UUID
     external_id: str
     result: Any  # AsyncResult
+    outcome: Outcome = Outcome.CREATED
 
 
 def enqueue(
@@ -45,21 +48,46 @@ def enqueue(
     priority: int | None = None,
     user_id: UUID | str | None = None,
     metadata: dict[str, Any] | None = None,
+    expires: datetime | timedelta | None = None,
+    singleton_key: str | None = None,
+    singleton_policy: SingletonPolicy | str | None = None,
+    default_engine: Engine | None = None,
 ) -> JobHandle:
     """Send a job by its handler's name.
 
     Args:
         data: For a handler its data; for any other task `{"args": [...], "kwargs": {...}}`, or its keyword arguments.
+        tenant: Whose job; else the one in the data, else the one of the job that sends it.
+        engine: This one, whatever the task and the settings say.
+        queue: Else the task's, or as routed.
         run_at: Not before then.
+        priority: 0 to 9, higher first.
+        user_id: Who asked for it.
+        metadata: Kept in the row.
+        expires: It does not start after that instant, or so long after now.
+        singleton_key: At most one job of the tenant that has not ended has this key.
+        singleton_policy: `skip` (default), `replace` or `raise`, when another job has the key.
+        default_engine: This one, unless the task says otherwise.
 
     Raises:
+        DuplicateJob: Another job has the singleton key, and the policy is `raise`.
+        UnsupportedOption: An option cannot be honoured.
         UnknownHandler: No task has that name here; suggests the nearest.
         InvalidJobData: The data does not fit.
         TenantRequired: The handler needs a tenant.
     """
     task = find_task(app, name)
     args, kwargs = arguments_for(task, data)
-    options = {"queue": queue, "eta": run_at, "priority": priority}
+    lifetime = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    options = {
+        "queue": queue,
+        "eta": run_at,
+        "priority": priority,
+        "expires": lifetime,
+        "singleton_key": singleton_key,
+        "singleton_policy": singleton_policy,
+        "default_engine": default_engine,
+    }
     result = task.apply_async(
         args=args,
         kwargs=kwargs,
@@ -70,7 +98,13 @@ def enqueue(
         job_metadata=metadata,
         **{key: value for key, value in options.items() if value is not None},
     )
-    return JobHandle(job_id=job_id_for(result.id), external_id=result.id, result=result)
+    sent: Sent | None = getattr(result, "job", None)
+    return JobHandle(
+        job_id=job_id_for(result.id),
+        external_id=sent.external_id if sent else result.id,
+        result=result,
+        outcome=sent.outcome if sent else Outcome.CREATED,
+    )
 
 
 def find_task(app: Celery, name: str) -> Any:

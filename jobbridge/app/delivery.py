@@ -6,6 +6,7 @@ from typing import Protocol
 
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Accepted
+from jobbridge.errors import EngineUnavailable
 
 
 class Delivery(Protocol):
@@ -17,6 +18,18 @@ class Delivery(Protocol):
         Raises:
             EngineUnavailable: It could not be reached; `certainly_not_started` tells what is known.
         """
+        ...
+
+    def check(self) -> None:
+        """Ask whether it is there.
+
+        Raises:
+            EngineUnavailable: It cannot be reached, or could not be a moment ago.
+        """
+        ...
+
+    def known_failure(self) -> EngineUnavailable | None:
+        """Give the failure of a moment ago, for as long as it is not worth while to try again. Asks nobody."""
         ...
 
     def close(self) -> None:

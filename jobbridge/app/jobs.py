@@ -89,7 +89,7 @@ def job(
         )
         declared.register(spec, force=force)
         for app in _get_active_apps():
-            if app.finalized and getattr(app, "is_jobbridge", False):
+            if app.finalized and getattr(app, "is_jobbridge", False) and is_offered(app, spec):
                 add_handler(app, spec, replace=force)
         return Proxy(lambda: current_app.tasks[name], name=function.__name__, __doc__=function.__doc__)
 
@@ -97,10 +97,15 @@ def job(
 
 
 def add_declared_handlers(app: Celery) -> None:
-    """Make a task of each declared handler."""
+    """Make a task of each declared handler that the app's edition has."""
     for spec in declared:
-        if not spec.enterprise_only or app.settings.edition == "enterprise":
+        if is_offered(app, spec):
             add_handler(app, spec)
+
+
+def is_offered(app: Celery, spec: HandlerSpec) -> bool:
+    """Whether the app's edition has that handler."""
+    return not spec.enterprise_only or app.settings.edition == "enterprise"
 
 
 def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any:

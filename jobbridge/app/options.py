@@ -1,23 +1,37 @@
-"""What `apply_async` takes beyond Celery's own options."""
+"""What `apply_async` takes beyond Celery's own options, and what came of a message."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, fields
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
-from jobbridge.core.keys import Engine, TenantId
+from jobbridge.core.enqueueing import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
+from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions:
-    """The options of one job."""
+    """What `apply_async` takes beyond Celery's own options.
+
+    Attributes:
+        engine: This one, whatever the task and the settings say.
+        default_engine: This one, unless the task says otherwise.
+        singleton_key: At most one job of the tenant that has not ended has this key.
+        singleton_policy: What to do when another one has it; `skip` by default.
+    """
 
     engine: Engine | None = None
+    default_engine: Engine | None = None
     tenant: TenantId | None = None
     user_id: uuid.UUID | None = None
     job_metadata: dict[str, Any] | None = None
+    singleton_key: str | None = None
+    singleton_policy: SingletonPolicy | None = None
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> JobOptions:
@@ -27,15 +41,89 @@ class JobOptions:
             UnsupportedOption: A value does not fit.
         """
         taken = {field.name: options.pop(field.name, None) for field in fields(cls)}
-        try:
-            if taken["engine"] is not None:
-                taken["engine"] = Engine.parse(str(taken["engine"]))
-            if taken["user_id"] is not None:
-                taken["user_id"] = uuid.UUID(str(taken["user_id"]))
-        except ValueError as error:
-            raise UnsupportedOption(
-                f"{error}.", hint="engine is 'celery' or 'temporal'; user_id is a uuid."
-            ) from None
+        for name in ("engine", "default_engine"):
+            if taken[name] is not None:
+                taken[name] = engine_named(taken[name])
+        if taken["user_id"] is not None:
+            taken["user_id"] = user_id_of(taken["user_id"])
         if taken["tenant"] is not None:
             taken["tenant"] = TenantId(str(taken["tenant"]))
+        if taken["singleton_policy"] is not None:
+            taken["singleton_policy"] = policy_named(taken["singleton_policy"])
+        check_singleton(taken["singleton_key"], taken["singleton_policy"])
         return cls(**taken)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """What came of sending a job.
+
+    Attributes:
+        key: The job that there is now: the new one, or the one that made it superfluous.
+        external_id: How its engine knows it.
+    """
+
+    outcome: Outcome
+    key: JobKey
+    task_id: str
+    external_id: str
+
+
+def engine_named(name: Engine | str) -> Engine:
+    """Read the name of an engine.
+
+    Raises:
+        UnsupportedOption: There is none of that name.
+    """
+    try:
+        return Engine.parse(str(name))
+    except ValueError:
+        raise _unknown("engine", name, "celery, temporal") from None
+
+
+def policy_named(name: SingletonPolicy | str) -> SingletonPolicy:
+    """Read the name of a singleton policy.
+
+    Raises:
+        UnsupportedOption: There is none of that name.
+    """
+    try:
+        return SingletonPolicy(str(name))
+    except ValueError:
+        raise _unknown("singleton_policy", name, ", ".join(SingletonPolicy)) from None
+
+
+def user_id_of(value: uuid.UUID | str) -> uuid.UUID:
+    """Read the id of a user.
+
+    Raises:
+        UnsupportedOption: It is no uuid.
+    """
+    try:
+        return uuid.UUID(str(value))
+    except ValueError:
+        raise UnsupportedOption(f"user_id is {value!r}, which is no uuid.", hint="Pass a uuid.") from None
+
+
+def check_singleton(key: object, policy: SingletonPolicy | None) -> None:
+    """Refuse what cannot be a singleton key.
+
+    Raises:
+        UnsupportedOption: It is no text of 1 to 255 characters, or there is a policy and no key.
+    """
+    if key is None:
+        if policy is not None:
+            raise UnsupportedOption(
+                f"singleton_policy is {policy.value!r}, and there is no singleton_key.",
+                hint="Pass singleton_key=... with it.",
+            )
+        return
+    if not isinstance(key, str) or not 1 <= len(key) <= SINGLETON_KEY_LIMIT or "\x00" in key:
+        raise UnsupportedOption(
+            f"singleton_key is {str(key)[:60]!r}.",
+            hint=f"Pass text of 1 to {SINGLETON_KEY_LIMIT} characters without NUL.",
+        )
+
+
+def _unknown(option: str, value: object, known: str) -> UnsupportedOption:
+    return UnsupportedOption(f"{option} is {str(value)!r}, which there is not.", hint=f"Use one of: {known}.")

@@ -8,108 +8,48 @@ What if the process dies between two steps?
 * EE: the row holds the message and is committed as `pending`; then the workflow is started, then the row
   says `queued`. Death before the start: the relay starts it. Death after: the relay starts it again, under the same
   workflow id, which Temporal refuses while it runs; when it has closed, the claim of the row refuses the attempt.
+* EE, and Temporal cannot be reached: one transaction moves the row on to a new delivery and stores its message in the
+  broker. Death before: the row is `pending`, and the relay delivers it. After: it is a job of the broker. Should
+  Temporal have it all the same (a relay elsewhere was as fast), its delivery is the old one, and does not start.
 * A retry or `replace` from inside a running attempt: the same transaction moves the row on to the new delivery. An old
   message that comes back (the worker died before its ack) holds the old delivery and does not start.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kombu import serialization
-from kombu.common import Broadcast
 from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
-from kombu.utils.encoding import str_to_bytes
 from kombu.utils.functional import retry_over_time
 
+from jobbridge.app.enveloping import make_envelope
 from jobbridge.app.execution import current_run, in_pool_child
-from jobbridge.app.options import JobOptions
+from jobbridge.app.options import JobOptions, Sent
+from jobbridge.app.singletons import SingletonClaim
 from jobbridge.broker import publishing_on
+from jobbridge.core.enqueueing import Outcome, SingletonPolicy
 from jobbridge.core.envelope import HEADER, Envelope
-from jobbridge.core.events import Accepted, Continuation, Failed, Recorded, Submitted
+from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Recorded, Submitted
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import ConfigurationError, DatabaseUnavailable, EngineUnavailable, UnsupportedOption
+from jobbridge.errors import DatabaseUnavailable, EngineUnavailable, UnsupportedOption
+from jobbridge.store import steps
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.store.callers import DriverConnection
 
 logger = logging.getLogger(__name__)
 
 #: Arguments are kept in the row for people to read; larger ones only in the message.
 READABLE_LIMIT = 64 * 1024
-
-
-class JobProducer:
-    """A kombu producer for one task message, which makes the job.
-
-    Celery's sender publishes the task message first; what it publishes after that (the `task-sent` event) goes to
-    the real producer untouched.
-    """
-
-    def __init__(self, app: Celery, producer: Any, name: str, options: JobOptions, *, queue: Any) -> None:
-        self._app = app
-        self._producer = producer
-        self._name = name
-        self._options = options
-        self._queue = queue
-        self._sent = False
-        self._publication: JobPublication | None = None
-        self._tenant: TenantId | None = options.tenant
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._producer, name)
-
-    def prepared(self, message: Any) -> Any:
-        """Check the message and bring it into the form that is sent; nothing is written when it is refused.
-
-        Raises:
-            InvalidJobData: The data does not fit the handler's model.
-            TenantRequired: The handler needs a tenant and none is given.
-            UnsupportedOption: Protocol 1 has no headers, so its messages cannot be followed.
-        """
-        headers, properties, body, sent_event = message
-        if not headers.get("id"):
-            raise UnsupportedOption(
-                "Messages of Celery's task protocol 1 cannot become jobs.", hint="Set task_protocol to 2."
-            )
-        prepare = getattr(self._app._tasks.get(self._name), "prepare_arguments", None)
-        if prepare is not None:
-            args, kwargs, embed = body
-            args, kwargs, self._tenant = prepare(args, kwargs, self._tenant)
-            body = (args, kwargs, embed)
-        return message._replace(headers=headers, properties=properties, body=body, sent_event=sent_event)
-
-    def publish(self, body: Any, **options: Any) -> Any:
-        if self._sent:
-            return self._producer.publish(body, **options)
-        if self._is_broadcast():
-            options["headers"][HEADER] = {"untracked": True}
-            result = self._producer.publish(body, **options)
-        else:
-            # Celery may call again after an error: the same publication, so the same delivery.
-            self._publication = self._publication or JobPublication(
-                self._app, self._producer, self._name, self._options, self._tenant, body, options
-            )
-            result = self._publication.send()
-        self._sent = True
-        return result
-
-    def _is_broadcast(self) -> bool:
-        # One message, many workers: not one job.
-        queue = self._queue
-        if isinstance(queue, str):
-            queue = self._app.amqp.queues.get(queue)
-        exchange = getattr(queue, "exchange", None)
-        return isinstance(queue, Broadcast) or getattr(exchange, "type", None) == "fanout"
 
 
 class JobPublication:
@@ -141,18 +81,33 @@ class JobPublication:
         )
         self._engine = self._chosen_engine()
         self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
-        self._headers[HEADER] = {
-            "tenant": self._key.tenant,
-            "delivery": str(self._delivery),
-            "engine": self._engine.value,
-        }
+        self._claim = self._singleton_claim()
+        #: Why it does not go to the engine that was chosen.
+        self._trouble: EngineUnavailable | None = None
+        #: What came of it; None until it is sent.
+        self.sent: Sent | None = None
+        self._address()
 
     def send(self) -> Any:
+        result = self._send()
+        if self._claim is not None and self._app.caller_connection is None and not in_pool_child():
+            self._claim.tell_engine()
+        return result
+
+    def _send(self) -> Any:
         if self._engine is Engine.TEMPORAL:
             return self._send_to_temporal()
         if self._app.shares_database_with_broker:
             return self._send_with_row()
         return self._send_to_other_broker()
+
+    def _address(self) -> None:
+        """Write into the message whose job it is, and by which delivery."""
+        self._headers[HEADER] = {
+            "tenant": self._key.tenant,
+            "delivery": str(self._delivery),
+            "engine": self._engine.value,
+        }
 
     # -- deciding
 
@@ -162,12 +117,26 @@ class JobPublication:
         if self._own_run is not None:
             return self._own_run.engine  # a retry stays where it runs
         declared = getattr(self._task, "engine", None)
-        return Engine.parse(str(declared)) if declared else self._app.default_engine
+        if declared:
+            return Engine.parse(str(declared))
+        return self._options.default_engine or self._app.default_engine
 
     def _chosen_tenant(self, tenant: TenantId | None) -> TenantId:
         if tenant is not None:
             return tenant
         return self._parent_run.key.tenant if self._parent_run else SYSTEM_TENANT
+
+    def _singleton_claim(self) -> SingletonClaim | None:
+        key = self._options.singleton_key
+        if key is None:
+            return None
+        if self._own_run is not None:
+            raise UnsupportedOption(
+                f"Job {self._task_id} goes on by this message, and cannot take the singleton_key {key!r} now.",
+                hint="Give the key when the job is sent for the first time.",
+            )
+        policy = self._options.singleton_policy or SingletonPolicy.SKIP
+        return SingletonClaim(self._app, self._key, key, policy)
 
     def _submitted(self, status: JobStatus, message: Any = None) -> Submitted:
         headers = self._headers
@@ -186,6 +155,7 @@ class JobPublication:
             priority=int(self._publish_options.get("priority") or 0),
             run_at=eta,
             expires_at=_instant(headers.get("expires")),
+            singleton_key=self._options.singleton_key,
             max_attempts=None if max_retries is None else max_retries + 1,
             user_id=self._options.user_id,
             metadata={**self._readable_arguments(), **(self._options.job_metadata or {})},
@@ -246,25 +216,60 @@ class JobPublication:
         )
 
     def _write_row_and_message(self, caller: Any) -> Any:
-        options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
         with ExitStack() as stack:
             connection = stack.enter_context(self._app.database.transaction(caller))
-            recorded = self._app.recorder.record(self._submitted(JobStatus.QUEUED), connection)
-            if self._is_repeated(recorded):
+            if not self._record(self._submitted(JobStatus.QUEUED), connection):
                 return None
-            stack.enter_context(publishing_on(connection, is_brief=caller is None))
+            if self._trouble is not None:
+                self._note_fallback(connection, self._trouble)
+            return self._publish_on(connection, is_brief=caller is None)
+
+    def _publish_on(self, connection: DriverConnection, *, is_brief: bool) -> Any:
+        options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
+        with publishing_on(connection, is_brief=is_brief):
             return self._producer.publish(self._body, **options)
 
-    def _is_repeated(self, recorded: Recorded) -> bool:
-        if recorded.applied:
-            if self._own_run is not None and recorded.outcome == "continued":
-                self._own_run.continued = True
+    def _record(self, submitted: Submitted, connection: DriverConnection | None) -> bool:
+        """Make the job's row, unless there is a job already; whether its message is to be sent.
+
+        Raises:
+            DuplicateJob: Another job has its singleton key.
+        """
+        if self._claim is not None and connection is not None:
+            holder = self._claim.find_holder(connection)
+            if holder is not None:
+                external_id = holder.external_id or holder.task_id
+                self._note_sent(Outcome.DEDUPLICATED, holder.key, holder.task_id, external_id)
+                self._log_duplicate(f"job {holder.key.job_id} has the singleton key")
+                return False
+        recorded = self._app.recorder.record(submitted, connection)
+        if not recorded.applied:
+            self._on_refused(recorded)
             return False
-        logger.warning(
-            "job.deduplicated",
-            extra={"job_id": str(self._key.job_id), "tenant": self._key.tenant, "reason": recorded.reason},
+        if self._own_run is not None and recorded.outcome == "continued":
+            self._own_run.continued = True
+        if self._claim is not None and connection is not None:
+            self._claim.settle(connection)
+        is_replacing = self._claim is not None and self._claim.replaced is not None
+        self._note_sent(
+            Outcome.REPLACED if is_replacing else Outcome.CREATED, self._key, self._task_id, self._task_id
         )
         return True
+
+    def _on_refused(self, recorded: Recorded) -> None:
+        if recorded.outcome == "repeated" and self.sent is not None:
+            return  # the commit of the first try went through unseen
+        self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._task_id)
+        self._log_duplicate(recorded.reason)
+
+    def _note_sent(self, outcome: Outcome, key: JobKey, task_id: str, external_id: str) -> None:
+        self.sent = Sent(outcome=outcome, key=key, task_id=task_id, external_id=external_id)
+
+    def _log_duplicate(self, reason: str | None) -> None:
+        logger.warning(
+            "job.deduplicated",
+            extra={"job_id": str(self._key.job_id), "tenant": self._key.tenant, "reason": reason},
+        )
 
     def _send_to_other_broker(self) -> Any:
         if self._app.caller_connection is not None:
@@ -272,8 +277,8 @@ class JobPublication:
                 "The broker is not in the database of the caller's transaction, so it cannot be part of it.",
                 hint="Use a jobbridge+postgresql:// broker on the same database.",
             )
-        recorded = self._app.recorder.record(self._submitted(JobStatus.PENDING))
-        if self._is_repeated(recorded):
+        submitted = self._submitted(JobStatus.PENDING)
+        if not self._repeating(lambda caller: self._write_row(submitted, caller)):
             return None
         try:
             result = self._producer.publish(self._body, **self._publish_options)
@@ -294,74 +299,95 @@ class JobPublication:
 
     # -- Temporal
 
-    def _send_to_temporal(self) -> None:
+    def _send_to_temporal(self) -> Any:
         delivery = self._app.delivery(Engine.TEMPORAL)  # before anything is written: its extra may be missing
-        envelope = self._envelope()
         continues = self._own_run is not None and self._own_run.engine is Engine.TEMPORAL
+        trouble = None if continues else delivery.known_failure()
+        if trouble is not None and self._may_fall_back:
+            return self._send_to_broker_instead(trouble)
+        envelope = self._envelope()
         status = JobStatus.QUEUED if continues else JobStatus.PENDING
         submitted = self._submitted(status, envelope.to_json())
-
-        def write(caller: Any) -> Recorded:
-            with self._app.database.transaction(caller) as connection:
-                return self._app.recorder.record(submitted, connection)
-
-        recorded = self._repeating(write)
+        is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
         is_callers = self._app.caller_connection is not None
-        if self._is_repeated(recorded) or continues or is_callers or in_pool_child():
-            return  # the running workflow, or the relay, takes it from the row
+        if not is_new or continues or is_callers or in_pool_child() or trouble is not None:
+            return None  # the running workflow, or the relay, takes it from the row
         try:
             accepted = delivery.deliver(envelope)
         except EngineUnavailable as error:
+            if error.certainly_not_started and self._may_fall_back:
+                return self._fall_back(error)
             logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
-            return
+            return None
         self._app.recorder.record(accepted)
+        return None
 
-    def _envelope(self) -> Envelope:
-        options = self._publish_options
-        serializer = options.get("serializer") or self._app.conf.task_serializer
-        content_type, content_encoding, encoded = serialization.dumps(self._body, serializer=serializer)
-        is_json = content_type == "application/json"
-        text = str_to_bytes(encoded)
-        return Envelope(
-            id=self._task_id,
-            task=self._name,
-            tenant=self._key.tenant,
-            delivery=str(self._delivery),
-            queue=self._queue_name,
-            eta=self._headers.get("eta"),
-            expires=self._headers.get("expires"),
-            priority=int(options.get("priority") or 0),
-            timelimit=self._time_limits(),
-            headers=_as_json(self._headers),
-            properties=_as_json(
-                {k: options[k] for k in ("correlation_id", "reply_to", "priority") if options.get(k)}
-            ),
-            content_type=content_type,
-            content_encoding=content_encoding,
-            arguments=json.loads(text) if is_json else None,
-            body=None if is_json else base64.b64encode(text).decode("ascii"),
+    def _write_row(self, submitted: Submitted, caller: Any) -> bool:
+        with self._app.database.transaction(caller) as connection:
+            return self._record(submitted, connection)
+
+    # -- falling back
+
+    @property
+    def _may_fall_back(self) -> bool:
+        # Any job, also one that was sent with engine="temporal". Another broker could not take it in one transaction.
+        return self._app.settings.fallback_to_celery and self._app.shares_database_with_broker
+
+    def _send_to_broker_instead(self, trouble: EngineUnavailable) -> Any:
+        """Send it to the broker at once: that Temporal is away is known, so it was not even asked."""
+        self._trouble, self._engine = trouble, Engine.CELERY
+        self._address()
+        result = self._send_with_row()
+        if self.sent is not None and self.sent.outcome is not Outcome.DEDUPLICATED:
+            self._log_fallback(trouble)
+        return result
+
+    def _fall_back(self, trouble: EngineUnavailable) -> Any:
+        """Give a job that Temporal certainly did not start to the broker; if that fails, the relay has it."""
+        former, self._delivery, self._engine = self._delivery, uuid.uuid4(), Engine.CELERY
+        self._address()
+        fell_back = FellBack(
+            key=self._key, delivery=former, new_delivery=self._delivery, engine=Engine.CELERY
+        )
+        try:
+            with self._app.database.transaction() as connection:
+                if not self._app.recorder.record(fell_back, connection).applied:
+                    return None  # a relay elsewhere was faster, or it was cancelled
+                self._note_fallback(connection, trouble)
+                result = self._publish_on(connection, is_brief=True)
+        except (
+            Exception
+        ) as error:  # the row is safe; whatever a transport raises must not make the caller send again
+            logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
+            return None
+        self._log_fallback(trouble)
+        return result
+
+    def _note_fallback(self, connection: DriverConnection, trouble: EngineUnavailable) -> None:
+        told = {"from": Engine.TEMPORAL.value, "to": Engine.CELERY.value, "reason": str(trouble)}
+        steps.note(connection, self._key, steps.FALLBACK, told)
+
+    def _log_fallback(self, trouble: EngineUnavailable) -> None:
+        logger.warning(
+            "job.fell_back",
+            extra={"job_id": self._task_id, "type": self._name, "engine": "celery", "reason": str(trouble)},
         )
 
-    def _time_limits(self) -> tuple[float | None, float | None]:
-        hard, soft = self._headers.get("timelimit") or (None, None)
-        return hard or getattr(self._task, "time_limit", None), soft or getattr(
-            self._task, "soft_time_limit", None
+    def _envelope(self) -> Envelope:
+        return make_envelope(
+            self._app,
+            self._task,
+            self._name,
+            key=self._key,
+            delivery=self._delivery,
+            queue=self._queue_name,
+            body=self._body,
+            publish_options=self._publish_options,
         )
 
 
 def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
     return {"args": list(args), "kwargs": dict(kwargs)}
-
-
-def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        plain = json.loads(kombu_json.dumps(document))
-    except TypeError as error:
-        raise ConfigurationError(
-            f"A header of the message cannot be written as JSON: {error}.",
-            hint="Send headers of plain values.",
-        ) from None
-    return dict(plain)
 
 
 def _instant(text: str | datetime | None) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: What waits longer than this, waits for something that is not there.
 _PATIENCE = timedelta(minutes=1)
 _REPLY_SECONDS = 1.5
+#: Older ones are history.
+_FALLBACKS_SHOWN = timedelta(days=1)
+#: One that has ended is no trouble any more after this time.
+_FALLBACK_IS_RECENT = timedelta(hours=1)
 
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@/]*@")
 
@@ -44,6 +48,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
     checks += _check_temporal(settings)
     if database.is_good:
         checks += _check_waiting(app)
+        checks += _check_fallback(app)
     return [*checks, _check_handlers(app)]
 
 
@@ -145,6 +150,25 @@ def _check_undelivered(undelivered: list[WaitingJobs]) -> Check:
     found = f"{_told(undelivered)} that no engine has accepted" if undelivered else "every job was delivered"
     hint = "Start `jobbridge temporal-worker`, which delivers them; see that it reaches Temporal."
     return Check(name="delivery", is_good=not undelivered, found=found, hint=hint)
+
+
+def _check_fallback(app: Celery) -> list[Check]:
+    """Look for jobs that Postgres took because Temporal could not be reached."""
+    fallen = app.jobs.fallen_back(within=_FALLBACKS_SHOWN)
+    if not fallen:
+        return []
+    recent = datetime.now(UTC) - _FALLBACK_IS_RECENT
+    named = ", ".join(f"{row.key.job_id} ({row.type}, {row.status.value})" for row in fallen[:5])
+    more = f" and {len(fallen) - 5} more" if len(fallen) > 5 else ""
+    return [
+        Check(
+            name="fallback",
+            is_good=all(row.status.is_final and row.fell_back_at < recent for row in fallen),
+            found=f"Postgres took jobs that Temporal could not within the last day: {named}{more}."
+            f" Last at {fallen[0].fell_back_at:%H:%M:%S} UTC: {fallen[0].reason}",
+            hint="Bring Temporal back; until then, make sure that a `celery worker` serves their queues.",
+        )
+    ]
 
 
 def _told(waiting: list[WaitingJobs]) -> str:

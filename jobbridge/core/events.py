@@ -49,6 +49,7 @@ class Submitted:
     priority: int = 0
     run_at: datetime | None = None
     expires_at: datetime | None = None
+    singleton_key: str | None = None
     max_attempts: int | None = None
     user_id: UUID | None = None
     metadata: Json = field(default_factory=dict)
@@ -71,6 +72,19 @@ class Accepted:
     engine: Engine
     external_id: str
     external_run_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FellBack:
+    """Its engine cannot be reached and did not start it; another one takes it, by a message in this transaction.
+
+    Applies to `pending` while the row holds `delivery`; that one cannot start from then on.
+    """
+
+    key: JobKey
+    delivery: UUID
+    new_delivery: UUID
+    engine: Engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,6 +217,7 @@ class Skipped:
 JobEvent = (
     Submitted
     | Accepted
+    | FellBack
     | Started
     | Progressed
     | AttemptFailed
@@ -225,7 +240,7 @@ class Recorded:
         status: The row's status afterwards; None when there is no row.
         attempt: The row's attempt afterwards. After `Started`, the number of the attempt that may now run.
         reason: Why it was refused.
-        outcome: For Submitted: created, restarted, continued, adopted or duplicate.
+        outcome: For Submitted: created, restarted, continued, adopted, duplicate or repeated.
     """
 
     applied: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
@@ -50,11 +50,27 @@ class HandlerSpec:
         return inspect.iscoroutinefunction(self.function)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegistryStats:
+    """How many handlers there are, and of which kinds."""
+
+    handlers: int
+    asynchronous: int
+    scheduled: int
+    enterprise_only: int
+    is_initialized: bool
+
+
 class JobHandlerRegistry:
-    """Handlers by name."""
+    """Handlers by name.
+
+    Attributes:
+        is_initialized: All modules that declare handlers were imported.
+    """
 
     def __init__(self) -> None:
         self._specs: dict[str, HandlerSpec] = {}
+        self.is_initialized = False
 
     def register(self, spec: HandlerSpec, *, force: bool = False) -> None:
         """Add a handler.
@@ -89,8 +105,34 @@ class JobHandlerRegistry:
     def names(self) -> list[str]:
         return sorted(self._specs)
 
+    def all(self) -> dict[str, HandlerSpec]:
+        return dict(self._specs)
+
+    def config(self, name: str) -> dict[str, Any]:
+        """Give what the handler declares, but for its function.
+
+        Raises:
+            UnknownHandler: There is none; suggests the nearest name.
+        """
+        spec = self.get(name)
+        return {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "function"}
+
+    def stats(self) -> RegistryStats:
+        specs = list(self)
+        return RegistryStats(
+            handlers=len(specs),
+            asynchronous=sum(spec.is_async for spec in specs),
+            scheduled=sum(spec.schedule is not None for spec in specs),
+            enterprise_only=sum(spec.enterprise_only for spec in specs),
+            is_initialized=self.is_initialized,
+        )
+
+    def mark_initialized(self) -> None:
+        self.is_initialized = True
+
     def clear(self) -> None:
         self._specs.clear()
+        self.is_initialized = False
 
     def __iter__(self) -> Iterator[HandlerSpec]:
         return iter(list(self._specs.values()))

@@ -21,6 +21,7 @@ from jobbridge.core.events import (
     Completed,
     Expired,
     Failed,
+    FellBack,
     JobEvent,
     Progressed,
     Replaced,
@@ -50,7 +51,7 @@ class Decision:
         applied: False: refused, and `state` is as it was.
         state: The row afterwards; None when there is no row.
         reason: Why it was refused.
-        outcome: For Submitted: created, restarted, continued, adopted or duplicate.
+        outcome: For Submitted: created, restarted, continued, adopted, duplicate or repeated.
     """
 
     applied: bool
@@ -79,6 +80,8 @@ def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decisio
     match event:
         case Accepted():
             return _accepted(state, event, now)
+        case FellBack():
+            return _fell_back(state, event, now)
         case Progressed():
             return _held(state, event.attempt, state.status)
         case AttemptFailed():
@@ -119,7 +122,7 @@ def _submitted(state: JobState | None, event: Submitted, now: datetime) -> Decis
     if state is None:
         return Decision(applied=True, state=target, outcome="created")
     if state.delivery == event.delivery:
-        return _refuse(state, "this delivery is already recorded", outcome="duplicate")
+        return _refuse(state, "this delivery is already recorded", outcome="repeated")
     # The job ended under an attempt that still sends itself again (it was cancelled): that must not revive it.
     if state.status in FINAL and sent is None:
         return Decision(applied=True, state=target, outcome="restarted")
@@ -137,6 +140,15 @@ def _accepted(state: JobState, event: Accepted, now: datetime) -> Decision:
     if state.status is not JobStatus.PENDING:
         return Decision(applied=True, state=state)
     return _become(state, waiting_status(JobStatus.QUEUED, state.run_at, now))
+
+
+def _fell_back(state: JobState, event: FellBack, now: datetime) -> Decision:
+    if state.delivery != event.delivery:
+        return _refuse(state, "the job goes by another delivery now")
+    if state.status is not JobStatus.PENDING:
+        return _refuse(state)
+    status = waiting_status(JobStatus.QUEUED, state.run_at, now)
+    return Decision(applied=True, state=replace(state, status=status, delivery=event.new_delivery))
 
 
 def _started(state: JobState | None, event: Started) -> Decision:

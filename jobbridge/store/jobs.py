@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString, TypeVar
@@ -17,17 +17,29 @@ from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.rows import (
+    FallenBackRow,
     JobDetailRow,
     JobRow,
     StoredDelivery,
     StoredResult,
+    fallen_back_row,
     job_detail_row,
     job_row,
     stored_delivery,
     stored_result,
 )
+from jobbridge.store.values import as_jsonb
 
-__all__ = ["JobDetailRow", "JobFilter", "JobPage", "JobRow", "JobStore", "StoredDelivery", "StoredResult"]
+__all__ = [
+    "FallenBackRow",
+    "JobDetailRow",
+    "JobFilter",
+    "JobPage",
+    "JobRow",
+    "JobStore",
+    "StoredDelivery",
+    "StoredResult",
+]
 
 COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id,
     external_run_id, queue, priority, run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery,
@@ -106,6 +118,23 @@ FROM public.jobs
 WHERE status IN ('pending', 'queued') AND updated_at < now() - %(older_than)s::interval
 GROUP BY runner_type, status
 ORDER BY runner_type, status
+"""
+
+#: Follows the partial index of such steps.
+FALLEN_BACK: LiteralString = """
+SELECT job.tenant, job.job_id, job.type, job.status, step.created_at AS fell_back_at, step.metadata
+FROM public.job_details AS step
+JOIN public.jobs AS job ON job.tenant = step.tenant AND job.job_id = step.job_id
+WHERE step.step_name = 'fallback' AND step.created_at > now() - %(within)s::interval
+ORDER BY step.created_at DESC
+LIMIT %(limit)s
+"""
+
+#: What people and programs wrote about a job; nothing decides by it.
+DESCRIBE: LiteralString = """
+UPDATE public.jobs SET metadata = metadata || %(metadata)s, updated_at = clock_timestamp()
+WHERE tenant = %(tenant)s AND job_id = %(job_id)s
+RETURNING job_id
 """
 
 _CLAUSES: dict[str, LiteralString] = {
@@ -207,6 +236,17 @@ class JobStore:
     def details(self, key: JobKey) -> Sequence[JobDetailRow]:
         """Give the steps of a job in the order in which they began."""
         return self._fetch(job_detail_row, DETAILS, _key(key))
+
+    def describe(self, key: JobKey, metadata: Mapping[str, Any]) -> bool:
+        """Add to a job's metadata; false when there is no such job."""
+        params = _key(key) | {"metadata": as_jsonb(dict(metadata))}
+        return self._database.run(lambda own: own.execute(DESCRIBE, params).fetchone()) is not None
+
+    def fallen_back(
+        self, *, within: timedelta = timedelta(days=1), limit: int = 100
+    ) -> Sequence[FallenBackRow]:
+        """Give the jobs that another engine took than theirs, newest first."""
+        return self._fetch(fallen_back_row, FALLEN_BACK, {"within": within, "limit": limit})
 
     def count_by_status(self) -> dict[tuple[Engine, JobStatus], int]:
         """Count all jobs. Reads the whole table."""

@@ -124,6 +124,17 @@ class JobDetailRow:
     processed_at: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FallenBackRow:
+    """A job that another engine took than its own."""
+
+    key: JobKey
+    type: str
+    status: JobStatus
+    fell_back_at: datetime
+    reason: str
+
+
 def job_row(**columns: Any) -> JobRow:
     """Make a JobRow of the columns of `jobs.COLUMNS`."""
     return JobRow(
@@ -152,6 +163,12 @@ def job_detail_row(**columns: Any) -> JobDetailRow:
         "metadata": columns["metadata"] or {},
     }
     return JobDetailRow(**columns | known)
+
+
+def fallen_back_row(**columns: Any) -> FallenBackRow:
+    """Make a FallenBackRow of its columns."""
+    metadata = columns.pop("metadata") or {}
+    return FallenBackRow(**_keyed(columns) | {"reason": str(metadata.get("reason", ""))})
 
 
 def _keyed(columns: dict[str, Any]) -> dict[str, Any]:

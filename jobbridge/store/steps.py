@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from jobbridge.core.keys import JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, JobCancelled
+from jobbridge.store.callers import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.values import as_jsonb, as_text
 
@@ -42,6 +43,28 @@ SET status = %(status)s, result = %(result)s, error = %(error)s,
     processed_at = clock_timestamp(), updated_at = clock_timestamp()
 WHERE tenant = %(tenant)s AND detail_id = %(detail_id)s AND status = 'processing'
 """
+
+
+#: Something that happened to a job, at once and not by its handler.
+NOTE: LiteralString = """
+INSERT INTO public.job_details
+    (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at, processed_at)
+VALUES (
+    %(tenant)s, %(job_id)s, %(name)s, 'completed', %(attempt)s, %(metadata)s,
+    clock_timestamp(), clock_timestamp(), clock_timestamp()
+)
+"""
+
+#: The step of a job that went to another engine than its own.
+FALLBACK = "fallback"
+
+
+def note(
+    connection: DriverConnection, job: JobKey, name: str, metadata: Mapping[str, Any], *, attempt: int = 0
+) -> None:
+    """Write that something happened to a job, in the caller's transaction."""
+    known = {"tenant": job.tenant, "job_id": job.job_id, "name": name, "attempt": attempt}
+    connection.execute(NOTE, known | {"metadata": as_jsonb(dict(metadata))})
 
 
 @dataclass(kw_only=True, slots=True)

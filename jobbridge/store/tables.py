@@ -1,4 +1,4 @@
-"""The tables `jobs`, `job_details` and `job_keys` as SQLAlchemy metadata.
+"""The tables `jobs`, `job_details`, `job_keys` and `job_singletons` as SQLAlchemy metadata.
 
 Migrations make them, and a test holds both equal. Query these tables freely; write to them through
 `jobbridge.recording` only.
@@ -139,6 +139,14 @@ job_details = Table(
 
 Index("job_details_job_idx", job_details.c.tenant, job_details.c.job_id, job_details.c.sequence)
 
+# Jobs that went to another engine than theirs: few, and the doctor asks for them. Neither column changes.
+Index(
+    "job_details_fallback_idx",
+    job_details.c.created_at,
+    job_details.c.tenant,
+    postgresql_where=job_details.c.step_name == "fallback",
+)
+
 job_keys = Table(
     "job_keys",
     metadata,
@@ -156,4 +164,17 @@ Index(
     job_keys.c.expires_at,
     job_keys.c.tenant,
     postgresql_where=job_keys.c.expires_at.is_not(None),
+)
+
+# Who holds a singleton key. A row outlives its job: whoever takes the key looks at the job's status. Only jobs with a
+# key have one, so that jobs without it pay nothing.
+job_singletons = Table(
+    "job_singletons",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("job_id", Uuid, nullable=False),
+    Column("taken_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    PrimaryKeyConstraint("tenant", "key", name="job_singletons_pkey"),
+    postgresql_with=_UPDATED_OFTEN,
 )

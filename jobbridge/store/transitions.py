@@ -45,8 +45,8 @@ WITH moved AS (
              WHEN %(run_at)s::timestamptz > now() THEN 'scheduled'
              ELSE 'queued' END,
         %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
-        %(run_at)s::timestamptz, %(expires_at)s, NULL, %(root_id)s, %(parent_id)s, %(group_id)s, %(delivery)s,
-        %(message)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
+        %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s,
+        %(delivery)s, %(message)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
         coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp()
     )
     ON CONFLICT (tenant, job_id) DO UPDATE SET
@@ -63,6 +63,7 @@ WITH moved AS (
         priority = excluded.priority,
         run_at = excluded.run_at,
         expires_at = excluded.expires_at,
+        singleton_key = CASE WHEN job.status IN ({_FINAL}) THEN excluded.singleton_key ELSE job.singleton_key END,
         root_id = coalesce(excluded.root_id, job.root_id),
         parent_id = coalesce(excluded.parent_id, job.parent_id),
         group_id = coalesce(excluded.group_id, job.group_id),
@@ -110,6 +111,16 @@ SET status = CASE WHEN status <> 'pending' THEN status
     undelivered_since = NULL,
     updated_at = clock_timestamp()
 WHERE {_THIS_JOB} AND delivery = %(delivery)s
+RETURNING status, attempt
+"""
+
+#: The message of the new delivery is in the broker, by the same transaction.
+FALL_BACK: LiteralString = f"""
+UPDATE public.jobs
+SET status = CASE WHEN run_at > now() THEN 'scheduled' ELSE 'queued' END,
+    delivery = %(new_delivery)s, runner_type = %(engine)s,
+    message = NULL, undelivered_since = NULL, relayed_at = NULL, updated_at = clock_timestamp()
+WHERE {_THIS_JOB} AND status = 'pending' AND delivery = %(delivery)s
 RETURNING status, attempt
 """
 

@@ -112,8 +112,9 @@ class TemporalClient:
         here = self._here()
         async with here.single_flight:
             if here.client is None:
-                if not ignore_failure:
-                    self._check_failure(here)
+                failure = None if ignore_failure else self._remembered(here)
+                if failure is not None:
+                    raise failure
                 here.client = await self._connect(here)
             return here.client
 
@@ -126,6 +127,16 @@ class TemporalClient:
         )
         answer = await client.workflow_service.describe_task_queue(request)
         return sorted({poller.identity for poller in answer.pollers})
+
+    def known_failure(self) -> EngineUnavailable | None:
+        """Give the last failure, if it was within JOB_RUNNER_INIT_FAILURE_BACKOFF_MS. Asks nobody."""
+        here = self._by_process.get(os.getpid())
+        return None if here is None else self._remembered(here)
+
+    def note_failure(self, failure: str | None) -> None:
+        """Remember that a connected server does not answer; None: it did. The connection is kept."""
+        here = self._here()
+        here.failure, here.failed_at = failure, time.monotonic()
 
     def close(self) -> None:
         """Drop this process's connection and its thread. The next use makes new ones."""
@@ -145,10 +156,12 @@ class TemporalClient:
                     here = self._by_process[pid] = _start_loop()
         return here
 
-    def _check_failure(self, here: _PerProcess) -> None:
+    def _remembered(self, here: _PerProcess) -> EngineUnavailable | None:
+        failure = here.failure
         backoff = self._settings.init_failure_backoff.total_seconds()
-        if here.failure is not None and time.monotonic() - here.failed_at < backoff:
-            raise _unavailable(here.failure)
+        if failure is None or time.monotonic() - here.failed_at >= backoff:
+            return None
+        return _unavailable(failure)
 
     async def _connect(self, here: _PerProcess) -> Client:
         settings = self._settings

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import Priority, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: How long a new message of a job waits for the workflow of the one before, which is about to close.
 CLOSING_TIME = timedelta(seconds=1)
 _FAIRNESS_KEY_LIMIT = 64
+#: Of a server that is away. One that only has too much to do is asked again at once.
+_SILENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
 
 
 def task_queue_for(app: Celery, queue: str) -> str:
@@ -72,6 +75,26 @@ class TemporalDelivery:
                     hint="Wait: the relay delivers this message when that workflow has closed.",
                 )
             time.sleep(0.1)
+
+    def check(self) -> None:
+        """Ask whether the namespace is there.
+
+        Raises:
+            EngineUnavailable: It cannot be reached, or could not be a moment ago.
+        """
+        request = DescribeNamespaceRequest(namespace=self._app.settings.temporal_namespace)
+
+        async def describe(client: Client) -> None:
+            await client.workflow_service.describe_namespace(request)
+
+        try:
+            self._call(describe)
+        except RPCError as error:
+            raise _refused(error) from error
+
+    def known_failure(self) -> EngineUnavailable | None:
+        """Give the failure of a moment ago, for as long as it is not worth while to try again. Asks nobody."""
+        return self.client.known_failure()
 
     def close(self) -> None:
         """Close the client."""
@@ -161,14 +184,19 @@ class TemporalDelivery:
 
     def _call(self, work: Any) -> Any:
         try:
-            return self.client.call(work)
+            answer = self.client.call(work)
         except TimeoutError as error:
+            self.client.note_failure("Temporal did not answer in time.")
             raise unavailable("Temporal did not answer in time.", certainly_not_started=False) from error
         except RPCError as error:
             if is_unreachable(error):
+                if error.status in _SILENT:
+                    self.client.note_failure(f"Temporal: {error.message}")
                 # The request may have arrived, and only its answer been lost.
                 raise unavailable(f"Temporal: {error.message}", certainly_not_started=False) from error
             raise
+        self.client.note_failure(None)
+        return answer
 
     def _workflow_id(self, task_id: str) -> str:
         # A foreign client may have started the job's workflow under another id.

@@ -12,13 +12,13 @@ from psycopg import sql
 
 from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder, statement_of
-from jobbridge.store import jobs, keys, steps, transitions
+from jobbridge.store import jobs, keys, singletons, steps, transitions
 from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
-    for module in (transitions, jobs, steps, keys)
+    for module in (transitions, jobs, steps, keys, singletons)
     for name, statement in vars(module).items()
     if name.isupper() and isinstance(statement, str) and "public." in statement
 }
@@ -45,6 +45,7 @@ def test_no_event_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> No
     events: list[JobEvent] = [
         JOB.submitted(),
         JOB.accepted(),
+        JOB.fell_back(),
         JOB.started(),
         JOB.progressed(),
         JOB.attempt_failed(),
@@ -66,6 +67,7 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         (jobs.RESULTS, {"job_ids": [FIRST]}, "jobs_job_id_idx"),
         (jobs.DETAILS, {"tenant": "t1", "job_id": FIRST}, "job_details_job_idx"),
         (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
+        (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
     ]
     for statement, params, index in questions:
         plan = _plan(large, statement, params)

@@ -96,7 +96,8 @@ def test_a_missing_row_stops_nothing_and_heals(own_world: World) -> None:
 
 
 def test_a_job_sent_while_temporal_is_away_waits_and_is_delivered_later(own_world: World) -> None:
-    away = make_app(settings=load_settings({**own_world.environment, "TEMPORAL_ADDRESS": "127.0.0.1:1"}))
+    elsewhere = {"TEMPORAL_ADDRESS": "127.0.0.1:1", "JOB_RUNNER_FALLBACK_TO_CELERY": "false"}
+    away = make_app(settings=load_settings({**own_world.environment, **elsewhere}))
     away.finalize()
 
     result = away.tasks["parity.add"].apply_async([2, 2])

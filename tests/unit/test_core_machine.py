@@ -91,7 +91,21 @@ def test_a_job_that_waits_is_not_sent_twice() -> None:
 def test_a_submission_recorded_twice_counts_once_even_when_the_job_has_ended() -> None:
     decision = last(JOB.submitted(), JOB.started(), JOB.completed(), JOB.submitted())
 
-    assert (decision.applied, decision.outcome) == (False, "duplicate")
+    assert (decision.applied, decision.outcome) == (False, "repeated")
+
+
+def test_a_job_that_no_engine_has_may_fall_back_and_its_first_delivery_does_not_start() -> None:
+    fallen: list[JobEvent] = [JOB.submitted(status=PENDING), JOB.fell_back(FIRST, SECOND)]
+
+    assert outcome(*fallen) == JobState(status=JobStatus.QUEUED, delivery=SECOND)
+    assert not last(*fallen, JOB.started(FIRST)).applied
+    assert not last(*fallen, JOB.accepted(FIRST)).applied
+    assert outcome(*fallen, JOB.started(SECOND)).attempt == 1
+
+
+@pytest.mark.parametrize("later", [JOB.accepted(), JOB.started(), JOB.cancelled()])
+def test_a_job_that_its_engine_has_does_not_fall_back(later: JobEvent) -> None:
+    assert not last(JOB.submitted(status=PENDING), later, JOB.fell_back(FIRST, SECOND)).applied
 
 
 def test_a_retry_waits_under_its_new_delivery_and_shuts_out_the_old_one() -> None:
@@ -229,6 +243,7 @@ LIVES: list[list[JobEvent]] = [
     [JOB.submitted(), JOB.started(), JOB.replaced(), JOB.submitted(SECOND), JOB.started(SECOND), JOB.completed(2)],
     [JOB.submitted(), JOB.started(), JOB.requeued(), JOB.started(), JOB.progressed(2), JOB.cancelled()],
     [JOB.submitted(run_at=FAR_AHEAD), JOB.expired()],
+    [JOB.submitted(status=PENDING), JOB.fell_back(FIRST, SECOND), JOB.started(SECOND), JOB.completed()],
 ]  # fmt: skip
 
 

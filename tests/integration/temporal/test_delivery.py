@@ -26,8 +26,13 @@ from tests.integration.temporal.tasks import make_app
 
 @pytest.fixture
 def away(own_world: TemporalWorld) -> Iterator[Any]:
-    """An app whose Temporal is not there."""
-    settings = load_settings({**own_world.environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}"})
+    """An app whose Temporal is not there, and whose jobs wait for it."""
+    environment = {
+        **own_world.environment,
+        "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JOB_RUNNER_FALLBACK_TO_CELERY": "false",
+    }
+    settings = load_settings(environment)
     app = make_app(settings=settings)
     app.finalize()
     yield app

@@ -1,0 +1,88 @@
+"""A task message on its way to a broker, as the JSON that Temporal carries and the row keeps."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kombu import serialization
+from kombu.utils import json as kombu_json
+from kombu.utils.encoding import str_to_bytes
+
+from jobbridge.core.envelope import Envelope
+from jobbridge.core.keys import JobKey
+from jobbridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+_PROPERTIES = ("correlation_id", "reply_to", "priority")
+
+
+def make_envelope(
+    app: Celery,
+    task: Any,
+    name: str,
+    *,
+    key: JobKey,
+    delivery: uuid.UUID,
+    queue: str,
+    body: Any,
+    publish_options: Mapping[str, Any],
+) -> Envelope:
+    """Give the message as an envelope.
+
+    Args:
+        app: Whose message.
+        task: The task if it is known here; its time limits count where the message has none.
+        name: The task's name.
+        key: The job.
+        delivery: Names this hand-over.
+        queue: The Celery queue.
+        body: Arguments and callbacks, not yet serialized.
+        publish_options: What the sender passes to the producer.
+
+    Raises:
+        ConfigurationError: A header is no JSON.
+    """
+    headers = publish_options["headers"]
+    serializer = publish_options.get("serializer") or app.conf.task_serializer
+    content_type, content_encoding, encoded = serialization.dumps(body, serializer=serializer)
+    is_json = content_type == "application/json"
+    text = str_to_bytes(encoded)
+    return Envelope(
+        id=str(headers["id"]),
+        task=name,
+        tenant=key.tenant,
+        delivery=str(delivery),
+        queue=queue,
+        eta=headers.get("eta"),
+        expires=headers.get("expires"),
+        priority=int(publish_options.get("priority") or 0),
+        timelimit=_time_limits(headers, task),
+        headers=_as_json(headers),
+        properties=_as_json({k: publish_options[k] for k in _PROPERTIES if publish_options.get(k)}),
+        content_type=content_type,
+        content_encoding=content_encoding,
+        arguments=json.loads(text) if is_json else None,
+        body=None if is_json else base64.b64encode(text).decode("ascii"),
+    )
+
+
+def _time_limits(headers: Mapping[str, Any], task: Any) -> tuple[float | None, float | None]:
+    hard, soft = headers.get("timelimit") or (None, None)
+    return hard or getattr(task, "time_limit", None), soft or getattr(task, "soft_time_limit", None)
+
+
+def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain = json.loads(kombu_json.dumps(document))
+    except TypeError as error:
+        raise ConfigurationError(
+            f"A header of the message cannot be written as JSON: {error}.",
+            hint="Send headers of plain values.",
+        ) from None
+    return dict(plain)

@@ -1,0 +1,318 @@
+"""The runners: what callers hold to schedule, cancel and look at jobs.
+
+Both are thin, because one app serves both engines; they differ in the engine of jobs that name none, and in what has to
+answer for them to be healthy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from uuid import UUID
+
+from kombu.exceptions import KombuError
+
+from jobbridge.app.jobs import job
+from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
+from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
+from jobbridge.runners.handlers import register_all_job_handlers
+from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.rows import JobRow
+
+logger = logging.getLogger(__name__)
+
+#: A ScheduleOptions, or its fields by name.
+Options = ScheduleOptions | Mapping[str, Any] | None
+
+
+@runtime_checkable
+class JobRunner(Protocol):
+    """Schedules, cancels and shows jobs. Safe to use from several threads; each `a…` method is its async twin."""
+
+    @property
+    def app(self) -> Celery:
+        """The app that both engines share."""
+        ...
+
+    def schedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
+        """Send a job.
+
+        Raises:
+            UnknownHandler: No task has that name here.
+            InvalidJobData: The data does not fit the handler.
+            TenantRequired: The handler needs a tenant.
+            UnsupportedOption: An option cannot be honoured.
+            DuplicateJob: Another job has the singleton key, and the policy is `raise`.
+            DatabaseUnavailable: Postgres cannot be reached: nothing was sent.
+        """
+        ...
+
+    def schedule_job_at(
+        self, name: str, data: Any, run_at: datetime, options: Options = None
+    ) -> ScheduledJob:
+        """Send a job that does not start before `run_at`. Raises as `schedule_job`."""
+        ...
+
+    def cancel_job(
+        self,
+        job_id: UUID | str,
+        tenant_id: str | None = None,
+        *,
+        reason: str | None = None,
+        cancelled_by: str | None = None,
+    ) -> bool:
+        """Cancel a job, waiting or running; it never turns completed afterwards.
+
+        Returns:
+            False: it had ended before, or there is no such job (of that tenant).
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached.
+        """
+        ...
+
+    def get_job_status(self, job_id: UUID | str, tenant_id: str | None = None) -> JobStatusReport | None:
+        """Tell how a job is; None when there is no such job (of that tenant).
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached.
+        """
+        ...
+
+    def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Any:
+        """Declare a handler `(ctx, data)` as `@job(name, **config)` does; gives its task."""
+        ...
+
+    def start(self) -> None:
+        """Import the handlers, and make sure that the tables can be used. Jobs run in workers, not here."""
+        ...
+
+    def stop(self) -> None:
+        """Let go of connections, clients and their threads; the next use opens new ones."""
+        ...
+
+    def is_healthy(self) -> bool:
+        """Whether what jobs of this runner need does answer now. Never raises."""
+        ...
+
+    def get_runner_type(self) -> Engine:
+        """Give the engine of jobs that name none."""
+        ...
+
+    async def aschedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob: ...
+
+    async def aschedule_job_at(
+        self, name: str, data: Any, run_at: datetime, options: Options = None
+    ) -> ScheduledJob: ...
+
+    async def acancel_job(
+        self,
+        job_id: UUID | str,
+        tenant_id: str | None = None,
+        *,
+        reason: str | None = None,
+        cancelled_by: str | None = None,
+    ) -> bool: ...
+
+    async def aget_job_status(
+        self, job_id: UUID | str, tenant_id: str | None = None
+    ) -> JobStatusReport | None: ...
+
+    async def astart(self) -> None: ...
+
+    async def astop(self) -> None: ...
+
+    async def ais_healthy(self) -> bool: ...
+
+
+class _AppRunner:
+    """What both runners do, through the app that both engines share."""
+
+    engine: Engine
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @property
+    def app(self) -> Celery:
+        return self._app
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.app.main!r})"
+
+    def schedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
+        chosen = ScheduleOptions.of(options)
+        handle = self.app.enqueue(
+            name,
+            data,
+            tenant=chosen.tenant,
+            engine=chosen.engine,
+            queue=chosen.queue,
+            run_at=chosen.run_at,
+            priority=chosen.priority,
+            user_id=chosen.user_id,
+            metadata=None if chosen.metadata is None else dict(chosen.metadata),
+            expires=chosen.expires,
+            singleton_key=chosen.singleton_key,
+            singleton_policy=chosen.singleton_policy,
+            default_engine=self.engine,
+        )
+        return ScheduledJob(job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome)
+
+    def schedule_job_at(
+        self, name: str, data: Any, run_at: datetime, options: Options = None
+    ) -> ScheduledJob:
+        chosen = ScheduleOptions.of(options)
+        if chosen.run_at is not None and chosen.run_at != run_at:
+            raise UnsupportedOption(
+                f"run_at is {run_at} and, in the options, {chosen.run_at}.", hint="Pass it once."
+            )
+        return self.schedule_job(name, data, replace(chosen, run_at=run_at))
+
+    def cancel_job(
+        self,
+        job_id: UUID | str,
+        tenant_id: str | None = None,
+        *,
+        reason: str | None = None,
+        cancelled_by: str | None = None,
+    ) -> bool:
+        try:
+            return self.app.cancel_job(job_id, tenant_id, reason=reason, cancelled_by=cancelled_by)
+        except JobNotFound:
+            return False
+
+    def get_job_status(self, job_id: UUID | str, tenant_id: str | None = None) -> JobStatusReport | None:
+        key = job_id_for(str(job_id))
+        if tenant_id is None:
+            row = self.app.jobs.find(key)
+        else:
+            row = self.app.jobs.get(JobKey(tenant=TenantId(tenant_id), job_id=key))
+        return None if row is None else _report(row)
+
+    def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Any:
+        job(name, **config)(handler)
+        return self.app.tasks[name]
+
+    def start(self) -> None:
+        register_all_job_handlers(self.app)
+        with self.app.database.connection():
+            pass  # that checks the tables' revision
+
+    def stop(self) -> None:
+        self.app.close()
+
+    def is_healthy(self) -> bool:
+        try:
+            with self.app.database.connection() as connection:
+                connection.execute("SELECT 1")
+            return self._is_engine_healthy()
+        except JobBridgeError as error:
+            logger.warning("runner.unhealthy", extra={"engine": self.engine.value, "error": str(error)})
+            return False
+
+    def _is_engine_healthy(self) -> bool:
+        raise NotImplementedError
+
+    def get_runner_type(self) -> Engine:
+        return self.engine
+
+    # -- for async callers; a thread each, with the caller's context (`enqueue_on` holds there too)
+
+    async def aschedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
+        return await asyncio.to_thread(self.schedule_job, name, data, options)
+
+    async def aschedule_job_at(
+        self, name: str, data: Any, run_at: datetime, options: Options = None
+    ) -> ScheduledJob:
+        return await asyncio.to_thread(self.schedule_job_at, name, data, run_at, options)
+
+    async def acancel_job(
+        self,
+        job_id: UUID | str,
+        tenant_id: str | None = None,
+        *,
+        reason: str | None = None,
+        cancelled_by: str | None = None,
+    ) -> bool:
+        return await asyncio.to_thread(
+            self.cancel_job, job_id, tenant_id, reason=reason, cancelled_by=cancelled_by
+        )
+
+    async def aget_job_status(
+        self, job_id: UUID | str, tenant_id: str | None = None
+    ) -> JobStatusReport | None:
+        return await asyncio.to_thread(self.get_job_status, job_id, tenant_id)
+
+    async def astart(self) -> None:
+        await asyncio.to_thread(self.start)
+
+    async def astop(self) -> None:
+        await asyncio.to_thread(self.stop)
+
+    async def ais_healthy(self) -> bool:
+        return await asyncio.to_thread(self.is_healthy)
+
+
+class CeleryJobRunner(_AppRunner):
+    """Jobs run on the broker in Postgres, unless they say otherwise.
+
+    Args:
+        app: A `jobbridge.Celery`.
+    """
+
+    engine = Engine.CELERY
+
+    def _is_engine_healthy(self) -> bool:
+        if self.app.shares_database_with_broker:
+            return True  # it answered a moment ago
+        try:
+            with self.app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=5)
+        except (KombuError, OSError) as error:
+            logger.warning("runner.unhealthy", extra={"engine": self.engine.value, "error": str(error)})
+            return False
+        return True
+
+
+class TemporalJobRunner(_AppRunner):
+    """Jobs run on Temporal, unless they say otherwise.
+
+    Args:
+        app: A `jobbridge.Celery`.
+    """
+
+    engine = Engine.TEMPORAL
+
+    def _is_engine_healthy(self) -> bool:
+        self.app.delivery(Engine.TEMPORAL).check()
+        return True
+
+
+def _report(row: JobRow) -> JobStatusReport:
+    return JobStatusReport(
+        job_id=row.job_id,
+        tenant_id=row.tenant,
+        name=row.type,
+        status=row.status,
+        progress=row.progress,
+        progress_message=row.progress_message,
+        error=row.error,
+        result=row.result,
+        metadata=row.metadata,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        runner_type=row.runner_type,
+        external_id=row.external_id,
+        run_at=row.run_at,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+    )

@@ -1,0 +1,237 @@
+"""Singleton keys: one job of a tenant at a time, on both engines, however many ask at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from celery import group
+
+from jobbridge import DuplicateJob, Outcome
+from jobbridge.core.keys import SYSTEM_TENANT
+from jobbridge.errors import UnsupportedOption
+from jobbridge.store import singletons
+from tests.parity.conftest import World
+from tests.support import clean_environment, wait_until
+
+TIMEOUT = 30
+KEY = "nightly"
+
+
+def send(world: World, key: str = KEY, **options: Any) -> Any:
+    return world.app.enqueue("parity.echo", {"value": 1}, singleton_key=key, **options)
+
+
+def waiting(world: World) -> list[dict[str, Any]]:
+    return world.rows("status NOT IN ('completed', 'failed', 'cancelled', 'expired', 'skipped')")
+
+
+def test_of_50_threads_that_ask_at_once_one_makes_the_job(own_world: World) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        handles = list(pool.map(lambda _: send(own_world), range(50)))
+
+    assert Counter(handle.outcome for handle in handles) == {Outcome.CREATED: 1, Outcome.DEDUPLICATED: 49}
+    assert len({(handle.job_id, handle.external_id, handle.result.id) for handle in handles}) == 1
+    (row,) = own_world.rows()
+    assert (row["singleton_key"], row["job_id"]) == (KEY, handles[0].job_id)
+
+
+def test_of_50_threads_that_replace_at_once_one_job_is_left(own_world: World) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        outcomes = list(pool.map(lambda _: send(own_world, singleton_policy="replace").outcome, range(50)))
+
+    assert Counter(outcomes) == {Outcome.CREATED: 1, Outcome.REPLACED: 49}
+    assert Counter(row["status"] for row in own_world.rows()) == {
+        "cancelled": 49,
+        waiting(own_world)[0]["status"]: 1,
+    }
+
+
+PROGRAM = """
+import sys
+from tests.parity.tasks import make_app
+app = make_app()
+app.finalize()
+app.jobs.count_by_status()
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    print(app.enqueue("parity.echo", {"value": 1}, singleton_key=f"key-{number}").outcome, flush=True)
+"""
+
+
+def test_of_processes_that_ask_at_once_one_makes_each_job(own_world: World) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env=clean_environment({**own_world.environment, "JOB_RUNNER_TYPE": own_world.engine.value}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+    outcomes: Counter[str] = Counter()
+    for process in processes:
+        outcomes.update(process.communicate("go\n", timeout=TIMEOUT)[0].split())
+
+    assert outcomes == {"created": 10, "deduplicated": 20}
+    assert len(own_world.rows()) == 10
+
+
+def test_the_key_is_free_again_when_its_job_has_ended(world: World) -> None:
+    first = send(world, "ends")
+    assert first.result.get(timeout=TIMEOUT) == 1
+
+    second = send(world, "ends")
+
+    assert second.outcome is Outcome.CREATED
+    assert second.job_id != first.job_id
+    assert second.result.get(timeout=TIMEOUT) == 1
+
+
+def test_a_job_keeps_its_key_while_it_runs_and_is_not_replaced_then(world: World) -> None:
+    task = world.task("hold")
+    first = task.apply_async(singleton_key="running")
+    world.wait_for_status(first.id, "processing")
+
+    again = task.apply_async(singleton_key="running")
+    replacing = task.apply_async(singleton_key="running", singleton_policy="replace")
+
+    assert [again.id, replacing.id] == [first.id, first.id]
+    assert [again.job.outcome, replacing.job.outcome] == [Outcome.DEDUPLICATED] * 2
+    world.release(first)
+    assert again.get(timeout=TIMEOUT) == 1
+
+
+def test_a_job_keeps_its_key_while_it_waits_for_a_retry(world: World) -> None:
+    result = world.task("retry_slowly").apply_async(singleton_key="retries")
+    world.wait_for_status(result.id, "retrying")
+
+    with pytest.raises(DuplicateJob, match=f"'retries' is held by job {result.id}, which is retrying"):
+        world.task("add").apply_async([1, 2], singleton_key="retries", singleton_policy="raise")
+    world.app.cancel_job(result.id)
+
+
+def test_a_waiting_job_is_replaced_and_never_runs(world: World) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    first = world.task("add").apply_async([1, 1], singleton_key="debounce", eta=later)
+
+    second = world.task("add").apply_async([2, 2], singleton_key="debounce", singleton_policy="replace")
+
+    assert second.job.outcome is Outcome.REPLACED
+    assert second.get(timeout=TIMEOUT) == 4
+    replaced = world.row(first.id)
+    assert (replaced["status"], replaced["cancelled_by"]) == ("cancelled", "singleton")
+    assert str(second.id) in replaced["cancel_reason"]
+    assert first.state == "REVOKED"
+
+
+def test_each_tenant_has_its_own_keys(own_world: World) -> None:
+    outcomes = [send(own_world, tenant=tenant).outcome for tenant in ("acme", "zeta", "acme", None)]
+
+    assert outcomes == [Outcome.CREATED, Outcome.CREATED, Outcome.DEDUPLICATED, Outcome.CREATED]
+
+
+def test_a_key_that_was_taken_in_a_transaction_is_free_after_its_rollback(own_world: World) -> None:
+    with psycopg.connect(own_world.database_url) as connection:
+        with own_world.app.enqueue_on(connection):
+            assert send(own_world).outcome is Outcome.CREATED
+            assert send(own_world).outcome is Outcome.DEDUPLICATED
+        connection.rollback()
+
+    assert send(own_world).outcome is Outcome.CREATED
+    assert len(own_world.rows()) == 1
+
+
+def test_who_asks_for_a_key_waits_for_the_transaction_that_takes_it(own_world: World) -> None:
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(own_world.database_url) as connection:
+        with own_world.app.enqueue_on(connection):
+            first = send(own_world)
+        other = pool.submit(send, own_world)
+        wait_until(
+            lambda: connection.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall(),
+            message="the other caller waits",
+        )
+        connection.commit()
+
+        assert other.result(timeout=TIMEOUT).job_id == first.job_id
+
+
+def test_a_raise_leaves_the_callers_transaction_usable(own_world: World) -> None:
+    first = send(own_world)
+    with psycopg.connect(own_world.database_url) as connection, own_world.app.enqueue_on(connection):
+        with pytest.raises(DuplicateJob) as caught:
+            send(own_world, singleton_policy="raise")
+        own_world.task("echo").delay(2)
+
+    assert "'skip'" in caught.value.hint
+    assert len(own_world.rows()) == 2
+    assert own_world.rows("job_id = %s", first.job_id)
+
+
+def test_a_job_that_is_sent_again_by_its_id_keeps_its_key(own_world: World) -> None:
+    first = send(own_world)
+
+    again = own_world.task("echo").apply_async([1], task_id=str(first.job_id), singleton_key=KEY)
+
+    assert (again.id, again.job.outcome) == (str(first.job_id), Outcome.DEDUPLICATED)
+    assert send(own_world).outcome is Outcome.DEDUPLICATED
+
+
+def test_keys_of_ended_jobs_are_pruned_and_others_kept(own_world: World) -> None:
+    ended, open_job = send(own_world, "ended"), send(own_world, "open")
+    own_world.app.cancel_job(ended.job_id)
+
+    assert singletons.prune(own_world.app.database) == 0, "too young"
+    assert singletons.prune(own_world.app.database, older_than=timedelta()) == 1
+
+    assert send(own_world, "open").job_id == open_job.job_id
+    assert send(own_world, "ended").outcome is Outcome.CREATED
+
+
+def test_a_job_without_a_key_touches_no_table_of_keys(own_world: World) -> None:
+    own_world.task("echo").delay(1)
+
+    with psycopg.connect(own_world.database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM job_singletons").fetchone() == (0,)
+    assert own_world.rows()[0]["singleton_key"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"singleton_key": ""}, "singleton_key is ''"),
+        ({"singleton_key": "x" * 256}, "singleton_key is 'xxx"),
+        ({"singleton_key": "k", "singleton_policy": "queue"}, "singleton_policy is 'queue'"),
+        ({"singleton_policy": "skip"}, "there is no singleton_key"),
+    ],
+)
+def test_what_is_no_key_or_no_policy_is_refused(world: World, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnsupportedOption, match=told):
+        world.task("echo").apply_async([1], **options)
+
+
+def test_a_member_of_a_group_cannot_have_a_key(own_world: World) -> None:
+    add = own_world.task("add")
+
+    with pytest.raises(UnsupportedOption, match="a group waits for each of its members"):
+        group(add.s(1, 1), add.s(2, 2).set(singleton_key=KEY)).delay()
+
+
+def test_the_system_tenant_has_keys_too(own_world: World) -> None:
+    send(own_world)
+
+    with psycopg.connect(own_world.database_url) as connection:
+        (found,) = connection.execute("SELECT tenant, key FROM job_singletons").fetchall()
+    assert found == (SYSTEM_TENANT, KEY)
