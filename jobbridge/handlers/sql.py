@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -11,6 +12,9 @@ from psycopg.rows import class_row, tuple_row
 Connection = psycopg.Connection[Any]
 Parameters = Mapping[str, object]
 Row = TypeVar("Row")
+
+#: `ctx.transaction`: opens a transaction, commits at the end.
+Transaction = Callable[[], AbstractContextManager[Connection]]
 
 
 def run(connection: Connection, statement: LiteralString, parameters: Parameters) -> int:
