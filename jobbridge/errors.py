@@ -147,6 +147,18 @@ class JobNotFound(JobBridgeError):
         return cls(f"There is no job {job_id}.")
 
 
+class CannotRetry(JobBridgeError):
+    """A job is not in a state in which it can be run again."""
+
+    hint = "Look at it with `jobbridge jobs show`."
+
+
+class StillRunning(JobBridgeError):
+    """A job has not ended within the time that was given."""
+
+    hint = "Wait longer, or ask `jobbridge explain` what it waits for."
+
+
 class DuplicateJob(JobBridgeError):
     """Another job holds the singleton key, and the policy says `raise`."""
 

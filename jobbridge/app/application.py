@@ -12,7 +12,7 @@ import celery
 from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
-from jobbridge.app import commands, jobs, signals
+from jobbridge.app import commands, jobs, retrying, signals
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
@@ -266,3 +266,4 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     enqueue = commands.enqueue
     cancel_job = commands.cancel_job
+    retry_job = retrying.retry_job

@@ -99,6 +99,12 @@ def write_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=_plain))
 
 
+def write_line(value: Any) -> None:
+    """Write a value as JSON in one line, for programs that read a stream."""
+    click.echo(json.dumps(value, default=_plain))
+    sys.stdout.flush()
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()

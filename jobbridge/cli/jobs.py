@@ -1,37 +1,29 @@
-"""`jobbridge jobs list|show|cancel`."""
+"""`jobbridge jobs list|show|cancel|retry|watch`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
-from jobbridge.cli.common import (
-    ago,
-    app_option,
-    console,
-    json_option,
-    load_app,
-    seconds_between,
-    styled,
-    write_json,
-)
-from jobbridge.cli.failures import REFUSED
+from jobbridge.cli.common import app_option, console, json_option, load_app, write_json, write_line
+from jobbridge.cli.failures import FAILED, REFUSED
+from jobbridge.cli.jobs_view import line, show_job
+from jobbridge.cli.watching import changes_of, told
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import JobNotFound
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.rows import JobDetailRow, JobRow
+    from jobbridge.store.rows import JobRow
 
 
 @click.group("jobs")
 def command() -> None:
-    """List, show and cancel jobs."""
+    """List, show, cancel, retry and watch jobs."""
 
 
 @command.command("list")
@@ -74,7 +66,7 @@ def list_jobs(
         return
     table = Table("job", "type", "engine", "status", "attempts", "seconds", "created", "tenant", box=None)
     for row in page.jobs:
-        table.add_row(*_line(row))
+        table.add_row(*line(row))
     console().print(table)
     if page.next is not None:
         click.echo("There are more; --limit shows more of them.")
@@ -93,7 +85,7 @@ def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -
     if as_json:
         write_json(_plain(row) | {"details": [asdict(detail) for detail in details]})
         return
-    _show(row, list(details))
+    show_job(row, list(details))
 
 
 @command.command("cancel")
@@ -125,6 +117,50 @@ def cancel(
     return 0 if was_cancelled else REFUSED
 
 
+@command.command("retry")
+@click.argument("job_id")
+@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@click.option("--engine", type=click.Choice([engine.value for engine in Engine]), help="By default its own.")
+@click.option(
+    "--new",
+    "as_new",
+    is_flag=True,
+    help="As a new job with the same data; also what completed or was cancelled.",
+)
+@app_option
+@json_option
+def retry(
+    job_id: str, tenant: str | None, engine: str | None, as_new: bool, app_name: str | None, as_json: bool
+) -> None:
+    """Run a job again that failed, expired or was skipped. Its finished steps are not run again."""
+    app = load_app(app_name)
+    row = _find(app, job_id, tenant)
+    sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new)
+    if as_json:
+        write_json(_plain(sent))
+    else:
+        click.echo(f"Sent {sent.type} {sent.job_id} again; it is {sent.status.value}.")
+
+
+@command.command("watch")
+@click.argument("job_id")
+@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so long.")
+@app_option
+@json_option
+def watch(job_id: str, tenant: str | None, timeout: float | None, app_name: str | None, as_json: bool) -> int:
+    """Follow a job until it ends. The exit code is 0 only if it completed."""
+    app = load_app(app_name)
+    row = _find(app, job_id, tenant)
+    last = row
+    for last in changes_of(app, row.key, timeout=timeout):
+        if as_json:
+            write_line(_plain(last))
+        else:
+            click.echo(told(last))
+    return 0 if last.status is JobStatus.COMPLETED else FAILED
+
+
 def _find(app: Celery, text: str, tenant: str | None) -> JobRow:
     from jobbridge.core.keys import job_id_for
 
@@ -138,83 +174,3 @@ def _plain(row: JobRow) -> dict[str, Any]:
     fields = asdict(row)
     key = fields.pop("key")
     return {"tenant": key["tenant"], "job_id": key["job_id"], **fields}
-
-
-def _line(row: JobRow) -> tuple[str, ...]:
-    seconds = seconds_between(row.started_at, row.completed_at)
-    return (
-        str(row.job_id),
-        row.type,
-        row.runner_type.value,
-        styled(row.status),
-        str(row.attempt),
-        "" if seconds is None else f"{seconds:.2f}",
-        ago(row.created_at),
-        row.tenant,
-    )
-
-
-def _show(row: JobRow, details: list[JobDetailRow]) -> None:
-    out = console()
-    facts = Table.grid(padding=(0, 2))
-    for name, value in _facts(row):
-        if value not in (None, "", {}):
-            facts.add_row(f"[bold]{name}[/]", value if isinstance(value, str) else str(value))
-    out.print(facts)
-    if details:
-        out.print(_steps(details))
-    if row.traceback:
-        out.print(row.traceback, markup=False, style="dim")
-
-
-def _facts(row: JobRow) -> list[tuple[str, Any]]:
-    from rich.markup import escape
-
-    return [
-        ("job", f"{row.job_id}"),
-        ("type", escape(row.type)),
-        ("status", styled(row.status)),
-        ("engine", row.runner_type.value),
-        ("external id", row.external_id),
-        ("run id", row.external_run_id),
-        ("tenant", escape(row.tenant)),
-        ("user", row.user_id),
-        ("queue", row.queue),
-        ("priority", row.priority or None),
-        ("attempts", f"{row.attempt}" + (f" of {row.max_attempts}" if row.max_attempts else "")),
-        ("progress", _progress(row)),
-        ("created", row.created_at),
-        ("run at", row.run_at),
-        ("started", row.started_at),
-        ("ended", row.completed_at),
-        ("worker", row.worker),
-        ("cancelled by", row.cancelled_by),
-        ("reason", row.cancel_reason),
-        ("metadata", escape(json.dumps(row.metadata, default=str)) if row.metadata else None),
-        ("result", escape(json.dumps(row.result, default=str)) if row.result is not None else None),
-        ("error", f"[red]{escape(row.error)}[/]" if row.error else None),
-    ]
-
-
-def _progress(row: JobRow) -> str | None:
-    if row.progress is None:
-        return None
-    return f"{row.progress:g} %" + (f" {row.progress_message}" if row.progress_message else "")
-
-
-def _steps(details: list[JobDetailRow]) -> Table:
-    table = Table(
-        "step", "key", "status", "attempt", "seconds", "error", box=None, title="Steps", title_justify="left"
-    )
-    for detail in details:
-        seconds = seconds_between(detail.created_at, detail.processed_at)
-        error = (detail.error or "").splitlines()
-        table.add_row(
-            detail.step_name,
-            detail.step_key or "",
-            styled(detail.status),
-            str(detail.attempt),
-            "" if seconds is None else f"{seconds:.2f}",
-            error[0] if error else "",
-        )
-    return table

@@ -58,6 +58,9 @@ _RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, re
 
 GET: LiteralString = f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s"
 
+#: Until the transaction ends nobody else changes the row.
+LOCK: LiteralString = "SELECT 1 FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s FOR UPDATE"
+
 #: Who has only a task id knows no tenant. Ids are uuids: two tenants share one only if somebody copied it.
 FIND: LiteralString = f"""
 SELECT {COLUMNS} FROM public.jobs WHERE job_id = %(job_id)s ORDER BY created_at DESC LIMIT 1
@@ -191,6 +194,11 @@ class JobStore:
     def get(self, key: JobKey, connection: CallersConnection | None = None) -> JobRow | None:
         """Give the job of that tenant and id."""
         return _first(self._fetch(job_row, GET, _key(key), connection))
+
+    def lock(self, key: JobKey, connection: CallersConnection) -> None:
+        """Hold a job's row until the caller's transaction ends."""
+        with self._database.transaction(connection) as own:
+            own.execute(LOCK, _key(key))
 
     def find(self, job_id: UUID, connection: CallersConnection | None = None) -> JobRow | None:
         """Give the job of that id, whoever's it is."""

@@ -117,6 +117,13 @@ def rejected() -> None:
     raise Reject("no", requeue=False)
 
 
+@shared_task(name="parity.takes")
+def takes(seconds: float) -> int:
+    runs = note("takes")
+    threading.Event().wait(seconds)
+    return runs
+
+
 @shared_task(name="parity.hold", bind=True)
 def hold(self: Any, name: str = "go") -> int:
     """Run until the test lets it go; notes its process, so that the test can kill it."""
@@ -339,3 +346,14 @@ def replaced_and_waits(self: Any) -> Any:
     except Ignore:
         wait_for_file("last_ran", timeout=20)
         raise
+
+
+@job("parity.fails_until", retry=RetryPolicy(max_attempts=1))
+def fails_until(ctx: JobContext, data: dict[str, Any]) -> int:
+    """Fail until the test has put a file there; its first step is done once."""
+    with ctx.step("first", key="first") as step:
+        if not step.is_done:
+            step.result = note("once", str(ctx.attempt))
+    if not (folder() / data["name"]).exists():
+        raise ConnectionError(data["name"])
+    return ctx.attempt

@@ -1,0 +1,70 @@
+"""`jobbridge handlers list`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
+
+if TYPE_CHECKING:
+    from jobbridge.core.handlers import HandlerSpec
+
+
+@click.group("handlers")
+def command() -> None:
+    """What this app can run."""
+
+
+@command.command("list")
+@app_option
+@json_option
+def list_handlers(app_name: str | None, as_json: bool) -> None:
+    """List the handlers and tasks of the app, with their timeouts, retries and schedules."""
+    from jobbridge.runners.handlers import register_all_job_handlers
+
+    app = load_app(app_name)
+    register_all_job_handlers(app)
+    rows = [
+        _described(name, task) for name, task in sorted(app.tasks.items()) if not name.startswith("celery.")
+    ]
+    if as_json:
+        write_json(rows)
+        return
+    if not rows:
+        click.echo("The app has no handlers.")
+        return
+    table = Table("handler", "queue", "timeout", "attempts", "schedule", "tenant", "does", box=None)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["queue"] or "",
+            "" if row["timeout_seconds"] is None else f"{row['timeout_seconds']:g} s",
+            "" if row["max_attempts"] is None else str(row["max_attempts"]),
+            row["schedule"] or "",
+            "required" if row["tenant_required"] else "",
+            escape(row["description"]),
+        )
+    console().print(table)
+
+
+def _described(name: str, task: Any) -> dict[str, Any]:
+    spec: HandlerSpec | None = getattr(task, "spec", None)
+    limit = task.soft_time_limit or task.time_limit
+    retries = task.max_retries
+    return {
+        "name": name,
+        "kind": "task" if spec is None else "handler",
+        "description": ((task.__doc__ or "").strip().splitlines() or [""])[0],
+        "module": task.__module__ if spec is None else spec.function.__module__,
+        "engine": None if getattr(task, "engine", None) is None else str(task.engine),
+        "queue": getattr(task, "queue", None) if spec is None else spec.queue,
+        "timeout_seconds": limit,
+        "max_attempts": None if retries is None else retries + 1,
+        "schedule": None if spec is None or spec.schedule is None else str(spec.schedule),
+        "tenant_required": spec is not None and spec.tenant_required,
+        "enterprise_only": spec is not None and spec.enterprise_only,
+    }
