@@ -1,0 +1,1 @@
+"""When schedules fire, and what becomes of a fire: pure rules, without a clock."""
