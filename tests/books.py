@@ -23,10 +23,10 @@ from jobbridge.handlers.invoicing.models import (
     InvoiceHead,
     LineKind,
     Period,
-    Provider,
     TaxRate,
     TimeEntry,
 )
+from jobbridge.handlers.providers import Provider
 
 ALWAYS = Period(start=date(2020, 1, 1), end=date(9999, 12, 31))
 OCTOBER = Period(start=date(2026, 10, 1), end=date(2026, 10, 31))

@@ -7,14 +7,15 @@ import pytest
 from psycopg import sql
 
 from jobbridge.errors import NotMigrated
-from jobbridge.handlers import documents
+from jobbridge.handlers import documents, providers
 from jobbridge.handlers.dataset import TABLES, columns_of, import_dataset
-from jobbridge.handlers.invoicing import accounts, invoices, mail, outbox
+from jobbridge.handlers.invoicing import accounts, invoices, outbox
+from jobbridge.handlers.mailing import recipients
 from tests.books import Books
 
 STATEMENTS = {
     f"{module.__name__}.{name}": value
-    for module in (accounts, documents, invoices, mail, outbox)
+    for module in (accounts, documents, invoices, outbox, providers, recipients)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, str) and "\n" in value
 }

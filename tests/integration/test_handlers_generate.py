@@ -14,13 +14,12 @@ from jobbridge.handlers.dataset import (
     FREE_CLIENT,
     MONTH,
 )
+from jobbridge.handlers.errors import Refusal, UnknownProvider
 from jobbridge.handlers.invoicing.errors import (
     NoBillingAddress,
     NoRate,
-    Refusal,
     UnapprovedTime,
     UnknownClient,
-    UnknownProvider,
     WindowAlreadyBilled,
 )
 from jobbridge.handlers.invoicing.invoices import read_invoice

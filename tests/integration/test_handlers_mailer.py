@@ -7,7 +7,10 @@ import pytest
 from pypdf import PdfReader
 
 from jobbridge.dev.process import free_port
-from jobbridge.handlers.invoicing.errors import (
+from jobbridge.handlers.invoicing.mailer import InvoiceMailer
+from jobbridge.handlers.invoicing.models import InvoiceHead
+from jobbridge.handlers.invoicing.outbox import MailKey, claim_mail
+from jobbridge.handlers.mailing.errors import (
     BadAddress,
     MailDeferred,
     MailRefused,
@@ -15,10 +18,7 @@ from jobbridge.handlers.invoicing.errors import (
     MailUncertain,
     NoRecipient,
 )
-from jobbridge.handlers.invoicing.mailer import InvoiceMailer
-from jobbridge.handlers.invoicing.models import InvoiceHead
-from jobbridge.handlers.invoicing.outbox import MailKey, claim_mail
-from jobbridge.handlers.invoicing.smtp import MailSender, SmtpServer
+from jobbridge.handlers.mailing.smtp import MailSender, SmtpServer
 from tests.books import Books
 from tests.mail_server import HANG_UP, MailServer, run_mail_server
 

@@ -13,9 +13,9 @@ from jobbridge.handlers.documents import Document, content_of, documents_of
 from jobbridge.handlers.invoicing.errors import RenderingFailed, UnknownInvoice
 from jobbridge.handlers.invoicing.invoices import heads_of
 from jobbridge.handlers.invoicing.models import InvoiceHead
-from jobbridge.handlers.invoicing.money import amount_text
 from jobbridge.handlers.invoicing.rendering import ensure_pdf
 from jobbridge.handlers.invoicing.zipping import ensure_archive
+from jobbridge.handlers.money import amount_text
 from tests.books import Books
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jobbridge.handlers.invoicing.billing import months_covered, price
 from jobbridge.handlers.invoicing.errors import NoRate, NoTaxRate
 from jobbridge.handlers.invoicing.models import ContractLine, LineKind, Period
-from jobbridge.handlers.invoicing.money import to_cents
+from jobbridge.handlers.money import to_cents
 from tests.books import OCTOBER, VAT, account, contract_line, time_entry
 
 

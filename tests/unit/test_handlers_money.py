@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobbridge.handlers.invoicing.money import (
+from jobbridge.handlers.money import (
     CENT,
     amount_text,
     duration_text,

@@ -6,9 +6,10 @@ from uuid import UUID
 import pytest
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.handlers.invoicing.mail import Recipient, invoice_mail, message_id_for
+from jobbridge.handlers.invoicing.mail import invoice_mail, message_id_for
 from jobbridge.handlers.invoicing.outbox import MailKey
-from jobbridge.handlers.invoicing.smtp import SmtpServer, _wire_form
+from jobbridge.handlers.mailing.recipients import Recipient
+from jobbridge.handlers.mailing.smtp import SmtpServer, _wire_form
 from tests.books import invoice, provider
 
 KEY = MailKey(tenant="t", job_id="j", invoice_id=UUID(int=1))

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
-from jobbridge.handlers.invoicing.errors import (
-    NoBillingAddress,
-    UnapprovedTime,
-    UnknownClient,
-    UnknownProvider,
-)
+from jobbridge.handlers.invoicing.errors import NoBillingAddress, UnapprovedTime, UnknownClient
 from jobbridge.handlers.invoicing.models import (
     Account,
     Client,
     ContractLine,
     LineKind,
     Period,
-    Provider,
     TaxRate,
     TimeEntry,
 )
@@ -28,12 +22,6 @@ SELECT client_id, name, vat_number, tax_region, payment_days, zero_amount_rule
 FROM psa.clients
 WHERE tenant = %(tenant)s AND client_id = %(client_id)s
 FOR NO KEY UPDATE
-"""
-
-PROVIDER = """
-SELECT name, street, postal_code, city, country, email, phone, vat_number, iban, bic, currency, invoice_prefix
-FROM psa.providers
-WHERE tenant = %(tenant)s
 """
 
 BILLING_ADDRESS = """
@@ -124,18 +112,6 @@ def lock_client(connection: Connection, tenant: str, client_id: str) -> Client:
     if client is None:
         raise UnknownClient.about(client_id)
     return client
-
-
-def provider_of(connection: Connection, tenant: str) -> Provider:
-    """Give the tenant's letterhead.
-
-    Raises:
-        UnknownProvider: There is none.
-    """
-    provider = one_as(Provider, connection, PROVIDER, {"tenant": tenant})
-    if provider is None:
-        raise UnknownProvider.about(tenant)
-    return provider
 
 
 def billing_address(connection: Connection, tenant: str, client: Client, *, home: str) -> list[str]:

@@ -28,7 +28,7 @@ from jobbridge.handlers.invoicing.models import (
     Period,
     TimeEntry,
 )
-from jobbridge.handlers.invoicing.money import ZERO, duration_text, period_text, round_up, to_cents
+from jobbridge.handlers.money import ZERO, duration_text, period_text, round_up, to_cents
 
 
 def price(account: Account, window: Period) -> Bill:

@@ -14,18 +14,13 @@ from typing import Any
 
 from jobbridge import JobBridgeError, JobContext, RetryPolicy, job
 from jobbridge.errors import ConfigurationError
-from jobbridge.handlers.invoicing.errors import (
-    InvoicesCannotBeMailed,
-    InvoicesNotMailed,
-    MailDeferred,
-    MailError,
-    MailServerUnavailable,
-    Refusal,
-)
+from jobbridge.handlers.errors import Refusal
+from jobbridge.handlers.invoicing.errors import InvoicesCannotBeMailed, InvoicesNotMailed
 from jobbridge.handlers.invoicing.invoices import heads_of
 from jobbridge.handlers.invoicing.mailer import InvoiceMailer
 from jobbridge.handlers.invoicing.models import EmailInvoices, InvoiceHead
-from jobbridge.handlers.invoicing.smtp import MailSender, SmtpServer
+from jobbridge.handlers.mailing.errors import MailDeferred, MailError, MailServerUnavailable
+from jobbridge.handlers.mailing.smtp import MailSender, SmtpServer
 
 
 @job(

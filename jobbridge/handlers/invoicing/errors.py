@@ -2,20 +2,13 @@
 
 Refusal                    never: somebody must correct the books
 ├── UnknownClient          no such client in this tenant
-├── UnknownProvider        the tenant has no letterhead
 ├── UnknownInvoice         no such invoice in this tenant
 ├── WindowAlreadyBilled    an invoice covers some of these days
 ├── NoBillingAddress       nowhere to address it to
 ├── NoRate                 a line, or time worked, has no price
 ├── NoTaxRate              the client's region has no rate for a service
 ├── UnapprovedTime         time in the window still waits for approval
-├── NoRecipient            nobody to mail it to
 └── RenderingFailed        the PDF cannot be made of this invoice
-MailError
-├── MailServerUnavailable  cannot be reached, or lost: nothing was sent; later may work
-├── MailDeferred           the server says "not now" to this mail; later may work
-├── MailRefused            the server says "never" to this mail
-└── MailUncertain          the connection was lost after the mail had gone out, before the server's answer
 InvoicesNotMailed          some were not mailed; another attempt may cure it
 └── InvoicesCannotBeMailed it cannot
 
@@ -30,11 +23,8 @@ from typing import Self
 from uuid import UUID
 
 from jobbridge.errors import JobBridgeError
+from jobbridge.handlers.errors import Refusal
 from jobbridge.handlers.invoicing.models import Period
-
-
-class Refusal(JobBridgeError):
-    """The books do not allow it."""
 
 
 class UnknownClient(Refusal):
@@ -45,16 +35,6 @@ class UnknownClient(Refusal):
     @classmethod
     def about(cls, client_id: str) -> Self:
         return cls(f"There is no client {client_id!r} in this tenant.")
-
-
-class UnknownProvider(Refusal):
-    """The tenant has no letterhead."""
-
-    hint = "Add the provider's name, address and bank account, or import the data set for this tenant."
-
-    @classmethod
-    def about(cls, tenant: str) -> Self:
-        return cls(f"Tenant {tenant!r} has no row in psa.providers, so an invoice would have no sender.")
 
 
 class UnknownInvoice(Refusal):
@@ -126,28 +106,6 @@ class UnapprovedTime(Refusal):
         return cls(f"Client {client_id!r}, in the window: {counted} not approved: {shown}.")
 
 
-class NoRecipient(Refusal):
-    """Nobody to mail it to."""
-
-    hint = "Give the client an active billing contact with an e-mail, a billing e-mail, or a location with an e-mail."
-
-    @classmethod
-    def about(cls, client_id: str) -> Self:
-        return cls(
-            f"Client {client_id!r} has no e-mail address: no contact's, no billing e-mail, no location's."
-        )
-
-
-class BadAddress(Refusal):
-    """What should be an e-mail address is none."""
-
-    hint = "Correct the e-mail address."
-
-    @classmethod
-    def about(cls, owner: str, address: str, reason: str) -> Self:
-        return cls(f"{address!r}, of {owner}, is no e-mail address: {reason}.")
-
-
 class RenderingFailed(Refusal):
     """The PDF cannot be made of this invoice."""
 
@@ -156,40 +114,6 @@ class RenderingFailed(Refusal):
     @classmethod
     def about(cls, number: str, reason: str) -> Self:
         return cls(f"Invoice {number} cannot be rendered: {reason}.")
-
-
-class MailError(JobBridgeError):
-    """One mail was not sent, or not certainly."""
-
-
-class MailServerUnavailable(MailError):
-    """The mail server cannot be reached, or refuses us. Nothing was sent; later may work."""
-
-    hint = "Check SMTP_URL, and that the mail server runs and accepts its user."
-
-
-class MailDeferred(MailError):
-    """The server says "not now" to this mail."""
-
-    hint = "Wait: the mail server asks for another attempt later."
-
-
-class MailRefused(MailError):
-    """The server says "never" to this mail."""
-
-    hint = "Correct the address, or ask whoever runs the mail server."
-
-
-class MailUncertain(MailError):
-    """The mail had gone out when the connection, or the process, was lost: it may have been delivered."""
-
-    hint = "Look for the Message-ID in the mail server's log; if it was not sent, start a new job for the invoice."
-
-    @classmethod
-    def about(cls, recipient: str, message_id: str) -> Self:
-        return cls(
-            f"The mail {message_id} to {recipient} may have been sent: its attempt ended before the server's answer."
-        )
 
 
 class InvoicesNotMailed(JobBridgeError):

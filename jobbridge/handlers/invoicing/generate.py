@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 from jobbridge import JobContext, RetryPolicy, job
-from jobbridge.handlers.invoicing.errors import Refusal
+from jobbridge.handlers.errors import Refusal
 from jobbridge.handlers.invoicing.issuing import Billed, bill_window
 from jobbridge.handlers.invoicing.models import GenerateInvoice
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from datetime import timedelta
 from uuid import UUID
 
-from jobbridge.handlers.invoicing.accounts import provider_of
 from jobbridge.handlers.invoicing.errors import UnknownInvoice, WindowAlreadyBilled
 from jobbridge.handlers.invoicing.models import (
     Account,
@@ -18,9 +17,9 @@ from jobbridge.handlers.invoicing.models import (
     Invoice,
     InvoiceHead,
     Period,
-    Provider,
     TimeEntry,
 )
+from jobbridge.handlers.providers import Provider, provider_of
 from jobbridge.handlers.sql import Connection, one, one_as, rows_as, run
 
 INVOICE_OF_JOB = """

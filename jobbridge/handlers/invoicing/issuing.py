@@ -8,12 +8,12 @@ from jobbridge.handlers.invoicing.accounts import (
     account_of,
     billing_address,
     lock_client,
-    provider_of,
     refuse_unapproved_time,
 )
 from jobbridge.handlers.invoicing.billing import price
 from jobbridge.handlers.invoicing.invoices import invoice_of_job, refuse_billed_days, write_invoice
 from jobbridge.handlers.invoicing.models import InvoiceHead, Period
+from jobbridge.handlers.providers import provider_of
 from jobbridge.handlers.sql import Connection
 
 

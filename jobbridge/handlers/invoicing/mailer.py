@@ -19,34 +19,23 @@ Step by step, what if the process dies in between, or the job comes twice?
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from typing import assert_never
 from uuid import UUID
 
-from jobbridge.errors import DatabaseUnavailable
 from jobbridge.handlers.documents import content_of
-from jobbridge.handlers.invoicing.accounts import provider_of
-from jobbridge.handlers.invoicing.errors import (
-    MailDeferred,
-    MailRefused,
-    MailServerUnavailable,
-    MailUncertain,
-)
-from jobbridge.handlers.invoicing.mail import Recipient, invoice_mail, message_id_for, recipient_of
-from jobbridge.handlers.invoicing.models import InvoiceHead, Provider
+from jobbridge.handlers.invoicing.mail import invoice_mail, message_id_for
+from jobbridge.handlers.invoicing.models import InvoiceHead
 from jobbridge.handlers.invoicing.outbox import MailKey, claim_mail, find_mail, mark_failed, mark_sent
-from jobbridge.handlers.invoicing.rendering import Transaction, ensure_pdf
-from jobbridge.handlers.invoicing.smtp import MailSender
-from jobbridge.handlers.sql import Connection
-
-#: Seconds between attempts to write that a mail was sent, when Postgres is away just then.
-SETTLE_PAUSES = (0.5, 1.0, 2.0, 4.0)
-
-logger = logging.getLogger(__name__)
+from jobbridge.handlers.invoicing.rendering import ensure_pdf
+from jobbridge.handlers.mailing.errors import MailUncertain
+from jobbridge.handlers.mailing.once import Outcome, send_claimed
+from jobbridge.handlers.mailing.recipients import Recipient, recipient_of
+from jobbridge.handlers.mailing.smtp import MailSender
+from jobbridge.handlers.providers import Provider, provider_of
+from jobbridge.handlers.sql import Transaction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,34 +88,36 @@ class InvoiceMailer:
         )
 
     def _send(self, invoice_id: UUID, recipient: Recipient, mail: EmailMessage) -> None:
-        key, message_id = self._key(invoice_id), str(mail["Message-ID"])
-        is_ours = False
+        row = _InvoiceMailRow(
+            transaction=self.transaction,
+            key=self._key(invoice_id),
+            recipient=recipient.email,
+            message_id=str(mail["Message-ID"]),
+        )
+        send_claimed(self.sender, mail, row, mail_from=self.mail_from, recipient=recipient.email)
 
-        def claim() -> None:
-            nonlocal is_ours
-            with self.transaction() as connection:
-                is_ours = claim_mail(connection, key, recipient=recipient.email, message_id=message_id)
-            if not is_ours:
-                raise MailUncertain.about(recipient.email, message_id)
 
-        try:
-            reply = self.sender.send(mail, sender=self.mail_from, recipient=recipient.email, claim=claim)
-        except (MailDeferred, MailRefused, MailServerUnavailable) as error:
-            if is_ours:  # else the row, if there is one, tells of another run's mail
-                self._settle(key, str(error), mark_failed)
-            raise
-        self._settle(key, reply, mark_sent)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _InvoiceMailRow:
+    transaction: Transaction
+    key: MailKey
+    recipient: str
+    message_id: str
 
-    def _settle(self, key: MailKey, reply: str, mark: Callable[[Connection, MailKey, str], None]) -> None:
-        """Write how it ended. Tried for some seconds: what is not written here is in doubt for ever."""
-        for pause in SETTLE_PAUSES:
-            try:
-                with self.transaction() as connection:
-                    return mark(connection, key, reply)
-            except DatabaseUnavailable:
-                logger.warning(
-                    "invoice.mail_not_settled", extra={"invoice": str(key.invoice_id), "again_in": pause}
-                )
-                time.sleep(pause)
+    def claim(self) -> None:
         with self.transaction() as connection:
-            return mark(connection, key, reply)
+            is_ours = claim_mail(connection, self.key, recipient=self.recipient, message_id=self.message_id)
+        if not is_ours:
+            raise MailUncertain.about(self.recipient, self.message_id)
+
+    def settle(self, outcome: Outcome, reply: str) -> None:
+        with self.transaction() as connection:
+            match outcome:
+                case Outcome.SENT:
+                    mark_sent(connection, self.key, reply)
+                case Outcome.FAILED:
+                    mark_failed(connection, self.key, reply)
+                case Outcome.UNCERTAIN:
+                    pass  # `sending` says so: a job's mail has no other run that could be at it
+                case _:
+                    assert_never(outcome)

@@ -13,18 +13,12 @@ from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
+
+from jobbridge.handlers.job_data import JobData
+from jobbridge.handlers.providers import Provider
 
 LONGEST_WINDOW = timedelta(days=366)
-
-
-class JobData(BaseModel):
-    """Base of job data: `client_id` and `clientId` are the same; a misspelt field is an error."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-    tenant_id: str | None = None
 
 
 class GenerateInvoice(JobData):
@@ -193,24 +187,6 @@ class Bill:
     subtotal: Decimal
     tax: Decimal
     total: Decimal
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provider:
-    """Who sends the invoice."""
-
-    name: str
-    street: str
-    postal_code: str
-    city: str
-    country: str
-    email: str
-    phone: str
-    vat_number: str
-    iban: str
-    bic: str
-    currency: str
-    invoice_prefix: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

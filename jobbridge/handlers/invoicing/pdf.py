@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.handlers.invoicing.models import BillLine, BillTax, Invoice, Provider
-from jobbridge.handlers.invoicing.money import (
+from jobbridge.handlers.invoicing.models import BillLine, BillTax, Invoice
+from jobbridge.handlers.money import (
     amount_text,
     date_text,
     duration_text,
@@ -28,6 +28,7 @@ from jobbridge.handlers.invoicing.money import (
     quantity_text,
     rate_text,
 )
+from jobbridge.handlers.providers import Provider
 
 if TYPE_CHECKING:
     from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]  # no stubs

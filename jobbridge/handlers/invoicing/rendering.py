@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -15,10 +13,7 @@ from jobbridge.handlers.invoicing.errors import RenderingFailed
 from jobbridge.handlers.invoicing.invoices import read_invoice
 from jobbridge.handlers.invoicing.models import Invoice
 from jobbridge.handlers.invoicing.pdf import MEDIA_TYPE, render_invoice
-from jobbridge.handlers.sql import Connection
-
-#: `ctx.transaction`: opens a transaction, commits at the end.
-Transaction = Callable[[], AbstractContextManager[Connection]]
+from jobbridge.handlers.sql import Transaction
 
 
 def ensure_pdf(transaction: Transaction, tenant: str, job_id: str, invoice_id: UUID) -> Document:

@@ -26,6 +26,7 @@ from jobbridge.handlers.documents import (
     content_of,
     keep_document,
 )
+from jobbridge.handlers.errors import Refusal
 from jobbridge.handlers.invoicing.archive import (
     MEDIA_TYPE,
     ArchiveFile,
@@ -33,10 +34,10 @@ from jobbridge.handlers.invoicing.archive import (
     build_archive,
     only_client,
 )
-from jobbridge.handlers.invoicing.errors import Refusal
 from jobbridge.handlers.invoicing.invoices import heads_of
 from jobbridge.handlers.invoicing.models import InvoiceHead, ZipInvoices
-from jobbridge.handlers.invoicing.rendering import Transaction, ensure_pdf
+from jobbridge.handlers.invoicing.rendering import ensure_pdf
+from jobbridge.handlers.sql import Transaction
 
 
 @job(

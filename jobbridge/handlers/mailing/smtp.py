@@ -21,12 +21,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.handlers.invoicing.errors import (
-    MailDeferred,
-    MailRefused,
-    MailServerUnavailable,
-    MailUncertain,
-)
+from jobbridge.handlers.mailing.errors import MailDeferred, MailRefused, MailServerUnavailable, MailUncertain
 
 DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 TIMEOUT = 30.0  # seconds for one answer of the server
