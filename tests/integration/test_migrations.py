@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
+import jobbridge.store.schedule_tables  # noqa: F401  (adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaTooNew
 from jobbridge.recording import JobRecorder
 from jobbridge.store import migrations
@@ -30,7 +31,7 @@ UNION ALL
 SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
 FROM pg_constraint WHERE conrelid::regclass::text = ANY(%(tables)s)
 UNION ALL
-SELECT relname || ' ' || reloptions::text FROM pg_class WHERE relname = ANY(%(tables)s)
+SELECT relname || ' ' || coalesce(reloptions::text, '') FROM pg_class WHERE relname = ANY(%(tables)s)
 """
 
 
