@@ -8,6 +8,7 @@ import pytest
 
 from jobbridge.errors import CannotRetry, JobNotFound
 from tests.parity.conftest import World
+from tests.support import wait_until
 
 
 def test_a_failed_job_runs_again_as_the_same_job(world: World) -> None:
@@ -60,5 +61,6 @@ def test_a_job_that_goes_on_or_is_not_there_or_is_anothers_is_not_retried(world:
         world.app.retry_job(job.job_id)
     with pytest.raises(JobNotFound):
         world.app.retry_job(job.job_id, "zeta")
+    wait_until(lambda: world.lines(job.job_id, "hold.pids"), message="it holds")
     world.release(job.job_id)
     world.wait_for_status(str(job.job_id), "completed")
