@@ -13,6 +13,7 @@ context.configure(
     version_table="jobbridge_version",
     version_table_schema="public",
     transaction_per_migration=True,
+    on_version_apply=context.config.attributes.get("on_version_apply"),
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -15,12 +19,35 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.store.conforming import conform
 from jobbridge.store.database import sqlalchemy_url
 
 VERSION_TABLE = "jobbridge_version"
 
-_LOCK = sa.text("SELECT pg_advisory_lock(hashtextextended('jobbridge migrate', 0))")
+#: A migration that waits for a lock makes everybody else wait behind it.
+LOCK_TIMEOUT = timedelta(seconds=5)
+APPLICATION_NAME = "jobbridge migrate"
+
+# Asked for again and again, and not waited for: a statement that waits has a snapshot, which CREATE INDEX CONCURRENTLY
+# in the process that has the lock would wait for.
+_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(hashtextextended('jobbridge migrate', 0))")
 _UNLOCK = sa.text("SELECT pg_advisory_unlock(hashtextextended('jobbridge migrate', 0))")
+_TRY_AGAIN_AFTER = 0.2  # seconds
+
+_SET_UP = sa.text(
+    "SELECT set_config('lock_timeout', :lock_timeout, false), set_config('search_path', 'public', false)"
+)
+
+#: Who has locks on tables of public, since when, and what they do.
+_HOLDERS = """
+SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), state, xact_start,
+    relation::regclass::text
+FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
+WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
+  AND pid <> pg_backend_pid()
+ORDER BY xact_start
+LIMIT 3
+"""
 # Revision names are words: alembic's own 32 characters would be too few some day.
 _CREATE_VERSION_TABLE = sa.text(
     "CREATE TABLE IF NOT EXISTS public.jobbridge_version "
@@ -28,8 +55,15 @@ _CREATE_VERSION_TABLE = sa.text(
 )
 
 
-def migrate(database_url: str, revision: str = "heads") -> list[str]:
+def migrate(
+    database_url: str, revision: str = "heads", *, lock_timeout: timedelta = LOCK_TIMEOUT
+) -> list[str]:
     """Bring the database up to `revision`; waits for another process that does so.
+
+    Args:
+        database_url: Any form of URL; its role must own the tables, or be allowed to create them.
+        revision: How far.
+        lock_timeout: For how long to wait for a lock on a table, and make others wait behind.
 
     Returns:
         The revisions it is at now, sorted.
@@ -37,24 +71,21 @@ def migrate(database_url: str, revision: str = "heads") -> list[str]:
     Raises:
         DatabaseUnavailable: Postgres cannot be reached.
         SchemaTooNew: The database knows revisions that this release does not.
-        DatabaseError: A migration could not be done; the database is as before that one.
+        DatabaseError: A migration could not be done; the database is as before that one, or goes on from where it
+            was when it is migrated again.
     """
-    with _locked(database_url) as connection:
-        config = _config(connection)
-        with _explained():
-            command.upgrade(config, revision)
+    with _locked(database_url, lock_timeout) as connection:
+        command.upgrade(_config(connection), revision)
         return _revisions(connection)
 
 
-def downgrade(database_url: str, revision: str) -> list[str]:
+def downgrade(database_url: str, revision: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
     """Take the database down to `revision`: a name, `base` for everything, or `core@base` for one branch.
 
     Returns and raises as `migrate`.
     """
-    with _locked(database_url) as connection:
-        config = _config(connection)
-        with _explained():
-            command.downgrade(config, revision)
+    with _locked(database_url, lock_timeout) as connection:
+        command.downgrade(_config(connection), revision)
         return _revisions(connection)
 
 
@@ -86,13 +117,21 @@ def _config(connection: sa.Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(script_directory()).replace("%", "%%"))
     config.attributes["connection"] = connection
+    config.attributes["on_version_apply"] = _on_version_apply
     return config
+
+
+def _on_version_apply(*, ctx: MigrationContext, step: Any, **_: Any) -> None:
+    """Within the transaction of each step: what it made follows the rules that hold for this database."""
+    if step.is_upgrade and ctx.connection is not None:
+        conform(ctx.connection.connection.driver_connection)  # type: ignore[arg-type]  # the dialect's own
 
 
 @contextmanager
 def _connection(database_url: str) -> Iterator[sa.Connection]:
     url = sqlalchemy_url(database_url)
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 10})
+    options = {"connect_timeout": 10, "application_name": APPLICATION_NAME}
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
     try:
         connection = engine.connect()
     except exc.OperationalError as error:
@@ -104,15 +143,19 @@ def _connection(database_url: str) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def _locked(database_url: str) -> Iterator[sa.Connection]:
+def _locked(database_url: str, lock_timeout: timedelta) -> Iterator[sa.Connection]:
     with _connection(database_url) as connection:
-        connection.execute(_LOCK)
+        while not connection.execute(_TRY_LOCK).scalar_one():
+            connection.rollback()
+            time.sleep(_TRY_AGAIN_AFTER)
         try:
-            # Names without a schema mean public, whatever the role's search path says.
-            connection.execute(sa.text("SET search_path TO public"))
-            connection.execute(_CREATE_VERSION_TABLE)
-            connection.commit()
-            yield connection
+            with _explained(connection):
+                # Names without a schema mean public, whatever the role's search path says.
+                milliseconds = str(round(lock_timeout.total_seconds() * 1000))
+                connection.execute(_SET_UP, {"lock_timeout": milliseconds})
+                connection.execute(_CREATE_VERSION_TABLE)
+                connection.commit()
+                yield connection
         finally:
             connection.rollback()
             connection.execute(_UNLOCK)
@@ -120,7 +163,7 @@ def _locked(database_url: str) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(connection: sa.Connection) -> Iterator[None]:
     try:
         yield
     except CommandError as error:
@@ -130,11 +173,42 @@ def _explained() -> Iterator[None]:
             ) from error
         raise DatabaseError(f"The migration cannot be done: {error}") from error
     except exc.DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise DatabaseError(
-            f"A migration failed, and was rolled back: {reason}",
-            hint="Correct what the message names, then run `jobbridge migrate` again.",
-        ) from error
+        raise _failure(connection, error.orig) from error
+    except psycopg.Error as error:
+        raise _failure(connection, error) from error
+
+
+def _failure(connection: sa.Connection, error: BaseException | None) -> DatabaseError:
+    reason = str(error).strip().splitlines()[0]
+    again = "then run `jobbridge migrate` again."
+    match error:
+        case psycopg.errors.LockNotAvailable():
+            return DatabaseError(
+                f"A migration did not get the lock on a table that it needs: {reason}.{_holders(connection)}",
+                hint=f"Wait until that transaction ends, or end it, {again}",
+            )
+        case psycopg.errors.InsufficientPrivilege():
+            role = connection.engine.url.username
+            return DatabaseError(
+                f"The role {role!r} may not migrate this database: {reason}.",
+                hint="Migrate with the role that owns the tables, or on a fresh database grant it: "
+                f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE … TO {role}.",
+            )
+    return DatabaseError(
+        f"A migration failed: {reason}. What it had not finished was rolled back.",
+        hint=f"Correct what the message names, {again}",
+    )
+
+
+def _holders(connection: sa.Connection) -> str:
+    """Say who has locks now; nothing if they are gone, or this role may not see them."""
+    connection.rollback()
+    rows = connection.exec_driver_sql(_HOLDERS).all()
+    return "".join(
+        f" Process {pid} ({name}, {state}) has one on {table} since {since:%H:%M:%S}."
+        for pid, name, state, since, table in rows
+        if since is not None
+    )
 
 
 def _revisions(connection: sa.Connection) -> list[str]:

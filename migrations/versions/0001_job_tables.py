@@ -1,4 +1,4 @@
-"""The job record: jobs, job_details, job_keys."""
+"""The job record: jobs, job_details, job_keys. The original's own jobs and job_details are taken over."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobbridge.errors import DatabaseError
+from jobbridge.store import adopting, originals
+from jobbridge.store.adopting import Target
+from jobbridge.store.callers import DriverConnection
 
 revision = "0001_job_tables"
 down_revision = None
@@ -27,20 +30,74 @@ UPDATED_OFTEN = {
 
 
 def upgrade() -> None:
-    _refuse_foreign_tables()
-    _create_jobs()
-    _create_job_details()
+    metadata = sa.MetaData()
+    jobs, job_details = _jobs(metadata), _job_details(metadata)
+    if not adopting.finds_originals(_driver()):
+        _refuse_foreign_tables("job_details", "job_keys")
+        metadata.create_all(op.get_bind())
+    else:
+        _refuse_foreign_tables("job_keys")
+        with op.get_context().autocommit_block():
+            _adopt(jobs, job_details)
     _create_job_keys()
 
 
 def downgrade() -> None:
     op.drop_table("job_keys")
-    op.drop_table("job_details")
-    op.drop_table("jobs")
+    metadata = sa.MetaData()
+    jobs, job_details = _jobs(metadata), _job_details(metadata)
+    if not adopting.was_adopted(_driver()):
+        metadata.drop_all(op.get_bind())
+        return
+    with op.get_context().autocommit_block():
+        adopting.give_back(_driver(), _details_target(job_details))
+        adopting.give_back(_driver(), _jobs_target(jobs))
+        _drop_details_of_ours()
+    op.execute(originals.DROP_ADOPTED)
 
 
-def _refuse_foreign_tables() -> None:
-    for table in ("jobs", "job_details", "job_keys"):
+def _adopt(jobs: sa.Table, job_details: sa.Table) -> None:
+    adopting.adopt(_driver(), _jobs_target(jobs))
+    if originals.describe(_driver(), "job_details") is None:
+        job_details.create(op.get_bind())
+    else:
+        adopting.adopt(_driver(), _details_target(job_details))
+    adopting.drop_enum(_driver())
+
+
+def _drop_details_of_ours() -> None:
+    details = originals.describe(_driver(), "job_details")
+    if details is not None and "step_key" in details.columns:
+        _driver().execute("DROP TABLE public.job_details")  # the original had none
+
+
+def _jobs_target(jobs: sa.Table) -> Target:
+    return Target(
+        table=jobs,
+        key="job_id",
+        filled=adopting.JOBS_FILLED,
+        is_ours="new.delivery IS NOT NULL OR new.attempt > 0 OR new.user_id IS NULL",
+    )
+
+
+def _details_target(job_details: sa.Table) -> Target:
+    return Target(
+        table=job_details,
+        key="detail_id",
+        filled=adopting.DETAILS_FILLED,
+        is_ours="new.step_key IS NOT NULL OR new.error IS NOT NULL"
+        " OR new.created_at IS DISTINCT FROM coalesce(new.processed_at, new.updated_at)",
+    )
+
+
+def _driver() -> DriverConnection:
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None  # it is in use
+    return driver  # type: ignore[return-value]  # the dialect's own
+
+
+def _refuse_foreign_tables(*names: str) -> None:
+    for table in names:
         if sa.inspect(op.get_bind()).has_table(table, schema="public"):
             raise DatabaseError(
                 f"The database already has a table public.{table} that jobbridge did not make.",
@@ -56,9 +113,11 @@ def _instant_now(name: str) -> sa.Column[object]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()"))
 
 
-def _create_jobs() -> None:
-    op.create_table(
+def _jobs(metadata: sa.MetaData) -> sa.Table:
+    newest = [sa.text("created_at DESC"), sa.text("job_id DESC")]
+    return sa.Table(
         "jobs",
+        metadata,
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("job_id", sa.Uuid, nullable=False),
         sa.Column("task_id", sa.Text, nullable=False),
@@ -99,29 +158,29 @@ def _create_jobs() -> None:
         _instant("completed_at"),
         sa.PrimaryKeyConstraint("tenant", "job_id", name="jobs_pkey"),
         sa.CheckConstraint(f"status IN ({STATUSES})", name="jobs_status_check"),
+        sa.Index("jobs_job_id_idx", "job_id", "tenant"),
+        sa.Index(
+            "jobs_external_id_idx",
+            "external_id",
+            "tenant",
+            postgresql_where=sa.text("external_id IS NOT NULL"),
+        ),
+        sa.Index("jobs_tenant_newest_idx", "tenant", *newest),
+        sa.Index("jobs_newest_idx", *newest, "tenant"),
+        sa.Index(
+            "jobs_undelivered_idx",
+            "undelivered_since",
+            "tenant",
+            postgresql_where=sa.text("undelivered_since IS NOT NULL"),
+        ),
         **UPDATED_OFTEN,
     )
-    newest = [sa.text("created_at DESC"), sa.text("job_id DESC")]
-    op.create_index("jobs_job_id_idx", "jobs", ["job_id", "tenant"])
-    op.create_index(
-        "jobs_external_id_idx",
-        "jobs",
-        ["external_id", "tenant"],
-        postgresql_where=sa.text("external_id IS NOT NULL"),
-    )
-    op.create_index("jobs_tenant_newest_idx", "jobs", ["tenant", *newest])
-    op.create_index("jobs_newest_idx", "jobs", [*newest, "tenant"])
-    op.create_index(
-        "jobs_undelivered_idx",
-        "jobs",
-        ["undelivered_since", "tenant"],
-        postgresql_where=sa.text("undelivered_since IS NOT NULL"),
-    )
 
 
-def _create_job_details() -> None:
-    op.create_table(
+def _job_details(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
         "job_details",
+        metadata,
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("detail_id", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
         sa.Column("job_id", sa.Uuid, nullable=False),
@@ -139,9 +198,9 @@ def _create_job_details() -> None:
         _instant("processed_at"),
         sa.PrimaryKeyConstraint("tenant", "detail_id", name="job_details_pkey"),
         sa.CheckConstraint(f"status IN ({STATUSES})", name="job_details_status_check"),
+        sa.Index("job_details_job_idx", "tenant", "job_id", "sequence"),
         **UPDATED_OFTEN,
     )
-    op.create_index("job_details_job_idx", "job_details", ["tenant", "job_id", "sequence"])
 
 
 def _create_job_keys() -> None:
