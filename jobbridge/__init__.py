@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jobbridge.runners.runner import CeleryJobRunner, JobRunner, TemporalJobRunner
     from jobbridge.runners.service import JobService
     from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
+    from jobbridge.temporal.hosting import HostedQueue
 
 from jobbridge.broker import register as _register_broker
 
@@ -35,6 +36,7 @@ __all__ = [
     "Celery",
     "CeleryJobRunner",
     "DuplicateJob",
+    "HostedQueue",
     "JobBridgeError",
     "JobCancelled",
     "JobContext",
@@ -70,6 +72,7 @@ _PUBLIC = {
     "JobStatusReport": "jobbridge.runners.types",
     "ScheduleOptions": "jobbridge.runners.types",
     "ScheduledJob": "jobbridge.runners.types",
+    "HostedQueue": "jobbridge.temporal.hosting",
     "Outcome": "jobbridge.core.enqueueing",
     "SingletonPolicy": "jobbridge.core.enqueueing",
     "JobHandlerRegistry": "jobbridge.core.handlers",

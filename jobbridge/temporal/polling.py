@@ -59,7 +59,13 @@ class Poller:
         self._make = make
         self._worker: Worker | None = None
         self._stopped = asyncio.Event()
+        self._failure = "Temporal has not answered yet."
         self.is_running = asyncio.Event()
+
+    @property
+    def state(self) -> str:
+        """Tell whether it polls, and if not, why."""
+        return "polling" if self.is_running.is_set() else self._failure
 
     async def run(self) -> None:
         """Poll until `stop`; returns when the last activity has reported."""
@@ -73,9 +79,10 @@ class Poller:
                 self._worker = self._make(client)
                 await self._run_worker(self._worker)
             except EngineUnavailable as error:
+                self._failure = str(error)
                 logger.error("%s Trying again in %.0f seconds.", error, pause)
             except Exception as error:  # whatever ends a poller must not end the worker
-                reason = error.message if isinstance(error, RPCError) else repr(error)
+                self._failure = reason = error.message if isinstance(error, RPCError) else repr(error)
                 logger.error(
                     "Polling the task queue %r failed: %s. Trying again in %.0f seconds.",
                     self._task_queue,

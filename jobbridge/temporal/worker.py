@@ -7,17 +7,14 @@ the consumer of task messages is another one; see docs/decisions/0001-host-celer
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from celery import signals
 from celery.app.utils import find_app
 from celery.apps.worker import Worker as CeleryWorker
 from celery.bin.base import CLIContext
@@ -30,6 +27,7 @@ from jobbridge.errors import ConfigurationError, JobBridgeError, UnsupportedOpti
 from jobbridge.temporal.client import TemporalClient
 from jobbridge.temporal.delivery import TemporalDelivery
 from jobbridge.temporal.host import WorkerHost
+from jobbridge.temporal.hosted import Hosting
 from jobbridge.temporal.polling import TemporalTaskConsumer
 from jobbridge.temporal.progress import ProgressReporter
 from jobbridge.temporal.relay import Relay
@@ -38,7 +36,6 @@ from jobbridge.temporal.request import adopt
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
-_PR_SET_PDEATHSIG = 1
 _GREEN_POOLS = {"gevent", "eventlet"}
 
 
@@ -91,6 +88,8 @@ class TemporalConsumer(Consumer):
 class TemporalWorker(CeleryWorker):
     """Celery's worker program over Temporal."""
 
+    jobbridge_engine = Engine.TEMPORAL
+
     def on_before_init(self, quiet: bool = False, **options: Any) -> None:
         # Both are about what a lost connection takes away, which here is nothing.
         self.app.conf.update(
@@ -137,17 +136,6 @@ def _make_task_consumer(app: Celery, consumer: TemporalConsumer) -> TemporalTask
     return tasks
 
 
-def die_with_parent(**_: Any) -> None:
-    """Have the kernel end this pool child when the worker is killed.
-
-    Temporal gives the job to another worker within seconds; an orphan that went on would run it a second time.
-    Linux only; elsewhere Celery's pool child ends when its pipe breaks.
-    """
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main(argv: Sequence[str] | None = None, *, program: str = "jobbridge temporal-worker") -> int:
     """Run the worker; takes the options of `celery worker`, and `-A`.
 
@@ -169,8 +157,8 @@ def run(
     app: Celery, options: Sequence[str], *, program: str, is_quiet: bool = False, has_color: bool = True
 ) -> int:
     """Run a worker of `app` in this process until it is stopped; gives the exit code."""
-    signals.worker_process_init.connect(die_with_parent, weak=False)
     app.Worker = app.subclass_with_self(TemporalWorker, name="Worker")
+    app.steps["worker"].add(Hosting)
     context = CLIContext(app=app, no_color=not has_color, workdir=None, quiet=is_quiet)
     try:
         celery_worker_command.main(args=list(options), prog_name=program, obj=context, standalone_mode=True)
