@@ -54,7 +54,7 @@ DELETE FROM public.job_singletons AS singleton
 WHERE taken_at < clock_timestamp() - %(older_than)s::interval
   AND NOT EXISTS (
     SELECT FROM public.jobs
-    WHERE jobs.job_id = singleton.job_id AND jobs.tenant::text = singleton.tenant
+    WHERE jobs.job_id = singleton.job_id AND jobs.tenant = singleton.tenant
       AND jobs.singleton_key = singleton.key AND jobs.status NOT IN ({_FINAL})
   )
 """

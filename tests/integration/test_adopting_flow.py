@@ -1,0 +1,44 @@
+"""The recorder's tests once more, on a database that was the original's: there a tenant is a uuid."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobbridge.dev.postgres import PostgresServer
+from jobbridge.store.migrations import migrate
+from tests.integration.test_recorder import *  # noqa: F403
+from tests.integration.test_store_statements import STATEMENTS, _numbered
+from tests.originals import create_originals
+
+
+@pytest.fixture(scope="session")
+def adopted_template(postgres: PostgresServer) -> str:
+    url = postgres.create_database("template_adopted")
+    create_originals(url)
+    migrate(url)
+    return "template_adopted"
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, adopted_template: str) -> Iterator[str]:
+    """URL of a fresh database that was the original's."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres.create_database(name, template=adopted_template)
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_every_statement_fits_tables_that_were_taken_over(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        whole = {name: text for name, text in STATEMENTS.items() if "._" not in name}
+        for name, statement in whole.items():
+            try:
+                connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(statement)))
+            except psycopg.Error as error:
+                raise AssertionError(f"{name}: {error}") from error
+            connection.execute("DEALLOCATE statement")
