@@ -74,14 +74,16 @@ CREATE TABLE psa.assets (
 )
 """
 
-# Where an asset's name is looked up by names that are nearly the same: see handlers/assets/names.py.
+# Where an asset's name is looked up by names that are nearly the same: see handlers/assets/names.py. sequence: the
+# first ones of a block are compared, so it must be certain which those are.
 ASSET_NAMES = """
 CREATE TABLE psa.asset_names (
     tenant    text NOT NULL,
     client_id text NOT NULL,
     block     bigint NOT NULL,
+    sequence  bigint GENERATED ALWAYS AS IDENTITY,
     asset_id  uuid NOT NULL,
-    PRIMARY KEY (tenant, client_id, block, asset_id)
+    PRIMARY KEY (tenant, client_id, block, sequence)
 )
 """
 
