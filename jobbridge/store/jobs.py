@@ -110,6 +110,13 @@ RETURNING job.tenant, job.job_id, job.task_id, job.type, job.status, job.attempt
     job.message
 """
 
+#: Those which were delivered all the same are not taken again: their `undelivered_since` is gone.
+GIVE_BACK_UNDELIVERED: LiteralString = """
+UPDATE public.jobs
+SET relayed_at = NULL
+WHERE tenant = ANY(%(tenants)s) AND job_id = ANY(%(job_ids)s) AND undelivered_since IS NOT NULL
+"""
+
 COUNT_BY_STATUS: LiteralString = """
 SELECT runner_type, status, count(*) FROM public.jobs GROUP BY runner_type, status ORDER BY runner_type, status
 """
@@ -308,6 +315,14 @@ class JobStore:
         """
         params = {"limit": limit, "older_than": older_than, "again_after": again_after}
         return self._fetch(stored_delivery, TAKE_UNDELIVERED, params)
+
+    def give_back_undelivered(self, keys: Sequence[JobKey]) -> None:
+        """Let the next taker have these jobs at once: their engine is away, and nobody tries them now."""
+        params = {
+            "tenants": list({key.tenant for key in keys}),
+            "job_ids": [key.job_id for key in keys],
+        }
+        self._database.run(lambda own: own.execute(GIVE_BACK_UNDELIVERED, params))
 
     def _fetch(
         self,

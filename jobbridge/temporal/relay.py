@@ -92,9 +92,13 @@ class Relay:
         """Deliver what waits; gives the number of jobs delivered."""
         delivered = 0
         while taken := self._app.jobs.take_undelivered(limit=BATCH, older_than=older_than):
-            for stored in taken:
+            for number, stored in enumerate(taken):
                 if not self._is_for_a_running_workflow(stored):
                     delivered += self._deliver(stored)
+                if self._delivery.known_failure() is not None:
+                    # One silence is enough: the rest would each wait as long for it. They go first when it is back.
+                    self._app.jobs.give_back_undelivered([each.key for each in taken[number:]])
+                    return delivered
             if len(taken) < BATCH:
                 break
         return delivered

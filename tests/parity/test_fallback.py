@@ -23,6 +23,7 @@ from jobbridge.settings import load_settings
 from jobbridge.temporal import client as temporal_client
 from tests.parity.conftest import World
 from tests.parity.tasks import make_app
+from tests.proxy import Proxy
 from tests.support import clean_environment, wait_until
 
 TIMEOUT = 30
@@ -223,6 +224,32 @@ def test_temporal_goes_and_comes_back_and_each_job_runs_once(
     assert engines == ["celery"] * 2 + ["temporal"] * 4 + ["celery"] * 2
     fell_back = [bool(fallbacks(own_world, result.id)) for result in results]
     assert fell_back == [engine == "celery" for engine in engines]
+
+
+@pytest.mark.parametrize("answers_only", [True, False], ids=["answer lost", "request lost"])
+def test_a_job_whose_request_gets_no_answer_is_in_doubt_and_runs_once(
+    own_world: World, make: MakeApp, monkeypatch: pytest.MonkeyPatch, answers_only: bool
+) -> None:
+    monkeypatch.setattr(temporal_client, "CALL_TIMEOUT", temporal_client.CALL_TIMEOUT / 10)
+    own_world.worker()
+    _, _, port = own_world.environment["TEMPORAL_ADDRESS"].rpartition(":")
+    with Proxy(int(port)) as proxy:
+        app = make(TEMPORAL_ADDRESS=proxy.address, JOB_RUNNER_INIT_FAILURE_BACKOFF_MS="60000")
+        add = app.tasks["parity.add"]
+        before = add.delay(1, 1)
+        proxy.freeze(answers_only=answers_only)
+        in_doubt = add.delay(2, 2)
+        known = add.delay(3, 3)
+        proxy.thaw()
+        assert in_doubt.get(timeout=TIMEOUT) == 4
+        app.delivery(Engine.TEMPORAL).check()
+        after = add.delay(4, 4)
+
+        assert [before.get(timeout=TIMEOUT), after.get(timeout=TIMEOUT)] == [2, 8]
+    engines = [own_world.row(result.id)["runner_type"] for result in (before, in_doubt, known, after)]
+    assert engines == ["temporal", "temporal", "celery", "temporal"]
+    assert [len(own_world.lines(result, "add")) for result in (before, in_doubt, after)] == [1, 1, 1]
+    assert [len(fallbacks(own_world, result.id)) for result in (in_doubt, known)] == [0, 1]
 
 
 def test_failed_attempts_leave_no_connection_no_thread_and_no_socket(own_world: World, make: MakeApp) -> None:

@@ -1,0 +1,116 @@
+"""A Temporal that cannot be reached costs each caller little, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobbridge.dev.process import free_port
+from jobbridge.dev.temporal import TemporalServer
+from jobbridge.errors import EngineUnavailable
+from jobbridge.settings import load_settings
+from jobbridge.temporal import client as temporal_client
+from jobbridge.temporal.client import TemporalClient
+from jobbridge.temporal.delivery import TemporalDelivery
+from jobbridge.temporal.relay import Relay
+from tests.integration.temporal.conftest import TemporalWorld
+from tests.integration.temporal.tasks import make_app
+from tests.proxy import Proxy
+from tests.support import wait_until
+
+ATTEMPTS = 1000
+
+
+@pytest.fixture
+def refusing() -> str:
+    """Nobody listens there."""
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Accepts connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["refusing", "silent"])
+def test_a_thousand_failed_attempts_leave_no_socket_no_thread_and_no_task(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = request.getfixturevalue(kind)
+    monkeypatch.setattr(temporal_client, "CONNECT_TIMEOUT", timedelta(milliseconds=5))
+    client = TemporalClient(load_settings({"TEMPORAL_ADDRESS": address}))
+
+    async def fail(times: int) -> int:
+        failures = 0
+        for _ in range(times):
+            with suppress(EngineUnavailable):
+                await client.connected(ignore_failure=True)
+                continue
+            failures += 1
+        return failures
+
+    async def open_tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    def used() -> tuple[int, int, int]:
+        return (
+            len(list(Path("/proc/self/fd").iterdir())),
+            threading.active_count(),
+            client.submit(open_tasks()).result(),
+        )
+
+    assert client.submit(fail(20)).result(timeout=30) == 20
+    before = used()
+    assert client.submit(fail(ATTEMPTS)).result(timeout=90) == ATTEMPTS
+
+    assert all(now <= then + 3 for now, then in zip(used(), before, strict=True)), (before, used())
+    client.close()
+
+
+def test_the_relay_asks_a_silent_server_once_and_delivers_all_as_soon_as_it_is_back(
+    own_world: TemporalWorld, temporal: TemporalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temporal_client, "CALL_TIMEOUT", timedelta(milliseconds=300))
+    away = make_app(
+        settings=load_settings(
+            {
+                **own_world.environment,
+                "TEMPORAL_ADDRESS": "127.0.0.1:1",
+                "JOB_RUNNER_FALLBACK_TO_CELERY": "false",
+            }
+        )
+    )
+    away.finalize()
+    jobs = [away.tasks["parity.add"].delay(1, number).id for number in range(5)]
+    with Proxy(temporal.port) as proxy, ThreadPoolExecutor(1) as executor:
+        settings = load_settings({**own_world.environment, "TEMPORAL_ADDRESS": proxy.address})
+        delivery = TemporalDelivery(settings, own_world.app)
+        relay = Relay(own_world.app, delivery, is_held=lambda _: False, executor=executor)
+        delivery.check()
+        proxy.freeze()
+
+        assert relay.sweep(timedelta()) == 0
+        assert {row["status"] for row in own_world.rows()} == {"pending"}
+        assert not any(own_world.rows("relayed_at IS NOT NULL"))
+        proxy.thaw()
+        wait_until(lambda: relay.sweep(timedelta()) or all_queued(own_world))
+
+        assert all_queued(own_world)
+        assert {own_world.status(job) for job in jobs} == {"RUNNING"}
+        delivery.close()
+    away.close()
+    away.database.close()
+
+
+def all_queued(world: TemporalWorld) -> bool:
+    return {row["status"] for row in world.rows()} == {"queued"}
