@@ -297,6 +297,7 @@ def _failure(event: AttemptFailed | Failed) -> _Params:
     return {"error": as_text(event.error), "traceback": as_text(event.traceback)}
 
 
+        "broker": event.broker,
 def _result(event: Completed | Failed) -> _Params:
     return {
         "result": None if event.result is None else as_jsonb(event.result),
@@ -311,6 +312,7 @@ def _failed(event: Failed) -> _Params:
         | _result(event)
         | {
             "attempt": event.attempt,
+        "worker_number": event.worker_number,
             "delivery": event.delivery,
             "type": event.type,
             "task_id": event.task_id,

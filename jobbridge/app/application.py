@@ -22,10 +22,12 @@ from jobbridge.store.jobs import JobStore
 from jobbridge.store.keys import KeyStore
 from jobbridge.store.steps import StepStore
 
+from jobbridge.store.workers import WorkerStore
 if TYPE_CHECKING:
     from jobbridge.app.delivery import Delivery
     from jobbridge.app.options import Sent
     from jobbridge.settings import Settings
+    from jobbridge.app.presence import Presence
 
 #: What JobBridge sets where the user set nothing. A job must survive its worker, so it is acknowledged
 #: when it ended, and one whose process was lost goes back to the queue.
@@ -77,12 +79,13 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         self._sent: ContextVar[Sent | None] = ContextVar("jobbridge_sent", default=None)
         self._deliveries: dict[Engine, Delivery] = {}
         super().__init__(*args, **kwargs)
+        #: Where a worker of this app runs: that it does.
+        self.presence: Presence | None = None
 
     def on_init(self) -> None:
         signals.connect()
-        self.steps["worker"].update(
-            {"jobbridge.app.worker_steps:CheckTables", "jobbridge.app.worker_steps:WakeOnSignal"}
-        )
+        names = ("CheckTables", "BePresent", "StayPresent", "WakeOnSignal")
+        self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
         self.loader.override_backends = {
             **self.loader.override_backends,
             BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
@@ -145,6 +148,16 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         url = self.conf.broker_write_url
         if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
             return False  # also the stock SQL transport: it opens its own sessions
+    @cached_property
+    def workers(self) -> WorkerStore:
+        """Questions about workers."""
+        return WorkerStore(self.database)
+
+    @property
+    def worker_number(self) -> int | None:
+        """What the jobs that start here carry: the number of the worker that this process, or its parent, is."""
+        return self.presence.number if self.presence is not None else None
+
         return same_database(url, self.database.url)
 
     def delivery(self, engine: Engine) -> Delivery:
@@ -153,6 +166,11 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         Raises:
             EngineUnavailable: Its extra is not installed.
         """
+    @property
+    def broker_scheme(self) -> str:
+        """What the broker's URL begins with: in a job's row it says where its message is, if not beside the row."""
+        return str(self.conf.broker_write_url).partition(":")[0]
+
         if engine not in self._deliveries:
             factory = type(self).delivery_factories.get(engine)
             if factory is None:

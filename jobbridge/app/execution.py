@@ -234,6 +234,7 @@ def _started(task: Any, run: Run) -> Started:
         delivery=run.delivery,
         queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
         worker=request.hostname or "",
+        worker_number=task.app.worker_number,
         redelivered=bool(info.get("redelivered")),
         max_attempts=None if task.max_retries is None else task.max_retries + 1,
         external_id=header.get("external_id") or run.task_id,

@@ -138,7 +138,7 @@ class JobPublication:
         policy = self._options.singleton_policy or SingletonPolicy.SKIP
         return SingletonClaim(self._app, self._key, key, policy)
 
-    def _submitted(self, status: JobStatus, message: Any = None) -> Submitted:
+    def _submitted(self, status: JobStatus, message: Any = None, *, broker: str | None = None) -> Submitted:
         headers = self._headers
         task = self._task
         max_retries = getattr(task, "max_retries", None)
@@ -161,6 +161,7 @@ class JobPublication:
             metadata={**self._readable_arguments(), **(self._options.job_metadata or {})},
             external_id=self._task_id,
             message=message,
+            broker=broker,
             root_id=_optional_id(headers.get("root_id")),
             parent_id=_optional_id(headers.get("parent_id")),
             group_id=headers.get("group"),
@@ -277,7 +278,7 @@ class JobPublication:
                 "The broker is not in the database of the caller's transaction, so it cannot be part of it.",
                 hint="Use a jobbridge+postgresql:// broker on the same database.",
             )
-        submitted = self._submitted(JobStatus.PENDING)
+        submitted = self._submitted(JobStatus.PENDING, broker=self._app.broker_scheme)
         if not self._repeating(lambda caller: self._write_row(submitted, caller)):
             return None
         try:
@@ -391,9 +392,7 @@ def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def _instant(text: str | datetime | None) -> datetime | None:
-    if text is None or isinstance(text, datetime):
-        return text
-    return datetime.fromisoformat(text)
+    return text if text is None or isinstance(text, datetime) else datetime.fromisoformat(text)
 
 
 def _optional_id(task_id: str | None) -> uuid.UUID | None:

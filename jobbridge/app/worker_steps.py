@@ -9,8 +9,10 @@ import threading
 from typing import Any
 
 import click
-from celery import bootsteps
+from celery import bootsteps, signals
 
+from jobbridge.app.presence import Presence, die_with_parent
+from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
 
 _Step: Any = bootsteps.Step  # untyped
@@ -38,6 +40,41 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
         except JobBridgeError as error:
             # The worker's command line is click's, which prints this without a traceback.
             raise Misconfigured(f"{error}\nHint: {error.hint}") from error
+
+
+class BePresent(_Step):  # type: ignore[misc]  # untyped base
+    """Register the worker before its pool forks, and take it off the list when all its jobs have ended.
+
+    Celery starts its steps when all of them are made, so what is done on creation comes before the pool's processes.
+    """
+
+    requires = (CheckTables,)
+
+    def create(self, worker: Any) -> None:
+        engine = getattr(worker, "jobbridge_engine", Engine.CELERY)
+        presence = worker.app.presence = Presence(worker.app, name=worker.hostname, engine=engine)
+        presence.open()
+        if worker.use_eventloop:
+            # Without the loop, pool processes are children of a thread, whose end the kernel would take for their
+            # parent's.
+            signals.worker_process_init.connect(
+                die_with_parent, weak=False, dispatch_uid="jobbridge.die_with_parent"
+            )
+
+        def leave(sender: Any = None, **_: Any) -> None:
+            if sender is worker:
+                presence.close()
+
+        signals.worker_shutdown.connect(leave, weak=False)
+
+
+class StayPresent(_StartStopStep):  # type: ignore[misc]  # untyped base
+    """Keep the worker on the list; begins when the pool has forked, for it takes a thread."""
+
+    requires = ("celery.worker.components:Pool", BePresent)
+
+    def start(self, worker: Any) -> None:
+        worker.app.presence.watch()
 
 
 class WakeOnSignal(_StartStopStep):  # type: ignore[misc]  # untyped base

@@ -55,6 +55,7 @@ class Submitted:
     metadata: Json = field(default_factory=dict)
     external_id: str | None = None
     message: Json = None  # EE: what the relay delivers; None on CE, where the broker holds it
+    broker: str | None = None  # CE: which, if that is not the one in this database
     root_id: UUID | None = None
     parent_id: UUID | None = None
     group_id: str | None = None
@@ -104,6 +105,7 @@ class Started:
     delivery: UUID | None
     queue: str
     worker: str
+    worker_number: int | None = None  # its number in `job_workers`
     redelivered: bool = False
     max_attempts: int | None = None
     external_id: str | None = None

@@ -78,6 +78,8 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("max_attempts", Integer),
     Column("worker", Text),
+    Column("worker_number", BigInteger),  # job_workers.number; no index, so that a start stays in its page
+    Column("broker", Text),  # where the message of a CE job is, if not in this database
     Column("progress", REAL),
     Column("progress_message", Text),
     Column("result", JSONB),

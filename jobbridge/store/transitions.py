@@ -36,7 +36,7 @@ SUBMIT: LiteralString = f"""
 WITH moved AS (
     INSERT INTO public.jobs AS job (
         tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id, queue, priority,
-        run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery, message, undelivered_since,
+        run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery, message, broker, undelivered_since,
         attempt, max_attempts, created_at, updated_at
     )
     VALUES (
@@ -46,7 +46,7 @@ WITH moved AS (
              ELSE 'queued' END,
         %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
         %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s,
-        %(delivery)s, %(message)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
+        %(delivery)s, %(message)s, %(broker)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
         coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp()
     )
     ON CONFLICT (tenant, job_id) DO UPDATE SET
@@ -97,6 +97,7 @@ SELECT status, attempt,
          ELSE 'adopted' END,
     CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END
 FROM moved
+        broker = excluded.broker,
 """
 
 #: Later states keep theirs; the ids are kept all the same.
@@ -163,6 +164,7 @@ WITH moved AS (
     FROM moved
 )
 SELECT status, attempt FROM moved
+        worker_number = %(worker_number)s,
 """
 
 #: A job that was sent by a client which does not keep our books.
@@ -170,12 +172,12 @@ START_UNKNOWN: LiteralString = """
 WITH moved AS (
     INSERT INTO public.jobs (
         tenant, job_id, task_id, type, status, metadata, runner_type, external_id, external_run_id, queue,
-        delivery, attempt, max_attempts, worker, created_at, updated_at, started_at
+        delivery, attempt, max_attempts, worker, worker_number, created_at, updated_at, started_at
     )
     VALUES (
         %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'processing', %(metadata)s, %(engine)s, %(external_id)s,
         %(external_run_id)s, %(queue)s, %(delivery)s, 1, %(max_attempts)s, %(worker)s,
-        clock_timestamp(), clock_timestamp(), clock_timestamp()
+        %(worker_number)s, clock_timestamp(), clock_timestamp(), clock_timestamp()
     )
     ON CONFLICT (tenant, job_id) DO NOTHING
     RETURNING tenant, job_id, status, attempt
@@ -264,7 +266,7 @@ RETURNING status, attempt
 RELEASE: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs
-    SET status = 'queued', worker = NULL,
+    SET status = 'queued', worker = NULL, worker_number = NULL,
         delivery = CASE WHEN %(keeps_delivery)s::boolean THEN delivery END,
         updated_at = clock_timestamp()
     WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
@@ -303,6 +305,22 @@ WITH moved AS (
     SET {_LOST}{_STEP_OF_MOVED}
 )
 SELECT status, attempt FROM moved
+#: Its children run now: nobody holds it until the last of them sends it again. The message stays, for an activity that
+#: comes again and is refused.
+AWAIT_CHILDREN: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET delivery = NULL, worker = NULL, worker_number = NULL, updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+    RETURNING tenant, job_id, status, attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'completed', metadata = step.metadata || '{{"fan_out": true}}',
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+)
+SELECT status, attempt FROM moved
+"""
+
 """
 
 #: For the reason of a refusal.

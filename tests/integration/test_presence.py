@@ -1,0 +1,137 @@
+"""A worker's lock tells that it lives, and its row what it can run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from jobbridge import Celery
+from jobbridge.app.presence import Presence
+from jobbridge.core.keys import Engine
+from jobbridge.settings import load_settings
+from jobbridge.store.workers import WorkerRow
+from tests.parity.tasks import make_app
+from tests.support import wait_until
+
+
+@pytest.fixture
+def app(database_url: str) -> Iterator[Celery]:
+    app = make_app(settings=load_settings({"DATABASE_URL": database_url}))
+    app.finalize()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def presence(app: Celery) -> Iterator[Presence]:
+    presence = Presence(app, name="one@here", engine=Engine.CELERY)
+    yield presence
+    presence.close()
+
+
+def _only(app: Celery) -> WorkerRow:
+    (row,) = app.workers.all()
+    return row
+
+
+def test_a_worker_is_listed_with_what_it_can_run(app: Celery, presence: Presence) -> None:
+    assert presence.open()
+
+    row = _only(app)
+    assert (row.number, row.name, row.pid, row.is_alive) == (presence.number, "one@here", os.getpid(), True)
+    assert row.queues == ("celery",)
+    assert "parity.add" in row.tasks
+    assert app.workers.queues_served() == {(Engine.CELERY, "celery")}
+    assert app.workers.who_can_run("parity.add", queue="celery", engine=Engine.CELERY) == [row]
+    assert app.workers.who_can_run("parity.add", engine=Engine.TEMPORAL) == []
+    assert app.workers.who_can_run("parity.add", queue="reports") == []
+    assert app.workers.who_can_run("nobody.knows") == []
+    presence.close()
+    assert app.workers.all() == []
+
+
+def test_a_worker_that_died_is_on_the_list_and_serves_nothing(app: Celery, presence: Presence) -> None:
+    presence.open()
+
+    _end_sessions(app, "jobbridge worker")  # as its death would
+
+    assert not _only(app).is_alive
+    assert app.workers.queues_served() == set()
+    assert app.workers.dead_among([presence.number, 12345]) <= {presence.number, 12345}
+
+
+def test_nobody_counts_as_dead_while_postgres_has_just_begun(app: Celery, presence: Presence) -> None:
+    """The sessions of all are lost by a restart, and take a moment to come back."""
+    with app.database.connection() as own:
+        age = own.execute("SELECT now() - pg_postmaster_start_time()").fetchone()
+
+    assert age is not None
+    expected = {12345} if age[0].total_seconds() > 30 else set()
+    assert app.workers.dead_among([12345]) == expected
+
+
+def test_a_lost_session_comes_back_under_the_same_number(app: Celery, presence: Presence) -> None:
+    presence.open()
+    presence.watch()
+
+    _end_sessions(app, "jobbridge worker")
+    app.workers.remove([presence.number])  # somebody took it for dead
+
+    wait_until(lambda: any(row.is_alive for row in app.workers.all()), timeout=10)
+    assert _only(app).number == presence.number
+
+
+def test_the_lock_lasts_until_the_last_forked_child_is_gone(app: Celery, presence: Presence) -> None:
+    presence.open()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    os.close(reader)
+    try:
+        # As the kernel does for a parent that is killed: the socket is closed, and nothing is said on it.
+        assert presence._connection is not None
+        os.close(presence._connection.fileno())
+        assert _only(app).is_alive
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
+
+    wait_until(lambda: not _only(app).is_alive, timeout=10)
+
+
+def test_a_childs_exit_does_not_end_its_parents_session(app: Celery, presence: Presence) -> None:
+    presence.open()
+    child = os.fork()
+    if child == 0:
+        presence.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert _only(app).is_alive
+
+
+def _end_sessions(app: Celery, name: str) -> None:
+    with app.database.connection() as own:
+        ended = own.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = %s AND datname = current_database()",
+            [name],
+        ).fetchall()
+    assert ended == [(True,)]
+
+
+def test_a_worker_starts_while_postgres_is_away(app: Celery) -> None:
+    away = make_app(settings=load_settings({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
+    presence = Presence(away, name="two@here", engine=Engine.CELERY)
+
+    assert not presence.open()
+    presence.close()
+    assert isinstance(presence.number, int)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect("postgresql://nobody@127.0.0.1:1/none")
