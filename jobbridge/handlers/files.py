@@ -158,7 +158,7 @@ class _PieceReader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
         if start + offset < 0:
-            raise ValueError(f"Position {start + offset} is before the start of {self._file.name!r}.")
+            raise OSError(f"Position {start + offset} is before the start of {self._file.name!r}.")
         self._position = start + offset
         return self._position
 
