@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from itertools import count
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg
 
@@ -26,7 +27,7 @@ from jobbridge.handlers.invoicing.models import (
     TaxRate,
     TimeEntry,
 )
-from jobbridge.handlers.providers import Provider
+from jobbridge.handlers.providers import BusinessHours, Provider
 
 ALWAYS = Period(start=date(2020, 1, 1), end=date(9999, 12, 31))
 OCTOBER = Period(start=date(2026, 10, 1), end=date(2026, 10, 31))
@@ -34,6 +35,10 @@ VAT = {
     "standard": TaxRate(name="VAT", percent=Decimal("23")),
     "reduced": TaxRate(name="VAT", percent=Decimal("13.5")),
 }
+
+OFFICE_HOURS = BusinessHours(
+    zone=ZoneInfo("Europe/Dublin"), days=frozenset({1, 2, 3, 4, 5}), opens_at=time(8), closes_at=time(18)
+)
 
 _numbers = count(1)
 
@@ -68,7 +73,9 @@ def time_entry(minutes: int, **changes: Any) -> TimeEntry:
 
 
 def account(lines: Sequence[ContractLine], entries: Sequence[TimeEntry] = (), **changes: Any) -> Account:
-    values: dict[str, Any] = {"client_id": "acme", "tax_region": "IE", "tax_rates": VAT}
+    values: dict[str, Any] = {
+        "client_id": "acme", "tax_region": "IE", "tax_rates": VAT, "business_hours": OFFICE_HOURS
+    }  # fmt: skip
     return Account(lines=lines, entries=entries, **values | changes)
 
 

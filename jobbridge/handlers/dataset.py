@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from importlib import resources
 from io import StringIO
 
@@ -23,6 +23,10 @@ from jobbridge.handlers.sql import Connection
 
 #: The month that the time entries are of.
 MONTH = Period(start=date(2026, 10, 1), end=date(2026, 10, 31))
+
+#: The day, and the instant, as of which the daily jobs have something to do.
+TODAY = date(2026, 10, 31)
+NOON = datetime(2026, 10, 31, 12, tzinfo=UTC)
 
 #: Clients that can be billed for MONTH; in the order in which the demo bills them.
 BILLABLE_CLIENTS = ("northwind", "lakeside", "greenfield", "soehne", "brigid", "oakfield")
@@ -47,6 +51,12 @@ TABLES = (
     "contract_lines",
     "bucket_usage",
     "time_entries",
+    "credit_accounts",
+    "credit_tracking",
+    "credit_transactions",
+    "workflow_form_definitions",
+    "workflow_forms",
+    "ai_session_keys",
 )
 
 # Constraints and defaults are left behind: the file's columns only.

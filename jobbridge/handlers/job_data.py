@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -12,3 +14,9 @@ class JobData(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
     tenant_id: str | None = None
+
+
+class DailyJob(JobData):
+    """What is done for one tenant on a day: `as_of`, by default the day that it is at the tenant's."""
+
+    as_of: date | None = None

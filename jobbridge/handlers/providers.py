@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from jobbridge.handlers.errors import UnknownProvider, UnknownTimeZone
-from jobbridge.handlers.sql import Connection, one, one_as
+from jobbridge.handlers.sql import Connection, Transaction, one, one_as
 
 PROVIDER = """
 SELECT name, street, postal_code, city, country, email, phone, vat_number, iban, bic, currency, invoice_prefix
@@ -94,6 +94,19 @@ def today_of(connection: Connection, tenant: str) -> date:
         raise UnknownProvider.about(tenant)
     today: date = found[0]
     return today
+
+
+def day_of(transaction: Transaction, tenant: str, as_of: date | None) -> date:
+    """Give the day that a job is about: the one that it was told, else the tenant's today.
+
+    Raises:
+        UnknownProvider: There is no such tenant.
+        UnknownTimeZone: Its time zone does not exist.
+    """
+    if as_of is not None:
+        return as_of
+    with transaction() as connection:
+        return today_of(connection, tenant)
 
 
 def business_hours_of(connection: Connection, tenant: str) -> BusinessHours:

@@ -7,7 +7,10 @@ import pytest
 from psycopg import sql
 
 from jobbridge.errors import NotMigrated
-from jobbridge.handlers import documents, providers
+from jobbridge.handlers import audit, documents, providers, tenants
+from jobbridge.handlers.buckets import reconciling as bucket_reconciling
+from jobbridge.handlers.cleanup import forms, keys
+from jobbridge.handlers.credits import expiring, notices, notifying, reconciling
 from jobbridge.handlers.dataset import TABLES, columns_of, import_dataset
 from jobbridge.handlers.invoicing import accounts, invoices, outbox
 from jobbridge.handlers.mailing import recipients
@@ -15,7 +18,23 @@ from tests.books import Books
 
 STATEMENTS = {
     f"{module.__name__}.{name}": value
-    for module in (accounts, documents, invoices, outbox, providers, recipients)
+    for module in (
+        accounts,
+        audit,
+        bucket_reconciling,
+        documents,
+        expiring,
+        forms,
+        invoices,
+        keys,
+        notices,
+        notifying,
+        outbox,
+        providers,
+        recipients,
+        reconciling,
+        tenants,
+    )
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, str) and "\n" in value
 }

@@ -98,7 +98,7 @@ def test_a_bucket_costs_its_fee_and_the_time_beyond() -> None:
         round_minutes_to=15,
     )
 
-    bill = price(account([bucket], [time_entry(70), time_entry(40)]), OCTOBER)
+    bill = price(account([bucket], [time_entry(70), time_entry(40, technician="Tom Okafor")]), OCTOBER)
 
     assert [line.net for line in bill.lines] == [Decimal("150.00"), Decimal("92.50")]
     assert "2:00 h used of 1:00 h" in bill.lines[0].description

@@ -14,6 +14,7 @@ from jobbridge.handlers.invoicing.models import (
     TaxRate,
     TimeEntry,
 )
+from jobbridge.handlers.providers import business_hours_of
 from jobbridge.handlers.sql import Connection, Parameters, one, one_as, rows, rows_as
 
 # NO KEY: whoever records time for this client meanwhile is not held up by the invoice.
@@ -39,7 +40,7 @@ CONTRACT_LINES = """
 SELECT line.contract_line_id, line.service_id, line.kind, line.quantity, service.unit, service.tax_code,
     COALESCE(line.description, service.name) AS description,
     COALESCE(line.rate, service.default_rate) AS rate,
-    line.overage_rate, line.round_minutes_to, line.included_minutes,
+    line.overage_rate, line.round_minutes_to, line.included_minutes, line.after_hours_multiplier,
     contract.starts_on, COALESCE(contract.ends_on, '9999-12-31'::date) AS ends_on
 FROM psa.contracts AS contract
 JOIN psa.contract_lines AS line USING (tenant, contract_id)
@@ -69,6 +70,18 @@ WHERE entry.tenant = %(tenant)s
   )
 ORDER BY entry.started_at, entry.entry_id
 FOR UPDATE OF entry
+"""
+
+# Billed or not: what a bucket has used does not depend on whether it was paid.
+WORKED_TIME = """
+SELECT entry_id, service_id, work_date, started_at, minutes, technician, ticket, note
+FROM psa.time_entries
+WHERE tenant = %(tenant)s
+  AND client_id = %(client_id)s
+  AND work_date BETWEEN %(start)s AND %(end)s
+  AND is_billable
+  AND approval = 'approved'
+ORDER BY started_at, entry_id
 """
 
 UNAPPROVED_TIME = """
@@ -148,6 +161,21 @@ def account_of(connection: Connection, tenant: str, client: Client, window: Peri
         lines=_contract_lines(connection, parameters),
         entries=rows_as(TimeEntry, connection, BILLABLE_TIME, parameters),
         tax_rates=_tax_rates(connection, tenant, client.tax_region, window.end),
+        business_hours=business_hours_of(connection, tenant),
+        rolled_over=dict(rows(connection, ROLLED_OVER, parameters)),
+    )
+
+
+def worked_account_of(connection: Connection, tenant: str, client: Client, window: Period) -> Account:
+    """Give all that the use of buckets depends on: time that is billed already too, and no tax rates."""
+    parameters = _window(tenant, client.client_id, window)
+    return Account(
+        client_id=client.client_id,
+        tax_region=client.tax_region,
+        lines=_contract_lines(connection, parameters),
+        entries=rows_as(TimeEntry, connection, WORKED_TIME, parameters),
+        tax_rates={},
+        business_hours=business_hours_of(connection, tenant),
         rolled_over=dict(rows(connection, ROLLED_OVER, parameters)),
     )
 
@@ -167,6 +195,7 @@ def _contract_lines(connection: Connection, parameters: Parameters) -> list[Cont
             overage,
             step,
             included,
+            after_hours,
             *days,
         ) = row
         lines.append(
@@ -183,6 +212,7 @@ def _contract_lines(connection: Connection, parameters: Parameters) -> list[Cont
                 overage_rate=overage,
                 round_minutes_to=step,
                 included_minutes=included,
+                after_hours_multiplier=after_hours,
             )
         )
     return lines

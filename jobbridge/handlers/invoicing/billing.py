@@ -3,6 +3,7 @@
 - A fixed fee counts for the days that window and contract share, month by month: all days of a month make 1.
 - Time goes to the line of its service: to a bucket if there is one, else to an hourly line. Each entry is rounded up
   as its line says; the line is the sum.
+- Time in a bucket counts as `bucket_time` says: more outside business hours, overlaps once.
 - A bucket costs its fee; the time beyond what it includes, and beyond what earlier periods left, costs extra.
 """
 
@@ -16,6 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import assert_never
 
+from jobbridge.handlers.invoicing.bucket_time import counted_minutes
 from jobbridge.handlers.invoicing.errors import NoRate, NoTaxRate
 from jobbridge.handlers.invoicing.models import (
     Account,
@@ -40,7 +42,7 @@ def price(account: Account, window: Period) -> Bill:
     """
     worked = _entries_by_line(account)
     uses = tuple(
-        _bucket_use(line, account, worked[line.contract_line_id], window)
+        bucket_use(line, account, worked[line.contract_line_id], window)
         for line in account.lines
         if line.kind is LineKind.BUCKET and line.active.overlap(window)
     )
@@ -71,11 +73,16 @@ def months_covered(period: Period) -> Fraction:
 def _entries_by_line(account: Account) -> Mapping[str, Sequence[TimeEntry]]:
     found: dict[str, list[TimeEntry]] = defaultdict(list)
     for entry in account.entries:
-        found[_line_for(entry, account).contract_line_id].append(entry)
+        found[line_for(entry, account).contract_line_id].append(entry)
     return found
 
 
-def _line_for(entry: TimeEntry, account: Account) -> ContractLine:
+def line_for(entry: TimeEntry, account: Account) -> ContractLine:
+    """Give the line that a time entry goes to.
+
+    Raises:
+        NoRate: There is none.
+    """
     fitting = [
         line
         for line in account.lines
@@ -177,14 +184,20 @@ def _rounded_minutes(line: ContractLine, entries: Iterable[TimeEntry]) -> int:
     return sum(round_up(entry.minutes, line.round_minutes_to) for entry in entries)
 
 
-def _bucket_use(
+def bucket_use(
     line: ContractLine, account: Account, entries: Sequence[TimeEntry], window: Period
 ) -> BucketUse:
+    """Give what was used of a bucket in a window, of time that goes to it."""
     shared = line.active.overlap(window)
     # In the provider's favour by less than a minute: only whole minutes are given.
     included = int(line.included_minutes * months_covered(shared)) if shared else 0
     rolled_over = account.rolled_over.get(line.contract_line_id, 0)
-    used = _rounded_minutes(line, entries)
+    used = counted_minutes(
+        entries,
+        hours=account.business_hours,
+        multiplier=line.after_hours_multiplier,
+        round_to=line.round_minutes_to,
+    )
     return BucketUse(
         contract_line_id=line.contract_line_id,
         included_minutes=included,

@@ -16,7 +16,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, model_validator
 
 from jobbridge.handlers.job_data import JobData
-from jobbridge.handlers.providers import Provider
+from jobbridge.handlers.providers import BusinessHours, Provider
 
 LONGEST_WINDOW = timedelta(days=366)
 
@@ -94,6 +94,7 @@ class ContractLine:
         overage_rate: Per hour beyond a bucket.
         round_minutes_to: Each time entry is rounded up to a multiple of this.
         included_minutes: In a bucket, per month.
+        after_hours_multiplier: What a minute outside business hours counts in a bucket.
     """
 
     contract_line_id: str
@@ -108,6 +109,7 @@ class ContractLine:
     overage_rate: Decimal | None = None
     round_minutes_to: int = 1
     included_minutes: int = 0
+    after_hours_multiplier: Decimal = Decimal(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +136,7 @@ class Account:
 
     Attributes:
         tax_rates: By tax code, valid in the client's region at the end of the window.
+        business_hours: What is outside of them counts more, in buckets that say so.
         rolled_over: Minutes left from earlier periods, by contract line of a bucket.
     """
 
@@ -142,6 +145,7 @@ class Account:
     lines: Sequence[ContractLine]
     entries: Sequence[TimeEntry]
     tax_rates: Mapping[str, TaxRate]
+    business_hours: BusinessHours
     rolled_over: Mapping[str, int] = field(default_factory=dict)
 
 

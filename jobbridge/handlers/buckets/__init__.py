@@ -1,0 +1,1 @@
+"""Prepaid buckets of time: what was used of them in the running period."""

@@ -1,0 +1,1 @@
+"""Things that are of no use any more: temporary forms, expired keys."""

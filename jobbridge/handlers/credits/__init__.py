@@ -1,0 +1,1 @@
+"""Credits: what clients have paid in advance, until it is used or expires."""
