@@ -47,6 +47,7 @@ from jobbridge.core.events import (
     Skipped,
     Started,
     Submitted,
+    Redelivered,
 )
 from jobbridge.core.machine import JobState, decide
 from jobbridge.core.status import JobStatus
@@ -223,6 +224,11 @@ def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
         case Started():
             return transitions.START, key | _started(event)
         case Progressed():
+        case AwaitsChildren():
+            is_held = state.delivery is not None
+            return state.status is JobStatus.PROCESSING and state.attempt == event.attempt and not is_held
+        case Redelivered():
+            return state.delivery == event.new_delivery
             progress = min(100.0, max(0.0, event.progress))
             said = {"attempt": event.attempt, "progress": progress, "message": as_text(event.message)}
             return transitions.PROGRESS, key | said
@@ -280,6 +286,15 @@ def _started(event: Started) -> _Params:
     return {
         "task_id": event.task_id,
         "type": event.type,
+        case AwaitsChildren():
+            return transitions.AWAIT_CHILDREN, key | {"attempt": event.attempt}
+        case Redelivered():
+            return transitions.REDELIVER, key | {
+                "attempt": event.attempt,
+                "delivery": event.delivery,
+                "new_delivery": event.new_delivery,
+                "message": as_message(event.message),
+            }
         "engine": event.engine.value,
         "delivery": event.delivery,
         "queue": event.queue,
@@ -331,3 +346,4 @@ def _released(event: Requeued | Replaced, *, reason: str | None, step: JobStatus
         "step_status": step.value,
         "step_metadata": as_jsonb({"replaced": True} if is_replaced else {"requeued": True}),
     }
+            "waiting_at": event.waiting_at,

@@ -21,6 +21,7 @@ from jobbridge.core.events import (
     FellBack,
     JobEvent,
     Progressed,
+    Redelivered,
     Replaced,
     Requeued,
     Skipped,
@@ -79,6 +80,13 @@ class EventsOf:
     def requeued(self, attempt: int = 1) -> Requeued:
         return Requeued(key=self.key, attempt=attempt, reason="the worker was lost")
 
+    def redelivered(
+        self, delivery: UUID = FIRST, new_delivery: UUID = SECOND, attempt: int = 1
+    ) -> Redelivered:
+        return Redelivered(
+            key=self.key, attempt=attempt, delivery=delivery, new_delivery=new_delivery, message={"once": "more"}
+        )
+
     def replaced(self, attempt: int = 1) -> Replaced:
         return Replaced(key=self.key, attempt=attempt)
 
@@ -113,7 +121,9 @@ def any_events(of: EventsOf) -> st.SearchStrategy[list[JobEvent]]:
             st.builds(of.completed, attempts),
             st.builds(of.failed, st.one_of(st.none(), attempts), delivery=known),
             st.builds(of.failed, st.none(), type=st.just("invoice.send"), task_id=st.just("x")),
+            st.builds(of.failed, st.none(), waiting_at=st.integers(0, 3)),
             st.builds(of.requeued, attempts),
+            st.builds(of.redelivered, deliveries, deliveries, st.integers(0, 3)),
             st.builds(of.replaced, attempts),
             st.builds(of.cancelled),
             st.builds(of.expired),

@@ -155,7 +155,7 @@ class Failed:
     With an attempt: from `processing` at that attempt. Without one (unknown task, dead letter, a chain's earlier
     link failed, cannot be delivered): from any non-final status, and a missing row is made from `type`, `task_id`,
     `engine` and `external_id`.
-    With `delivery`, only while the row holds it.
+    With `delivery`, only while the row holds it. With `waiting_at`, only while it waits after that many attempts.
     """
 
     key: JobKey
@@ -166,6 +166,7 @@ class Failed:
     result_payload: bytes | None = None
     result_type: str | None = None
     delivery: UUID | None = None
+    waiting_at: int | None = None
     type: str | None = None
     task_id: str | None = None
     engine: Engine = Engine.CELERY
@@ -179,6 +180,20 @@ class Requeued:
     key: JobKey
     attempt: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Redelivered:
+    """Its engine has lost it: any status but a final one becomes `pending` by a new delivery, for the relay.
+
+    Only at that attempt and by that delivery. Whoever has the old message still does not start it.
+    """
+
+    key: JobKey
+    attempt: int
+    delivery: UUID
+    new_delivery: UUID
+    message: Json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +252,7 @@ JobEvent = (
 class Recorded:
     """What became of an event.
 
+    | Redelivered
     Attributes:
         applied: False: it was late, repeated or not allowed, and nothing changed.
         status: The row's status afterwards; None when there is no row.

@@ -25,6 +25,7 @@ from jobbridge.core.events import (
     JobEvent,
     Progressed,
     Replaced,
+    Redelivered,
     Requeued,
     Skipped,
     Started,
@@ -93,6 +94,8 @@ def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decisio
         case Requeued():
             return _held(state, event.attempt, JobStatus.QUEUED)
         case Replaced():
+        case Redelivered():
+            return _redelivered(state, event)
             return _replaced(state, event)
         case Cancelled():
             return _refuse(state) if state.status in FINAL else _become(state, JobStatus.CANCELLED)
@@ -202,8 +205,20 @@ def _failed_outside_an_attempt(state: JobState | None, event: Failed) -> Decisio
     return _refuse(state) if state.status in FINAL else _become(state, JobStatus.FAILED)
 
 
-def _replaced(state: JobState, event: Replaced) -> Decision:
-    decision = _held(state, event.attempt, JobStatus.QUEUED)
+    if event.waiting_at is not None and (state.status not in WAITING or state.attempt != event.waiting_at):
+        return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
+def _redelivered(state: JobState, event: Redelivered) -> Decision:
+    if state.delivery != event.delivery:
+        return _refuse(state, "the job goes by another delivery now")
+    if state.status in FINAL or state.attempt != event.attempt:
+        return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
+    return Decision(
+        applied=True, state=replace(state, status=JobStatus.PENDING, delivery=event.new_delivery)
+    )
+
+
+def _given_up(state: JobState, attempt: int, status: JobStatus) -> Decision:
+    decision = _held(state, attempt, status)
     if not decision.applied or decision.state is None:
         return decision
     return replace(decision, state=replace(decision.state, delivery=None))

@@ -153,6 +153,28 @@ WITH moved AS (
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
+#: The gate: jobs of a suspended tenant do not start. In the claim itself, so that it costs no round trip.
+GATE = """
+      AND NOT EXISTS (SELECT FROM public.job_suspensions AS suspension WHERE suspension.tenant = %(tenant)s)"""
+
+SUSPENSION: LiteralString = "SELECT reason FROM public.job_suspensions WHERE tenant = %(tenant)s"
+
+#: For the relay: the message goes by another delivery now.
+REDELIVER: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'pending', delivery = %(new_delivery)s, message = %(message)s,
+        undelivered_since = clock_timestamp(), relayed_at = NULL, worker = NULL, worker_number = NULL,
+        updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND status NOT IN ({_FINAL}) AND attempt = %(attempt)s AND delivery = %(delivery)s
+    RETURNING tenant, job_id, status, attempt
+), lost AS (
+    UPDATE public.job_details AS step
+    SET {_LOST}{_STEP_OF_MOVED}
+)
+SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
+"""
+
     SET {_LOST}
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
@@ -236,7 +258,9 @@ WITH moved AS (
     WHERE {_THIS_JOB}
       AND (
         (status = 'processing' AND attempt = %(attempt)s::integer)
-        OR (%(attempt)s::integer IS NULL AND status NOT IN ({_FINAL}))
+        OR (%(attempt)s::integer IS NULL AND status NOT IN ({_FINAL})
+            AND (%(waiting_at)s::integer IS NULL
+                OR (status IN ({_WAITING}) AND attempt = %(waiting_at)s::integer)))
       )
       AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s)
     RETURNING tenant, job_id, status, attempt
