@@ -14,6 +14,7 @@ JobBridgeError                  everything below; `hint` says what to do
 │   └── InvalidJobData          the data does not fit the handler's model
 ├── TenantRequired              the handler needs a tenant and none was given
 ├── JobNotFound                 no such job for that tenant
+├── ChildrenFailed              of a job's children not all completed
 ├── DuplicateJob                another job holds the singleton key
 ├── JobCancelled                raised inside a handler whose job was cancelled
 └── UnsupportedOption           an engine cannot honour what was asked
@@ -157,6 +158,12 @@ class StillRunning(JobBridgeError):
     """A job has not ended within the time that was given."""
 
     hint = "Wait longer, or ask `jobbridge explain` what it waits for."
+
+
+class ChildrenFailed(JobBridgeError):
+    """Of a job's children not all completed; its metadata says how many."""
+
+    hint = "Look at the children, then run those again with `jobbridge jobs retry PARENT --failed`."
 
 
 class DuplicateJob(JobBridgeError):

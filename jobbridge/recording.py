@@ -18,6 +18,8 @@ crash *within* an event; what a crash *between* events leaves, and who goes on f
   refused, and the row's state (its delivery, its attempt) shows that it is as the event wanted; `applied` is then true.
 - Temporal could not be reached, before or within FellBack: the row is `pending` by the old delivery, and the relay
   delivers it. After: the broker has the message, in the same transaction, and the old delivery does not start.
+- after AwaitsChildren, before its children run: they were made in the same transaction. Its old message comes again
+  and is refused, since the row has no delivery.
 - no row at all (sent by a foreign client, or the books were down): Started and Failed make it.
 """
 
@@ -25,15 +27,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, LiteralString, assert_never
+from uuid import uuid4
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from jobbridge.core.events import (
     Accepted,
     AttemptFailed,
+    AwaitsChildren,
     Cancelled,
     Completed,
     Expired,
@@ -42,18 +47,20 @@ from jobbridge.core.events import (
     JobEvent,
     Progressed,
     Recorded,
+    Redelivered,
     Replaced,
     Requeued,
     Skipped,
     Started,
     Submitted,
-    Redelivered,
 )
+from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide
 from jobbridge.core.status import JobStatus
 from jobbridge.store import transitions
 from jobbridge.store.callers import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database, refusal
+from jobbridge.store.gate import one_row, suspension_of
 from jobbridge.store.values import as_jsonb, as_message, as_text
 
 _log = logging.getLogger(__name__)
@@ -66,14 +73,18 @@ class JobRecorder:
 
     Args:
         database: Where the tables are.
+        on_child_ended: Told of the parent when one of its children has ended, after that was committed.
 
     Attributes:
         refused: How many events were refused since this process began, by kind.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, on_child_ended: Callable[[JobKey], object] | None = None
+    ) -> None:
         self.database = database
         self.refused: Counter[str] = Counter()
+        self._on_child_ended = on_child_ended
 
     def record(self, event: JobEvent, connection: CallersConnection | None = None) -> Recorded:
         """Apply one event, in one round trip.
@@ -96,6 +107,9 @@ class JobRecorder:
             recorded = _apply_for_caller(driver_connection(connection), event)
         if not recorded.applied:
             self._count_refusal(event, recorded)
+        if recorded.family is not None and connection is None and self._on_child_ended is not None:
+            # In a caller's transaction nothing is certain yet: the sweep of families sees to it.
+            self._on_child_ended(recorded.family)
         return recorded
 
     def _count_refusal(self, event: JobEvent, recorded: Recorded) -> None:
@@ -124,16 +138,21 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
     """
     statement, params = statement_of(event)
     for _ in range(3):
-        row = _row(connection, statement, params)
+        row = one_row(connection, statement, params)
         if row is not None:
             outcome = row[2] if isinstance(event, Submitted) else None
-            return Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome)
+            family = _family(row) if isinstance(event, _ENDS) else None
+            return Recorded(
+                applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome, family=family
+            )
         state = _state(connection, event)
         if state is None and (made := _make(connection, event, params)) is not None:
             return made
         decision = decide(state, event, now=datetime.now(UTC))
         if not decision.applied:
             break
+        if isinstance(event, Started) and (reason := suspension_of(connection, event.key)) is not None:
+            return _skip(connection, event, state, reason)
         # The row changed between the two statements: the event applies after all.
     else:
         return _recorded(state, applied=False, reason="the job kept changing", outcome=None)
@@ -142,8 +161,15 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
     return _recorded(state, applied=False, reason=decision.reason, outcome=decision.outcome)
 
 
+_ENDS = (Completed, Failed, Cancelled, Expired, Skipped)
+
+
+def _family(row: tuple[Any, ...]) -> JobKey | None:
+    return None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])
+
+
 def _state(connection: DriverConnection, event: JobEvent) -> JobState | None:
-    row = _row(connection, transitions.STATE, {"tenant": event.key.tenant, "job_id": event.key.job_id})
+    row = one_row(connection, transitions.STATE, {"tenant": event.key.tenant, "job_id": event.key.job_id})
     if row is None:
         return None
     return JobState(status=JobStatus(row[0]), attempt=row[1], delivery=row[2], run_at=row[3])
@@ -157,14 +183,32 @@ def _make(connection: DriverConnection, event: JobEvent, params: _Params) -> Rec
         statement = transitions.FAIL_UNKNOWN
     else:
         return None
-    row = _row(connection, statement, params)
+    row = one_row(connection, statement, params)
     return Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1]) if row else None
 
 
-def _row(connection: DriverConnection, statement: LiteralString, params: _Params) -> tuple[Any, ...] | None:
-    # A caller's connection may make other rows and other cursors.
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(statement, params).fetchone()
+def _skip(connection: DriverConnection, event: Started, state: JobState | None, reason: str) -> Recorded:
+    """End a job whose tenant is suspended; if the process dies in between, its message comes again, to the same end."""
+    if state is None:
+        apply(connection, _submitted_by(event))
+    elif state.status is JobStatus.PROCESSING:
+        apply(connection, Requeued(key=event.key, attempt=state.attempt, reason="Its worker was lost."))
+    why = f"The tenant is suspended: {reason}"
+    skipped = apply(connection, Skipped(key=event.key, reason=why))
+    return replace(skipped, applied=False, reason=why)
+
+
+def _submitted_by(event: Started) -> Submitted:
+    return Submitted(
+        key=event.key,
+        task_id=event.task_id,
+        type=event.type,
+        engine=event.engine,
+        delivery=event.delivery or uuid4(),
+        queue=event.queue,
+        metadata=event.metadata,
+        external_id=event.external_id,
+    )
 
 
 def _is_as_wanted(state: JobState, event: JobEvent) -> bool:
@@ -180,6 +224,11 @@ def _is_as_wanted(state: JobState, event: JobEvent) -> bool:
             return state.status is JobStatus.FAILED and event.attempt in (None, state.attempt)
         case Requeued() | Replaced():
             return state.status is JobStatus.QUEUED and state.attempt == event.attempt
+        case AwaitsChildren():
+            is_held = state.delivery is not None
+            return state.status is JobStatus.PROCESSING and state.attempt == event.attempt and not is_held
+        case Redelivered():
+            return state.delivery == event.new_delivery
         case Cancelled():
             return state.status is JobStatus.CANCELLED
         case Expired():
@@ -224,11 +273,6 @@ def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
         case Started():
             return transitions.START, key | _started(event)
         case Progressed():
-        case AwaitsChildren():
-            is_held = state.delivery is not None
-            return state.status is JobStatus.PROCESSING and state.attempt == event.attempt and not is_held
-        case Redelivered():
-            return state.delivery == event.new_delivery
             progress = min(100.0, max(0.0, event.progress))
             said = {"attempt": event.attempt, "progress": progress, "message": as_text(event.message)}
             return transitions.PROGRESS, key | said
@@ -242,6 +286,15 @@ def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
             return transitions.RELEASE, key | _released(event, reason=event.reason, step=JobStatus.FAILED)
         case Replaced():
             return transitions.RELEASE, key | _released(event, reason=None, step=JobStatus.COMPLETED)
+        case AwaitsChildren():
+            return transitions.AWAIT_CHILDREN, key | {"attempt": event.attempt}
+        case Redelivered():
+            return transitions.REDELIVER, key | {
+                "attempt": event.attempt,
+                "delivery": event.delivery,
+                "new_delivery": event.new_delivery,
+                "message": as_message(event.message),
+            }
         case Cancelled():
             who = {"reason": as_text(event.reason), "cancelled_by": as_text(event.cancelled_by)}
             return transitions.CANCEL, key | who
@@ -276,6 +329,7 @@ def _submitted(event: Submitted) -> _Params:
         "metadata": as_jsonb(event.metadata),
         "external_id": event.external_id,
         "message": as_message(event.message),
+        "broker": event.broker,
         "root_id": event.root_id,
         "parent_id": event.parent_id,
         "group_id": event.group_id,
@@ -286,19 +340,11 @@ def _started(event: Started) -> _Params:
     return {
         "task_id": event.task_id,
         "type": event.type,
-        case AwaitsChildren():
-            return transitions.AWAIT_CHILDREN, key | {"attempt": event.attempt}
-        case Redelivered():
-            return transitions.REDELIVER, key | {
-                "attempt": event.attempt,
-                "delivery": event.delivery,
-                "new_delivery": event.new_delivery,
-                "message": as_message(event.message),
-            }
         "engine": event.engine.value,
         "delivery": event.delivery,
         "queue": event.queue,
         "worker": event.worker,
+        "worker_number": event.worker_number,
         "redelivered": event.redelivered,
         "max_attempts": event.max_attempts,
         "external_id": event.external_id,
@@ -312,7 +358,6 @@ def _failure(event: AttemptFailed | Failed) -> _Params:
     return {"error": as_text(event.error), "traceback": as_text(event.traceback)}
 
 
-        "broker": event.broker,
 def _result(event: Completed | Failed) -> _Params:
     return {
         "result": None if event.result is None else as_jsonb(event.result),
@@ -327,8 +372,8 @@ def _failed(event: Failed) -> _Params:
         | _result(event)
         | {
             "attempt": event.attempt,
-        "worker_number": event.worker_number,
             "delivery": event.delivery,
+            "waiting_at": event.waiting_at,
             "type": event.type,
             "task_id": event.task_id,
             "engine": event.engine.value,
@@ -346,4 +391,3 @@ def _released(event: Requeued | Replaced, *, reason: str | None, step: JobStatus
         "step_status": step.value,
         "step_metadata": as_jsonb({"replaced": True} if is_replaced else {"requeued": True}),
     }
-            "waiting_at": event.waiting_at,

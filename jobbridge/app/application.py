@@ -12,7 +12,8 @@ import celery
 from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
-from jobbridge.app import commands, jobs, retrying, signals
+from jobbridge.app import commands, fanning, jobs, retrying, signals
+from jobbridge.app.families import Families
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
@@ -21,13 +22,13 @@ from jobbridge.store.database import Database
 from jobbridge.store.jobs import JobStore
 from jobbridge.store.keys import KeyStore
 from jobbridge.store.steps import StepStore
-
 from jobbridge.store.workers import WorkerStore
+
 if TYPE_CHECKING:
     from jobbridge.app.delivery import Delivery
     from jobbridge.app.options import Sent
-    from jobbridge.settings import Settings
     from jobbridge.app.presence import Presence
+    from jobbridge.settings import Settings
 
 #: What JobBridge sets where the user set nothing. A job must survive its worker, so it is acknowledged
 #: when it ended, and one whose process was lost goes back to the queue.
@@ -78,9 +79,9 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
         self._sent: ContextVar[Sent | None] = ContextVar("jobbridge_sent", default=None)
         self._deliveries: dict[Engine, Delivery] = {}
-        super().__init__(*args, **kwargs)
         #: Where a worker of this app runs: that it does.
         self.presence: Presence | None = None
+        super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
         signals.connect()
@@ -127,7 +128,12 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     @cached_property
     def recorder(self) -> JobRecorder:
-        return JobRecorder(self.database)
+        return JobRecorder(self.database, on_child_ended=self.families.attend)
+
+    @cached_property
+    def families(self) -> Families:
+        """Parents and their children."""
+        return Families(self)
 
     @cached_property
     def jobs(self) -> JobStore:
@@ -143,12 +149,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         return KeyStore(self.database)
 
     @cached_property
-    def shares_database_with_broker(self) -> bool:
-        """Whether job row and message can be written in one transaction."""
-        url = self.conf.broker_write_url
-        if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
-            return False  # also the stock SQL transport: it opens its own sessions
-    @cached_property
     def workers(self) -> WorkerStore:
         """Questions about workers."""
         return WorkerStore(self.database)
@@ -158,7 +158,18 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         """What the jobs that start here carry: the number of the worker that this process, or its parent, is."""
         return self.presence.number if self.presence is not None else None
 
+    @cached_property
+    def shares_database_with_broker(self) -> bool:
+        """Whether job row and message can be written in one transaction."""
+        url = self.conf.broker_write_url
+        if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
+            return False  # also the stock SQL transport: it opens its own sessions
         return same_database(url, self.database.url)
+
+    @property
+    def broker_scheme(self) -> str:
+        """What the broker's URL begins with: in a job's row it says where its message is, if not beside the row."""
+        return str(self.conf.broker_write_url).partition(":")[0]
 
     def delivery(self, engine: Engine) -> Delivery:
         """Give the way to a foreign engine.
@@ -166,11 +177,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         Raises:
             EngineUnavailable: Its extra is not installed.
         """
-    @property
-    def broker_scheme(self) -> str:
-        """What the broker's URL begins with: in a job's row it says where its message is, if not beside the row."""
-        return str(self.conf.broker_write_url).partition(":")[0]
-
         if engine not in self._deliveries:
             factory = type(self).delivery_factories.get(engine)
             if factory is None:
@@ -235,6 +241,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     def finalize(self, auto: bool = False) -> None:
         if not self.finalized:
             jobs.add_declared_handlers(self)
+            fanning.add_fan_out_task(self)
         super().finalize(auto=auto)
 
     def close(self) -> None:
@@ -285,3 +292,5 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     enqueue = commands.enqueue
     cancel_job = commands.cancel_job
     retry_job = retrying.retry_job
+    fan_out = fanning.fan_out
+    retry_failed = fanning.retry_failed

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery.worker import state as worker_state
 
 from jobbridge.app.execution import Run, record, run_of
+from jobbridge.app.options import engine_named
 from jobbridge.core.events import Progressed
+from jobbridge.core.families import DEFAULT_CONCURRENCY, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import JobCancelled
@@ -33,6 +35,8 @@ class JobContext:
         self._task = task
         self._run: Run | None = run_of(task.request)
         self._progress_written_at = 0.0
+        #: What `fan_out` gave last.
+        self.fanned_out: FanOut | None = None
         self.logger = logging.LoggerAdapter(
             logging.getLogger(task.spec.function.__module__),
             {"job_id": self.job_id, "tenant": self.tenant_id, "attempt": self.attempt},
@@ -115,6 +119,48 @@ class JobContext:
             return
         with self._task.app.job_steps.step(self._run.key, self._run.attempt, name, key=key) as step:
             yield step
+
+    # -- children
+
+    def fan_out(
+        self,
+        handler: str | Any,
+        items: Iterable[Any],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        key: Callable[[Any], str] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        engine: Engine | str | None = None,
+    ) -> FanOut:
+        """Have one child job run for each item; to be returned by the handler, which ends its attempt by it.
+
+            return ctx.fan_out("invoice.send", invoices, concurrency=5)
+
+        No worker waits meanwhile. When the last child has ended, this job completes with their numbers as its result,
+        or fails with `ChildrenFailed`.
+
+        Args:
+            handler: The children's handler or task, or its name.
+            items: Data of each child, or `Child`s, which can say a tenant and a key; at most 100,000.
+            concurrency: So many are with an engine at a time.
+            key: Tells an item from the others, also when this job is run again; else its place does.
+            queue: Else the handler's.
+            priority: 0 to 9, higher first.
+            engine: Else the handler's, else the one that this job runs on.
+
+        Raises:
+            UnsupportedOption: The concurrency is out of bounds.
+        """
+        options = {"queue": queue, "priority": priority, "engine": engine and engine_named(engine).value}
+        self.fanned_out = FanOut(
+            task=handler if isinstance(handler, str) else str(handler.name),
+            items=items,
+            concurrency=concurrency,
+            key=key,
+            options={name: value for name, value in options.items() if value is not None},
+        )
+        return self.fanned_out
 
     # -- stopping
 

@@ -16,10 +16,17 @@ from pydantic import BaseModel, ValidationError
 
 from jobbridge.app.context import JobContext
 from jobbridge.app.periodic import beat_schedule
+from jobbridge.core.families import FAMILY_HEADER, FanOut
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
-from jobbridge.errors import InvalidJobData, JobCancelled, TenantRequired, UnsupportedOption
+from jobbridge.errors import (
+    ChildrenFailed,
+    InvalidJobData,
+    JobCancelled,
+    TenantRequired,
+    UnsupportedOption,
+)
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -140,17 +147,29 @@ def _run_handler(task: Any, data: Any = None) -> Any:
     if spec.tenant_required and context.tenant_id == SYSTEM_TENANT:
         raise TenantRequired.by(spec.name)
     try:
+        if task.request.get(FAMILY_HEADER):
+            return task.app.families.resume(task)
         value = spec.function(context, checked)
-        return _plain(asyncio.run(value) if inspect.iscoroutine(value) else value)
-    except (Retry, Ignore, Reject):
+        value = asyncio.run(value) if inspect.iscoroutine(value) else value
+        return task.app.families.begin(task, value) if _is_fan_out(context, value) else _plain(value)
+    except (Retry, Ignore, Reject, ChildrenFailed):
         raise
     except JobCancelled as error:
         raise Ignore(str(error)) from None  # the row says `cancelled` already
     except Exception as error:
         if spec.retry.allows_another(error, task.request.retries + 1) and not task.request.is_eager:
-            wait = spec.retry.wait_after(task.request.retries + 1)
+            wait = spec.retry.wait_after(task.request.retries + 1, error)
             raise task.retry(exc=error, countdown=wait.total_seconds()) from error
         raise
+
+
+def _is_fan_out(context: JobContext, value: Any) -> bool:
+    if context.fanned_out is not None and value is not context.fanned_out:
+        raise UnsupportedOption(
+            f"The handler {context.name!r} called ctx.fan_out and did not return what it gave: nothing was sent.",
+            hint="Write `return ctx.fan_out(...)`; one for each attempt.",
+        )
+    return isinstance(value, FanOut)
 
 
 def parse_data(spec: HandlerSpec, data: Any) -> Any:

@@ -168,6 +168,8 @@ class JobPublication:
         )
 
     def _continuation(self) -> Continuation | None:
+        if self._options.continues is not None:
+            return Continuation(attempt=self._options.continues, is_retry=False)
         run = self._own_run
         if run is None or run.attempt is None:
             return None

@@ -208,6 +208,17 @@ class Replaced:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AwaitsChildren:
+    """`processing` at that attempt stays so, held by no worker and by no delivery: its children run now.
+
+    The last of them sends it again, which `continues` this attempt.
+    """
+
+    key: JobKey
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cancelled:
     """Any non-final status becomes `cancelled`."""
 
@@ -241,7 +252,9 @@ JobEvent = (
     | Completed
     | Failed
     | Requeued
+    | Redelivered
     | Replaced
+    | AwaitsChildren
     | Cancelled
     | Expired
     | Skipped
@@ -252,13 +265,13 @@ JobEvent = (
 class Recorded:
     """What became of an event.
 
-    | Redelivered
     Attributes:
         applied: False: it was late, repeated or not allowed, and nothing changed.
         status: The row's status afterwards; None when there is no row.
         attempt: The row's attempt afterwards. After `Started`, the number of the attempt that may now run.
         reason: Why it was refused.
         outcome: For Submitted: created, restarted, continued, adopted, duplicate or repeated.
+        family: The parent whose child has ended by it.
     """
 
     applied: bool
@@ -266,3 +279,4 @@ class Recorded:
     attempt: int = 0
     reason: str | None = None
     outcome: str | None = None
+    family: JobKey | None = None

@@ -17,6 +17,7 @@ from uuid import UUID
 from jobbridge.core.events import (
     Accepted,
     AttemptFailed,
+    AwaitsChildren,
     Cancelled,
     Completed,
     Expired,
@@ -24,8 +25,8 @@ from jobbridge.core.events import (
     FellBack,
     JobEvent,
     Progressed,
-    Replaced,
     Redelivered,
+    Replaced,
     Requeued,
     Skipped,
     Started,
@@ -93,10 +94,12 @@ def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decisio
             return _failed_attempt(state, event)
         case Requeued():
             return _held(state, event.attempt, JobStatus.QUEUED)
-        case Replaced():
         case Redelivered():
             return _redelivered(state, event)
-            return _replaced(state, event)
+        case Replaced():
+            return _given_up(state, event.attempt, JobStatus.QUEUED)
+        case AwaitsChildren():
+            return _given_up(state, event.attempt, JobStatus.PROCESSING)
         case Cancelled():
             return _refuse(state) if state.status in FINAL else _become(state, JobStatus.CANCELLED)
         case Expired():
@@ -202,11 +205,11 @@ def _failed_outside_an_attempt(state: JobState | None, event: Failed) -> Decisio
         return Decision(applied=True, state=JobState(status=JobStatus.FAILED, delivery=event.delivery))
     if event.delivery is not None and event.delivery != state.delivery:
         return _refuse(state, "the job goes by another delivery now")
+    if event.waiting_at is not None and (state.status not in WAITING or state.attempt != event.waiting_at):
+        return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
     return _refuse(state) if state.status in FINAL else _become(state, JobStatus.FAILED)
 
 
-    if event.waiting_at is not None and (state.status not in WAITING or state.attempt != event.waiting_at):
-        return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
 def _redelivered(state: JobState, event: Redelivered) -> Decision:
     if state.delivery != event.delivery:
         return _refuse(state, "the job goes by another delivery now")

@@ -38,8 +38,16 @@ class RetryPolicy:
         """Tell whether an attempt follows number `attempt` (1-based), which ended with `error`."""
         return attempt < self.max_attempts and not isinstance(error, self.non_retryable)
 
-    def wait_after(self, attempt: int) -> timedelta:
-        """Give the wait between attempt number `attempt` (1-based) and the next."""
+    def wait_after(self, attempt: int, error: BaseException | None = None) -> timedelta:
+        """Give the wait between attempt number `attempt` (1-based) and the next.
+
+        An error may ask for a longer one by an attribute `retry_after`, a timedelta: as servers do that are too busy.
+        """
+        asked = getattr(error, "retry_after", None)
+        wait = self._wait_after(attempt)
+        return max(wait, asked) if isinstance(asked, timedelta) else wait
+
+    def _wait_after(self, attempt: int) -> timedelta:
         try:
             seconds = self.first.total_seconds() * self.factor ** (attempt - 1)
         except OverflowError:

@@ -17,6 +17,7 @@ TENANT_TABLES = (
     "job_schedules",
     "job_schedule_fires",
     "job_retention",
+    "job_suspensions",
     "job_families",
     "job_family_members",
 )

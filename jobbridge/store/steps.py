@@ -67,6 +67,20 @@ def note(
     connection.execute(NOTE, known | {"metadata": as_jsonb(dict(metadata))})
 
 
+def begin(connection: DriverConnection, job: JobKey, name: str, *, detail_id: UUID, attempt: int) -> None:
+    """Open a step that no handler runs, in the caller's transaction."""
+    known = {"tenant": job.tenant, "job_id": job.job_id, "detail_id": detail_id}
+    connection.execute(BEGIN, known | {"name": name, "key": None, "attempt": attempt})
+
+
+def end(
+    connection: DriverConnection, job: JobKey, detail_id: UUID, status: JobStatus, *, result: Any = None
+) -> None:
+    """Close such a step, in the caller's transaction."""
+    known = {"tenant": job.tenant, "detail_id": detail_id, "status": status.value, "error": None}
+    connection.execute(END, known | {"result": None if result is None else as_jsonb(result)})
+
+
 @dataclass(kw_only=True, slots=True)
 class Step:
     """A part of a job.

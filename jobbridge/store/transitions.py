@@ -30,6 +30,34 @@ _STEP_OF_MOVED = """
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count = moved.attempt AND step.status = 'processing'"""
 
+#: Ends a statement that ends a job: if that is a child of a fan-out, its family counts it, in the same moment. Only for
+#: a job that another one sent (it has a `parent_id`), so others pay nothing. A child that is run again and ends once
+#: more is not counted again, but its family learns how it ended.
+_COUNTED = """, member AS (
+    SELECT known.tenant, known.child_id, known.status AS former, known.parent_tenant, known.parent_id,
+        moved.status AS status
+    FROM moved
+    CROSS JOIN LATERAL (
+        SELECT * FROM public.job_family_members AS any_member
+        WHERE any_member.tenant = moved.tenant AND any_member.child_id = moved.job_id
+        FOR UPDATE
+    ) AS known
+    WHERE moved.parent_id IS NOT NULL
+), ended AS (
+    UPDATE public.job_family_members AS child
+    SET status = member.status, ended_at = clock_timestamp()
+    FROM member
+    WHERE child.tenant = member.tenant AND child.child_id = member.child_id
+), counted AS (
+    UPDATE public.job_families AS family
+    SET running = running - 1, unfinished = unfinished - 1, updated_at = clock_timestamp()
+    FROM member
+    WHERE family.tenant = member.parent_tenant AND family.parent_id = member.parent_id
+      AND member.former = 'released'
+    RETURNING family.tenant, family.parent_id
+)
+SELECT moved.status, moved.attempt, counted.tenant, counted.parent_id FROM moved LEFT JOIN counted ON true"""
+
 #: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). `xmax = 0`: it was inserted.
 #: Only a row left by Replaced has begun (started_at) and ended in neither way, which tells `adopted` from `restarted`.
 SUBMIT: LiteralString = f"""
@@ -69,6 +97,7 @@ WITH moved AS (
         group_id = coalesce(excluded.group_id, job.group_id),
         delivery = excluded.delivery,
         message = excluded.message,
+        broker = excluded.broker,
         undelivered_since = excluded.undelivered_since,
         relayed_at = NULL,
         max_attempts = coalesce(excluded.max_attempts, job.max_attempts),
@@ -97,7 +126,6 @@ SELECT status, attempt,
          ELSE 'adopted' END,
     CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END
 FROM moved
-        broker = excluded.broker,
 """
 
 #: Later states keep theirs; the ids are kept all the same.
@@ -125,34 +153,6 @@ WHERE {_THIS_JOB} AND status = 'pending' AND delivery = %(delivery)s
 RETURNING status, attempt
 """
 
-#: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
-#: AttemptFailed is still on its way.
-START: LiteralString = f"""
-WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'processing',
-        attempt = attempt + 1,
-        delivery = coalesce(%(delivery)s, delivery),
-        runner_type = %(engine)s,
-        queue = %(queue)s,
-        worker = %(worker)s,
-        max_attempts = coalesce(%(max_attempts)s, max_attempts),
-        external_id = coalesce(%(external_id)s, external_id),
-        external_run_id = coalesce(%(external_run_id)s, external_run_id),
-        undelivered_since = NULL,
-        progress = NULL, progress_message = NULL, error = NULL, traceback = NULL,
-        started_at = coalesce(started_at, clock_timestamp()),
-        updated_at = clock_timestamp()
-    WHERE {_THIS_JOB}
-      AND (
-        (status IN ({_WAITING})
-            AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s OR (delivery IS NULL AND attempt = 0)))
-        OR (status = 'processing'
-            AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean)))
-      )
-    RETURNING tenant, job_id, status, attempt
-), lost AS (
-    UPDATE public.job_details AS step
 #: The gate: jobs of a suspended tenant do not start. In the claim itself, so that it costs no round trip.
 GATE = """
       AND NOT EXISTS (SELECT FROM public.job_suspensions AS suspension WHERE suspension.tenant = %(tenant)s)"""
@@ -175,6 +175,35 @@ WITH moved AS (
 SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 """
 
+#: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
+#: AttemptFailed is still on its way.
+START: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'processing',
+        attempt = attempt + 1,
+        delivery = coalesce(%(delivery)s, delivery),
+        runner_type = %(engine)s,
+        queue = %(queue)s,
+        worker = %(worker)s,
+        worker_number = %(worker_number)s,
+        max_attempts = coalesce(%(max_attempts)s, max_attempts),
+        external_id = coalesce(%(external_id)s, external_id),
+        external_run_id = coalesce(%(external_run_id)s, external_run_id),
+        undelivered_since = NULL,
+        progress = NULL, progress_message = NULL, error = NULL, traceback = NULL,
+        started_at = coalesce(started_at, clock_timestamp()),
+        updated_at = clock_timestamp()
+    WHERE {_THIS_JOB}
+      AND (
+        (status IN ({_WAITING})
+            AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s OR (delivery IS NULL AND attempt = 0)))
+        OR (status = 'processing'
+            AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean)))
+      ){GATE}
+    RETURNING tenant, job_id, status, attempt
+), lost AS (
+    UPDATE public.job_details AS step
     SET {_LOST}
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
@@ -186,21 +215,20 @@ SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
     FROM moved
 )
 SELECT status, attempt FROM moved
-        worker_number = %(worker_number)s,
 """
 
 #: A job that was sent by a client which does not keep our books.
-START_UNKNOWN: LiteralString = """
+START_UNKNOWN: LiteralString = f"""
 WITH moved AS (
     INSERT INTO public.jobs (
         tenant, job_id, task_id, type, status, metadata, runner_type, external_id, external_run_id, queue,
         delivery, attempt, max_attempts, worker, worker_number, created_at, updated_at, started_at
     )
-    VALUES (
+    SELECT
         %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'processing', %(metadata)s, %(engine)s, %(external_id)s,
         %(external_run_id)s, %(queue)s, %(delivery)s, 1, %(max_attempts)s, %(worker)s,
         %(worker_number)s, clock_timestamp(), clock_timestamp(), clock_timestamp()
-    )
+    WHERE true{GATE}
     ON CONFLICT (tenant, job_id) DO NOTHING
     RETURNING tenant, job_id, status, attempt
 ), opened AS (
@@ -242,12 +270,11 @@ WITH moved AS (
     SET status = 'completed', result = %(result)s, result_payload = %(result_payload)s,
         result_type = %(result_type)s, error = NULL, traceback = NULL, progress = 100, {_ENDED}
     WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
-    RETURNING tenant, job_id, status, attempt
+    RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'completed', processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
-)
-SELECT status, attempt FROM moved
+){_COUNTED}
 """
 
 FAIL: LiteralString = f"""
@@ -263,13 +290,12 @@ WITH moved AS (
                 OR (status IN ({_WAITING}) AND attempt = %(waiting_at)s::integer)))
       )
       AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s)
-    RETURNING tenant, job_id, status, attempt
+    RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'failed', error = %(error)s, traceback = %(traceback)s,
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
-)
-SELECT status, attempt FROM moved
+){_COUNTED}
 """
 
 FAIL_UNKNOWN: LiteralString = """
@@ -303,32 +329,6 @@ WITH moved AS (
 SELECT status, attempt FROM moved
 """
 
-CANCEL: LiteralString = f"""
-WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'cancelled', cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
-    WHERE {_THIS_JOB} AND status NOT IN ({_FINAL})
-    RETURNING tenant, job_id, status, attempt
-), closed AS (
-    UPDATE public.job_details AS step
-    SET status = 'cancelled', error = %(reason)s,
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
-)
-SELECT status, attempt FROM moved
-"""
-
-#: Expired and skipped: it never ran, or not again.
-DROP: LiteralString = f"""
-WITH moved AS (
-    UPDATE public.jobs
-    SET status = %(status)s, error = %(reason)s, {_ENDED}
-    WHERE {_THIS_JOB} AND status IN ({_WAITING})
-    RETURNING tenant, job_id, status, attempt
-), lost AS (
-    UPDATE public.job_details AS step
-    SET {_LOST}{_STEP_OF_MOVED}
-)
-SELECT status, attempt FROM moved
 #: Its children run now: nobody holds it until the last of them sends it again. The message stays, for an activity that
 #: comes again and is refused.
 AWAIT_CHILDREN: LiteralString = f"""
@@ -345,6 +345,30 @@ WITH moved AS (
 SELECT status, attempt FROM moved
 """
 
+CANCEL: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = 'cancelled', cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
+    WHERE {_THIS_JOB} AND status NOT IN ({_FINAL})
+    RETURNING tenant, job_id, parent_id, status, attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'cancelled', error = %(reason)s,
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+){_COUNTED}
+"""
+
+#: Expired and skipped: it never ran, or not again.
+DROP: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs
+    SET status = %(status)s, error = %(reason)s, {_ENDED}
+    WHERE {_THIS_JOB} AND status IN ({_WAITING})
+    RETURNING tenant, job_id, parent_id, status, attempt
+), lost AS (
+    UPDATE public.job_details AS step
+    SET {_LOST}{_STEP_OF_MOVED}
+){_COUNTED}
 """
 
 #: For the reason of a refusal.
