@@ -40,7 +40,23 @@ _SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 _LONG = ("tests/acceptance/", "tests/integration/temporal/", "test_broker_workers", "tests/parity/")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    _keep_compiled_modules()
+    if config.getoption("dist", "no") == "load":  # what `-n` alone means
+        config.option.dist = "loadgroup"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have the tests that share a world run in one process of xdist, else each process makes that world again."""
+    if "world" in getattr(item, "fixturenames", ()):
+        parameters = (
+            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        )
+        parts = (item.path.parent.name, "world", str(parameters.get("shared_engine", "")))
+        item.add_marker(pytest.mark.xdist_group("-".join(filter(None, parts))))
+
+
+def _keep_compiled_modules() -> None:
     """Keep compiled modules although PYTHONDONTWRITEBYTECODE is set, as it often is in containers.
 
     Without them each worker that a test starts compiles Celery, SQLAlchemy and Temporal anew: more than it then runs.
