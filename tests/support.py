@@ -24,6 +24,9 @@ SETTING_PREFIXES = (
     "CELERY_",
     "SMTP_",
     "MAIL_",
+    "CALENDAR_",
+    "MICROSOFT_",
+    "GOOGLE_",
 )
 
 Value = TypeVar("Value")

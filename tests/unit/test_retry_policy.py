@@ -31,6 +31,16 @@ def test_no_wait_is_longer_than_the_maximum(attempt: int, factor: float, first: 
     assert timedelta(0) <= policy.wait_after(attempt) <= timedelta(seconds=3600)
 
 
+def test_an_error_that_asks_for_a_longer_wait_gets_it_and_a_shorter_one_does_not() -> None:
+    class Busy(Exception):
+        retry_after = timedelta(minutes=7)
+
+    policy = RetryPolicy()
+    assert policy.wait_after(1, Busy()) == timedelta(minutes=7)
+    Busy.retry_after = timedelta(0)
+    assert policy.wait_after(1, Busy()) == policy.wait_after(1) == timedelta(seconds=1)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"max_attempts": 0}, {"factor": 0.5}, {"first": timedelta(seconds=-1)}],
