@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobbridge.app.application import Celery
 from jobbridge.core.keys import Engine
 from jobbridge.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from jobbridge.maintenance.maintainer import Maintainer
 
 _default_app: Celery | None = None
 _lock = threading.Lock()
@@ -57,6 +60,30 @@ def _temporal_delivery(app: Celery) -> Any:
     return TemporalDelivery(app.settings, app)
 
 
+def make_maintainer(app: Celery, engine: Engine | None = None, holder: str | None = None) -> Maintainer:
+    """Make what looks after the jobs of an app, for a worker of that engine or for a process of its own."""
+    from jobbridge.maintenance.offering import make_maintainer
+
+    return make_maintainer(
+        app, engine, holder, make_sweeper=_temporal_relay, make_settler=_temporal_reconciler
+    )
+
+
+def _temporal_relay(app: Celery) -> Any:
+    delivery: Any = app.delivery(Engine.TEMPORAL)  # tells what to install, if its extra is missing
+    from jobbridge.temporal.relay import Relay
+
+    return Relay(app, delivery, is_held=lambda task_id: False)
+
+
+def _temporal_reconciler(app: Celery) -> Any:
+    delivery: Any = app.delivery(Engine.TEMPORAL)  # tells what to install, if its extra is missing
+    from jobbridge.temporal.reconciling import WorkflowReconciler
+
+    return WorkflowReconciler(app, delivery)
+
+
 Celery.settings_loader = staticmethod(load_settings)
 Celery.delivery_factories[Engine.TEMPORAL] = _temporal_delivery
+Celery.maintainer_factory = staticmethod(make_maintainer)
 Celery.default_app_loader = staticmethod(default_app)

@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
 from jobbridge.errors import ConfigurationError
 
 DEV_FILE = Path(".jobbridge") / "dev.json"
@@ -48,6 +49,14 @@ class Settings(BaseModel):
     temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
     temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
     smtp_url: str = Field("smtp://127.0.0.1:25", validation_alias="SMTP_URL")
+    maintenance: bool = Field(True, validation_alias="JOB_RUNNER_MAINTENANCE")
+    retention_completed_days: float | None = Field(
+        None, gt=0, validation_alias="JOB_RUNNER_RETENTION_COMPLETED_DAYS"
+    )
+    retention_failed_days: float | None = Field(
+        None, gt=0, validation_alias="JOB_RUNNER_RETENTION_FAILED_DAYS"
+    )
+    retention_other_days: float | None = Field(None, gt=0, validation_alias="JOB_RUNNER_RETENTION_OTHER_DAYS")
     mail_from: str = Field("billing@localhost", validation_alias="MAIL_FROM")
 
     #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json NAME`,
@@ -85,6 +94,18 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
         ConfigurationError: A value does not fit; names the variable, the value's source, and what is allowed.
     """
     layers = [
+    @property
+    def retention(self) -> dict[JobStatus, timedelta]:
+        """How long jobs are kept after their end, by status; a status that is not in it is kept for ever."""
+        days = {
+            JobStatus.COMPLETED: self.retention_completed_days,
+            JobStatus.FAILED: self.retention_failed_days,
+            JobStatus.CANCELLED: self.retention_other_days,
+            JobStatus.EXPIRED: self.retention_other_days,
+            JobStatus.SKIPPED: self.retention_other_days,
+        }
+        return {status: timedelta(days=number) for status, number in days.items() if number is not None}
+
         (os.environ if environment is None else environment, "environment"),
         (_dotenv(), str(DOTENV_FILE)),
         (_dev_servers(), str(DEV_FILE)),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from jobbridge.app.delivery import Delivery
     from jobbridge.app.options import Sent
     from jobbridge.app.presence import Presence
+    from jobbridge.app.schedules import ScheduleService
+    from jobbridge.app.worker_steps import Maintenance
     from jobbridge.settings import Settings
 
 #: What JobBridge sets where the user set nothing. A job must survive its worker, so it is acknowledged
@@ -75,6 +77,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     delivery_factories: ClassVar[dict[Engine, Callable[[Celery], Delivery]]] = {}
 
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
+    maintainer_factory: ClassVar[Callable[[Celery, Engine, str], Maintenance] | None] = None
         self._settings = settings
         self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
         self._sent: ContextVar[Sent | None] = ContextVar("jobbridge_sent", default=None)
@@ -85,7 +88,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def on_init(self) -> None:
         signals.connect()
-        names = ("CheckTables", "BePresent", "StayPresent", "WakeOnSignal")
+        names = ("CheckTables", "BePresent", "StayPresent", "Maintain", "SweepFamilies", "WakeOnSignal")
         self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
         self.loader.override_backends = {
             **self.loader.override_backends,

@@ -60,6 +60,14 @@ class Run:
 class AttemptRefused(Ignore):
     """The job was cancelled, ended, or runs elsewhere: this attempt does not start."""
 
+def is_at_most_once(task: Any) -> bool:
+    """Whether the task's author chose that it may be lost with its worker, but never runs twice.
+
+    A Temporal worker acknowledges each task late, and notes there what its author chose.
+    """
+    return task is not None and (not task.acks_late or bool(getattr(task, "jobbridge_acks_early", False)))
+
+
 
 _ATTRIBUTE = "jobbridge_run"
 

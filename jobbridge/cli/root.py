@@ -20,6 +20,7 @@ _COMMANDS = {
     "handlers": ("jobbridge.cli.handlers", "List what this app can run."),
     "jobs": ("jobbridge.cli.jobs", "List, show, cancel, retry and watch jobs."),
     "migrate": ("jobbridge.cli.migrate", "Make or update the tables."),
+    "maintain": ("jobbridge.cli.maintain", "Run the services that look after jobs: deliver, free, repair, delete."),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
 }
 

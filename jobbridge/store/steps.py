@@ -57,6 +57,8 @@ VALUES (
 
 #: The step of a job that went to another engine than its own.
 FALLBACK = "fallback"
+#: Of a job that its engine had lost, and that was delivered again.
+RECOVERED = "recovered"
 
 
 def note(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -22,6 +22,8 @@ from jobbridge.store.database import CallersConnection, Database
 
 #: Numbers are locked under this base, so that they meet no other advisory lock.
 LOCK_BASE = 0x4A57 << 48
+#: A worker that lost its session to a restart of Postgres has it again by then.
+GRACE = timedelta(seconds=30)
 
 # Shared, so that two who ask do not take each other for the worker; given back at the end of the statement.
 _IS_FREE: LiteralString = "pg_try_advisory_xact_lock_shared(%(base)s + number)"
@@ -49,7 +51,7 @@ ORDER BY started_at, number
 DEAD: LiteralString = """
 SELECT number
 FROM unnest(%(numbers)s::bigint[]) AS asked (number)
-WHERE statement_timestamp() >= pg_postmaster_start_time() + interval '30 seconds'
+WHERE statement_timestamp() >= pg_postmaster_start_time() + %(grace)s::interval
     AND pg_try_advisory_xact_lock_shared(%(base)s + number)
 """
 
@@ -85,10 +87,16 @@ class WorkerRow:
 
 
 class WorkerStore:
-    """Questions about workers."""
+    """Questions about workers.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Where their rows are.
+        grace: After a restart of Postgres nobody counts as dead for so long.
+    """
+
+    def __init__(self, database: Database, *, grace: timedelta = GRACE) -> None:
         self._database = database
+        self._grace = grace
 
     def all(self, connection: CallersConnection | None = None) -> Sequence[WorkerRow]:
         """Give the workers that have a row, oldest first; the dead until somebody has looked after their jobs."""
@@ -120,8 +128,8 @@ class WorkerStore:
         return {(worker.engine, queue) for worker in self.alive() for queue in worker.queues}
 
     def dead_among(self, numbers: Sequence[int]) -> set[int]:
-        """Tell which of these workers are gone; nobody, within half a minute after a restart of Postgres."""
-        params = {"numbers": list(numbers), "base": LOCK_BASE}
+        """Tell which of these workers are gone; nobody, for half a minute after a restart of Postgres."""
+        params = {"numbers": list(numbers), "base": LOCK_BASE, "grace": self._grace}
         return {number for (number,) in self._database.run(lambda own: own.execute(DEAD, params).fetchall())}
 
     def remove(self, numbers: Sequence[int]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 #: How long a new message of a job waits for the workflow of the one before, which is about to close.
 CLOSING_TIME = timedelta(seconds=1)
+Answer = TypeVar("Answer")
 _FAIRNESS_KEY_LIMIT = 64
 #: Of a server that is away. One that only has too much to do is asked again at once.
 _SILENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
@@ -147,6 +149,18 @@ class TemporalDelivery:
                     fairness_key=envelope.tenant
                     if len(envelope.tenant.encode()) <= _FAIRNESS_KEY_LIMIT
                     else None,
+    def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
+        """Do several questions on the client's thread.
+
+        Raises:
+            EngineUnavailable: It could not be reached, or refused one.
+        """
+        try:
+            answer: Answer = self._call(work)
+        except RPCError as error:
+            raise _refused(error) from error
+        return answer
+
                 ),
                 static_summary=envelope.task[:200],
             )

@@ -47,11 +47,16 @@ class Relay:
         app: Whose jobs.
         delivery: The way to Temporal.
         is_held: Whether a task runs in this very process: then its next message is no business of the relay's.
-        executor: For what blocks.
+        executor: For what blocks; only `run` needs it.
     """
 
     def __init__(
-        self, app: Celery, delivery: TemporalDelivery, *, is_held: Callable[[str], bool], executor: Executor
+        self,
+        app: Celery,
+        delivery: TemporalDelivery,
+        *,
+        is_held: Callable[[str], bool],
+        executor: Executor | None = None,
     ) -> None:
         self._app = app
         self._delivery = delivery

@@ -1,0 +1,64 @@
+"""Looks after the jobs of workers that died.
+
+Most need nothing: their message is in the broker still (or their workflow in Temporal), and another worker has it
+within seconds. The others are told apart by asking the broker, and end by `lost`.
+
+A worker counts as dead when the lock on its number was free in each look for 15 seconds, and Postgres has not just
+begun.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jobbridge.core.keys import Engine
+from jobbridge.maintenance.lost import is_answerable, look_for_messages, settle
+from jobbridge.maintenance.suspects import Suspects
+from jobbridge.store.unattended import OpenJob, begun_by
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: Jobs at a time.
+BATCH = 500
+
+
+class Reaper:
+    """Ends what died with its worker; see the module.
+
+    Args:
+        app: Whose jobs.
+        suspects: Workers that were seen dead.
+    """
+
+    name = "reaper"
+    interval = timedelta(seconds=5)
+
+    def __init__(self, app: Celery, suspects: Suspects[int] | None = None) -> None:
+        self._app = app
+        self._suspects = Suspects[int]() if suspects is None else suspects
+
+    def run(self, stopped: threading.Event) -> Mapping[str, int]:
+        """Look after the jobs of those who have been dead for long enough, then take them off the list."""
+        listed = [worker.number for worker in self._app.workers.all() if not worker.is_alive]
+        dead = self._suspects.confirm(sorted(self._app.workers.dead_among(listed)) if listed else [])
+        if not dead:
+            return {}
+        counters = Counter({"buried": len(dead)})
+        while jobs := begun_by(self._app.database, dead, Engine.CELERY, limit=BATCH):
+            counters += self._settle([job for job in jobs if is_answerable(self._app, job)])
+            if len(jobs) < BATCH or stopped.is_set():
+                break
+        self._app.workers.remove(dead)
+        return counters
+
+    def _settle(self, jobs: list[OpenJob]) -> Counter[str]:
+        now = datetime.now(UTC)
+        # One that is kept comes again with its message; should that be lost too, the reconciler finds the job.
+        gone = look_for_messages(self._app, jobs).gone
+        ends = [settle(self._app, job, letter, now=now) for job, letter in gone]
+        return Counter(end for end in ends if end is not None)

@@ -1,0 +1,149 @@
+"""Compares the rows of jobs that the broker should have with what the broker has.
+
+The other way round from the reaper: it walks over all open jobs, in portions, and finds those which neither a message
+nor a living worker will bring on. A pass is rare, for it reads the whole table; it takes its time by what it costs.
+
+Unknown is not absent: a job of another broker, or one whose worker's lock is held, is left alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from jobbridge.broker.finding import FoundMessage
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
+from jobbridge.maintenance.lost import is_answerable, look_for_messages, settle
+from jobbridge.maintenance.suspects import Suspects
+from jobbridge.store.unattended import BEGINNING, OpenJob, open_jobs
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: Jobs at a time, and portions in one run: between two runs other services have their turn.
+BATCH = 1000
+PORTIONS = 10
+#: Nothing happened to the job for so long.
+QUIET = timedelta(seconds=30)
+#: From the end of one pass over the table to the next: so long, or so many times what the pass took.
+REST = timedelta(seconds=60)
+SHARE = 50
+
+
+class Walk:
+    """Passes over the open jobs of an engine, a few portions at a time.
+
+    Args:
+        app: Whose jobs.
+        engine: Which.
+        quiet: Leave jobs to which something happened within this time.
+        rest: Between two passes, at least.
+    """
+
+    def __init__(
+        self, app: Celery, engine: Engine, *, quiet: timedelta = QUIET, rest: timedelta = REST
+    ) -> None:
+        self._app = app
+        self._engine = engine
+        self._quiet = quiet
+        self._rest = rest.total_seconds()
+        self._after: tuple[datetime, UUID] = BEGINNING
+        self._next_pass_at = 0.0
+        self._took = 0.0
+
+    def portions(self, look: Callable[[Sequence[OpenJob]], None], stopped: threading.Event) -> bool:
+        """Show the next portions; whether a pass is complete with them."""
+        if self._after == BEGINNING and time.monotonic() < self._next_pass_at:
+            return False
+        began = time.monotonic()
+        for _ in range(PORTIONS):
+            if stopped.is_set():
+                break
+            jobs = open_jobs(
+                self._app.database, self._engine, older_than=self._quiet, after=self._after, limit=BATCH
+            )
+            look(jobs)
+            if len(jobs) < BATCH:
+                self._took += time.monotonic() - began
+                self._begin_anew()
+                return True
+            self._after = jobs[-1].created_at, jobs[-1].key.job_id
+        self._took += time.monotonic() - began
+        return False
+
+    def _begin_anew(self) -> None:
+        self._next_pass_at = time.monotonic() + max(self._rest, SHARE * self._took)
+        self._after, self._took = BEGINNING, 0.0
+
+
+class BrokerReconciler:
+    """Ends jobs whose message is gone; see the module.
+
+    Args:
+        app: Whose jobs.
+        quiet: Leave jobs to which something happened within this time.
+        rest: Between two passes, at least.
+        apart: Between the two looks of which the second one counts.
+    """
+
+    name = "reconciler"
+    interval = timedelta(seconds=5)
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        quiet: timedelta = QUIET,
+        rest: timedelta = REST,
+        suspects: Suspects[OpenJob] | None = None,
+    ) -> None:
+        self._app = app
+        self._walk = Walk(app, Engine.CELERY, quiet=quiet, rest=rest)
+        self._suspects = Suspects[OpenJob]() if suspects is None else suspects
+        self._found: list[OpenJob] = []
+
+    def run(self, stopped: threading.Event) -> Mapping[str, int]:
+        """Go on with the pass, and look once more at what was suspicious before."""
+        counters = self._look_again()
+        self._walk.portions(lambda jobs: self._found.extend(job for job, _ in self._gone(jobs)), stopped)
+        return counters
+
+    def _look_again(self) -> Counter[str]:
+        """Ask anew about the suspects: of the job (is its row as it was?), and of the broker."""
+        counters: Counter[str] = Counter()
+        if not self._found:
+            return counters
+        rows = (self._app.jobs.get(job.key) for job in self._found)
+        same = [
+            job
+            for job, row in zip(self._found, rows, strict=True)
+            if row is not None
+            and (row.status, row.attempt, row.updated_at) == (job.status, job.attempt, job.updated_at)
+        ]
+        gone = dict(self._gone(same))
+        confirmed = self._suspects.confirm(gone)
+        now = datetime.now(UTC)
+        for job in confirmed:
+            if (how := settle(self._app, job, gone[job], now=now)) is not None:
+                counters[how] += 1
+        self._found = [job for job in gone if job not in confirmed]
+        return counters
+
+    def _gone(self, jobs: Sequence[OpenJob]) -> list[tuple[OpenJob, FoundMessage | None]]:
+        asked = [job for job in jobs if is_answerable(self._app, job)]
+        gone = look_for_messages(self._app, asked).gone
+        numbers = {job.worker_number for job, _ in gone if job.status is JobStatus.PROCESSING}
+        known = sorted(number for number in numbers if number is not None)
+        dead = self._app.workers.dead_among(known) if known else set()
+        # Without a number it began before there were numbers, or outside of a worker: nobody knows.
+        return [
+            (job, letter)
+            for job, letter in gone
+            if job.status is not JobStatus.PROCESSING or letter is not None or job.worker_number in dead
+        ]

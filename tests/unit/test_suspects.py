@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from jobbridge.maintenance.suspects import Suspects
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_only_what_was_seen_in_each_look_for_long_enough_is_confirmed() -> None:
+    clock = Clock()
+    suspects = Suspects[str](apart=timedelta(seconds=15), clock=clock)
+
+    assert suspects.confirm(["a", "b"]) == []
+    clock.now += 14
+    assert suspects.confirm(["a", "b"]) == []
+    clock.now += 1
+    assert suspects.confirm(["a", "b", "c"]) == ["a", "b"]
+
+
+def test_who_was_not_seen_in_between_begins_anew() -> None:
+    clock = Clock()
+    suspects = Suspects[str](apart=timedelta(seconds=15), clock=clock)
+
+    suspects.confirm(["a"])
+    clock.now += 10
+    suspects.confirm([])
+    clock.now += 10
+    assert suspects.confirm(["a"]) == []
+    assert len(suspects) == 1
