@@ -42,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "worker_prefetch_multiplier": 2,
+    # Schedules are rows, and any number of beats may run.
+    "beat_scheduler": "jobbridge.app.beat:TableScheduler",
 }
 
 
@@ -150,6 +152,13 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     @cached_property
     def keys(self) -> KeyStore:
         return KeyStore(self.database)
+
+    @cached_property
+    def schedules(self) -> ScheduleService:
+        """Recurring jobs: made, changed, paused, listed."""
+        from jobbridge.app.schedules import ScheduleService
+
+        return ScheduleService(self)
 
     @cached_property
     def workers(self) -> WorkerStore:

@@ -20,6 +20,7 @@ from jobbridge.core.families import FAMILY_HEADER, FanOut
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
+from jobbridge.core.schedules.definition import Recurrence
 from jobbridge.errors import (
     ChildrenFailed,
     InvalidJobData,
@@ -47,7 +48,7 @@ def job(
     engine: Engine | str | None = None,
     priority: int | None = None,
     tenant_required: bool = False,
-    schedule: str | timedelta | None = None,
+    schedule: str | timedelta | Recurrence | None = None,
     description: str | None = None,
     enterprise_only: bool = False,
     force: bool = False,
@@ -62,7 +63,7 @@ def job(
         engine: Always this engine, whatever JOB_RUNNER_TYPE says.
         priority: 0 to 9, higher first.
         tenant_required: Refuse to send it for no tenant.
-        schedule: Cron (five fields) or an interval, for `beat`.
+        schedule: Cron (five fields), an interval, or a Recurrence that says more.
         description: One line for lists; else the docstring's first line.
         enterprise_only: Not registered in the community edition.
         force: Replace a handler of that name.

@@ -1,49 +1,63 @@
-"""What `@job(schedule=…)` declares, as Celery's beat understands it."""
+"""What a schedule is to Celery, and what a schedule of Celery is to us."""
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from celery.schedules import ParseException, crontab, schedule
+from celery.schedules import crontab, schedule
 
+from jobbridge.core.schedules.cron import Cron
+from jobbridge.core.schedules.definition import Recurrence
+from jobbridge.core.schedules.intervals import Every
+from jobbridge.core.schedules.specs import Once, ScheduleSpec, parse_spec
 from jobbridge.errors import UnsupportedOption
 
-_INTERVAL = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day|week)s?\s*$", re.IGNORECASE)
 
-
-def beat_schedule(declared: str | timedelta) -> Any:
-    """Give the schedule for a cron expression, an interval in words, or a timedelta.
+def beat_schedule(declared: Recurrence | ScheduleSpec | str | timedelta | datetime) -> Any:
+    """Give the schedule as Celery's own beat understands it.
 
     Args:
-        declared: `"0 1 * * *"` (five fields), `"24 hours"`, or `timedelta(hours=24)`.
+        declared: `"0 1 * * *"` (five fields), `"24 hours"`, `timedelta(hours=24)`, or a Recurrence.
 
     Raises:
-        UnsupportedOption: It is none of these, or beat could not honour it.
+        UnsupportedOption: It is none of these, or an engine could not honour it; Celery knows nothing that is once.
     """
-    if isinstance(declared, timedelta):
-        return _every(declared, declared)
-    interval = _INTERVAL.match(declared)
-    if interval:
-        amount, unit = interval.groups()
-        return _every(timedelta(**{f"{unit.lower()}s": int(amount)}), declared)
-    if len(declared.split()) != 5:
-        raise _refused(declared, "it has not five fields")
-    try:
-        return crontab.from_string(declared)
-    except (ParseException, ValueError) as error:
-        raise _refused(declared, str(error)) from None
+    spec = parse_spec(declared.when if isinstance(declared, Recurrence) else declared)
+    match spec:
+        case Cron():
+            fields = (spec.minutes, spec.hours, spec.days, spec.months, spec.weekdays)
+            minute, hour, day, month, weekday = (",".join(map(str, values)) for values in fields)
+            return crontab(
+                minute=minute, hour=hour, day_of_month=day, month_of_year=month, day_of_week=weekday
+            )
+        case Every():
+            return schedule(spec.interval)
+        case Once():
+            raise UnsupportedOption(
+                f"A handler cannot be declared to run once, at {spec}.",
+                hint="Send the job with run_at=..., or make a schedule with app.schedules.create().",
+            )
 
 
-def _every(interval: timedelta, declared: object) -> Any:
-    if interval < timedelta(seconds=1):
-        raise _refused(declared, "it is shorter than a second")
-    return schedule(interval)
+def spec_of(name: str, scheduled: Any) -> ScheduleSpec:
+    """Read what an entry of `beat_schedule` says of its times.
 
-
-def _refused(declared: object, reason: str) -> UnsupportedOption:
-    return UnsupportedOption(
-        f"The schedule {declared!r} cannot be honoured: {reason}.",
-        hint='Write five cron fields ("0 1 * * *"), an interval ("24 hours"), or a timedelta.',
+    Raises:
+        UnsupportedOption: It is a kind of schedule that an engine could not honour.
+    """
+    entry: Any = scheduled  # the stubs leave out what is read here
+    if isinstance(scheduled, crontab):
+        return Cron.of_values(
+            entry.minute,
+            entry.hour,
+            entry.day_of_month,
+            entry.month_of_year,
+            entry.day_of_week,
+        )
+    if type(scheduled) is schedule:
+        return Every(interval=entry.run_every)
+    raise UnsupportedOption(
+        f"The schedule {name!r} is a {type(scheduled).__qualname__}, which cannot be honoured.",
+        hint="Use crontab, an interval or a timedelta; or run beat with -S celery.beat:PersistentScheduler.",
     )

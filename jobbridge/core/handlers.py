@@ -11,6 +11,7 @@ from typing import Any
 
 from jobbridge.core.keys import Engine
 from jobbridge.core.retry import RetryPolicy
+from jobbridge.core.schedules.definition import Recurrence
 from jobbridge.errors import DuplicateHandler, UnknownHandler
 
 DEFAULT_TIMEOUT = timedelta(minutes=5)
@@ -36,7 +37,7 @@ class HandlerSpec:
     engine: Engine | None = None
     priority: int | None = None
     tenant_required: bool = False
-    schedule: str | timedelta | None = None
+    schedule: str | timedelta | Recurrence | None = None
     description: str = ""
     enterprise_only: bool = False
 

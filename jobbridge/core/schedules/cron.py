@@ -28,7 +28,7 @@ _FOREIGN = {
     "#": "'#' (nth weekday of the month) cannot be honoured",
     "@": "'@' names are not known here; write the five fields",
 }
-HINT = 'Write five fields: minute hour day-of-month month day-of-week, such as "0 1 * * *".'
+HINT = 'Write five cron fields ("0 1 * * *"), an interval ("24 hours"), or pass a timedelta or an instant.'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

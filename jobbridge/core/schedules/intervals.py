@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
+from jobbridge.core.schedules.cron import HINT
 from jobbridge.errors import UnsupportedOption
 
 _UNITS = {
@@ -95,7 +96,4 @@ def _written(duration: timedelta) -> str:
 
 
 def _refused(interval: object, reason: str) -> UnsupportedOption:
-    return UnsupportedOption(
-        f"The interval {str(interval)!r} cannot be honoured: {reason}.",
-        hint='Write "24 hours", "15 minutes", "1 hour 30 minutes", or pass a timedelta.',
-    )
+    return UnsupportedOption(f"The interval {str(interval)!r} cannot be honoured: {reason}.", hint=HINT)
