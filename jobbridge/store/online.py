@@ -175,8 +175,11 @@ def _prepare(connection: DriverConnection, change: Rewrite) -> None:
 def _trigger_body(change: Rewrite) -> sql.Composed:
     """While the change goes on, whoever writes a row writes the old columns: the new ones follow."""
     assign = sql.SQL("NEW.{} := {}; ")
+    follow = sql.SQL(
+        "IF NEW.{new} IS NULL OR NEW.{old} IS DISTINCT FROM OLD.{old} THEN NEW.{new} := {value}; END IF; "
+    )
     steps = [
-        assign.format(sql.Identifier(shadow(column)), sql.SQL(value))
+        follow.format(new=sql.Identifier(shadow(column)), old=sql.Identifier(column), value=sql.SQL(value))
         for column, (_, value) in change.retyped.items()
     ]
     steps += [

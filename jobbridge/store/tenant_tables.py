@@ -15,5 +15,5 @@ job_suspensions = Table(
     Column("suspended_by", Text),
     Column("suspended_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     PrimaryKeyConstraint("tenant", name="job_suspensions_pkey"),
-    CheckConstraint(f"tenant::text <> '{SYSTEM_TENANT}'", name="job_suspensions_not_system_check"),
+    CheckConstraint(f"concat(tenant) <> '{SYSTEM_TENANT}'", name="job_suspensions_not_system_check"),
 )

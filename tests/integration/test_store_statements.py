@@ -21,6 +21,7 @@ STATEMENTS = {
     for module in (transitions, jobs, steps, keys, singletons, workers, tenants, pruning, services, unattended)
     for name, statement in vars(module).items()
     if name.isupper() and isinstance(statement, str) and "public." in statement
+    if statement.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))  # whole ones
 }
 JOB = EventsOf()
 
