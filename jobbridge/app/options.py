@@ -23,6 +23,7 @@ class JobOptions:
         default_engine: This one, unless the task says otherwise.
         singleton_key: At most one job of the tenant that has not ended has this key.
         singleton_policy: What to do when another one has it; `skip` by default.
+        may_fall_back: False: it waits for its engine, whatever the settings say.
         continues: The attempt after which the job goes on by this message, sent by its last child.
     """
 
@@ -33,6 +34,7 @@ class JobOptions:
     job_metadata: dict[str, Any] | None = None
     singleton_key: str | None = None
     singleton_policy: SingletonPolicy | None = None
+    may_fall_back: bool | None = None
     continues: int | None = None
 
     @classmethod

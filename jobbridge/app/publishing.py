@@ -333,8 +333,9 @@ class JobPublication:
 
     @property
     def _may_fall_back(self) -> bool:
-        # Any job, also one that was sent with engine="temporal". Another broker could not take it in one transaction.
-        return self._app.settings.fallback_to_celery and self._app.shares_database_with_broker
+        # Also one sent with engine="temporal"; not a schedule's. Another broker could not take it in one transaction.
+        wanted = self._app.settings.fallback_to_celery and self._options.may_fall_back is not False
+        return wanted and self._app.shares_database_with_broker
 
     def _send_to_broker_instead(self, trouble: EngineUnavailable) -> Any:
         """Send it to the broker at once: that Temporal is away is known, so it was not even asked."""
@@ -358,9 +359,8 @@ class JobPublication:
                     return None  # a relay elsewhere was faster, or it was cancelled
                 self._note_fallback(connection, trouble)
                 result = self._publish_on(connection, is_brief=True)
-        except (
-            Exception
-        ) as error:  # the row is safe; whatever a transport raises must not make the caller send again
+        # The row is safe; whatever a transport raises must not make the caller send again.
+        except Exception as error:
             logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
             return None
         self._log_fallback(trouble)

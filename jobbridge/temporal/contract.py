@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID, uuid5
 
 Json = Any  # what json.loads returns
 
@@ -22,6 +24,7 @@ GET_JOB_DATA = "getJobData"
 
 CANCEL_JOB = "cancelJob"
 UPDATE_PROGRESS = "updateProgress"
+RESUME_JOB = "resumeJob"
 GET_JOB_STATE = "getJobState"
 
 DEFAULT_TASK_QUEUE = "alga-jobs"
@@ -30,6 +33,13 @@ DEFAULT_TASK_QUEUE = "alga-jobs"
 MESSAGE_MEMO = "celery"
 #: Memo key of what one run hands to the next when the history is cut.
 STATE_MEMO = "carried"
+
+#: Memo key of a workflow that a schedule started: which one, and what Temporal was told of it.
+SCHEDULE_MEMO = "schedule"
+#: Temporal's own search attribute of such a workflow: the nominal instant of its fire.
+SCHEDULED_START_TIME = "TemporalScheduledStartTime"
+#: As in jobbridge.core.schedules.policies, which may not be imported here; a test holds the two together.
+_FIRE_NAMESPACE = UUID("5d0f6a0e-8f57-5f4b-9d7b-0d8f3c7e2b64")
 
 #: Payloads beyond this stay in Postgres and are passed by reference. Temporal warns at 256 KiB and refuses at 2 MiB.
 PAYLOAD_LIMIT = 256 * 1024
@@ -82,6 +92,60 @@ class JobInput:
             job_name=name,
             tenant_id=str(tenant) if tenant else None,
             data=document.get("data"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fire:
+    """Which fire of which schedule a workflow carries.
+
+    Attributes:
+        fire_at: Its nominal instant, ISO 8601.
+        kind: With `spec` and `zone`: when the schedule fires, as far as Temporal was told.
+    """
+
+    schedule_id: str
+    tenant_id: str
+    fire_at: str
+    version: int
+    kind: str
+    spec: str
+    zone: str
+
+    @property
+    def instant(self) -> datetime:
+        return datetime.fromisoformat(self.fire_at)
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job that this fire makes, whoever fires it."""
+        instant = self.instant.astimezone(UTC).isoformat(timespec="microseconds")
+        return str(uuid5(_FIRE_NAMESPACE, f"{self.tenant_id}\n{self.schedule_id}\n{instant}"))
+
+    def to_json(self) -> dict[str, Json]:
+        return {**self.memo(), "fireAt": self.fire_at}
+
+    def memo(self) -> dict[str, Json]:
+        """Give what is known before it fires."""
+        return {
+            "scheduleId": self.schedule_id,
+            "tenantId": self.tenant_id,
+            "version": self.version,
+            "kind": self.kind,
+            "spec": self.spec,
+            "zone": self.zone,
+        }
+
+    @classmethod
+    def from_json(cls, document: Json, *, fire_at: str | None = None) -> Fire:
+        return cls(
+            schedule_id=str(document["scheduleId"]),
+            tenant_id=str(document["tenantId"]),
+            fire_at=fire_at or str(document["fireAt"]),
+            version=int(document["version"]),
+            kind=str(document["kind"]),
+            spec=str(document["spec"]),
+            zone=str(document["zone"]),
         )
 
 
@@ -160,6 +224,8 @@ class OutcomeKind(StrEnum):
     RELEASED = "released"  # the worker shut down before it began
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    WAITING = "waiting"  # for its children; a signal brings the message by which it goes on
+    SKIPPED = "skipped"  # what a schedule started, and is no fire of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,12 +273,14 @@ class ExecuteOrder:
             made from the job's name and data.
         is_redelivery: An execution of this message began before.
         give_up: Do not run it: fail it, for this reason.
+        fire: A schedule started it.
     """
 
     job: JobInput
     message: dict[str, Json] | None = None
     is_redelivery: bool = False
     give_up: str | None = None
+    fire: Fire | None = None
 
     def to_json(self) -> dict[str, Json]:
         document = self.job.to_json()
@@ -222,6 +290,8 @@ class ExecuteOrder:
             document["isRedelivery"] = True
         if self.give_up is not None:
             document["giveUp"] = self.give_up
+        if self.fire is not None:
+            document["fire"] = self.fire.to_json()
         return document
 
     @classmethod
@@ -231,6 +301,7 @@ class ExecuteOrder:
             message=document.get("message"),
             is_redelivery=bool(document.get("isRedelivery")),
             give_up=document.get("giveUp"),
+            fire=Fire.from_json(document["fire"]) if document.get("fire") else None,
         )
 
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -26,7 +26,15 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.workflow import ActivityCancellationType, ActivityHandle, HandlerUnfinishedPolicy
 
 from jobbridge.temporal import contract
-from jobbridge.temporal.contract import CancelRequest, ExecuteOrder, JobInput, JobResult, Outcome, OutcomeKind
+from jobbridge.temporal.contract import (
+    CancelRequest,
+    ExecuteOrder,
+    Fire,
+    JobInput,
+    JobResult,
+    Outcome,
+    OutcomeKind,
+)
 
 #: A worker that says nothing for so long is dead. The activity tells that it lives every two seconds.
 HEARTBEAT_TIMEOUT = timedelta(seconds=8)
@@ -59,7 +67,10 @@ class GenericJobWorkflow:
         self._cancel: CancelRequest | None = None
         self._is_cancelled_natively = False
         self._is_recording_progress = False
+        self._resumption: dict[str, Any] | None = None
+        self._delivery: str | None = None
         self._job: JobInput | None = None
+        self._fire: Fire | None = None
 
     @workflow.run
     async def run(self, document: Any = None) -> dict[str, Any]:
@@ -76,13 +87,24 @@ class GenericJobWorkflow:
                     self._continue_as_new(job, message)
                 executions += 1
                 outcome = await self._execute(
-                    ExecuteOrder(job=job, message=message, is_redelivery=is_redelivery, give_up=self._give_up)
+                    ExecuteOrder(
+                        job=job,
+                        message=message,
+                        is_redelivery=is_redelivery,
+                        give_up=self._give_up,
+                        fire=self._fire if message is None else None,
+                    )
                 )
                 self._attempt = outcome.attempt or self._attempt
                 match outcome.kind:
+                    case OutcomeKind.WAITING:
+                        message, is_redelivery = await self._wait_for_children(message), False
                     case OutcomeKind.COMPLETED | OutcomeKind.HANDED_OVER:
+                        if self._has_resumption:
+                            message, is_redelivery = self._resumption, False
+                            continue
                         return self._succeed(job, outcome)
-                    case OutcomeKind.CANCELLED | OutcomeKind.EXPIRED:
+                    case OutcomeKind.CANCELLED | OutcomeKind.EXPIRED | OutcomeKind.SKIPPED:
                         return self._stop(job, outcome)
                     case OutcomeKind.CONTINUED:
                         message, is_redelivery = outcome.message, False
@@ -99,8 +121,10 @@ class GenericJobWorkflow:
     # -- the parts of a run, in their order
 
     def _read(self, document: Any) -> JobInput:
+        self._fire = _fire()
+        names_itself = self._fire.job_id if self._fire else workflow.info().workflow_id
         try:
-            self._job = JobInput.from_json(document, workflow_id=workflow.info().workflow_id)
+            self._job = JobInput.from_json(document, workflow_id=names_itself)
         except contract.InvalidJobInput as error:
             self._fail_state(str(error))
             raise ApplicationError(str(error), type="InvalidJobInput", non_retryable=True) from None
@@ -124,6 +148,8 @@ class GenericJobWorkflow:
             "startedAt": self._started_at,
         }
         memo: dict[str, Any] = {contract.STATE_MEMO: state}
+        if self._fire is not None:
+            memo[contract.SCHEDULE_MEMO] = self._fire.memo()
         if message is not None:
             memo[contract.MESSAGE_MEMO] = message
         workflow.continue_as_new(job.to_json(), memo=memo)
@@ -135,6 +161,21 @@ class GenericJobWorkflow:
         if self._step == "queued":
             self._step = "scheduled"
         await self._sleep(due - workflow.now())
+
+    async def _wait_for_children(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Wait for the message that the last child sends, unless somebody cancels the job."""
+        self._step = "waiting"
+        self._lost = self._requeued = 0
+        try:
+            await workflow.wait_condition(lambda: self._has_resumption or self._cancel is not None)
+        except asyncio.CancelledError:
+            self._is_cancelled_natively = True
+        return self._resumption if self._has_resumption else message
+
+    @property
+    def _has_resumption(self) -> bool:
+        """Whether a message came that was not executed yet; the activity may have brought it first."""
+        return self._resumption is not None and self._resumption.get("delivery") != self._delivery
 
     async def _sleep(self, duration: timedelta) -> None:
         """Sleep, unless somebody cancels the job."""
@@ -148,6 +189,7 @@ class GenericJobWorkflow:
     async def _execute(self, order: ExecuteOrder) -> Outcome:
         self._step = "processing"
         self._attempt += 1
+        self._delivery = (order.message or {}).get("delivery")
         self._started_at = self._started_at or workflow.now().isoformat()
         handle = self._start_activity(order)
         try:
@@ -192,6 +234,8 @@ class GenericJobWorkflow:
         """Tell a job that failed from one that could not be executed."""
         cause = error.cause
         if isinstance(cause, ApplicationError) and cause.non_retryable:
+            if self._has_resumption:  # it was run again before this workflow had closed
+                return Outcome(kind=OutcomeKind.WAITING)
             self._fail_state(cause.message)
             raise cause
         if is_cancelled_exception(error):
@@ -317,6 +361,11 @@ class GenericJobWorkflow:
                 )
             )
 
+    @workflow.signal(name=contract.RESUME_JOB)
+    def resume_job(self, document: Any = None) -> None:
+        if isinstance(document, dict):
+            self._resumption = document
+
     @workflow.query(name=contract.GET_JOB_STATE)
     def get_job_state(self) -> dict[str, Any]:
         state = {
@@ -330,6 +379,16 @@ class GenericJobWorkflow:
             "cancelRequested": self._cancel.to_json() if self._cancel else None,
         }
         return {name: value for name, value in state.items() if value is not None}
+
+
+def _fire() -> Fire | None:
+    """Tell which fire it is, if a schedule of ours started this workflow."""
+    document = workflow.memo_value(contract.SCHEDULE_MEMO, default=None)
+    key = SearchAttributeKey.for_datetime(contract.SCHEDULED_START_TIME)
+    fire_at = workflow.info().typed_search_attributes.get(key)
+    if document is None or fire_at is None:
+        return None
+    return Fire.from_json(document, fire_at=fire_at.isoformat())
 
 
 def _instant(text: str | None) -> datetime | None:

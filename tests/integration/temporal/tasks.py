@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery import shared_task
@@ -44,6 +45,11 @@ def progressing(ctx: JobContext, data: dict[str, Any]) -> str:
 @job("temporal.echo")
 def echo(ctx: JobContext, data: dict[str, Any]) -> dict[str, Any]:
     return {"data": data, "tenant": ctx.tenant_id}
+
+
+@job("temporal.takes")
+def takes_data(ctx: JobContext, data: dict[str, Any]) -> None:
+    threading.Event().wait(data["seconds"])
 
 
 @shared_task(name="temporal.length")
