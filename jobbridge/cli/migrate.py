@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import click
 
 from jobbridge.cli.common import json_option, write_json
@@ -11,26 +14,89 @@ from jobbridge.errors import ConfigurationError
 @click.command("migrate")
 @click.option("--database-url", metavar="URL", help="Instead of DATABASE_URL.")
 @click.option("--revision", default="heads", show_default=True, help="How far up.")
+@click.option(
+    "--down", metavar="REVISION", help="Go down to it instead; `base`: give back or drop all tables."
+)
+@click.option(
+    "--lock-timeout", metavar="SECONDS", type=click.FloatRange(min=0.01), default=5.0, show_default=True,
+    help="How long to wait for a lock on a table, while others wait behind.",
+)  # fmt: skip
+@click.option(
+    "--row-level-security", type=click.Choice(["on", "off"]),
+    help="Let a role see only the rows of the tenant in its app.current_tenant.",
+)  # fmt: skip
+@click.option(
+    "--service-role", "service_roles", metavar="ROLE", multiple=True,
+    help="Sees all tenants: the role of the workers. The role that migrates always does.",
+)  # fmt: skip
+@click.option("--distribute", is_flag=True, help="Distribute the tables by tenant, where Citus is.")
 @json_option
-def command(database_url: str | None, revision: str, as_json: bool) -> None:
+def command(
+    database_url: str | None,
+    revision: str,
+    down: str | None,
+    lock_timeout: float,
+    row_level_security: str | None,
+    service_roles: tuple[str, ...],
+    distribute: bool,
+    as_json: bool,
+) -> None:
     """Make the tables, or bring them up to this release.
 
-    Safe to run at each start, and by several processes at once: they take turns.
+    Safe to run at each start, and by several processes at once: they take turns. The tables of the original system are
+    taken over with their rows (docs/existing-databases.md).
     """
-    from jobbridge.bootstrap import get_settings
     from jobbridge.store import migrations
 
-    url = database_url or get_settings().database_url
+    if service_roles and row_level_security != "on":
+        raise click.UsageError("--service-role goes with --row-level-security on.")
+    if down is not None and (row_level_security or distribute):
+        raise click.UsageError("--down goes alone.")
+    url = _url(database_url)
+    limit = timedelta(seconds=lock_timeout)
+    before = migrations.current(url)
+    if down is not None:
+        after = migrations.downgrade(url, down, lock_timeout=limit)
+    else:
+        after = migrations.migrate(url, revision, lock_timeout=limit)
+    done: dict[str, Any] = {"before": before, "after": after}
+    if row_level_security is not None:
+        done["service_roles"] = migrations.set_row_level_security(
+            url, is_on=row_level_security == "on", service_roles=service_roles, lock_timeout=limit
+        )
+    if distribute:
+        done["distributed"] = migrations.distribute(url, lock_timeout=limit)
+    if as_json:
+        write_json(done)
+    else:
+        _tell(done)
+
+
+def _url(given: str | None) -> str:
+    from jobbridge.bootstrap import get_settings
+
+    url = given or get_settings().database_url
     if url is None:
         raise ConfigurationError(
             "No database is configured.",
             hint="Set DATABASE_URL=postgresql://user:password@host/name, or start one with `jobbridge dev`.",
         )
-    before = migrations.current(url)
-    after = migrations.migrate(url, revision)
-    if as_json:
-        write_json({"before": before, "after": after})
-    elif before == after:
-        click.echo(f"The database is up to date: {', '.join(after)}.")
+    return url
+
+
+def _tell(done: dict[str, Any]) -> None:
+    before, after = done["before"], done["after"]
+    if before == after:
+        click.echo(f"The database is up to date: {', '.join(after) or 'nothing of jobbridge is there'}.")
     else:
-        click.echo(f"Migrated to {', '.join(after)} (it was at {', '.join(before) or 'nothing'}).")
+        click.echo(
+            f"Migrated to {', '.join(after) or 'nothing'} (it was at {', '.join(before) or 'nothing'})."
+        )
+    if done.get("service_roles"):
+        click.echo(f"Row-level security is on; all tenants are seen by {', '.join(done['service_roles'])}.")
+    elif "service_roles" in done:
+        click.echo("Row-level security is off.")
+    if "distributed" in done:
+        click.echo(
+            f"Distributed by tenant: {', '.join(done['distributed']) or 'nothing (no Citus, or done before)'}."
+        )

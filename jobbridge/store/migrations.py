@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,8 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
-from jobbridge.store.conforming import conform
+from jobbridge.store import conforming
+from jobbridge.store.callers import DriverConnection
 from jobbridge.store.database import sqlalchemy_url
 
 VERSION_TABLE = "jobbridge_version"
@@ -89,6 +90,42 @@ def downgrade(database_url: str, revision: str, *, lock_timeout: timedelta = LOC
         return _revisions(connection)
 
 
+def set_row_level_security(
+    database_url: str,
+    *,
+    is_on: bool,
+    service_roles: Sequence[str] = (),
+    lock_timeout: timedelta = LOCK_TIMEOUT,
+) -> list[str]:
+    """Let a role see only the rows of the tenant that its session names, or switch that off.
+
+    Args:
+        database_url: Its role must own the tables; it goes on seeing all tenants.
+        is_on: On or off; on once more changes the roles.
+        service_roles: Further roles that see all tenants: those of the workers.
+        lock_timeout: As for `migrate`.
+
+    Returns:
+        The roles that see all tenants; none if it is off.
+
+    Raises:
+        ConfigurationError: There is no role of that name.
+        DatabaseError: Postgres refused it; all is as it was.
+    """
+    with _locked(database_url, lock_timeout) as connection, connection.begin():
+        driver = _driver(connection)
+        if is_on:
+            return conforming.separate(driver, service_roles)
+        conforming.unite(driver)
+        return []
+
+
+def distribute(database_url: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
+    """Distribute the tables by tenant, where Citus is; gives those that now are. Later tables follow by themselves."""
+    with _locked(database_url, lock_timeout) as connection, connection.begin():
+        return conforming.distribute(_driver(connection))
+
+
 def current(database_url: str) -> list[str]:
     """Name the revisions that the database is at, sorted; none if it has no tables of jobbridge."""
     with _connection(database_url) as connection:
@@ -124,7 +161,12 @@ def _config(connection: sa.Connection) -> Config:
 def _on_version_apply(*, ctx: MigrationContext, step: Any, **_: Any) -> None:
     """Within the transaction of each step: what it made follows the rules that hold for this database."""
     if step.is_upgrade and ctx.connection is not None:
-        conform(ctx.connection.connection.driver_connection)  # type: ignore[arg-type]  # the dialect's own
+        conforming.conform(_driver(ctx.connection))
+
+
+def _driver(connection: sa.Connection) -> DriverConnection:
+    driver: DriverConnection = connection.connection.driver_connection  # type: ignore[assignment]  # the dialect's own
+    return driver
 
 
 @contextmanager
