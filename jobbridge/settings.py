@@ -22,6 +22,7 @@ from jobbridge.errors import ConfigurationError
 
 DEV_FILE = Path(".jobbridge") / "dev.json"
 DOTENV_FILE = Path(".env")
+_ABOUT_SOURCES = {"sources", "overruled"}
 
 
 class Settings(BaseModel):
@@ -48,7 +49,6 @@ class Settings(BaseModel):
     )
     temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
     temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
-    smtp_url: str = Field("smtp://127.0.0.1:25", validation_alias="SMTP_URL")
     maintenance: bool = Field(True, validation_alias="JOB_RUNNER_MAINTENANCE")
     retention_completed_days: float | None = Field(
         None, gt=0, validation_alias="JOB_RUNNER_RETENTION_COMPLETED_DAYS"
@@ -57,11 +57,27 @@ class Settings(BaseModel):
         None, gt=0, validation_alias="JOB_RUNNER_RETENTION_FAILED_DAYS"
     )
     retention_other_days: float | None = Field(None, gt=0, validation_alias="JOB_RUNNER_RETENTION_OTHER_DAYS")
+    smtp_url: str = Field("smtp://127.0.0.1:25", validation_alias="SMTP_URL")
     mail_from: str = Field("billing@localhost", validation_alias="MAIL_FROM")
+    calendar_secrets_dir: Path | None = Field(None, validation_alias="CALENDAR_SECRETS_DIR")
+    calendar_webhook_url: str | None = Field(None, validation_alias="CALENDAR_WEBHOOK_URL")
+    microsoft_graph_url: str = Field(
+        "https://graph.microsoft.com/v1.0", validation_alias="MICROSOFT_GRAPH_URL"
+    )
+    microsoft_login_url: str = Field(
+        "https://login.microsoftonline.com", validation_alias="MICROSOFT_LOGIN_URL"
+    )
+    google_calendar_url: str = Field(
+        "https://www.googleapis.com/calendar/v3", validation_alias="GOOGLE_CALENDAR_URL"
+    )
+    google_token_url: str = Field("https://oauth2.googleapis.com/token", validation_alias="GOOGLE_TOKEN_URL")
 
     #: Field name → where its value came from: `environment NAME`, `.env NAME`, `.jobbridge/dev.json NAME`,
     #: `argument` or `default`.
     sources: dict[str, str] = Field(default_factory=dict, exclude=True)
+
+    #: Field name → what other sources say otherwise, and do not win: `.env EDITION` → `enterprise`.
+    overruled: dict[str, dict[str, str]] = Field(default_factory=dict, exclude=True)
 
     @field_validator("job_runner_type", mode="before")
     @classmethod
@@ -79,6 +95,18 @@ class Settings(BaseModel):
         return Engine.TEMPORAL if self.edition == "enterprise" else Engine.CELERY
 
     @property
+    def retention(self) -> dict[JobStatus, timedelta]:
+        """How long jobs are kept after their end, by status; a status that is not in it is kept for ever."""
+        days = {
+            JobStatus.COMPLETED: self.retention_completed_days,
+            JobStatus.FAILED: self.retention_failed_days,
+            JobStatus.CANCELLED: self.retention_other_days,
+            JobStatus.EXPIRED: self.retention_other_days,
+            JobStatus.SKIPPED: self.retention_other_days,
+        }
+        return {status: timedelta(days=number) for status, number in days.items() if number is not None}
+
+    @property
     def init_failure_backoff(self) -> timedelta:
         return timedelta(milliseconds=self.init_failure_backoff_ms)
 
@@ -94,37 +122,28 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
         ConfigurationError: A value does not fit; names the variable, the value's source, and what is allowed.
     """
     layers = [
-    @property
-    def retention(self) -> dict[JobStatus, timedelta]:
-        """How long jobs are kept after their end, by status; a status that is not in it is kept for ever."""
-        days = {
-            JobStatus.COMPLETED: self.retention_completed_days,
-            JobStatus.FAILED: self.retention_failed_days,
-            JobStatus.CANCELLED: self.retention_other_days,
-            JobStatus.EXPIRED: self.retention_other_days,
-            JobStatus.SKIPPED: self.retention_other_days,
-        }
-        return {status: timedelta(days=number) for status, number in days.items() if number is not None}
-
         (os.environ if environment is None else environment, "environment"),
         (_dotenv(), str(DOTENV_FILE)),
         (_dev_servers(), str(DEV_FILE)),
     ]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    overruled: dict[str, dict[str, str]] = {}
     for field, info in Settings.model_fields.items():
-        if field == "sources":
-            continue
-        if field in arguments:
-            values[field], sources[field] = arguments[field], "argument"
+        if field in _ABOUT_SOURCES:
             continue
         found = _find(_names(info), layers)
-        if found is None:
+        if field in arguments:
+            values[field], sources[field] = arguments[field], "argument"
+        elif not found:
             sources[field] = "default"
         else:
-            values[field], sources[field] = found
+            values[field], sources[field] = found[0]
+        others = {source: value for value, source in found if value != str(values[field])}
+        if others:
+            overruled[field] = others
     try:
-        return Settings(**values, sources=sources)
+        return Settings(**values, sources=sources, overruled=overruled)
     except ValidationError as error:
         raise _explained(error, sources) from None
 
@@ -143,13 +162,11 @@ def _explained(error: ValidationError, sources: Mapping[str, str]) -> Configurat
     )
 
 
-def _find(names: list[str], layers: list[tuple[Mapping[str, str], str]]) -> tuple[str, str] | None:
-    """Give the first value among the layers, and where it stands. An empty variable counts as unset."""
-    for layer, origin in layers:
-        for name in names:
-            if layer.get(name):
-                return layer[name], f"{origin} {name}"
-    return None
+def _find(names: list[str], layers: list[tuple[Mapping[str, str], str]]) -> list[tuple[str, str]]:
+    """Give the values among the layers, the first one wins, and where each stands. An empty one counts as unset."""
+    return [
+        (layer[name], f"{origin} {name}") for layer, origin in layers for name in names if layer.get(name)
+    ]
 
 
 def _names(info: Any) -> list[str]:

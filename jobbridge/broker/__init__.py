@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
     from jobbridge.broker.publishing import publishing_on
-    from jobbridge.broker.waiting import QueueDepth, delete_waiting, queue_depths
+    from jobbridge.broker.waiting import (
+        QueueDepth,
+        WaitingMessage,
+        count_ahead,
+        delete_waiting,
+        messages_of,
+        queue_depths,
+        why_buried,
+    )
 
 __all__ = [
     "BrokerError",
@@ -29,10 +37,14 @@ __all__ = [
     "BrokerRefused",
     "PublishFailed",
     "QueueDepth",
+    "WaitingMessage",
+    "count_ahead",
     "delete_waiting",
+    "messages_of",
     "publishing_on",
     "queue_depths",
     "register",
+    "why_buried",
 ]
 
 _PUBLIC = {
@@ -41,9 +53,13 @@ _PUBLIC = {
     "BrokerRefused": "errors",
     "PublishFailed": "errors",
     "QueueDepth": "waiting",
+    "WaitingMessage": "waiting",
+    "count_ahead": "waiting",
     "delete_waiting": "waiting",
+    "messages_of": "waiting",
     "publishing_on": "publishing",
     "queue_depths": "waiting",
+    "why_buried": "waiting",
 }
 
 #: The first is what `Connection` splits off a URL. The others are what it takes for the scheme elsewhere.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg.rows import dict_row
 
@@ -45,6 +46,57 @@ FULL JOIN (
 ORDER BY queue
 """
 
+# Two looks, since only what waits has an index on the correlation id; what is leased is little.
+OF_CORRELATION_ID = """
+SELECT message.*, consumer.host, consumer.pid FROM (
+    SELECT id, queue, priority, due_at, expires_at, leased_by, deliveries, published_at
+    FROM jobbridge_broker.messages
+    WHERE correlation_id = %(correlation_id)s AND leased_by IS NULL
+    UNION ALL
+    SELECT id, queue, priority, due_at, expires_at, leased_by, deliveries, published_at
+    FROM jobbridge_broker.messages
+    WHERE correlation_id = %(correlation_id)s AND leased_by IS NOT NULL
+) AS message
+LEFT JOIN jobbridge_broker.consumers AS consumer ON consumer.id = message.leased_by
+ORDER BY message.id
+"""
+
+# In the order in which messages are delivered; nobody needs to know more than "a lot".
+AHEAD = """
+SELECT count(*) FROM (
+    SELECT FROM jobbridge_broker.messages
+    WHERE queue = %(queue)s AND leased_by IS NULL AND due_at IS NULL
+        AND (priority > %(priority)s OR (priority = %(priority)s AND id < %(id)s))
+    LIMIT 10000
+) AS ahead
+"""
+
+BURIED = """
+SELECT reason FROM jobbridge_broker.dead_letters WHERE correlation_id = %(correlation_id)s ORDER BY died_at DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingMessage:
+    """A message in a queue.
+
+    Attributes:
+        due_at: None: it can be delivered now.
+        leased_by: The consumer that has it; None: it waits.
+        host: Of the consumer's process, with its `pid`.
+    """
+
+    id: int
+    queue: str
+    priority: int
+    due_at: datetime | None
+    expires_at: datetime | None
+    leased_by: int | None
+    deliveries: int
+    published_at: datetime
+    host: str | None
+    pid: int | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueueDepth:
@@ -76,3 +128,25 @@ def queue_depths(connection: object) -> list[QueueDepth]:
     """Count the messages of every queue that is declared, used or served. Reads all messages."""
     cursor = driver_connection(connection).cursor(row_factory=dict_row)
     return [QueueDepth(**row) for row in cursor.execute(QUEUE_DEPTHS).fetchall()]
+
+
+def messages_of(connection: object, correlation_id: str) -> list[WaitingMessage]:
+    """Give the messages of that AMQP correlation id (Celery's task id), waiting or held, oldest first."""
+    with driver_connection(connection).cursor(row_factory=dict_row) as cursor:
+        return [
+            WaitingMessage(**row)
+            for row in cursor.execute(OF_CORRELATION_ID, {"correlation_id": correlation_id})
+        ]
+
+
+def count_ahead(connection: object, message: WaitingMessage) -> int:
+    """Count the messages that are delivered before this one; at most 10,000."""
+    params = {"queue": message.queue, "priority": message.priority, "id": message.id}
+    row = driver_connection(connection).execute(AHEAD, params).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def why_buried(connection: object, correlation_id: str) -> str | None:
+    """Give the reason why the message is a dead letter; None if it is none."""
+    row = driver_connection(connection).execute(BURIED, {"correlation_id": correlation_id}).fetchone()
+    return None if row is None else str(row[0])

@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
-from jobbridge.cli.doctor_checks import Check, check_all, masked
 from jobbridge.cli.failures import FAILED
+from jobbridge.diagnosis.findings import masked
 
 if TYPE_CHECKING:
+    from jobbridge.diagnosis.findings import Check
     from jobbridge.settings import Settings
 
 _PACKAGES = ("jobbridge", "celery", "kombu", "temporalio", "psycopg", "sqlalchemy")
@@ -24,11 +25,13 @@ _PACKAGES = ("jobbridge", "celery", "kombu", "temporalio", "psycopg", "sqlalchem
 @app_option
 @json_option
 def command(app_name: str | None, as_json: bool) -> int:
-    """Show every setting with its source, what can be reached, and which handlers there are.
+    """Show every setting with its source, and look for what is wrong.
 
-    The exit code is 1 when a check fails.
+    What cannot be reached, what waits and nobody runs, what is stuck, what went to another engine. The exit
+    code is 1 when a check fails.
     """
     from jobbridge.bootstrap import get_settings
+    from jobbridge.diagnosis.checks import check_all
 
     settings = get_settings()
     app = load_app(app_name)
@@ -63,6 +66,7 @@ def _print(settings: Settings, checks: list[Check]) -> None:
 def _settings(settings: Settings) -> list[dict[str, Any]]:
     return [
         {"name": name, "value": masked(getattr(settings, name)), "source": source}
+        | ({"overruled": settings.overruled[name]} if name in settings.overruled else {})
         for name, source in settings.sources.items()
     ]
 

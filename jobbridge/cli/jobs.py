@@ -80,7 +80,7 @@ def list_jobs(
 def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
     """Show one job and its steps. JOB_ID is the id in `jobs`, the Celery task id, or the engine's own id."""
     app = load_app(app_name)
-    row = _find(app, job_id, tenant)
+    row = find_job(app, job_id, tenant)
     details = app.jobs.details(row.key)
     if as_json:
         write_json(_plain(row) | {"details": [asdict(detail) for detail in details]})
@@ -105,7 +105,7 @@ def cancel(
 ) -> int:
     """Cancel a job, waiting or running. The exit code is 5 when it had ended before."""
     app = load_app(app_name)
-    row = _find(app, job_id, tenant)
+    row = find_job(app, job_id, tenant)
     was_cancelled = app.cancel_job(row.job_id, row.tenant, reason=reason, cancelled_by=cancelled_by)
     status = (app.jobs.get(row.key) or row).status
     if as_json:
@@ -134,7 +134,7 @@ def retry(
 ) -> None:
     """Run a job again that failed, expired or was skipped. Its finished steps are not run again."""
     app = load_app(app_name)
-    row = _find(app, job_id, tenant)
+    row = find_job(app, job_id, tenant)
     sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new)
     if as_json:
         write_json(_plain(sent))
@@ -151,7 +151,7 @@ def retry(
 def watch(job_id: str, tenant: str | None, timeout: float | None, app_name: str | None, as_json: bool) -> int:
     """Follow a job until it ends. The exit code is 0 only if it completed."""
     app = load_app(app_name)
-    row = _find(app, job_id, tenant)
+    row = find_job(app, job_id, tenant)
     last = row
     for last in changes_of(app, row.key, timeout=timeout):
         if as_json:
@@ -161,7 +161,7 @@ def watch(job_id: str, tenant: str | None, timeout: float | None, app_name: str 
     return 0 if last.status is JobStatus.COMPLETED else FAILED
 
 
-def _find(app: Celery, text: str, tenant: str | None) -> JobRow:
+def find_job(app: Celery, text: str, tenant: str | None) -> JobRow:
     from jobbridge.core.keys import job_id_for
 
     row = app.jobs.find(job_id_for(text)) or app.jobs.find_external(text)

@@ -17,10 +17,11 @@ _COMMANDS = {
     "dev": ("jobbridge.cli.dev", "Start Postgres, Temporal, beat and workers here, until Ctrl-C."),
     "doctor": ("jobbridge.cli.doctor", "Show every setting and its source, and what can be reached."),
     "enqueue": ("jobbridge.cli.enqueue", "Send a job by its handler's name."),
+    "explain": ("jobbridge.cli.explain", "Say why a job does not run, and what to do."),
     "handlers": ("jobbridge.cli.handlers", "List what this app can run."),
     "jobs": ("jobbridge.cli.jobs", "List, show, cancel, retry and watch jobs."),
-    "migrate": ("jobbridge.cli.migrate", "Make or update the tables."),
     "maintain": ("jobbridge.cli.maintain", "Run the services that look after jobs: deliver, free, repair, delete."),
+    "migrate": ("jobbridge.cli.migrate", "Make or update the tables."),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
 }
 

@@ -43,8 +43,8 @@ __all__ = [
 
 COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id,
     external_run_id, queue, priority, run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery,
-    attempt, max_attempts, worker, progress, progress_message, result, error, traceback, cancelled_by, cancel_reason,
-    created_at, updated_at, started_at, completed_at"""
+    attempt, max_attempts, worker, worker_number, progress, progress_message, result, error, traceback, cancelled_by,
+    cancel_reason, created_at, updated_at, started_at, completed_at"""
 
 DETAIL_COLUMNS: LiteralString = """detail_id, job_id, sequence, step_name, step_key, status, retry_count, result,
     metadata, error, traceback, created_at, updated_at, processed_at"""

@@ -40,6 +40,7 @@ class JobRow:
     attempt: int
     max_attempts: int | None
     worker: str | None
+    worker_number: int | None
     progress: float | None
     progress_message: str | None
     result: Json

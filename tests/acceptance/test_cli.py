@@ -186,14 +186,34 @@ def test_waiting_tells_the_result_and_a_failure_by_the_exit_code(
     good = jobbridge("enqueue", "receipt", "--data", '{"number": 7}', "--wait", "--json", **settings)
     plain = jobbridge("enqueue", "add", "--data", '{"args": [2, 3]}', "--wait", "--json", **settings)
     bad = jobbridge("enqueue", "always-fails", "--data", "{}", "--wait", **settings)
-    listed = jobbridge("jobs", "list", "--status", "failed", **settings)
+    listed = jobbridge("jobs", "list", "--status", "failed", "--json", **settings)
+    (failed,) = json.loads(listed.stdout)
+    again = jobbridge("jobs", "retry", failed["job_id"], **settings)
+    watched = jobbridge("jobs", "watch", failed["job_id"], "--json", **settings)
+    refused = jobbridge("jobs", "retry", json.loads(good.stdout)["job_id"], **settings)
 
     assert good.returncode == 0, good.stderr
     assert json.loads(good.stdout)["result"] == {"order": 7, "attempt": 1}
     assert json.loads(plain.stdout)["result"] == 5
     assert bad.returncode == 1
     assert "out of paper" in bad.stdout
-    assert "always-fails" in listed.stdout
+    assert failed["type"] == "always-fails"
+    assert again.returncode == 0, again.stderr
+    assert watched.returncode == 1
+    assert json.loads(watched.stdout.splitlines()[-1])["attempt"] == 2
+    assert refused.returncode == 5
+    assert "--new" in refused.stderr
+
+
+def test_handlers_are_listed_with_what_was_declared(jobbridge: Run) -> None:
+    done = jobbridge("handlers", "list", "-A", "shop", "--json")
+
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert {"add", "always-fails", "needs-tenant", "receipt"} <= set(rows)
+    assert rows["always-fails"]["max_attempts"] == 1
+    assert rows["needs-tenant"]["tenant_required"] is True
+    assert (rows["add"]["kind"], rows["receipt"]["timeout_seconds"]) == ("task", 300)
+    assert "receipt" in jobbridge("handlers", "list", "-A", "shop").stdout
 
 
 def test_doctor_shows_where_each_setting_came_from_and_hides_passwords(
@@ -213,27 +233,27 @@ def test_doctor_fails_when_something_is_wrong(jobbridge: Run, empty_database_url
     assert "jobbridge migrate" in done.stdout
 
 
-def test_doctor_finds_jobs_that_no_engine_accepted_and_that_no_worker_takes(
-    jobbridge: Run, database_url: str
-) -> None:
-    settings = {"DATABASE_URL": database_url, "TEMPORAL_ADDRESS": "127.0.0.1:1", "CELERY_APP": "shop"}
-    assert jobbridge("enqueue", "receipt", "--data", '{"number": 7}', **settings).returncode == 0
-    jobbridge("enqueue", "receipt", "--data", '{"number": 8}', "--engine", "temporal", **settings)
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE jobs SET updated_at = now() - interval '5 minutes'")
+def test_what_waits_is_found_and_explained(jobbridge: Run, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "CELERY_APP": "shop"}
+    sent = jobbridge("enqueue", "receipt", "--data", '{"number": 7}', "--json", **settings)
+    job_id = json.loads(sent.stdout)["job_id"]
 
-    done = jobbridge("doctor", "--json", **settings)
+    doctor = jobbridge("doctor", "--json", **settings)
+    told = jobbridge("explain", job_id, **settings)
+    as_json = jobbridge("explain", job_id, "--json", **settings)
+    watched = jobbridge("jobs", "watch", job_id, "--timeout", "0.5", **settings)
 
-    assert done.returncode == 1, done.stdout + done.stderr
-    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert {name for name, check in found.items() if not check["is_good"]} == {
-        "temporal",
-        "workers",
-        "delivery",
-    }
-    assert "1 celery queued (the oldest: 5 min ago)" in found["workers"]["found"]
-    assert "1 temporal pending (the oldest: 5 min ago)" in found["delivery"]["found"]
-    assert "127.0.0.1:1" in found["temporal"]["found"]
+    assert doctor.returncode == 1, doctor.stdout + doctor.stderr
+    found = {check["name"]: check for check in json.loads(doctor.stdout)["checks"]}
+    assert [name for name, check in found.items() if not check["is_good"]] == ["workers"]
+    assert "1 receipt (celery) in the queue 'celery'" in found["workers"]["found"]
+    assert told.returncode == 0, told.stderr
+    assert "No worker of celery serves the queue 'celery'" in told.stdout
+    assert "celery -A APP worker -Q celery" in told.stdout
+    assert [reason["code"] for reason in json.loads(as_json.stdout)["reasons"]] == ["in_line", "no_worker"]
+    assert watched.returncode == 5
+    assert "queued" in watched.stdout
+    assert "0.5 s" in watched.stderr
 
 
 def test_celery_knows_the_brokers_scheme_without_an_app(database_url: str, shop: Path) -> None:

@@ -26,11 +26,23 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     told = capsys.readouterr().out
-    for command in ("demo", "dev", "doctor", "enqueue", "jobs", "migrate", "temporal-worker"):
+    for command in (
+        "demo",
+        "dev",
+        "doctor",
+        "enqueue",
+        "explain",
+        "handlers",
+        "jobs",
+        "migrate",
+        "temporal-worker",
+    ):
         assert command in told
 
 
-@pytest.mark.parametrize("command", ["demo", "dev", "doctor", "enqueue", "jobs", "migrate"])
+@pytest.mark.parametrize(
+    "command", ["demo", "dev", "doctor", "enqueue", "explain", "handlers", "jobs", "migrate"]
+)
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert "Usage: jobbridge" in capsys.readouterr().out

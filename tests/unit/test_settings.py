@@ -63,6 +63,14 @@ def test_an_argument_wins_over_all() -> None:
     assert (settings.edition, settings.sources["edition"]) == ("enterprise", "argument")
 
 
+def test_what_did_not_win_is_kept_if_it_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("EDITION=enterprise\nJOB_RUNNER_TYPE=celery\n")
+
+    settings = load_settings({"EDITION": "community", "JOB_RUNNER_TYPE": "celery"})
+
+    assert settings.overruled == {"edition": {".env EDITION": "enterprise"}}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("JOB_RUNNER_TYPE", "redis"), ("EDITION", "deluxe"), ("JOB_RUNNER_INIT_FAILURE_BACKOFF_MS", "soon")],

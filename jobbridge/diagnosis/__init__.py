@@ -1,0 +1,1 @@
+"""Finding out what is wrong: of the whole system (`checks`), of one job (`explaining`)."""

@@ -1,0 +1,74 @@
+"""What `jobbridge doctor` looks at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobbridge.diagnosis import consumers, engines, upkeep
+from jobbridge.diagnosis.findings import Check, masked
+from jobbridge.errors import JobBridgeError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.settings import Settings
+
+
+def check_all(app: Celery, settings: Settings) -> list[Check]:
+    """Look at everything; what needs the database only if that can be used."""
+    database = _check_database(app)
+    handlers = _check_handlers(app)
+    checks = [engines.check_edition(app, settings, has_tables=database.is_good), database]
+    if settings.database_url is not None or app.conf.broker_url:
+        checks.append(_check_broker(app))
+    temporal = engines.check_temporal(app, settings)
+    checks += temporal
+    checks.append(handlers)
+    if not database.is_good:
+        return checks
+    checks += consumers.check_workers(app)
+    checks += consumers.check_schedules(app)
+    checks += engines.check_fallback(app)
+    checks += upkeep.check_held(app)
+    return checks
+
+
+def _check_database(app: Celery) -> Check:
+    try:
+        counts = app.jobs.count_by_status()
+    except JobBridgeError as error:
+        return Check(name="database", is_good=False, found=str(error), hint=error.hint)
+    total = sum(counts.values())
+    by_status = ", ".join(
+        f"{count} {engine.value} {status.value}" for (engine, status), count in counts.items()
+    )
+    return Check(
+        name="database", is_good=True, found=f"migrated; {total} jobs" + (f": {by_status}" if counts else "")
+    )
+
+
+def _check_broker(app: Celery) -> Check:
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            return Check(name="broker", is_good=True, found=connection.as_uri())
+    except Exception as error:  # whatever a transport raises, here it is only shown
+        return Check(
+            name="broker",
+            is_good=False,
+            found=masked(error),
+            hint=getattr(error, "hint", "") or "Check the broker's URL, and that it runs.",
+        )
+
+
+def _check_handlers(app: Celery) -> Check:
+    try:
+        app.loader.import_default_modules()
+    except ImportError as error:
+        return Check(
+            name="handlers",
+            is_good=False,
+            found=f"a module cannot be imported: {error}",
+            hint="Install what it needs.",
+        )
+    names = sorted(name for name in app.tasks if not name.startswith("celery."))
+    return Check(name="handlers", is_good=True, found=", ".join(names) or "none are registered")

@@ -1,0 +1,160 @@
+"""Whether somebody runs what waits: handlers, queues and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
+from jobbridge.diagnosis.findings import Check, age, some
+from jobbridge.store.health import HealthStore, WaitingGroup
+from jobbridge.store.schedules import ScheduleStore
+from jobbridge.store.workers import WorkerRow
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: An engine takes what it is given within a second; what is `pending` longer waits for one that is not there.
+_PATIENCE = timedelta(minutes=1)
+#: Failures older than this are history.
+_LATELY = timedelta(days=1)
+
+
+def check_workers(app: Celery) -> list[Check]:
+    """Look for queues that nobody serves, tasks that nobody knows, and jobs that no engine has accepted."""
+    workers = app.workers.alive()
+    health = HealthStore(app.database)
+    waiting = health.waiting()
+    accepted = [group for group in waiting if group.status is not JobStatus.PENDING]
+    unserved = [group for group in accepted if not serving(workers, group.engine, group.queue)]
+    return [
+        _check_queues(workers, unserved),
+        _check_known(
+            [
+                group
+                for group in accepted
+                if group not in unserved and not knowing(workers, group.engine, group.queue, group.task)
+            ],
+            [each.task for each in health.unknown_tasks(within=_LATELY) if not _is_known(workers, each.task)],
+        ),
+        _check_undelivered([group for group in waiting if group.status is JobStatus.PENDING]),
+    ]
+
+
+def check_schedules(app: Celery) -> list[Check]:
+    """Look for schedules whose jobs nobody would run, and for some that nobody fires."""
+    schedules = [row for row in ScheduleStore(app.database).list() if not row.paused]
+    if not schedules:
+        return []
+    workers = app.workers.alive()
+    troubles, hints = [], set()
+    for row in schedules:
+        queue = row.queue or queue_of(app, row.task)
+        if not serving(workers, row.engine, queue):
+            troubles.append(
+                f"{row.name!r} fills the queue {queue!r}, which no worker of {row.engine.value} serves"
+            )
+            hints.add(start_hint(row.engine, [queue]))
+        elif not knowing(workers, row.engine, queue, row.task):
+            troubles.append(f"{row.name!r} sends {row.task!r}, which no worker knows")
+            hints.add("Add the module that declares it to `include` of the worker's app.")
+        if row.due_at is not None and row.due_at < datetime.now(UTC) - _PATIENCE:
+            troubles.append(f"{row.name!r} was to fire {age(row.due_at)} ago, and did not")
+            hints.add("Start a beat: `celery -A APP beat -S jobbridge`.")
+        if row.mirror_error:
+            troubles.append(f"{row.name!r} is not in Temporal: {row.mirror_error}")
+            hints.add("See that a Temporal worker runs, and that it reaches Temporal.")
+    told = f"{len(schedules)} that are not paused"
+    if not troubles:
+        return [Check(name="schedules", is_good=True, found=told)]
+    return [
+        Check(
+            name="schedules", is_good=False, found=f"{some(troubles)} ({told})", hint=" ".join(sorted(hints))
+        )
+    ]
+
+
+def queue_of(app: Celery, task: str) -> str:
+    """Give the queue that a task's messages go to when they name none."""
+    declared = app.tasks.get(task)
+    spec = getattr(declared, "spec", None)
+    queue = getattr(spec, "queue", None) or getattr(declared, "queue", None)
+    if queue is None:
+        queue = app.amqp.router.route({}, task).get("queue")
+    return str(getattr(queue, "name", queue) or app.conf.task_default_queue)
+
+
+def serving(workers: Sequence[WorkerRow], engine: Engine, queue: str) -> list[WorkerRow]:
+    """Give the workers of that engine that serve the queue."""
+    return [worker for worker in workers if worker.engine is engine and queue in worker.queues]
+
+
+def knowing(workers: Sequence[WorkerRow], engine: Engine, queue: str, task: str) -> list[WorkerRow]:
+    """Give those of them that know the task."""
+    return [worker for worker in serving(workers, engine, queue) if task in worker.tasks]
+
+
+def start_hint(engine: Engine, queues: Sequence[str] = ()) -> str:
+    """Say how a worker of that engine is started."""
+    command = "celery -A APP worker" if engine is Engine.CELERY else "jobbridge temporal-worker -A APP"
+    return f"Start one: `{command}" + (f" -Q {','.join(queues)}`." if queues else "`.")
+
+
+def _check_queues(workers: Sequence[WorkerRow], unserved: Sequence[WaitingGroup]) -> Check:
+    running = "; ".join(
+        f"{worker.name} ({worker.engine.value}: {some(sorted(worker.queues))})" for worker in workers
+    )
+    if not unserved:
+        return Check(name="workers", is_good=True, found=running or "none runs, and nothing waits for one")
+    waiting = "; ".join(
+        f"{group.count} {group.task} ({group.engine.value}) in the queue {group.queue!r} for {age(group.since)}"
+        for group in unserved[:5]
+    )
+    by_engine = {
+        engine: sorted({group.queue for group in unserved if group.engine is engine}) for engine in Engine
+    }
+    return Check(
+        name="workers",
+        is_good=False,
+        found=f"no worker serves what waits: {waiting}. Running: {running or 'none'}",
+        hint=" ".join(start_hint(engine, queues) for engine, queues in by_engine.items() if queues),
+    )
+
+
+def _check_known(unknown: Sequence[WaitingGroup], refused: Sequence[str]) -> Check:
+    if not unknown and not refused:
+        return Check(name="tasks", is_good=True, found="a worker knows every task that waits")
+    parts = [
+        f"{group.count} {group.task!r} wait in {group.queue!r} ({group.engine.value})"
+        for group in unknown[:5]
+    ]
+    if refused:
+        parts.append(f"workers refused {some([repr(name) for name in refused])} within the last day")
+    return Check(
+        name="tasks",
+        is_good=False,
+        found=f"no worker knows the handler: {'; '.join(parts)}",
+        hint="Add the module that declares it to `include` (or `imports`) of the worker's app, and restart the worker; "
+        "`jobbridge handlers list` shows what an app has.",
+    )
+
+
+def _is_known(workers: Sequence[WorkerRow], task: str) -> bool:
+    return any(task in worker.tasks for worker in workers)
+
+
+def _check_undelivered(pending: Sequence[WaitingGroup]) -> Check:
+    late = [group for group in pending if group.since < datetime.now(UTC) - _PATIENCE]
+    if not late:
+        return Check(name="delivery", is_good=True, found="every job was delivered")
+    told = ", ".join(
+        f"{group.count} {group.engine.value} pending (the oldest: {age(group.since)} ago)" for group in late
+    )
+    return Check(
+        name="delivery",
+        is_good=False,
+        found=f"{told} that no engine has accepted",
+        hint="Start a worker, or `jobbridge maintain`: its relay delivers them; see that it reaches the engine.",
+    )

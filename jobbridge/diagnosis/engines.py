@@ -1,0 +1,137 @@
+"""Which engine jobs go to, who says so, and whether it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from importlib import util
+from typing import TYPE_CHECKING
+
+from jobbridge.core.keys import Engine
+from jobbridge.diagnosis.findings import Check
+from jobbridge.errors import JobBridgeError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.settings import Settings
+
+#: Older ones are history.
+_FALLBACKS_SHOWN = timedelta(days=1)
+#: One that has ended is no trouble any more after this time.
+_FALLBACK_IS_RECENT = timedelta(hours=1)
+#: The settings that say where jobs go.
+_DECISIVE = ("edition", "job_runner_type")
+
+
+def check_edition(app: Celery, settings: Settings, *, has_tables: bool) -> Check:
+    """See that nothing contradicts the engine that the settings lead to."""
+    engine, edition = settings.engine, settings.edition
+    found = f"{edition}; jobs that name no engine go to {engine.value} ({_reason(settings)})"
+    troubles = [
+        f"{source} says {value!r}, and {settings.sources[field]} wins"
+        for field in _DECISIVE
+        for source, value in settings.overruled.get(field, {}).items()
+    ]
+    if settings.job_runner_type is Engine.CELERY and edition == "enterprise":
+        troubles.append("the enterprise edition is set, and JOB_RUNNER_TYPE says celery")
+    if (
+        settings.job_runner_type is Engine.TEMPORAL
+        and edition == "community"
+        and _is_set(settings, "edition")
+    ):
+        troubles.append("the community edition is set, and JOB_RUNNER_TYPE says temporal")
+    if has_tables:
+        troubles += _workers_of_others(app, engine)
+    if not troubles:
+        return Check(name="edition", is_good=True, found=found)
+    return Check(
+        name="edition",
+        is_good=False,
+        found=f"{found}; but {'; '.join(troubles)}",
+        hint=_edition_hint(settings),
+    )
+
+
+def _reason(settings: Settings) -> str:
+    field = "edition" if settings.job_runner_type is None else "job_runner_type"
+    return settings.sources[field]
+
+
+def _is_set(settings: Settings, field: str) -> bool:
+    return settings.sources[field] != "default"
+
+
+def _edition_hint(settings: Settings) -> str:
+    files = {
+        source.partition(" ")[0]
+        for field in _DECISIVE
+        for source in (settings.sources[field], *settings.overruled.get(field, {}))
+        if source.startswith((".env", ".jobbridge"))
+    }
+    where = f"Look into {', '.join(sorted(files))}: " if files else ""
+    return f"{where}set EDITION (or JOB_RUNNER_TYPE) to the same value everywhere, for senders and workers."
+
+
+def _workers_of_others(app: Celery, engine: Engine) -> Iterable[str]:
+    """Tell of workers that run, where none of them runs the jobs that would be sent from here."""
+    running = {worker.engine for worker in app.workers.alive()}
+    if running and engine not in running:
+        others = ", ".join(sorted(other.value for other in running))
+        yield f"all workers that run are of {others}"
+
+
+def check_temporal(app: Celery, settings: Settings) -> list[Check]:
+    """See whether Temporal answers, where it is wanted."""
+    is_wanted = settings.engine is Engine.TEMPORAL
+    if util.find_spec("temporalio") is None:
+        return [
+            Check(
+                name="temporal",
+                is_good=not is_wanted,
+                found="the extra is not installed",
+                hint="Install it with `pip install 'jobbridge[temporal]'`.",
+            )
+        ]
+    if not is_wanted and settings.sources.get("temporal_address") == "default":
+        return []  # community edition: nobody expects a Temporal there
+    return [_ask_temporal(settings)]
+
+
+def _ask_temporal(settings: Settings) -> Check:
+    from temporalio.service import RPCError
+
+    from jobbridge.temporal.client import TemporalClient
+
+    client = TemporalClient(settings)
+    where = f"{settings.temporal_address}, namespace {settings.temporal_namespace!r}"
+    try:
+        workers = client.call(lambda own: client.pollers(own, settings.temporal_job_task_queue))
+    except JobBridgeError as error:
+        return Check(name="temporal", is_good=False, found=str(error), hint=error.hint)
+    except (RPCError, TimeoutError) as error:
+        hint = "Check TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE."
+        return Check(name="temporal", is_good=False, found=f"{where}: {error}", hint=hint)
+    finally:
+        client.close()
+    queue = settings.temporal_job_task_queue
+    served = f"served by {', '.join(workers)}" if workers else "served by no worker at present"
+    return Check(name="temporal", is_good=True, found=f"{where}, answers; task queue {queue!r} is {served}")
+
+
+def check_fallback(app: Celery) -> list[Check]:
+    """Look for jobs that Postgres took because Temporal could not be reached."""
+    fallen = app.jobs.fallen_back(within=_FALLBACKS_SHOWN)
+    if not fallen:
+        return []
+    recent = datetime.now(UTC) - _FALLBACK_IS_RECENT
+    named = ", ".join(f"{row.key.job_id} ({row.type}, {row.status.value})" for row in fallen[:5])
+    more = f" and {len(fallen) - 5} more" if len(fallen) > 5 else ""
+    return [
+        Check(
+            name="fallback",
+            is_good=all(row.status.is_final and row.fell_back_at < recent for row in fallen),
+            found=f"Postgres took jobs that Temporal could not within the last day: {named}{more}."
+            f" Last at {fallen[0].fell_back_at:%H:%M:%S} UTC: {fallen[0].reason}",
+            hint="Bring Temporal back; until then, make sure that a `celery worker` serves their queues.",
+        )
+    ]
