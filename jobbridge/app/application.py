@@ -77,9 +77,9 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     default_app_loader: ClassVar[Callable[[], Celery] | None] = None
     settings_loader: ClassVar[Callable[[], Settings] | None] = None
     delivery_factories: ClassVar[dict[Engine, Callable[[Celery], Delivery]]] = {}
+    maintainer_factory: ClassVar[Callable[[Celery, Engine, str], Maintenance] | None] = None
 
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
-    maintainer_factory: ClassVar[Callable[[Celery, Engine, str], Maintenance] | None] = None
         self._settings = settings
         self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
         self._sent: ContextVar[Sent | None] = ContextVar("jobbridge_sent", default=None)
@@ -90,7 +90,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def on_init(self) -> None:
         signals.connect()
-        names = ("CheckTables", "BePresent", "StayPresent", "Maintain", "SweepFamilies", "WakeOnSignal")
+        names = ("CheckTables", "BePresent", "StayPresent", "Maintain", "WakeOnSignal")
         self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
         self.loader.override_backends = {
             **self.loader.override_backends,

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from billiard.process import current_process
 from celery import states
+from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import Ignore, Reject
 
 from jobbridge.core.envelope import HEADER
@@ -57,9 +60,6 @@ class Run:
     refused: bool = False
 
 
-class AttemptRefused(Ignore):
-    """The job was cancelled, ended, or runs elsewhere: this attempt does not start."""
-
 def is_at_most_once(task: Any) -> bool:
     """Whether the task's author chose that it may be lost with its worker, but never runs twice.
 
@@ -67,6 +67,9 @@ def is_at_most_once(task: Any) -> bool:
     """
     return task is not None and (not task.acks_late or bool(getattr(task, "jobbridge_acks_early", False)))
 
+
+class AttemptRefused(Ignore):
+    """The job was cancelled, ended, or runs elsewhere: this attempt does not start."""
 
 
 _ATTRIBUTE = "jobbridge_run"
@@ -82,6 +85,19 @@ def current_run(app: Celery) -> Run | None:
     """Give the attempt that the calling code runs in."""
     task = app.current_worker_task
     return run_of(task.request) if task is not None else None
+
+
+@contextmanager
+def outside_of_tasks() -> Iterator[None]:
+    """Send messages as if no task ran here: Celery would make that one their parent, and it is there by chance."""
+    running = []
+    while (task := _task_stack.pop()) is not None:
+        running.append(task)
+    try:
+        yield
+    finally:
+        for task in reversed(running):
+            _task_stack.push(task)
 
 
 def in_pool_child() -> bool:

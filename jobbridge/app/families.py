@@ -10,6 +10,7 @@ What is between two steps, and who goes on when the process dies there, is told 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,7 +21,7 @@ from celery.exceptions import Ignore
 from kombu.utils import json as kombu_json
 
 from jobbridge.app import children
-from jobbridge.app.execution import Run, run_of
+from jobbridge.app.execution import Run, outside_of_tasks, run_of
 from jobbridge.core import families as rules
 from jobbridge.core.events import AwaitsChildren, Failed, Progressed
 from jobbridge.core.families import FamilyCounts, FanOut, Member
@@ -189,15 +190,15 @@ class Families:
     def _send(self, connection: DriverConnection, family: Family, member: ReleasedMember) -> bool:
         args, kwargs = kombu_json.loads(member.arguments)
         try:
-            self._app.send_task(
-                family.task,
-                args=args,
-                kwargs=kwargs,
-                task_id=str(member.key.job_id),
-                tenant=member.key.tenant,
-                add_to_parent=False,
-                **family.options,
-            )
+            with outside_of_tasks():
+                self._app.send_task(
+                    family.task,
+                    args=args,
+                    kwargs=kwargs,
+                    task_id=str(member.key.job_id),
+                    tenant=member.key.tenant,
+                    **family.options,
+                )
         except (HandlerError, TenantRequired, UnsupportedOption) as error:
             # Refused before anything was written: the handler changed since the items were checked.
             failed = Failed(
@@ -243,17 +244,17 @@ class Families:
         metadata: dict[str, Any] | None = None,
     ) -> None:
         message = kombu_json.loads(family.resumption or "")
-        self._app.send_task(
-            message["task"],
-            args=message["args"],
-            kwargs=message["kwargs"],
-            **message["options"],
-            tenant=family.key.tenant,
-            engine=engine,
-            continues=continues,
-            job_metadata=metadata,
-            add_to_parent=False,
-        )
+        with outside_of_tasks():
+            self._app.send_task(
+                message["task"],
+                args=message["args"],
+                kwargs=message["kwargs"],
+                **message["options"],
+                tenant=family.key.tenant,
+                engine=engine,
+                continues=continues,
+                job_metadata=metadata,
+            )
 
     # -- cancelling and retrying
 
@@ -298,6 +299,11 @@ class Families:
                 )
             if row.status is not JobStatus.FAILED:
                 raise CannotRetry(f"{row.type} {row.job_id} is {row.status.value}, not failed.")
+            # Workers remember the ids of what they were told to stop: such a child is run again as a new job.
+            generation, cancelled = store.cancelled_members(connection, parent)
+            for member in cancelled:
+                new_id = rules.child_id(parent, f"{member.item_key}\n{generation}")
+                store.rename(connection, member.key, new_id)
             number = store.reset(connection, parent, rules.UNSUCCESSFUL)
             metadata = {name: value for name, value in row.metadata.items() if name != "data"}
             self._send_parent(family, row.runner_type, metadata=metadata)
@@ -305,14 +311,22 @@ class Families:
 
     # -- what nobody else saw to
 
-    def sweep(self) -> int:
-        """See to families in which something was left undone; gives their number. Any number of processes may."""
+    def sweep(self, stopped: threading.Event | None = None) -> int:
+        """See to families in which something was left undone; gives their number.
+
+        Any number of processes may do so at once.
+
+        Args:
+            stopped: Set when it should come to an end.
+        """
         with self._app.database.connection() as connection:
             silent = kinship.quiet(connection, older_than=SILENCE)
             neglected = kinship.neglected(connection, older_than=NEGLECT)
         for parent in silent:
             self._recount(parent)
         for parent in neglected:
+            if stopped is not None and stopped.is_set():
+                break
             row = self._app.jobs.get(parent)
             if row is None or row.status.is_final:
                 self.cancel(parent, cancelled_by=None if row is None else row.cancelled_by)

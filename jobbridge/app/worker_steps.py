@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -15,11 +14,6 @@ from celery import bootsteps, signals
 from jobbridge.app.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
-
-logger = logging.getLogger(__name__)
-
-#: Seconds between two looks for families that nobody sees to.
-FAMILY_INTERVAL = 2.0
 
 _Step: Any = bootsteps.Step  # untyped
 _StartStopStep: Any = bootsteps.StartStopStep
@@ -81,32 +75,6 @@ class StayPresent(_StartStopStep):  # type: ignore[misc]  # untyped base
 
     def start(self, worker: Any) -> None:
         worker.app.presence.watch()
-
-
-class SweepFamilies(_StartStopStep):  # type: ignore[misc]  # untyped base
-    """See to the families of which a process died at the wrong moment; on a thread, so it begins after the pool."""
-
-    requires = ("celery.worker.components:Pool",)
-
-    def __init__(self, worker: Any, **options: Any) -> None:
-        super().__init__(worker, **options)
-        self._stopped = threading.Event()
-
-    def start(self, worker: Any) -> None:
-        thread = threading.Thread(
-            target=self._sweep, args=(worker.app,), name="jobbridge-families", daemon=True
-        )
-        thread.start()
-
-    def stop(self, worker: Any) -> None:
-        self._stopped.set()
-
-    def _sweep(self, app: Any) -> None:
-        while not self._stopped.wait(FAMILY_INTERVAL):
-            try:
-                app.families.sweep()
-            except Exception as error:  # the database is away, or about to be migrated: the next time
-                logger.warning("family.not_swept", extra={"error": str(error)})
 
 
 class Maintenance(Protocol):

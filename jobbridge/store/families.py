@@ -26,7 +26,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
-from jobbridge.core.families import MemberStatus
+from jobbridge.core.families import Member, MemberStatus
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.store.callers import DriverConnection
 from jobbridge.store.values import as_jsonb, as_text
@@ -144,6 +144,19 @@ WHERE {_MEMBERS} AND status = 'waiting'
 
 RELEASED: LiteralString = f"""
 SELECT tenant, child_id FROM public.job_family_members WHERE {_MEMBERS} AND status = 'released'
+"""
+
+#: One more generation, so that what is made anew has ids of its own.
+ANEW: LiteralString = f"""
+UPDATE public.job_families SET generation = generation + 1 WHERE {_THIS_FAMILY} RETURNING generation
+"""
+
+CANCELLED: LiteralString = f"""
+SELECT tenant, child_id, item_key FROM public.job_family_members WHERE {_MEMBERS} AND status = 'cancelled'
+"""
+
+RENAME: LiteralString = """
+UPDATE public.job_family_members SET child_id = %(new_id)s WHERE tenant = %(tenant)s AND child_id = %(child_id)s
 """
 
 #: What did not complete, to be run again.
@@ -338,6 +351,22 @@ def cancel_waiting(connection: DriverConnection, parent: JobKey) -> list[JobKey]
     count(connection, parent)
     rows = rows_of(connection, RELEASED, params_of(parent))
     return [JobKey(tenant=TenantId(str(tenant)), job_id=child_id) for tenant, child_id in rows]
+
+
+def cancelled_members(connection: DriverConnection, parent: JobKey) -> tuple[int, list[Member]]:
+    """Begin a generation; gives its number, and the children that were cancelled before it."""
+    [(generation,)] = rows_of(connection, ANEW, params_of(parent))
+    return int(generation), [
+        Member(
+            key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=item_key, status="cancelled"
+        )
+        for tenant, child_id, item_key in rows_of(connection, CANCELLED, params_of(parent))
+    ]
+
+
+def rename(connection: DriverConnection, child: JobKey, new_id: UUID) -> None:
+    """Let a child be another job from now on."""
+    connection.execute(RENAME, {"tenant": child.tenant, "child_id": child.job_id, "new_id": new_id})
 
 
 def reset(connection: DriverConnection, parent: JobKey, statuses: Iterable[str]) -> int:

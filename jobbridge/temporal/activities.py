@@ -17,6 +17,7 @@ from temporalio.exceptions import ApplicationError
 
 from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
+from jobbridge.core.status import JobStatus
 from jobbridge.errors import JobBridgeError
 from jobbridge.temporal import contract
 from jobbridge.temporal.contract import ExecuteOrder, Outcome, StatusUpdate
@@ -179,6 +180,8 @@ class JobActivities:
     def _update_status(self, update: StatusUpdate) -> dict[str, Any]:
         key = self._key(update.job_id, update.tenant_id)
         recorded = self._app.recorder.record(self._event(key, update))
+        if recorded.applied and recorded.status is JobStatus.CANCELLED:
+            self._app.families.cancel(key, cancelled_by=update.cancelled_by)
         return {"applied": recorded.applied, "status": recorded.status.value if recorded.status else None}
 
     def _event(self, key: JobKey, update: StatusUpdate) -> JobEvent:

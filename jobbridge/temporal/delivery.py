@@ -22,7 +22,7 @@ from jobbridge.settings import Settings
 from jobbridge.temporal import contract
 from jobbridge.temporal.client import TemporalClient, is_unreachable, unavailable
 from jobbridge.temporal.contract import CancelRequest, temporal_priority
-from jobbridge.temporal.messages import to_temporal
+from jobbridge.temporal.messages import continuation, to_temporal
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -78,6 +78,25 @@ class TemporalDelivery:
                 )
             time.sleep(0.1)
 
+    def resume(self, envelope: Envelope, workflow_id: str) -> Accepted:
+        """Hand a job that waited for its children to its workflow; start one if that has closed.
+
+        Raises:
+            EngineUnavailable: It could not be reached.
+        """
+        message = continuation(envelope.to_json())
+
+        async def signal(client: Client) -> None:
+            await client.get_workflow_handle(workflow_id).signal(contract.RESUME_JOB, message)
+
+        try:
+            self._call(signal)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return self.deliver(envelope)
+            raise _refused(error) from error
+        return _accepted(envelope, run_id=None, workflow_id=workflow_id)
+
     def check(self) -> None:
         """Ask whether the namespace is there.
 
@@ -130,6 +149,18 @@ class TemporalDelivery:
         """
         return self._describe(workflow_id) is not None
 
+    def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
+        """Do several questions on the client's thread.
+
+        Raises:
+            EngineUnavailable: It could not be reached, or refused one.
+        """
+        try:
+            answer: Answer = self._call(work)
+        except RPCError as error:
+            raise _refused(error) from error
+        return answer
+
     # -- starting
 
     def _start(self, envelope: Envelope) -> Accepted:
@@ -149,18 +180,6 @@ class TemporalDelivery:
                     fairness_key=envelope.tenant
                     if len(envelope.tenant.encode()) <= _FAIRNESS_KEY_LIMIT
                     else None,
-    def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
-        """Do several questions on the client's thread.
-
-        Raises:
-            EngineUnavailable: It could not be reached, or refused one.
-        """
-        try:
-            answer: Answer = self._call(work)
-        except RPCError as error:
-            raise _refused(error) from error
-        return answer
-
                 ),
                 static_summary=envelope.task[:200],
             )
@@ -218,12 +237,12 @@ class TemporalDelivery:
         return row.external_id if row is not None and row.external_id else task_id
 
 
-def _accepted(envelope: Envelope, run_id: str | None) -> Accepted:
+def _accepted(envelope: Envelope, run_id: str | None, *, workflow_id: str | None = None) -> Accepted:
     return Accepted(
         key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
         delivery=UUID(envelope.delivery),
         engine=Engine.TEMPORAL,
-        external_id=envelope.id,
+        external_id=workflow_id or envelope.id,
         external_run_id=run_id,
     )
 

@@ -111,6 +111,8 @@ def _ignored(app: Celery, execution: Execution, row: JobRow | None) -> Outcome:
 
 def _continued(app: Celery, execution: Execution, row: JobRow | None, *, error: str | None) -> Outcome:
     """The job went on elsewhere, perhaps as a further message for this very workflow."""
+    if row is not None and row.status is JobStatus.PROCESSING and row.delivery is None:
+        return Outcome(kind=OutcomeKind.WAITING, attempt=row.attempt)  # see events.AwaitsChildren
     handed_over = Outcome(kind=OutcomeKind.HANDED_OVER, attempt=row.attempt if row else None)
     if row is None or row.status not in WAITING or row.runner_type is not Engine.TEMPORAL:
         return handed_over

@@ -24,6 +24,8 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from jobbridge.core.envelope import Envelope
+from jobbridge.core.families import FAMILY_HEADER
+from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, EngineUnavailable
 from jobbridge.store.jobs import StoredDelivery
 
@@ -98,7 +100,7 @@ class Relay:
         delivered = 0
         while taken := self._app.jobs.take_undelivered(limit=BATCH, older_than=older_than):
             for number, stored in enumerate(taken):
-                if not self._is_for_a_running_workflow(stored):
+                if _is_resumption(stored) or not self._is_for_a_running_workflow(stored):
                     delivered += self._deliver(stored)
                 if self._delivery.known_failure() is not None:
                     # One silence is enough: the rest would each wait as long for it. They go first when it is back.
@@ -115,14 +117,21 @@ class Relay:
         if stored.attempt == 0:
             return False
         try:
-            row = self._app.jobs.get(stored.key)
-            return self._delivery.is_running(row.external_id if row and row.external_id else stored.task_id)
+            return self._delivery.is_running(self._workflow_id(stored))
         except EngineUnavailable:
             return True
 
+    def _workflow_id(self, stored: StoredDelivery) -> str:
+        row = self._app.jobs.get(stored.key)
+        return row.external_id if row and row.external_id else stored.task_id
+
     def _deliver(self, stored: StoredDelivery) -> bool:
         try:
-            accepted = self._delivery.deliver(Envelope.from_json(stored.message))
+            envelope = Envelope.from_json(stored.message)
+            if _is_resumption(stored):
+                accepted = self._delivery.resume(envelope, self._workflow_id(stored))
+            else:
+                accepted = self._delivery.deliver(envelope)
         except EngineUnavailable as error:
             logger.warning("relay.not_delivered", extra={"job_id": stored.task_id, "error": str(error)})
             return False
@@ -132,6 +141,12 @@ class Relay:
             return False
         self._app.recorder.record(accepted)
         return True
+
+
+def _is_resumption(stored: StoredDelivery) -> bool:
+    """Whether it is for a parent that waits for its children; then its workflow runs, and waits for it too."""
+    headers = (stored.message or {}).get("headers") or {}
+    return stored.attempt > 0 and stored.status is JobStatus.PENDING and bool(headers.get(FAMILY_HEADER))
 
 
 def _conninfo(url: URL) -> str:

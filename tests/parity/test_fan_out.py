@@ -5,8 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
+
+from jobbridge.core import families as rules
+from jobbridge.core.families import Child, FamilyCounts, FanOut
+from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
+from jobbridge.errors import CannotRetry, UnsupportedOption
 from tests.parity import family_tasks as family_tasks  # declares the handlers
 from tests.parity.conftest import World
+from tests.support import wait_until
 
 
 def send(world: World, name: str = "family", /, tenant: str | None = None, **data: Any) -> Any:
@@ -17,15 +24,173 @@ def children_of(world: World, result: Any) -> list[dict[str, Any]]:
     return world.rows("parent_id = %s", uuid.UUID(str(result)))
 
 
+def row_key(world: World, result: Any) -> JobKey:
+    row = world.row(str(result))
+    return JobKey(tenant=TenantId(row["tenant"]), job_id=row["job_id"])
+
+
 def test_a_parent_completes_when_all_its_children_have(world: World) -> None:
     result = send(world, children=7, concurrency=3)
 
     report = result.get(timeout=30)
 
     assert report["outcome"] == "complete"
-    row = world.wait_for_status(str(result), "completed")
+    world.wait_for_status(str(result), "completed")
     assert {child["status"] for child in children_of(world, result)} == {"completed"}
     assert len(children_of(world, result)) == 7
     assert sorted(world.lines(result, "children")) == [str(number) for number in range(7)]
     assert len(world.lines(result, "family")) == 1, "the handler ran once; its second attempt only collects"
-    print(row, world.details(str(result)))
+
+
+def test_a_parent_of_none_is_complete(world: World) -> None:
+    report = send(world, children=0).get(timeout=30)
+
+    assert (report["outcome"], report["total"]) == ("complete", 0)
+
+
+def test_a_parent_fails_when_some_children_did_and_says_which(world: World) -> None:
+    result = send(world, children=5, each={"fails": [1, 3], "fails_once": [2]})
+
+    with pytest.raises(Exception, match=r"Of 5 children 2 failed: 1 \(ValueError: child 1\); 3 \(ValueError"):
+        result.get(timeout=30)
+
+    row = world.wait_for_status(str(result), "failed")
+    assert row["error"].startswith("ChildrenFailed: Of 5 children 2 failed")
+    assert row["metadata"]["fan_out"] == {
+        "outcome": "partial", "total": 5, "completed": 3, "failed": 2, "cancelled": 0, "expired": 0, "skipped": 0,
+    }  # fmt: skip
+    assert row["attempt"] == 2, "no attempt of the parent was spent on its children's failures"
+
+
+def test_a_parent_shows_how_far_its_children_are_and_holds_no_worker(world: World) -> None:
+    result = send(world, children=6, concurrency=6, each={"holds": [5]})
+
+    def is_nearly_done() -> dict[str, Any]:
+        world.app.families.attend(row_key(world, result))
+        row = world.row(str(result))
+        assert row["progress_message"] == "5 of 6 children have ended"
+        return row
+
+    row = wait_until(is_nearly_done)
+    counts = world.app.families.counts(row_key(world, result))
+
+    assert (row["status"], row["worker"], row["delivery"]) == ("processing", None, None)
+    assert (counts.completed, counts.released, counts.outcome) == (5, 1, None)
+    assert [d["status"] for d in world.details(str(result)) if d["step_name"] == "children"] == ["processing"]
+    world.release(result)
+    assert result.get(timeout=30)["outcome"] == "complete"
+    (step,) = [d for d in world.details(str(result)) if d["step_name"] == "children"]
+    assert (step["status"], step["result"]["completed"]) == ("completed", 6)
+
+
+def test_retry_failed_runs_only_those_that_failed(world: World) -> None:
+    result = send(world, children=4, each={"broken": [2]})
+    world.wait_for_status(str(result), "failed")
+
+    number = world.app.retry_failed(str(result))
+
+    row = world.wait_for_status(str(result), "completed")
+    assert number == 1
+    assert row["result"]["completed"] == 4
+    assert sorted(world.lines(result, "children")) == ["0", "1", "2", "2", "2", "3"]
+    assert len(world.lines(result, "family")) == 1
+    assert len(children_of(world, result)) == 4
+    with pytest.raises(CannotRetry, match="is completed, not failed"):
+        world.app.retry_failed(str(result))
+
+
+def test_to_run_a_parent_again_makes_no_second_children(world: World) -> None:
+    result = send(world, children=3, each={"broken": [0]})
+    world.wait_for_status(str(result), "failed")
+
+    world.app.retry_job(str(result))
+
+    world.wait_for_status(str(result), "completed")
+    assert len(world.lines(result, "family")) == 2
+    assert sorted(world.lines(result, "children")) == ["0", "0", "0", "1", "2"], "what completed stays so"
+
+
+def test_cancelling_a_parent_cancels_the_children_that_have_not_ended(world: World) -> None:
+    result = send(world, children=9, concurrency=2, each={"holds": list(range(1, 9))})
+    wait_until(lambda: "1" in world.lines(result, "children"))
+
+    assert world.app.cancel_job(str(result), reason="enough", cancelled_by="ada")
+
+    def have_ended() -> FamilyCounts:
+        counts: FamilyCounts = world.app.families.counts(row_key(world, result))
+        assert not counts.unfinished
+        return counts
+
+    counts = wait_until(have_ended)
+    assert (counts.completed, counts.cancelled) == (1, 8)
+    cancelled = [row for row in children_of(world, result) if row["status"] == "cancelled"]
+    assert {(row["cancel_reason"], row["cancelled_by"]) for row in cancelled} == {
+        ("Its parent job was cancelled.", "ada")
+    }
+    assert world.row(str(result))["status"] == "cancelled"
+    world.release(result)
+
+
+def test_a_child_that_is_cancelled_counts_as_such(world: World) -> None:
+    result = send(world, children=3, each={"holds": [1]})
+    wait_until(lambda: "1" in world.lines(result, "children"))
+    child = rules.child_id(row_key(world, result), "1")
+
+    world.app.cancel_job(child)
+
+    row = world.wait_for_status(str(result), "failed")
+    assert "Of 3 children 1 cancelled: 1 (cancelled)" in row["error"]
+    world.release(result)
+    assert world.app.retry_failed(str(result)) == 1
+    row = world.wait_for_status(str(result), "completed")
+    assert row["result"]["completed"] == 3
+
+
+def test_a_parent_of_the_system_has_a_child_for_each_tenant(world: World) -> None:
+    tenants = [f"tenant-{uuid.uuid4().hex[:8]}" for _ in range(5)]
+
+    result = send(world, "daily", tenants=tenants)
+
+    assert result.get(timeout=30)["completed"] == 5
+    rows = children_of(world, result)
+    assert {row["tenant"] for row in rows} == set(tenants)
+    assert {row["result"] for row in rows} == set(tenants)
+    assert world.row(str(result))["tenant"] == SYSTEM_TENANT
+
+
+def test_children_may_have_children(world: World) -> None:
+    result = send(world, "dynasty")
+
+    assert result.get(timeout=30)["completed"] == 2
+    grandchildren = [
+        row for child in children_of(world, result) for row in children_of(world, child["job_id"])
+    ]
+    assert [row["status"] for row in grandchildren] == ["completed"] * 4
+
+
+def test_what_fan_out_gave_must_be_returned(world: World) -> None:
+    result = send(world, "forgetful")
+
+    with pytest.raises(UnsupportedOption, match="did not return what it gave"):
+        result.get(timeout=30)
+
+
+def test_a_chain_goes_on_after_the_children(world: World) -> None:
+    follow = (world.task("family").s({"children": 2}) | world.task("echo").s()).apply_async()
+
+    assert follow.get(timeout=30)["completed"] == 2
+
+
+def test_any_task_can_be_a_child(world: World) -> None:
+    items = [Child(data=[number], key=f"n{number}") for number in range(3)]
+
+    job = world.app.fan_out(FanOut(task="parity.double", items=items, concurrency=2), tenant="acme")
+
+    row = world.wait_for_status(str(job.job_id), "completed")
+    assert (row["type"], row["tenant"], row["result"]["completed"]) == (rules.FAN_OUT_TASK, "acme", 3)
+    assert sorted(child["result"] for child in children_of(world, job.job_id)) == [0, 2, 4]
+    assert {child["tenant"] for child in children_of(world, job.job_id)} == {"acme"}
+    members = world.app.families.members(row_key(world, job.job_id))
+    assert [(member.item_key, member.status) for member in members] == [
+        (f"n{n}", "completed") for n in range(3)
+    ]
