@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from celery.beat import Scheduler as CeleryScheduler
@@ -20,7 +20,7 @@ from jobbridge.app.firing import BATCH, ScheduleFirer
 from jobbridge.errors import DatabaseUnavailable
 from jobbridge.store.callers import DriverConnection
 from jobbridge.store.holding import close_held, open_held
-from jobbridge.store.schedules import CHANNEL
+from jobbridge.store.schedules import CHANNEL, Clock, database_clock
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,11 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
     #: The table is looked at so often, whoever tells of changes or not. Seconds.
     max_interval = 30
 
+    #: What time it is; tests set another one in a subclass.
+    clock: ClassVar[Clock] = staticmethod(database_clock)
+
     def __init__(self, app: Any, **options: Any) -> None:
-        self._firer = ScheduleFirer(app)
+        self._firer = ScheduleFirer(app, clock=type(self).clock)
         self._listener: DriverConnection | None = None
         self._next_look = 0.0
         self._pause = 0.0
