@@ -29,6 +29,9 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
     checks += consumers.check_schedules(app)
     checks += engines.check_fallback(app)
     checks += upkeep.check_held(app)
+    checks += upkeep.check_services(app)
+    if temporal and all(check.is_good for check in temporal):
+        checks += upkeep.check_drift(app)
     return checks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,17 @@ import pytest
 from jobbridge import Celery
 from jobbridge.app.presence import Presence
 from jobbridge.core.keys import Engine
+from jobbridge.core.schedules.definition import ScheduleDefinition
+from jobbridge.core.schedules.specs import parse_spec
+from jobbridge.dev.temporal import TemporalServer
+from jobbridge.diagnosis import upkeep
 from jobbridge.diagnosis.checks import check_all
 from jobbridge.diagnosis.findings import Check
 from jobbridge.settings import load_settings
+from jobbridge.store import services
+from jobbridge.store.schedules import ScheduleStore
 from tests.parity.tasks import make_app
+from tests.support import wait_until
 
 MakeApp = Callable[..., Celery]
 
@@ -172,3 +180,60 @@ def test_one_fault_does_not_hide_another(app: Celery) -> None:
     change(app, "UPDATE jobs SET updated_at = now() - interval '5 minutes'")
 
     assert {"workers", "held jobs"} <= set(faults(app))
+
+
+def test_a_schedule_without_a_consumer_and_one_that_nobody_fires_are_named(
+    app: Celery, worker: Presence
+) -> None:
+    store = ScheduleStore(app.database)
+    for name, task, queue in (
+        ("served", "parity.add", None),
+        ("unserved", "parity.add", "reports"),
+        ("unknown", "no.such.task", None),
+    ):
+        definition = ScheduleDefinition(
+            name=name, task=task, spec=parse_spec("24 hours"), engine=Engine.CELERY, queue=queue
+        )
+        store.save(definition)
+    change(app, "UPDATE job_schedules SET due_at = now() - interval '2 minutes' WHERE name = 'served'")
+
+    found = faults(app)["schedules"]
+
+    assert "'served' was to fire 2 min ago, and did not" in found.found
+    assert "'unserved' fills the queue 'reports', which no worker of celery serves" in found.found
+    assert "'unknown' sends 'no.such.task', which no worker knows" in found.found
+    assert "beat -S jobbridge" in found.hint
+    change(app, "UPDATE job_schedules SET paused = true")
+    assert faults(app) == {}
+
+
+def test_a_service_that_failed_is_named(app: Celery, worker: Presence) -> None:
+    with app.database.transaction() as connection:
+        services.note_start(connection, "reaper", "one@here")
+        services.note_failure(connection, "reaper", "out of paper")
+
+    assert "reaper failed: out of paper" in faults(app)["services"].found
+
+
+def test_rows_and_workflows_that_do_not_agree_are_named(
+    make: MakeApp, temporal: TemporalServer, task_queue: str
+) -> None:
+    app = make(
+        TEMPORAL_ADDRESS=temporal.address, TEMPORAL_JOB_TASK_QUEUE=task_queue, JOB_RUNNER_TYPE="temporal"
+    )
+    presence = Presence(app, name="one@here", engine=Engine.TEMPORAL)
+    assert presence.open()
+    good, orphan, rowless = (app.enqueue("parity.add", [1, number]).job_id for number in range(3))
+    change(app, "UPDATE jobs SET updated_at = now() - interval '5 minutes'")
+    change(app, "DELETE FROM jobs WHERE job_id = %s", rowless)
+    temporal.run_cli("workflow", "terminate", "--workflow-id", str(orphan), "--reason", "test")
+
+    def named() -> str:
+        found = upkeep.check_drift(app, quiet=timedelta())[0].found
+        assert str(rowless) in found  # Temporal lists what it has a moment later
+        return found
+
+    found = wait_until(named)
+    assert f"row without a running workflow: {orphan} (parity.add, queued; it is TERMINATED)" in found
+    assert str(good) not in found
+    presence.close()
