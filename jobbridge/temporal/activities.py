@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import JobBridgeError
 from jobbridge.temporal import contract
-from jobbridge.temporal.contract import ExecuteOrder, Outcome, StatusUpdate
+from jobbridge.temporal.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
 from jobbridge.temporal.execution import Execution, Settlement, SettlementKind
+from jobbridge.temporal.fires import begin_fire
 from jobbridge.temporal.messages import envelope_of, to_celery
 from jobbridge.temporal.outcomes import ContinuationUnread, JobFailed, outcome_of
 
@@ -36,6 +38,10 @@ _TICK = timedelta(milliseconds=200)
 
 #: In a heartbeat's details: the task began, and its author wants it never run twice.
 _ACKNOWLEDGED = "acknowledged"
+
+
+class NoFire(Exception):
+    """What a schedule of Temporal started is none of its fires, or has been dealt with."""
 
 
 class JobActivities:
@@ -61,7 +67,10 @@ class JobActivities:
     @activity.defn(name=contract.EXECUTE_JOB_HANDLER)
     async def execute_job_handler(self, document: Any) -> Any:
         holder = object()
-        execution = await self._execution(document, holder)
+        try:
+            execution = await self._execution(document, holder)
+        except NoFire as no_fire:
+            return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)).to_json()
         beating = asyncio.create_task(_beat(execution))
         try:
             settlement = await self._settlement(execution, holder)
@@ -100,6 +109,13 @@ class JobActivities:
 
     def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
         assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)
+        if order.fire is not None and order.message is None:
+            begun = begin_fire(
+                self._app, order.fire, workflow_id=info.workflow_id, run_id=info.workflow_run_id
+            )
+            if begun.skipped is not None:
+                raise NoFire(begun.skipped)
+            order = replace(order, message=begun.message)
         envelope = envelope_of(
             order, self._app, queue=self._queue, run_id=info.workflow_run_id, load=self._stored_message
         )

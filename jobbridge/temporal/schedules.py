@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 MARK = "jobbridge"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: An interval whose second instant is after all time; Temporal's server counts durations up to 292 years.
-_ONCE = timedelta(days=200 * 365)
 #: Temporal's least.
 _LEAST_CATCHUP = timedelta(seconds=10)
 
@@ -102,7 +100,11 @@ def copy_of(app: Celery, row: ScheduleRow, now: datetime) -> Copy:
     told = mirror(row.parsed, zone_named(row.zone), now)
     schedule = Schedule(
         action=_action(app, row),
-        spec=_spec(row, told),
+        spec=spec_of(
+            told,
+            comment=f"{row.spec} ({row.zone})",
+            jitter=timedelta(seconds=row.jitter_seconds) if row.jitter_seconds else None,
+        ),
         policy=SchedulePolicy(
             overlap=_OVERLAP[row.overlap],
             catchup_window=max(timedelta(seconds=row.catchup_seconds), _LEAST_CATCHUP),
@@ -112,11 +114,16 @@ def copy_of(app: Celery, row: ScheduleRow, now: datetime) -> Copy:
     return Copy(schedule=schedule, fresh_until=told.fresh_until)
 
 
-def _spec(row: ScheduleRow, told: Mirror) -> ScheduleSpec:
-    intervals = [ScheduleIntervalSpec(every=_ONCE, offset=instant - _EPOCH) for instant in told.instants]
+def spec_of(told: Mirror, *, comment: str | None = None, jitter: timedelta | None = None) -> ScheduleSpec:
+    """Give Temporal's specification of the same fires."""
+    calendars = []
+    intervals = []
+    if told.calendar is None:
+        calendars += [_instant_in_utc(instant) for instant in told.instants]
+    else:
+        intervals += [_instant_as_interval(instant) for instant in told.instants]
     if told.interval is not None:
         intervals.append(ScheduleIntervalSpec(every=told.interval.interval, offset=told.interval.phase))
-    calendars = []
     if (cron := told.calendar) is not None:
         calendars.append(
             ScheduleCalendarSpec(
@@ -125,15 +132,39 @@ def _spec(row: ScheduleRow, told: Mirror) -> ScheduleSpec:
                 day_of_month=_ranges(cron.days),
                 month=_ranges(cron.months),
                 day_of_week=_ranges(cron.weekdays),
-                comment=f"{row.spec} ({row.zone})",
+                comment=comment,
             )
         )
     return ScheduleSpec(
         calendars=calendars,
         intervals=intervals,
-        jitter=timedelta(seconds=row.jitter_seconds) if row.jitter_seconds else None,
+        jitter=jitter,
         time_zone_name=told.zone_name,
     )
+
+
+def _instant_in_utc(instant: datetime) -> ScheduleCalendarSpec:
+    def only(value: int) -> list[ScheduleRange]:
+        return [ScheduleRange(value, value)]
+
+    return ScheduleCalendarSpec(
+        second=only(instant.second),
+        minute=only(instant.minute),
+        hour=only(instant.hour),
+        day_of_month=only(instant.day),
+        month=only(instant.month),
+        year=only(instant.year),
+    )
+
+
+def _instant_as_interval(instant: datetime) -> ScheduleIntervalSpec:
+    """Give a single instant beside a calendar in another zone.
+
+    The server looks for the first multiple of an interval after now, never before the first one: an interval as long
+    as the time from the epoch has its only one there, for decades, and the copy is made anew long before. A phase
+    would not do: its own instant is left out (server 1.32, `nextIntervalTime`, which rounds towards zero).
+    """
+    return ScheduleIntervalSpec(every=instant - _EPOCH)
 
 
 def _ranges(values: Sequence[int]) -> list[ScheduleRange]:

@@ -32,6 +32,7 @@ from jobbridge.temporal.polling import TemporalTaskConsumer
 from jobbridge.temporal.progress import ProgressReporter
 from jobbridge.temporal.relay import Relay
 from jobbridge.temporal.request import adopt
+from jobbridge.temporal.schedule_reconciling import ScheduleReconciler
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -132,7 +133,8 @@ def _make_task_consumer(app: Celery, consumer: TemporalConsumer) -> TemporalTask
     )
     relay = Relay(app, delivery, is_held=host.holds, executor=tasks.executor)
     progress = ProgressReporter(app, host, delivery.client, executor=tasks.executor)
-    tasks.services = [relay.run, progress.run]
+    schedules = ScheduleReconciler(app, delivery.client, executor=tasks.executor)
+    tasks.services = [relay.run, progress.run, schedules.run]
     return tasks
 
 

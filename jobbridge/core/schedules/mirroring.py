@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from jobbridge.core.schedules.cron import Cron
@@ -24,6 +24,7 @@ from jobbridge.core.schedules.specs import Once, ScheduleSpec
 HORIZON = timedelta(days=3 * 365)
 
 _HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 _AROUND = timedelta(hours=3)
 
 
@@ -35,7 +36,7 @@ class Mirror:
         calendar: To be taken as a structured calendar (weekday 0 is Sunday), second 0, in `zone_name`.
         zone_name: Of the calendar.
         interval: To be taken as an interval and its phase.
-        instants: Further single fires; as an interval longer than all time whose phase is the instant.
+        instants: Further single fires.
         fresh_until: From then on it should be made again; None: it stays as it is.
     """
 
@@ -57,7 +58,7 @@ def mirror(spec: ScheduleSpec, zone: ZoneInfo, now: datetime) -> Mirror:
     if spec.is_hourly and spec.is_daily and shift is not None:
         return Mirror(calendar=_shifted(spec, shift))
     instants = sorted(
-        {fire for change in changes for fire in fires_between(spec, zone, change - _AROUND, change + _AROUND)}
+        {fire for change in changes for fire in fires_between(spec, zone, *_time_around(zone, change))}
     )
     return Mirror(
         calendar=spec,
@@ -65,6 +66,16 @@ def mirror(spec: ScheduleSpec, zone: ZoneInfo, now: datetime) -> Mirror:
         instants=tuple(instants),
         fresh_until=now + HORIZON / 2 if changes else None,
     )
+
+
+def _time_around(zone: ZoneInfo, change: datetime) -> tuple[datetime, datetime]:
+    """Give the time in which Temporal's calendars go wrong by a change of the clock.
+
+    Where a clock leaps over midnight (America/Santiago), they leave out that whole day.
+    """
+    local, before = change.astimezone(zone), (change - timedelta(seconds=1)).astimezone(zone)
+    leaps_midnight = local.date() != before.date() and local.time() != time()
+    return change - _AROUND, change + (_DAY if leaps_midnight else _AROUND)
 
 
 def clock_changes(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[datetime]:
