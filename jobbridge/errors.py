@@ -14,6 +14,7 @@ JobBridgeError                  everything below; `hint` says what to do
 │   └── InvalidJobData          the data does not fit the handler's model
 ├── TenantRequired              the handler needs a tenant and none was given
 ├── JobNotFound                 no such job for that tenant
+├── ScheduleNotFound            no such schedule, or several tenants have one
 ├── ChildrenFailed              of a job's children not all completed
 ├── DuplicateJob                another job holds the singleton key
 ├── JobCancelled                raised inside a handler whose job was cancelled
@@ -164,6 +165,16 @@ class ChildrenFailed(JobBridgeError):
     """Of a job's children not all completed; its metadata says how many."""
 
     hint = "Look at the children, then run those again with `jobbridge jobs retry PARENT --failed`."
+
+
+class ScheduleNotFound(JobBridgeError):
+    """There is no such schedule, or several tenants have one."""
+
+    hint = "List schedules with `jobbridge schedules list`."
+
+    @classmethod
+    def named(cls, schedule: str) -> Self:
+        return cls(f"There is no schedule {schedule!r}.")
 
 
 class DuplicateJob(JobBridgeError):

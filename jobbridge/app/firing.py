@@ -28,7 +28,7 @@ from jobbridge.core.schedules.policies import (
     fire_job_id,
 )
 from jobbridge.core.schedules.specs import zone_named
-from jobbridge.errors import DatabaseUnavailable, JobNotFound, UnsupportedOption
+from jobbridge.errors import DatabaseUnavailable, JobNotFound, ScheduleNotFound, UnsupportedOption
 from jobbridge.store import schedule_firing as firing
 from jobbridge.store.schedule_rows import ScheduleRow
 from jobbridge.store.schedules import Clock, database_clock
@@ -84,7 +84,7 @@ class ScheduleFirer:
         """Make a job now, whatever its times, its overlap policy, and whether it is paused; gives the job's id.
 
         Raises:
-            JobNotFound: There is no such schedule.
+            ScheduleNotFound: There is no such schedule.
         """
         with self._app.database.transaction() as connection:
             row = self._locked(connection, tenant, schedule_id)
@@ -100,7 +100,7 @@ class ScheduleFirer:
         They do not ask for the overlap policy, and run in the order in which their queue gives them out.
 
         Raises:
-            JobNotFound: There is no such schedule.
+            ScheduleNotFound: There is no such schedule.
             UnsupportedOption: These are too many.
         """
         with self._app.database.transaction() as connection:
@@ -114,9 +114,7 @@ class ScheduleFirer:
     def _locked(self, connection: DriverConnection, tenant: TenantId, schedule_id: UUID) -> ScheduleRow:
         row = firing.lock_one(connection, tenant, schedule_id)
         if row is None:
-            raise JobNotFound(
-                f"There is no schedule {schedule_id}.", hint="List them with `jobbridge schedules list`."
-            )
+            raise ScheduleNotFound.named(str(schedule_id))
         return row
 
     def _fire_row(self, connection: DriverConnection, row: ScheduleRow, now: datetime) -> None:

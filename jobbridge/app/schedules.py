@@ -19,7 +19,7 @@ from jobbridge.core.schedules.definition import ScheduleDefinition, overlap_name
 from jobbridge.core.schedules.fires import fires
 from jobbridge.core.schedules.policies import DEFAULT_CATCHUP, Overlap
 from jobbridge.core.schedules.specs import ScheduleSpec, parse_spec, zone_named
-from jobbridge.errors import DatabaseError, UnsupportedOption
+from jobbridge.errors import DatabaseError, ScheduleNotFound, UnsupportedOption
 from jobbridge.store.schedule_rows import FireRow, ScheduleRow
 from jobbridge.store.schedules import SaveOutcome, ScheduleStore
 
@@ -131,7 +131,8 @@ class ScheduleService:
         """Change some of a schedule's definition: `when`, or any field of ScheduleDefinition.
 
         Raises:
-            UnsupportedOption: There is no such schedule, a value cannot be honoured, or code declares it.
+            ScheduleNotFound: There is none.
+            UnsupportedOption: A value cannot be honoured, or code declares it.
         """
         row = self.find(schedule, tenant)
         if "when" in changes:
@@ -165,15 +166,13 @@ class ScheduleService:
         """Give the schedule of that name or id.
 
         Raises:
-            UnsupportedOption: There is none, or several tenants have one.
+            ScheduleNotFound: There is none, or several tenants have one.
         """
         found = self.store.find(str(schedule), None if tenant is None else TenantId(tenant))
         if not found:
-            raise UnsupportedOption(
-                f"There is no schedule {str(schedule)!r}.", hint="List them with `jobbridge schedules list`."
-            )
+            raise ScheduleNotFound.named(str(schedule))
         if len(found) > 1:
-            raise UnsupportedOption(
+            raise ScheduleNotFound(
                 f"Several tenants have a schedule {str(schedule)!r}.", hint="Pass the tenant, or its id."
             )
         return found[0]
@@ -212,7 +211,8 @@ class ScheduleService:
         """Delete it; its history and the jobs that it made stay.
 
         Raises:
-            UnsupportedOption: There is none, or code declares it.
+            ScheduleNotFound: There is none.
+            UnsupportedOption: Code declares it.
         """
         row = self.find(schedule, tenant)
         self._refuse_declared(row, "deleted")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.2
 
 
-def _read_data(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+def read_data(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """Read an option's JSON; @FILE reads a file."""
     if value is None:
         return None
     try:
@@ -37,7 +38,8 @@ def _read_data(ctx: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter(f"this is not JSON: {error}") from None
 
 
-def _read_instant(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+def read_instant(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    """Read an option's instant, with its time zone."""
     if value is None:
         return None
     try:
@@ -52,7 +54,7 @@ def _read_instant(ctx: click.Context, parameter: click.Parameter, value: str | N
 @click.command("enqueue")
 @click.argument("name")
 @click.option(
-    "--data", callback=_read_data, metavar="JSON", help="The job's data; @FILE reads it, @- from stdin."
+    "--data", callback=read_data, metavar="JSON", help="The job's data; @FILE reads it, @- from stdin."
 )
 @click.option("--tenant", metavar="ID", help="Whose job it is; by default the tenantId in the data.")
 @click.option(
@@ -60,7 +62,7 @@ def _read_instant(ctx: click.Context, parameter: click.Parameter, value: str | N
 )
 @click.option("--queue", help="By default the handler's.")
 @click.option(
-    "--run-at", callback=_read_instant, metavar="INSTANT", help="Not before: ISO 8601 with a time zone."
+    "--run-at", callback=read_instant, metavar="INSTANT", help="Not before: ISO 8601 with a time zone."
 )
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher first.")
 @click.option("--wait", is_flag=True, help="Wait for its end; the exit code is 1 unless it completed.")

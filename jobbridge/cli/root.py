@@ -20,8 +20,15 @@ _COMMANDS = {
     "explain": ("jobbridge.cli.explain", "Say why a job does not run, and what to do."),
     "handlers": ("jobbridge.cli.handlers", "List what this app can run."),
     "jobs": ("jobbridge.cli.jobs", "List, show, cancel, retry and watch jobs."),
-    "maintain": ("jobbridge.cli.maintain", "Run the services that look after jobs: deliver, free, repair, delete."),
+    "maintain": (
+        "jobbridge.cli.maintain",
+        "Run the services that look after jobs: deliver, free, repair, delete.",
+    ),
     "migrate": ("jobbridge.cli.migrate", "Make or update the tables."),
+    "schedules": (
+        "jobbridge.cli.schedules",
+        "List, show, create, pause, resume, run, backfill and delete schedules.",
+    ),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
 }
 

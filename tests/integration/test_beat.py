@@ -35,7 +35,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def app(database_url: str) -> Iterator[Celery]:
     app = Celery("beaten", settings=load_settings({"DATABASE_URL": database_url}))
-    app.task(name="beat.tick")(_tick)
+    app.task(name="beat.tick", shared=False)(_tick)
     yield app
     app.close()
 

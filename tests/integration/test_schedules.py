@@ -18,7 +18,7 @@ from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.policies import FireOutcome, Overlap, fire_job_id
 from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import JobNotFound, UnknownHandler, UnsupportedOption
+from jobbridge.errors import ScheduleNotFound, UnknownHandler, UnsupportedOption
 from jobbridge.settings import load_settings
 from jobbridge.store.schedule_rows import ScheduleRow
 from jobbridge.store.schedules import SaveOutcome, ScheduleStore
@@ -38,7 +38,7 @@ class World:
     def __init__(self, database_url: str, name: str = "scheduled") -> None:
         self.now = NOON
         self.app = Celery(name, settings=load_settings({"DATABASE_URL": database_url}))
-        self.app.task(name="tick")(_tick)
+        self.app.task(name="tick", shared=False)(_tick)
         self.app.finalize()
         self.app.schedules.store = ScheduleStore(self.app.database, clock=self.clock)
         self.firer = ScheduleFirer(self.app, clock=self.clock)
@@ -312,7 +312,7 @@ def test_a_deleted_schedule_keeps_its_history_and_fires_no_more(world: World) ->
     world.app.schedules.delete("tick")
     world.pass_time(MINUTE)
 
-    with pytest.raises(UnsupportedOption, match="There is no schedule 'tick'"):
+    with pytest.raises(ScheduleNotFound, match="There is no schedule 'tick'"):
         world.row()
     assert len(world.app.schedules.store.history(row.tenant, row.schedule_id)) == 1
     assert world.make().version == 3, "made anew, it is the same schedule"
@@ -398,7 +398,7 @@ def test_tenants_have_schedules_of_the_same_name(world: World) -> None:
     for tenant in ("acme", "umbrella"):
         world.make(tenant=TenantId(tenant))
 
-    with pytest.raises(UnsupportedOption, match="Several tenants"):
+    with pytest.raises(ScheduleNotFound, match="Several tenants"):
         world.row()
     world.pass_time(MINUTE)
 
@@ -431,7 +431,7 @@ def test_what_cannot_be_scheduled_is_refused_at_once(world: World) -> None:
         create("tick", "0 * * * *", overlap="perhaps")
     with pytest.raises(UnsupportedOption, match="cannot be stored"):
         create("tick", "0 * * * *", {"args": [object()]})
-    with pytest.raises(JobNotFound):
+    with pytest.raises(ScheduleNotFound):
         world.firer.fire_now(SYSTEM_TENANT, uuid.uuid4())
 
 

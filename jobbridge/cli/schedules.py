@@ -1,0 +1,261 @@
+"""`jobbridge schedules list|show|create|pause|resume|run|backfill|delete`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.cli.enqueue import read_data, read_instant
+from jobbridge.core.keys import Engine
+from jobbridge.core.schedules.policies import FireOutcome, Overlap
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.schedule_rows import FireRow, ScheduleRow
+
+_OUTCOME_STYLES = {
+    FireOutcome.ENQUEUED: "green",
+    FireOutcome.BUFFERED: "cyan",
+    FireOutcome.SKIPPED: "yellow",
+    FireOutcome.MISSED: "red",
+    FireOutcome.FAILED: "red",
+}
+
+
+@click.group("schedules")
+def command() -> None:
+    """Recurring jobs: list, show, create, pause, resume, run, backfill and delete them.
+
+    SCHEDULE is its name or its id.
+    """
+
+
+def _tenant_option(function: Any) -> Any:
+    return click.option("--tenant", metavar="ID", help="Whose; needed where several have one of that name.")(
+        function
+    )
+
+
+@command.command("list")
+@click.option("--tenant", metavar="ID")
+@click.option("--task", metavar="NAME", help="Of this handler.")
+@click.option("--engine", type=click.Choice([engine.value for engine in Engine]))
+@app_option
+@json_option
+def list_schedules(
+    tenant: str | None, task: str | None, engine: str | None, app_name: str | None, as_json: bool
+) -> None:
+    """List schedules by tenant and name."""
+    app = load_app(app_name)
+    rows = app.schedules.list(tenant=tenant, task=task, engine=Engine(engine) if engine else None)
+    if as_json:
+        write_json([_plain(app, row) for row in rows])
+        return
+    if not rows:
+        click.echo("There are no such schedules.")
+        return
+    table = Table("schedule", "task", "when", "zone", "engine", "next", "last", "state", "tenant", box=None)
+    for row in rows:
+        following = app.schedules.upcoming(row, count=1)
+        table.add_row(
+            row.name, row.task, row.spec, row.zone, row.engine.value,
+            _instant(following[0]) if following else "", ago(row.last_fire_at), _state(row), row.tenant,
+        )  # fmt: skip
+    console().print(table)
+
+
+@command.command("show")
+@click.argument("schedule")
+@_tenant_option
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Of its history."
+)
+@app_option
+@json_option
+def show(schedule: str, tenant: str | None, limit: int, app_name: str | None, as_json: bool) -> None:
+    """Show a schedule, when it fires next, and what became of its last fires."""
+    app = load_app(app_name)
+    row = app.schedules.find(schedule, tenant)
+    history = app.schedules.history(row.schedule_id, row.tenant, limit=limit)
+    if as_json:
+        write_json(_plain(app, row, count=5) | {"history": [asdict(fire) for fire in history]})
+        return
+    _show(app, row)
+    _show_history(list(history))
+
+
+@command.command("create")
+@click.argument("task")
+@click.argument("when")
+@click.option("--name", help="By default the task's.")
+@click.option("--data", callback=read_data, metavar="JSON", help="For each of its jobs; @FILE reads it.")
+@click.option("--tenant", metavar="ID", help="Whose; by default the tenantId in the data.")
+@click.option("--zone", help="Whose wall clock cron means; by default the app's.")
+@click.option(
+    "--overlap", type=click.Choice([overlap.value for overlap in Overlap]), default=Overlap.SKIP.value
+)
+@click.option("--engine", type=click.Choice([engine.value for engine in Engine]))
+@click.option("--queue", help="By default the handler's.")
+@click.option("--priority", type=click.IntRange(0, 9), help="Higher first.")
+@app_option
+@json_option
+def create(
+    task: str,
+    when: str,
+    app_name: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make a schedule of the handler TASK, or change it.
+
+    WHEN is cron ("0 1 * * *"), an interval ("24 hours"), or an instant.
+    """
+    handle = load_app(app_name).schedules.create(task, when, options.pop("data"), **options)
+    if as_json:
+        write_json(asdict(handle))
+        return
+    following = f"; it fires next at {_instant(handle.next_fire_at)}" if handle.next_fire_at else ""
+    click.echo(f"The schedule {handle.name} is {handle.outcome.value}{following}.")
+    if handle.warning:
+        click.echo(f"Warning: {handle.warning}", err=True)
+
+
+@command.command("pause")
+@click.argument("schedule")
+@_tenant_option
+@click.option("--note", help="Why; shown in lists.")
+@app_option
+@json_option
+def pause(schedule: str, tenant: str | None, note: str | None, app_name: str | None, as_json: bool) -> None:
+    """Keep it from firing until it is resumed."""
+    app = load_app(app_name)
+    app.schedules.pause(schedule, tenant, note=note)
+    _tell(app, schedule, tenant, "Paused", as_json=as_json)
+
+
+@command.command("resume")
+@click.argument("schedule")
+@_tenant_option
+@app_option
+@json_option
+def resume(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
+    """Let it fire again, from now on."""
+    app = load_app(app_name)
+    app.schedules.resume(schedule, tenant)
+    _tell(app, schedule, tenant, "Resumed", as_json=as_json)
+
+
+@command.command("run")
+@click.argument("schedule")
+@_tenant_option
+@app_option
+@json_option
+def run(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
+    """Make one job of it now, also while it is paused."""
+    job_id = load_app(app_name).schedules.run_now(schedule, tenant)
+    if as_json:
+        write_json({"job_id": job_id})
+    else:
+        click.echo(f"Sent job {job_id}. Follow it with `jobbridge jobs watch {job_id}`.")
+
+
+@command.command("backfill")
+@click.argument("schedule")
+@click.option(
+    "--from", "start", callback=read_instant, required=True, metavar="INSTANT", help="ISO 8601 with a zone."
+)
+@click.option("--to", "end", callback=read_instant, metavar="INSTANT", help="Now, by default.")
+@_tenant_option
+@app_option
+@json_option
+def backfill(
+    schedule: str,
+    start: datetime,
+    end: datetime | None,
+    tenant: str | None,
+    app_name: str | None,
+    as_json: bool,
+) -> None:
+    """Make the jobs of past fires that have none."""
+    made = load_app(app_name).schedules.backfill(schedule, start, end or datetime.now(UTC), tenant)
+    if as_json:
+        write_json({"fires": list(made)})
+    else:
+        click.echo(f"Made {len(made)} job(s).")
+
+
+@command.command("delete")
+@click.argument("schedule")
+@_tenant_option
+@app_option
+@json_option
+def delete(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
+    """Delete it; its history and the jobs that it made stay."""
+    app = load_app(app_name)
+    row = app.schedules.find(schedule, tenant)
+    app.schedules.delete(row.schedule_id, row.tenant)
+    if as_json:
+        write_json({"schedule_id": row.schedule_id, "deleted": True})
+    else:
+        click.echo(f"Deleted the schedule {row.name}.")
+
+
+def _tell(app: Celery, schedule: str, tenant: str | None, done: str, *, as_json: bool) -> None:
+    row = app.schedules.find(schedule, tenant)
+    if as_json:
+        write_json(_plain(app, row))
+    else:
+        click.echo(f"{done} the schedule {row.name}.")
+
+
+def _show(app: Celery, row: ScheduleRow) -> None:
+    told = {
+        "schedule": f"{row.name} ({row.schedule_id})",
+        "task": row.task,
+        "tenant": row.tenant,
+        "when": f"{row.spec} in {row.zone}",
+        "state": _state(row),
+        "engine": row.engine.value,
+        "overlap": row.overlap.value,
+        "catch-up": f"{row.catchup_seconds} s",
+        "jitter": f"{row.jitter_seconds} s",
+        "queue": row.queue,
+        "priority": row.priority,
+        "declared by": row.declared_by,
+        "next": ", ".join(map(_instant, app.schedules.upcoming(row))),
+    }
+    for name, value in told.items():
+        if value not in (None, ""):
+            click.echo(f"{name:<12} {value}")
+
+
+def _show_history(history: list[FireRow]) -> None:
+    if not history:
+        return
+    table = Table("fire", "trigger", "outcome", "job", "reason", box=None)
+    for fire in history:
+        style = _OUTCOME_STYLES[fire.outcome]
+        table.add_row(
+            _instant(fire.fire_at), fire.trigger.value, f"[{style}]{fire.outcome.value}[/]",
+            str(fire.job_id or ""), fire.reason or "",
+        )  # fmt: skip
+    console().print(table)
+
+
+def _state(row: ScheduleRow) -> str:
+    if row.paused:
+        return f"paused: {row.note}" if row.note else "paused"
+    return "active" if row.next_fire_at else "over"
+
+
+def _instant(at: datetime) -> str:
+    return at.isoformat(sep=" ", timespec="seconds")
+
+
+def _plain(app: Celery, row: ScheduleRow, *, count: int = 1) -> dict[str, Any]:
+    return asdict(row) | {"state": _state(row), "upcoming": list(app.schedules.upcoming(row, count=count))}
