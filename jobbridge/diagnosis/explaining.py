@@ -13,11 +13,13 @@ from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.diagnosis.consumers import knowing, serving, start_hint
 from jobbridge.diagnosis.findings import age, duration
 from jobbridge.errors import EngineUnavailable
+from jobbridge.store.gate import suspension_of
 from jobbridge.store.workers import WorkerRow
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.broker import WaitingMessage
+    from jobbridge.core.families import FamilyCounts
     from jobbridge.store.rows import JobRow
     from jobbridge.temporal.looking import WorkflowFacts
 
@@ -60,9 +62,13 @@ def _by_status(app: Celery, job: JobRow) -> Iterator[Reason]:
     if job.status in FINAL:
         yield _ended(job)
         return
+    if job.delivery is None and job.attempt > 0 and (counts := app.families.counts(job.key)) is not None:
+        yield _children(counts)
+        return
     if job.status is JobStatus.PROCESSING:
         yield from _processing(app, job)
         return
+    yield from _suspended(app, job)
     if job.run_at is not None and job.run_at > datetime.now(UTC):
         due = duration(job.run_at - datetime.now(UTC))
         yield Reason(code="not_due", what=f"It is not due: it starts at {job.run_at.isoformat()}, in {due}.")
@@ -107,6 +113,25 @@ def _ended(job: JobRow) -> Reason:
                 what=f"It was skipped{at}: {_first_line(job.error) or 'its tenant is suspended'}",
                 hint=f"After `jobbridge tenants resume {job.tenant}`: `jobbridge jobs retry {job.job_id}`.",
             )
+
+
+def _children(counts: FamilyCounts) -> Reason:
+    return Reason(
+        code="children",
+        what=f"It waits for its children: {counts.ended} of {counts.total} have ended ({counts.failed} failed), "
+        f"{counts.released} are under way, {counts.waiting} wait for their turn.",
+    )
+
+
+def _suspended(app: Celery, job: JobRow) -> Iterator[Reason]:
+    with app.database.connection() as connection:
+        why = suspension_of(connection, job.key)
+    if why is not None:
+        yield Reason(
+            code="suspended",
+            what=f"The tenant {job.tenant!r} is suspended: {why}. The job is skipped when a worker takes it.",
+            hint=f"Let its jobs run again with `jobbridge tenants resume {job.tenant}`.",
+        )
 
 
 def _pending(job: JobRow) -> Reason:

@@ -10,9 +10,10 @@ import pytest
 
 from jobbridge import Celery
 from jobbridge.app.presence import Presence
-from jobbridge.core.keys import Engine
+from jobbridge.core.keys import Engine, TenantId
 from jobbridge.diagnosis.explaining import Reason, explain
 from jobbridge.settings import load_settings
+from jobbridge.store.tenants import TenantStore
 from tests.parity.tasks import make_app
 
 
@@ -151,3 +152,12 @@ def test_a_job_that_fell_back_and_one_that_temporal_has_not_accepted(app: Celery
 
     change(app, "UPDATE jobs SET status = 'queued'")
     assert "cannot be asked" in reasons(app, fallen)["unreachable"].what
+
+
+def test_a_job_of_a_suspended_tenant_will_be_skipped(app: Celery, worker: Presence) -> None:
+    TenantStore(app.database).suspend(TenantId("acme"), reason="unpaid")
+
+    told = reasons(app, app.enqueue("parity.add", [1, 2], tenant="acme"))["suspended"]
+
+    assert "'acme' is suspended: unpaid" in told.what
+    assert "tenants resume acme" in told.hint
