@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from jobbridge.handlers.assets.asset_import import asset_import
 from jobbridge.handlers.buckets.reconciling import reconcile_bucket_usage
+from jobbridge.handlers.calendars.google import verify_google_calendar_pubsub
+from jobbridge.handlers.calendars.microsoft import renew_microsoft_calendar_webhooks
 from jobbridge.handlers.cleanup.forms import cleanup_temporary_workflow_forms
 from jobbridge.handlers.cleanup.keys import cleanup_ai_session_keys
 from jobbridge.handlers.credits.expiring import expired_credits
@@ -13,6 +16,7 @@ from jobbridge.handlers.invoicing.generate import generate_invoice
 from jobbridge.handlers.invoicing.zipping import invoice_zip
 
 __all__ = [
+    "asset_import",
     "cleanup_ai_session_keys",
     "cleanup_temporary_workflow_forms",
     "credit_reconciliation",
@@ -22,4 +26,6 @@ __all__ = [
     "invoice_email",
     "invoice_zip",
     "reconcile_bucket_usage",
+    "renew_microsoft_calendar_webhooks",
+    "verify_google_calendar_pubsub",
 ]

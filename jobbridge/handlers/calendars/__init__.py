@@ -1,0 +1,1 @@
+"""Keep the notifications of calendars alive: Graph subscriptions, and Google's watch channels."""
