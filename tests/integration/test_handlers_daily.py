@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -153,6 +154,16 @@ def test_a_cancelled_job_stops_and_what_it_did_stays(office: Office, run: Callab
         run(attempt)
 
     assert office.state() == before
+
+
+@EACH
+def test_several_jobs_at_once_do_what_one_does(office: Office, run: Callable[[Context], Any]) -> None:
+    run(office.jobs.attempt("t1"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, [office.jobs.attempt("t2") for _ in range(4)]))
+
+    assert _anonymous(office.state("t2"), "t2") == _anonymous(office.state("t1"), "t1")
 
 
 # -- expired-credits
