@@ -33,6 +33,7 @@ from jobbridge.app.enveloping import make_envelope
 from jobbridge.app.execution import current_run, in_pool_child
 from jobbridge.app.options import JobOptions, Sent
 from jobbridge.app.singletons import SingletonClaim
+from jobbridge.app.tenancy import inherited_tenant
 from jobbridge.broker import publishing_on
 from jobbridge.core.enqueueing import Outcome, SingletonPolicy
 from jobbridge.core.envelope import HEADER, Envelope
@@ -124,7 +125,9 @@ class JobPublication:
     def _chosen_tenant(self, tenant: TenantId | None) -> TenantId:
         if tenant is not None:
             return tenant
-        return self._parent_run.key.tenant if self._parent_run else SYSTEM_TENANT
+        if self._parent_run is not None:
+            return self._parent_run.key.tenant
+        return inherited_tenant() or SYSTEM_TENANT
 
     def _singleton_claim(self) -> SingletonClaim | None:
         key = self._options.singleton_key
@@ -173,9 +176,8 @@ class JobPublication:
         run = self._own_run
         if run is None or run.attempt is None:
             return None
-        return Continuation(
-            attempt=run.attempt, is_retry=int(self._headers.get("retries") or 0) > run.retries
-        )
+        is_retry = int(self._headers.get("retries") or 0) > run.retries
+        return Continuation(attempt=run.attempt, is_retry=is_retry)
 
     @property
     def _queue_name(self) -> str:
@@ -333,9 +335,8 @@ class JobPublication:
 
     @property
     def _may_fall_back(self) -> bool:
-        # Also one sent with engine="temporal"; not a schedule's. Another broker could not take it in one transaction.
         wanted = self._app.settings.fallback_to_celery and self._options.may_fall_back is not False
-        return wanted and self._app.shares_database_with_broker
+        return wanted and self._app.shares_database_with_broker  # another one has no part in the transaction
 
     def _send_to_broker_instead(self, trouble: EngineUnavailable) -> Any:
         """Send it to the broker at once: that Temporal is away is known, so it was not even asked."""

@@ -82,10 +82,12 @@ def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -
     app = load_app(app_name)
     row = find_job(app, job_id, tenant)
     details = app.jobs.details(row.key)
+    children = app.families.counts(row.key)
     if as_json:
-        write_json(_plain(row) | {"details": [asdict(detail) for detail in details]})
+        shown = _plain(row) | {"details": [asdict(detail) for detail in details]}
+        write_json(shown if children is None else shown | {"children": children.to_json()})
         return
-    show_job(row, list(details))
+    show_job(row, list(details), children)
 
 
 @command.command("cancel")
@@ -127,14 +129,32 @@ def cancel(
     is_flag=True,
     help="As a new job with the same data; also what completed or was cancelled.",
 )
+@click.option(
+    "--failed", "only_children", is_flag=True, help="Only those of its children that did not complete."
+)
 @app_option
 @json_option
 def retry(
-    job_id: str, tenant: str | None, engine: str | None, as_new: bool, app_name: str | None, as_json: bool
+    job_id: str,
+    tenant: str | None,
+    engine: str | None,
+    as_new: bool,
+    only_children: bool,
+    app_name: str | None,
+    as_json: bool,
 ) -> None:
     """Run a job again that failed, expired or was skipped. Its finished steps are not run again."""
     app = load_app(app_name)
     row = find_job(app, job_id, tenant)
+    if only_children:
+        if engine is not None or as_new:
+            raise click.UsageError("--failed goes with neither --engine nor --new.")
+        number = app.retry_failed(row.job_id, row.tenant)
+        if as_json:
+            write_json({"job_id": row.job_id, "children": number})
+        else:
+            click.echo(f"{number} children of {row.type} {row.job_id} run again.")
+        return
     sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new)
     if as_json:
         write_json(_plain(sent))

@@ -10,6 +10,7 @@ from rich.table import Table
 from jobbridge.cli.common import ago, console, seconds_between, styled
 
 if TYPE_CHECKING:
+    from jobbridge.core.families import FamilyCounts
     from jobbridge.store.rows import JobDetailRow, JobRow
 
 
@@ -28,18 +29,27 @@ def line(row: JobRow) -> tuple[str, ...]:
     )
 
 
-def show_job(row: JobRow, details: list[JobDetailRow]) -> None:
-    """Print a job and its steps."""
+def show_job(row: JobRow, details: list[JobDetailRow], children: FamilyCounts | None = None) -> None:
+    """Print a job, how its children are, and its steps."""
     out = console()
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(row):
         if value not in (None, "", {}):
             facts.add_row(f"[bold]{name}[/]", value if isinstance(value, str) else str(value))
     out.print(facts)
+    if children is not None:
+        out.print(f"[bold]children[/]  {children_line(children)}")
     if details:
         out.print(_steps(details))
     if row.traceback:
         out.print(row.traceback, markup=False, style="dim")
+
+
+def children_line(counts: FamilyCounts) -> str:
+    """Say how the children of a job are."""
+    states = ("completed", "failed", "cancelled", "expired", "skipped", "released", "waiting")
+    told = [f"{number} {state}" for state in states if (number := getattr(counts, state))]
+    return f"{counts.ended} of {counts.total} have ended" + (f" ({', '.join(told)})" if told else "")
 
 
 def _facts(row: JobRow) -> list[tuple[str, Any]]:

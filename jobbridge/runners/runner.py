@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -17,8 +17,10 @@ from uuid import UUID
 from kombu.exceptions import KombuError
 
 from jobbridge.app.jobs import job
+from jobbridge.core.families import DEFAULT_CONCURRENCY
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
+from jobbridge.runners.families import send_family
 from jobbridge.runners.handlers import register_all_job_handlers
 from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
 
@@ -58,6 +60,31 @@ class JobRunner(Protocol):
         self, name: str, data: Any, run_at: datetime, options: Options = None
     ) -> ScheduledJob:
         """Send a job that does not start before `run_at`. Raises as `schedule_job`."""
+        ...
+
+    def fan_out(
+        self,
+        name: str,
+        items: Iterable[Any],
+        options: Options = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        key: Callable[[Any], str] | None = None,
+    ) -> ScheduledJob:
+        """Send a parent job with one child job for each item, so many of them at a time.
+
+        Raises as `schedule_job`. An item is a child's data, or a `Child` with its tenant and key. Queue, priority and
+        engine of the options are the children's, the others are the parent's.
+        """
+        ...
+
+    def retry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
+        """Run the children of a failed parent again that did not complete; gives their number.
+
+        Raises:
+            JobNotFound: There is no such job (of that tenant).
+            CannotRetry: It has no children, or did not fail.
+        """
         ...
 
     def cancel_job(
@@ -111,6 +138,18 @@ class JobRunner(Protocol):
     async def aschedule_job_at(
         self, name: str, data: Any, run_at: datetime, options: Options = None
     ) -> ScheduledJob: ...
+
+    async def afan_out(
+        self,
+        name: str,
+        items: Iterable[Any],
+        options: Options = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        key: Callable[[Any], str] | None = None,
+    ) -> ScheduledJob: ...
+
+    async def aretry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int: ...
 
     async def acancel_job(
         self,
@@ -176,6 +215,23 @@ class _AppRunner:
             )
         return self.schedule_job(name, data, replace(chosen, run_at=run_at))
 
+    def fan_out(
+        self,
+        name: str,
+        items: Iterable[Any],
+        options: Options = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        key: Callable[[Any], str] | None = None,
+    ) -> ScheduledJob:
+        handle = send_family(
+            self.app, name, items, ScheduleOptions.of(options), self.engine, concurrency=concurrency, key=key
+        )
+        return ScheduledJob(job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome)
+
+    def retry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
+        return int(self.app.retry_failed(job_id, tenant_id))
+
     def cancel_job(
         self,
         job_id: UUID | str,
@@ -233,6 +289,20 @@ class _AppRunner:
         self, name: str, data: Any, run_at: datetime, options: Options = None
     ) -> ScheduledJob:
         return await asyncio.to_thread(self.schedule_job_at, name, data, run_at, options)
+
+    async def afan_out(
+        self,
+        name: str,
+        items: Iterable[Any],
+        options: Options = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        key: Callable[[Any], str] | None = None,
+    ) -> ScheduledJob:
+        return await asyncio.to_thread(self.fan_out, name, items, options, concurrency=concurrency, key=key)
+
+    async def aretry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
+        return await asyncio.to_thread(self.retry_failed, job_id, tenant_id)
 
     async def acancel_job(
         self,

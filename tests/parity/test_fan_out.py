@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
 
+from jobbridge import JobRunnerFactory, Outcome
 from jobbridge.core import families as rules
+from jobbridge.core.events import Cancelled
 from jobbridge.core.families import Child, FamilyCounts, FanOut
-from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
-from jobbridge.errors import CannotRetry, UnsupportedOption
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
+from jobbridge.errors import CannotRetry, InvalidJobData, TenantRequired, UnsupportedOption
+from jobbridge.recording import JobRecorder
 from tests.parity import family_tasks as family_tasks  # declares the handlers
 from tests.parity.conftest import World
 from tests.support import wait_until
@@ -194,3 +199,111 @@ def test_any_task_can_be_a_child(world: World) -> None:
     assert [(member.item_key, member.status) for member in members] == [
         (f"n{n}", "completed") for n in range(3)
     ]
+
+
+def test_many_children_are_never_more_than_ten_at_a_time(own_world: World) -> None:
+    world = own_world
+    number = 1000 if world.engine is Engine.CELERY else 150  # 4 s, and 30 ms each
+    world.worker("-c", "2")
+    result = send(world, children=number, concurrency=10)
+    most = 0
+
+    def has_ended() -> dict[str, Any]:
+        nonlocal most
+        with psycopg.connect(world.database_url) as connection:
+            [(open_jobs,)] = connection.execute(
+                "SELECT count(*) FROM jobs WHERE type = 'parity.child' AND completed_at IS NULL"
+            ).fetchall()
+        most = max(most, open_jobs)
+        row = world.row(str(result))
+        assert row["status"] == "completed"
+        return row
+
+    row = wait_until(has_ended, timeout=100)
+
+    assert 1 < most <= 10
+    assert row["result"]["completed"] == number
+    assert sorted(map(int, world.lines(result, "children"))) == list(range(number)), "each ran once"
+
+
+def test_workers_that_are_killed_leave_a_family_exact(own_world: World) -> None:
+    world, chance = own_world, random.Random(7)
+    worker = world.worker("-c", "2")
+    result = send(world, children=60, concurrency=6)
+    for number in (5, 15, 25, 35)[: 4 if world.engine is Engine.CELERY else 2]:
+        wanted = number + chance.randrange(6)  # a killed worker of Temporal's is missed after 8 s
+        wait_until(lambda wanted=wanted: len(world.lines(result, "children")) >= wanted, every=0.001)
+        worker.kill()
+        worker = world.worker("-c", "2")
+
+    row = world.wait_for_status(str(result), "completed", timeout=100)
+
+    children = children_of(world, result)
+    assert (len(children), {child["status"] for child in children}) == (60, {"completed"})
+    assert row["result"] == FamilyCounts(completed=60).to_json()
+    assert len(world.lines(result, "family")) >= 1
+    assert set(map(int, world.lines(result, "children"))) == set(range(60))
+
+
+def test_what_a_dead_process_left_undone_is_done(world: World) -> None:
+    """A child's end was written, and whoever wrote it died before the next step."""
+    result = send(world, children=3, concurrency=1, each={"holds": [0]})
+    key = row_key_when_it_waits(world, result)
+    lonely = JobRecorder(world.app.database)  # tells nobody that a child has ended
+
+    lonely.record(Cancelled(key=JobKey(tenant=key.tenant, job_id=rules.child_id(key, "0"))))
+    world.release(result)
+
+    row = world.wait_for_status(str(result), "failed")
+    assert (row["metadata"]["fan_out"]["completed"], row["metadata"]["fan_out"]["cancelled"]) == (2, 1)
+
+
+def test_a_parent_that_was_cancelled_past_us_takes_its_children_along(world: World) -> None:
+    result = send(world, children=4, concurrency=2, each={"holds": [0, 1, 2, 3]})
+    key = row_key_when_it_waits(world, result)
+
+    JobRecorder(world.app.database).record(Cancelled(key=key, cancelled_by="sql"))
+
+    wait_until(lambda: world.app.families.counts(key).cancelled == 4)
+    world.release(result)
+
+
+def test_children_whose_rows_are_gone_do_not_hold_up_their_parent(world: World) -> None:
+    result = send(world, children=2, concurrency=1, each={"holds": [0]})
+    key = row_key_when_it_waits(world, result)
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("DELETE FROM jobs WHERE job_id = %s", [rules.child_id(key, "0")])
+        connection.execute("UPDATE job_families SET updated_at = now() - interval '1 hour'")
+
+    row = world.wait_for_status(str(result), "failed")
+
+    assert (row["metadata"]["fan_out"]["completed"], row["metadata"]["fan_out"]["cancelled"]) == (1, 1)
+    world.release(result)
+
+
+def test_a_runner_fans_out_within_the_callers_transaction(world: World) -> None:
+    runner = JobRunnerFactory(world.app).get_runner()
+    items = [{"number": number} for number in range(3)]
+
+    with psycopg.connect(world.database_url) as connection, world.app.enqueue_on(connection):
+        lost = runner.fan_out("parity.child", items)
+        connection.rollback()
+        job = runner.fan_out(
+            "parity.child", items, {"tenant": "acme", "singleton_key": "nightly", "metadata": {"why": "test"}}
+        )
+        connection.commit()
+    again = runner.fan_out("parity.child", items, {"tenant": "acme", "singleton_key": "nightly"})
+
+    row = world.wait_for_status(str(job.job_id), "completed")
+    assert (row["metadata"]["why"], row["result"]["completed"]) == ("test", 3)
+    assert again.outcome in {Outcome.DEDUPLICATED, Outcome.CREATED}, "as it had ended or not"
+    assert world.rows("job_id = %s", lost.job_id) == []
+    with pytest.raises(InvalidJobData):
+        runner.fan_out("parity.greet", [{"name": 1}], {"tenant": "acme"})
+    with pytest.raises(TenantRequired):
+        runner.fan_out("parity.for_tenant", [{}])
+
+
+def row_key_when_it_waits(world: World, result: Any) -> JobKey:
+    wait_until(lambda: "0" in world.lines(result, "children"))
+    return row_key(world, result)
