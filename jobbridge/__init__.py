@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.context import JobContext
     from jobbridge.app.jobs import job
+    from jobbridge.app.tenancy import current_tenant, tenant_context
     from jobbridge.core.enqueueing import Outcome, SingletonPolicy
     from jobbridge.core.handlers import JobHandlerRegistry
     from jobbridge.core.retry import RetryPolicy
@@ -51,16 +52,20 @@ __all__ = [
     "ScheduledJob",
     "SingletonPolicy",
     "TemporalJobRunner",
+    "current_tenant",
     "get_available_job_handlers",
     "get_job_runner",
     "initialize_job_handlers_for_worker",
     "job",
     "register_all_job_handlers",
+    "tenant_context",
 ]
 
 _PUBLIC = {
     "Celery": "jobbridge.bootstrap",
     "job": "jobbridge.app.jobs",
+    "current_tenant": "jobbridge.app.tenancy",
+    "tenant_context": "jobbridge.app.tenancy",
     "JobContext": "jobbridge.app.context",
     "RetryPolicy": "jobbridge.core.retry",
     "JobRunner": "jobbridge.runners.runner",

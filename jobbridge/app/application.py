@@ -12,7 +12,7 @@ import celery
 from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
-from jobbridge.app import commands, fanning, jobs, retrying, signals
+from jobbridge.app import commands, fanning, jobs, retrying, signals, tenancy
 from jobbridge.app.families import Families
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
@@ -22,6 +22,7 @@ from jobbridge.store.database import Database
 from jobbridge.store.jobs import JobStore
 from jobbridge.store.keys import KeyStore
 from jobbridge.store.steps import StepStore
+from jobbridge.store.tenants import TenantStore
 from jobbridge.store.workers import WorkerStore
 
 if TYPE_CHECKING:
@@ -159,6 +160,11 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         from jobbridge.app.schedules import ScheduleService
 
         return ScheduleService(self)
+
+    @cached_property
+    def tenants(self) -> TenantStore:
+        """Which tenants there are; suspend and resume them."""
+        return TenantStore(self.database)
 
     @cached_property
     def workers(self) -> WorkerStore:
@@ -303,6 +309,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     enqueue = commands.enqueue
     cancel_job = commands.cancel_job
+    purge_tenant = tenancy.purge_tenant
     retry_job = retrying.retry_job
     fan_out = fanning.fan_out
     retry_failed = fanning.retry_failed

@@ -20,6 +20,7 @@ from celery import states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import Ignore, Reject
 
+from jobbridge.app import tenancy
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
@@ -170,6 +171,7 @@ def claim(task: Any) -> None:
         return
     setattr(request, _ATTRIBUTE, run)
     # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
+    tenancy.enter(run.key.tenant)
     write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
     try:
         recorded = write(_started(task, run))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobbridge.app.context import JobContext
 from jobbridge.app.periodic import beat_schedule
+from jobbridge.app.tenancy import inherited_tenant
 from jobbridge.core.families import FAMILY_HEADER, FanOut
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
@@ -206,7 +207,7 @@ class _HandlerTask:
         """Check data and tenant before anything is written.
 
         Returns:
-            The arguments as they are sent, and the tenant (else the one in the data).
+            The arguments as they are sent, and the tenant (else the one in the data, else the current one).
 
         Raises:
             InvalidJobData: The data does not fit.
@@ -215,7 +216,9 @@ class _HandlerTask:
         data = _plain(_one_argument(self.spec.name, args, kwargs))
         parse_data(self.spec, data)
         tenant = tenant or tenant_in(data)
-        if self.spec.tenant_required and tenant is None:
+        if self.spec.tenant_required:
+            tenant = tenant or inherited_tenant()
+        if self.spec.tenant_required and tenant in (None, SYSTEM_TENANT):
             raise TenantRequired.by(self.spec.name)
         return [data], {}, tenant
 

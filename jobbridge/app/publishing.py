@@ -123,11 +123,8 @@ class JobPublication:
         return self._options.default_engine or self._app.default_engine
 
     def _chosen_tenant(self, tenant: TenantId | None) -> TenantId:
-        if tenant is not None:
-            return tenant
-        if self._parent_run is not None:
-            return self._parent_run.key.tenant
-        return inherited_tenant() or SYSTEM_TENANT
+        parent = self._parent_run
+        return tenant or (parent.key.tenant if parent else inherited_tenant()) or SYSTEM_TENANT
 
     def _singleton_claim(self) -> SingletonClaim | None:
         key = self._options.singleton_key

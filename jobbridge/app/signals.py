@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import signals, states
 
+from jobbridge.app import tenancy
 from jobbridge.app.execution import Run, identify, record, record_end, run_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
@@ -57,6 +58,8 @@ def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_
 
 def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
     """Note what ends an attempt without success, failure or retry: Ignore, replace, Reject."""
+    if _of_app(sender) and run_of(sender.request) is not None:
+        tenancy.leave()
     run = _open_run(sender)
     if run is None or run.attempt is None or run.refused or run.continued:
         return

@@ -29,6 +29,7 @@ _COMMANDS = {
         "jobbridge.cli.schedules",
         "List, show, create, pause, resume, run, backfill and delete schedules.",
     ),
+    "tenants": ("jobbridge.cli.tenants", "List, suspend, resume and purge tenants."),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
 }
 

@@ -1,0 +1,102 @@
+"""`jobbridge tenants list|suspend|resume|purge`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.table import Table
+
+from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.core.keys import SYSTEM_TENANT, TenantId
+
+
+@click.group("tenants")
+def command() -> None:
+    """List, suspend, resume and purge tenants."""
+
+
+@command.command("list")
+@click.option("--suspended", "only_suspended", is_flag=True, help="Only those.")
+@app_option
+@json_option
+def list_tenants(only_suspended: bool, app_name: str | None, as_json: bool) -> None:
+    """List the tenants that have jobs or are suspended."""
+    tenants = [
+        tenant
+        for tenant in load_app(app_name).tenants.all()
+        if tenant.suspended_at is not None or not only_suspended
+    ]
+    if as_json:
+        write_json([asdict(tenant) for tenant in tenants])
+        return
+    if not tenants:
+        click.echo("There are no such tenants.")
+        return
+    table = Table("tenant", "newest job", "suspended", "by", "reason", box=None)
+    for tenant in tenants:
+        name = f"{tenant.tenant} (system)" if tenant.tenant == SYSTEM_TENANT else tenant.tenant
+        newest, since = ago(tenant.newest_job_at), ago(tenant.suspended_at)
+        table.add_row(name, newest, since, tenant.suspended_by or "", tenant.reason or "")
+    console().print(table)
+
+
+@command.command("suspend")
+@click.argument("tenant")
+@click.option("--reason")
+@click.option("--by", "suspended_by", metavar="NAME", help="Who suspends it.")
+@app_option
+@json_option
+def suspend(
+    tenant: str, reason: str | None, suspended_by: str | None, app_name: str | None, as_json: bool
+) -> None:
+    """Keep the jobs of TENANT from starting: each becomes `skipped`. What runs already goes on."""
+    store = load_app(app_name).tenants
+    is_new = store.suspend(TenantId(tenant), reason=reason, suspended_by=suspended_by)
+    _tell(
+        {"tenant": tenant, "suspended": True, "changed": is_new},
+        f"Tenant {tenant} is suspended." if is_new else f"Tenant {tenant} was suspended before.",
+        as_json,
+    )
+
+
+@command.command("resume")
+@click.argument("tenant")
+@app_option
+@json_option
+def resume(tenant: str, app_name: str | None, as_json: bool) -> None:
+    """Let the jobs of TENANT start again. What was skipped stays so; `jobbridge jobs retry` sends it again."""
+    was_suspended = load_app(app_name).tenants.resume(TenantId(tenant))
+    _tell(
+        {"tenant": tenant, "suspended": False, "changed": was_suspended},
+        f"Tenant {tenant} runs again." if was_suspended else f"Tenant {tenant} was not suspended.",
+        as_json,
+    )
+
+
+@command.command("purge")
+@click.argument("tenant")
+@click.option("--by", metavar="NAME", help="Who wants it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@app_option
+@json_option
+def purge(tenant: str, by: str | None, yes: bool, app_name: str | None, as_json: bool) -> None:
+    """Delete the schedules, jobs and all other rows of TENANT, and keep it suspended."""
+    if not yes:
+        click.confirm(f"Delete everything of tenant {tenant}?", abort=True, err=True)
+    purged = load_app(app_name).purge_tenant(tenant, by=by)
+    rows = sum(purged.deleted.values())
+    _tell(
+        {"tenant": tenant, **asdict(purged)},
+        f"Purged tenant {tenant}: {purged.schedules} schedules deleted, {purged.cancelled} jobs cancelled, "
+        f"{rows} rows deleted. It stays suspended.",
+        as_json,
+    )
+
+
+def _tell(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        write_json(facts)
+    else:
+        click.echo(text)
