@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 
+from jobbridge.app.firing import ScheduleFirer
 from jobbridge.core.keys import SYSTEM_TENANT, Engine
+from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.policies import fire_job_id
 from jobbridge.temporal.schedules import temporal_id
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.support import wait_until
+
+MANY = int(os.environ.get("SCHEDULES", "8"))
+DURATION = timedelta(seconds=float(os.environ.get("SCHEDULE_SECONDS", "5")))
 
 
 class Schedules:
@@ -156,6 +163,106 @@ def test_fires_that_overlap_are_skipped_and_noted(world: TemporalWorld, schedule
     instants = [fire.fire_at for fire in reversed(schedules.history())]
     steps = {later - earlier for earlier, later in pairwise(instants)}
     assert steps == {timedelta(seconds=1)}
+
+
+def test_a_fire_that_waits_runs_when_the_earlier_job_has_ended(
+    world: TemporalWorld, schedules: Schedules
+) -> None:
+    schedules.create("1 second", task="temporal.takes", data={"seconds": 2.3}, overlap="buffer_one")
+
+    def two_have_ended() -> bool:
+        fires = [fire for fire in schedules.history() if fire.job_id]
+        return len(fires) >= 2 and all(world.row(fire.job_id)["completed_at"] for fire in fires[-2:])
+
+    wait_until(two_have_ended, timeout=TIMEOUT)
+    world.app.schedules.pause(schedules.name)
+    second, first = [fire for fire in schedules.history() if fire.job_id][-2:]
+    assert second.fire_at - first.fire_at == timedelta(seconds=1)
+    assert world.row(second.job_id)["started_at"] >= world.row(first.job_id)["completed_at"]
+
+
+def test_a_fire_cancels_the_job_before_if_its_schedule_says_so(
+    world: TemporalWorld, schedules: Schedules
+) -> None:
+    schedules.create("3 seconds", task="parity.long", data={}, overlap="cancel_other")
+
+    wait_until(lambda: len(schedules.history()) >= 2, timeout=TIMEOUT)
+    world.app.schedules.pause(schedules.name)
+
+    *later, first = schedules.history()
+    world.wait_for_status(first.job_id, "cancelled")
+    assert world.lines(first.job_id, "long.finished") == []
+    for fire in later:
+        world.app.cancel_job(fire.job_id, SYSTEM_TENANT)
+        world.wait_for_status(fire.job_id, "cancelled")
+
+
+def test_a_schedule_that_moves_between_engines_fires_each_instant_once(
+    world: TemporalWorld, schedules: Schedules
+) -> None:
+    schedules.create("1 second", overlap="allow")
+    firer = ScheduleFirer(world.app)
+    wait_until(lambda: len(schedules.history()) >= 2, timeout=TIMEOUT)
+    for engine in (Engine.CELERY, Engine.TEMPORAL):
+        world.app.schedules.update(schedules.name, engine=engine)
+        known = len(schedules.history())
+        wait_until(
+            lambda known=known: firer.fire_due() is not None and len(schedules.history()) >= known + 3,
+            timeout=TIMEOUT,
+        )
+    world.app.schedules.pause(schedules.name)
+
+    fires = [fire for fire in schedules.history() if fire.job_id]
+    assert len({fire.fire_at for fire in fires}) == len(fires)
+    ids = [fire.job_id for fire in fires]
+    rows = world.rows("metadata->'schedule'->>'name' = %s", schedules.name)
+    assert sorted(row["job_id"] for row in rows) == sorted(ids)
+    assert {row["runner_type"] for row in rows} == {"celery", "temporal"}
+    for row in rows:
+        if row["runner_type"] == Engine.TEMPORAL:
+            assert world.wait_for_status(row["job_id"], "completed")["attempt"] == 1
+
+
+def test_many_schedules_agree_with_their_history(world: TemporalWorld) -> None:
+    """`SCHEDULES=50 SCHEDULE_SECONDS=30 pytest -k many_schedules` is the long run."""
+    many = [Schedules(world) for _ in range(MANY)]
+    for each in many:
+        each.create("2 seconds", overlap="allow")
+    wait_until(lambda: all(len(each.history()) >= 1 for each in many), timeout=TIMEOUT)
+    start = datetime.now(UTC)
+    wait_until(lambda: datetime.now(UTC) > start + DURATION, timeout=TIMEOUT * 3)
+    for each in many:
+        world.app.schedules.pause(each.name)
+    for each in many:
+        wait_until(lambda each=each: each.row.mirrored_version == each.row.version, timeout=TIMEOUT)
+    workflows = wait_until(lambda: running_and_ended(world, many), timeout=TIMEOUT * 3, every=0.5)
+
+    for each in many:
+        fires = each.history()
+        instants = [fire.fire_at for fire in reversed(fires)]
+        every = each.row.parsed
+        assert instants == list(fires_between(every, ZoneInfo("UTC"), instants[0], instants[-1]))
+        assert {fire.outcome for fire in fires} == {"enqueued"}
+        rows = world.rows("metadata->'schedule'->>'name' = %s", each.name)
+        assert {row["job_id"] for row in rows} == {fire.job_id for fire in fires}
+        assert {(row["status"], row["attempt"]) for row in rows} == {("completed", 1)}
+        assert {row["external_id"] for row in rows} == workflows[str(each.row.schedule_id)]
+        each.delete()
+
+
+def running_and_ended(world: TemporalWorld, many: list[Schedules]) -> dict[str, set[str]]:
+    """Give the workflows of each schedule, once all of them have ended."""
+    found: dict[str, set[str]] = {}
+    for each in many:
+        schedule_id = str(each.row.schedule_id)
+        temporal = temporal_id(world.app, each.row.schedule_id)
+        listed = world.cli(
+            "workflow", "list", "--limit", "1000", "--query", f"TemporalScheduledById = '{temporal}'"
+        )
+        assert all(one["status"] == "WORKFLOW_EXECUTION_STATUS_COMPLETED" for one in listed), schedule_id
+        found[schedule_id] = {one["execution"]["workflowId"] for one in listed}
+        assert len(found[schedule_id]) == len(each.history())
+    return found
 
 
 def test_a_fire_that_another_scheduler_made_is_not_made_twice(
