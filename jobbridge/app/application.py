@@ -87,11 +87,13 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         self._deliveries: dict[Engine, Delivery] = {}
         #: Where a worker of this app runs: that it does.
         self.presence: Presence | None = None
+        #: Where tasks run on the thread that acknowledges: how to do that at once.
+        self.acknowledge_now: Callable[[str], None] | None = None
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
         signals.connect()
-        names = ("CheckTables", "BePresent", "StayPresent", "Maintain", "WakeOnSignal")
+        names = ("CheckTables", "BePresent", "StayPresent", "AcknowledgeFirst", "Maintain", "WakeOnSignal")
         self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
         self.loader.override_backends = {
             **self.loader.override_backends,

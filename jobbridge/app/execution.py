@@ -21,6 +21,7 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # missing i
 from celery.exceptions import Ignore, Reject
 
 from jobbridge.app import tenancy
+from jobbridge.broker.errors import SessionLost
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
@@ -170,8 +171,9 @@ def claim(task: Any) -> None:
     if run is None:
         return
     setattr(request, _ATTRIBUTE, run)
-    # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
     tenancy.enter(run.key.tenant)
+    _acknowledge_first(task, run)
+    # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
     write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
     try:
         recorded = write(_started(task, run))
@@ -192,6 +194,17 @@ def claim(task: Any) -> None:
         logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": recorded.reason})
         raise AttemptRefused(f"{run.task_id} does not start: {recorded.reason}")
     run.attempt = recorded.attempt
+
+
+def _acknowledge_first(task: Any, run: Run) -> None:
+    """Have it in the broker that a task which must not run twice began, where that is not so already."""
+    if task.app.acknowledge_now is None or not is_at_most_once(task):
+        return
+    try:
+        task.app.acknowledge_now(run.task_id)
+    except SessionLost as error:
+        run.refused = True
+        raise AttemptRefused(f"{run.task_id} does not start: it cannot be acknowledged ({error})") from None
 
 
 _COUNTED = {JobStatus.COMPLETED: states.SUCCESS, JobStatus.FAILED: states.FAILURE}

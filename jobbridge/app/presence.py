@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from jobbridge.app.execution import in_pool_child
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.store.callers import DriverConnection
@@ -154,6 +155,7 @@ def die_with_parent(**_: Any) -> None:
     What the worker held is given to another one within seconds; an orphan that went on would run it a second time.
     Linux only; elsewhere Celery's pool child ends with its task, and until then its worker does not count as dead.
     """
-    if sys.platform != "linux":
+    # The solo pool sends the signal, too, in the worker itself.
+    if sys.platform != "linux" or not in_pool_child():
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import click
 from celery import bootsteps, signals
+from celery.worker import state as worker_state
 
 from jobbridge.app.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
@@ -75,6 +76,32 @@ class StayPresent(_StartStopStep):  # type: ignore[misc]  # untyped base
 
     def start(self, worker: Any) -> None:
         worker.app.presence.watch()
+
+
+class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base
+    """In the solo pool, have the acknowledgement of a task that must not run twice written before the task runs.
+
+    Celery acknowledges at the next turn of the event loop (celery 5.7, worker/consumer/consumer.py,
+    `on_task_received`), and there the task is the turn.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        return type(worker.pool).__module__ == "celery.concurrency.solo"
+
+    def create(self, worker: Any) -> None:
+        worker.app.acknowledge_now = _acknowledge_now
+
+
+def _acknowledge_now(task_id: str) -> None:
+    for request in [each for each in worker_state.active_requests if each.id == task_id]:
+        channel = request.message.channel
+        settler = getattr(getattr(channel, "connection", None), "settler", None)
+        if settler is not None:  # else it is another broker's, or Temporal's
+            # Not by the message, which Celery will acknowledge all the same: the channel overlooks the second time.
+            channel.basic_ack(request.message.delivery_tag)
+            settler.flush()
 
 
 class Maintenance(Protocol):
