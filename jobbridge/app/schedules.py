@@ -127,6 +127,10 @@ class ScheduleService:
         )
         return self.save(definition)
 
+    def tenant_of(self, task: str, data: Any) -> TenantId:
+        """Give the tenant that a schedule of that data belongs to. Raises as `create`."""
+        return _prepared(find_task(self._app, task), data, None)[2]
+
     def update(self, schedule: str | UUID, tenant: str | None = None, **changes: Any) -> ScheduleHandle:
         """Change some of a schedule's definition: `when`, or any field of ScheduleDefinition.
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -22,11 +22,11 @@ from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
 from jobbridge.runners.families import send_family
 from jobbridge.runners.handlers import register_all_job_handlers
+from jobbridge.runners.recurring import cancel_recurring, schedule_recurring
 from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.rows import JobRow
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,18 @@ class JobRunner(Protocol):
         """Send a job that does not start before `run_at`. Raises as `schedule_job`."""
         ...
 
+    def schedule_recurring_job(
+        self, name: str, data: Any, when: str | timedelta, options: Options = None
+    ) -> ScheduledJob:
+        """Send a job again and again: by cron of five fields, or an interval such as "24 hours".
+
+        The handler, the tenant and the singleton key name it: a second call changes it. `job_id` is the schedule's,
+        which `cancel_job` takes; each fire is a job of its own. See docs/schedules.md for what the rest means.
+
+        Raises as `schedule_job`, but for DuplicateJob, which is raised when there is such a recurring job already.
+        """
+        ...
+
     def fan_out(
         self,
         name: str,
@@ -95,7 +107,7 @@ class JobRunner(Protocol):
         reason: str | None = None,
         cancelled_by: str | None = None,
     ) -> bool:
-        """Cancel a job, waiting or running; it never turns completed afterwards.
+        """Cancel a job, waiting or running; it never turns completed afterwards. Or delete a recurring one.
 
         Returns:
             False: it had ended before, or there is no such job (of that tenant).
@@ -151,6 +163,10 @@ class JobRunner(Protocol):
 
     async def aretry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int: ...
 
+    async def aschedule_recurring_job(
+        self, name: str, data: Any, when: str | timedelta, options: Options = None
+    ) -> ScheduledJob: ...
+
     async def acancel_job(
         self,
         job_id: UUID | str,
@@ -188,6 +204,7 @@ class _AppRunner:
 
     def schedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
         chosen = ScheduleOptions.of(options)
+        chosen.refuse_recurrence()
         handle = self.app.enqueue(
             name,
             data,
@@ -232,6 +249,11 @@ class _AppRunner:
     def retry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
         return int(self.app.retry_failed(job_id, tenant_id))
 
+    def schedule_recurring_job(
+        self, name: str, data: Any, when: str | timedelta, options: Options = None
+    ) -> ScheduledJob:
+        return schedule_recurring(self.app, name, data, when, ScheduleOptions.of(options), engine=self.engine)
+
     def cancel_job(
         self,
         job_id: UUID | str,
@@ -243,7 +265,7 @@ class _AppRunner:
         try:
             return self.app.cancel_job(job_id, tenant_id, reason=reason, cancelled_by=cancelled_by)
         except JobNotFound:
-            return False
+            return cancel_recurring(self.app, job_id, tenant_id)
 
     def get_job_status(self, job_id: UUID | str, tenant_id: str | None = None) -> JobStatusReport | None:
         key = job_id_for(str(job_id))
@@ -251,7 +273,7 @@ class _AppRunner:
             row = self.app.jobs.find(key)
         else:
             row = self.app.jobs.get(JobKey(tenant=TenantId(tenant_id), job_id=key))
-        return None if row is None else _report(row)
+        return None if row is None else JobStatusReport.of(row)
 
     def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Any:
         job(name, **config)(handler)
@@ -303,6 +325,11 @@ class _AppRunner:
 
     async def aretry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
         return await asyncio.to_thread(self.retry_failed, job_id, tenant_id)
+
+    async def aschedule_recurring_job(
+        self, name: str, data: Any, when: str | timedelta, options: Options = None
+    ) -> ScheduledJob:
+        return await asyncio.to_thread(self.schedule_recurring_job, name, data, when, options)
 
     async def acancel_job(
         self,
@@ -364,25 +391,3 @@ class TemporalJobRunner(_AppRunner):
     def _is_engine_healthy(self) -> bool:
         self.app.delivery(Engine.TEMPORAL).check()
         return True
-
-
-def _report(row: JobRow) -> JobStatusReport:
-    return JobStatusReport(
-        job_id=row.job_id,
-        tenant_id=row.tenant,
-        name=row.type,
-        status=row.status,
-        progress=row.progress,
-        progress_message=row.progress_message,
-        error=row.error,
-        result=row.result,
-        metadata=row.metadata,
-        attempt=row.attempt,
-        max_attempts=row.max_attempts,
-        runner_type=row.runner_type,
-        external_id=row.external_id,
-        run_at=row.run_at,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        completed_at=row.completed_at,
-    )

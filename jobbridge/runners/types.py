@@ -6,14 +6,20 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from jobbridge.app.options import check_singleton, engine_named, policy_named, user_id_of
 from jobbridge.core.enqueueing import Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, TenantId
+from jobbridge.core.schedules.definition import overlap_named
+from jobbridge.core.schedules.policies import Overlap
+from jobbridge.core.schedules.specs import zone_named
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import UnsupportedOption
+
+if TYPE_CHECKING:
+    from jobbridge.store.rows import JobRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +37,10 @@ class ScheduleOptions:
         expires: It does not start after that instant, or so long after now.
         tenant: Else the `tenantId` of the data.
         engine: This one, whatever the runner, the handler and the settings say.
+        timezone: Of a recurring job: whose wall clock cron means; the app's by default.
+        overlap: Of a recurring job: what it does while an earlier one has not ended; `skip` by default.
+        catchup: Of a recurring job: how late it may be and still be sent; a day by default.
+        jitter: Of a recurring job: it comes up to so much later.
 
     Raises:
         UnsupportedOption: A value cannot be honoured.
@@ -46,6 +56,10 @@ class ScheduleOptions:
     expires: datetime | timedelta | None = None
     tenant: str | None = None
     engine: Engine | str | None = None
+    timezone: str | None = None
+    overlap: Overlap | str | None = None
+    catchup: timedelta | None = None
+    jitter: timedelta | None = None
 
     def __post_init__(self) -> None:
         _check_instant("run_at", self.run_at)
@@ -62,8 +76,26 @@ class ScheduleOptions:
         check_singleton(self.singleton_key, policy)
         _check_text("queue", self.queue)
         _check_text("tenant", self.tenant)
+        if self.timezone is not None:
+            zone_named(self.timezone)
+        if self.overlap is not None:
+            overlap_named(self.overlap)
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise UnsupportedOption(f"metadata is {self.metadata!r}.", hint="Pass a mapping.")
+
+    def refuse_recurrence(self) -> None:
+        """Refuse what only a recurring job has.
+
+        Raises:
+            UnsupportedOption: There is some.
+        """
+        for name in ("timezone", "overlap", "catchup", "jitter"):
+            value = getattr(self, name)
+            if value is not None:
+                raise UnsupportedOption(
+                    f"{name} is {str(value)!r}, and this job runs once.",
+                    hint="Leave it out, or use schedule_recurring_job.",
+                )
 
     @classmethod
     def of(cls, options: ScheduleOptions | Mapping[str, Any] | None) -> ScheduleOptions:
@@ -94,11 +126,13 @@ class ScheduledJob:
         job_id: Of the new job; after `deduplicated`, of the one that there was before.
         external_id: How its engine knows it.
         outcome: created, deduplicated or replaced.
+        warning: Of a recurring job: why nobody could run it now.
     """
 
     job_id: UUID
     external_id: str
     outcome: Outcome
+    warning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +161,29 @@ class JobStatusReport:
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+
+    @classmethod
+    def of(cls, row: JobRow) -> Self:
+        """Read a job's row."""
+        return cls(
+            job_id=row.job_id,
+            tenant_id=row.tenant,
+            name=row.type,
+            status=row.status,
+            progress=row.progress,
+            progress_message=row.progress_message,
+            error=row.error,
+            result=row.result,
+            metadata=row.metadata,
+            attempt=row.attempt,
+            max_attempts=row.max_attempts,
+            runner_type=row.runner_type,
+            external_id=row.external_id,
+            run_at=row.run_at,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            completed_at=row.completed_at,
+        )
 
 
 def _check_instant(name: str, value: object) -> None:
