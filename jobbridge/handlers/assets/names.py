@@ -16,7 +16,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from rapidfuzz.fuzz import ratio
+from jobbridge.handlers.extras import required
 
 #: Assets that are compared for one block.
 BLOCK_LIMIT = 20
@@ -72,7 +72,9 @@ def similarity(one: Spelling, other: Spelling) -> int:
     """Give how alike two names are, in percent; 0 if their numbers differ."""
     if one.numbers != other.numbers:
         return 0
-    return 100 if one.words == other.words else int(ratio(one.text, other.text))
+    if one.words == other.words:
+        return 100
+    return int(required("rapidfuzz.fuzz", "Comparing names").ratio(one.text, other.text))
 
 
 def _number(key: str) -> int:

@@ -14,11 +14,9 @@ from datetime import date, datetime, time
 from typing import Any, BinaryIO, Protocol
 from xml.etree.ElementTree import ParseError
 
-from openpyxl import load_workbook
-from openpyxl.utils.exceptions import InvalidFileException
-
 from jobbridge.handlers.assets.errors import FileUnreadable
 from jobbridge.handlers.assets.models import ImportAssets, Row
+from jobbridge.handlers.extras import required
 from jobbridge.handlers.files import StoredFile
 
 #: Of a workbook, unpacked: a few kilobytes can be packed that unpack to gigabytes.
@@ -117,9 +115,10 @@ class Workbook:
     def __init__(self, file: StoredFile, content: BinaryIO, sheet: str | None) -> None:
         self._file = file
         self._refuse_bombs(content)
+        library = required("openpyxl", "Reading a workbook")
         try:
-            book = load_workbook(content, read_only=True, data_only=True)
-        except _DAMAGED as error:
+            book = library.load_workbook(content, read_only=True, data_only=True)
+        except (*_DAMAGED, library.utils.exceptions.InvalidFileException) as error:
             raise FileUnreadable.about(file.name, f"the workbook is damaged: {error}") from None
         names = [one.title for one in book.worksheets]
         if not names or (sheet is not None and sheet not in names):
@@ -164,7 +163,7 @@ class Workbook:
 
 
 _DAMAGED = (
-    zipfile.BadZipFile, InvalidFileException, ParseError, KeyError, ValueError, TypeError, IndexError, EOFError,
+    zipfile.BadZipFile, ParseError, KeyError, ValueError, TypeError, IndexError, EOFError,
 )  # fmt: skip
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import UUID
-
-import httpx
 
 from jobbridge.handlers.calendars.errors import CalendarGone, ProviderUnavailable
 from jobbridge.handlers.calendars.http import ProviderApi
 from jobbridge.handlers.calendars.models import CalendarProvider, OpenedChannel
 from jobbridge.handlers.calendars.secrets import Secret
+
+if TYPE_CHECKING:
+    import httpx
 
 LIFETIME = timedelta(days=7)
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
-
-import httpx
 
 from jobbridge.handlers.calendars.errors import ProviderUnavailable
 from jobbridge.handlers.calendars.http import ProviderApi
 from jobbridge.handlers.calendars.models import CalendarProvider, Subscription
 from jobbridge.handlers.calendars.secrets import Secret
+
+if TYPE_CHECKING:
+    import httpx
 
 #: Outlook's resources have had this maximum since 2016, and a longer one later.
 LIFETIME = timedelta(minutes=4230)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from jobbridge.handlers.calendars.errors import (
     LONGEST_WAIT,
@@ -20,6 +19,10 @@ from jobbridge.handlers.calendars.errors import (
     TryAgainLater,
 )
 from jobbridge.handlers.calendars.secrets import Secret
+from jobbridge.handlers.extras import required
+
+if TYPE_CHECKING:
+    import httpx
 
 #: For one answer.
 TIMEOUT = timedelta(seconds=20)
@@ -70,7 +73,7 @@ class ProviderApi:
         """
         url = self._url(path)
         answer = self._send(method, url, json=json, headers=self._authorization())
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
             self._token = None
             answer = self._send(method, url, json=json, headers=self._authorization())
         if answer.status_code in absent:
@@ -93,7 +96,7 @@ class ProviderApi:
 
     def _new_token(self) -> str:
         answer = self._send("POST", self._token_url, form=self._token_form(self._secret))
-        if answer.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED):
+        if answer.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED):
             raise CredentialsRefused(f"{self._host(self._token_url)} gives no token: {self._reason(answer)}")
         self._refuse(f"POST {urlsplit(self._token_url).path}", answer)
         token = self._object(answer).get("access_token")
@@ -110,11 +113,12 @@ class ProviderApi:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
+        errors = required("httpx", "Asking a calendar's provider")
         try:
             return self._http.request(method, url, json=json, data=form, headers=headers)
-        except httpx.TimeoutException as error:
+        except errors.TimeoutException as error:
             raise ProviderUnavailable(f"{self._host(url)} does not answer: {type(error).__name__}.") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (errors.HTTPError, errors.InvalidURL) as error:
             told = self._secret.redacted(f"{type(error).__name__}: {error}")
             raise ProviderUnavailable(f"{self._host(url)} cannot be reached: {told}.") from None
 
@@ -124,17 +128,17 @@ class ProviderApi:
             return
         told = f"{self._host(str(answer.url))} says {answer.status_code} to {what}: {self._reason(answer)}"
         match answer.status_code:
-            case httpx.codes.TOO_MANY_REQUESTS:
+            case HTTPStatus.TOO_MANY_REQUESTS:
                 now = datetime.now(UTC)
                 wait = retry_after(answer.headers.get("Retry-After"), now)
                 if wait > LONGEST_WAIT:
                     raise TryAgainLater.about(self._host(str(answer.url)), wait, now)
                 raise RateLimited.about(self._host(str(answer.url)), wait)
-            case httpx.codes.UNAUTHORIZED:
+            case HTTPStatus.UNAUTHORIZED:
                 raise CredentialsRefused(told)
-            case httpx.codes.FORBIDDEN:
+            case HTTPStatus.FORBIDDEN:
                 raise AccessDenied(told)
-            case status if 400 <= status < 500 and status != httpx.codes.REQUEST_TIMEOUT:
+            case status if 400 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
                 raise RequestRefused(told)
             case _:
                 raise ProviderUnavailable(told)

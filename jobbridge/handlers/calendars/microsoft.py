@@ -18,12 +18,14 @@ No transaction is open while Graph is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from jobbridge import JobBridgeError, JobContext, job
 from jobbridge.handlers.batches import RETRY, Context
 from jobbridge.handlers.calendars.errors import BusyElsewhere
 from jobbridge.handlers.calendars.graph import LIFETIME, Graph
+from jobbridge.handlers.calendars.health import note_success
 from jobbridge.handlers.calendars.models import (
     CalendarProvider,
     ProviderKind,
@@ -101,10 +103,7 @@ class Renewals:
         if row.subscription_id is not None:
             expires_at = graph.renew(row.subscription_id, row.now + LIFETIME)
             if expires_at is not None:
-                with self.ctx.transaction() as connection:
-                    keep_subscription(
-                        connection, self.ctx.tenant_id, provider.provider_id, row.subscription_id, expires_at
-                    )
+                self._keep(provider, row.subscription_id, expires_at)
                 return {"action": "renewed"}
             self._note_making(provider)
         return self._make(provider, graph, secret, row)
@@ -139,14 +138,7 @@ class Renewals:
         except JobBridgeError:
             self._abandon(provider)
             raise
-        with self.ctx.transaction() as connection:
-            keep_subscription(
-                connection,
-                self.ctx.tenant_id,
-                provider.provider_id,
-                made.subscription_id,
-                made.expires_at,
-            )
+        self._keep(provider, made.subscription_id, made.expires_at)
         return {"action": "created" if row.subscription_id is None else "recreated"}
 
     def _settle(
@@ -163,11 +155,16 @@ class Renewals:
             raise
         if expires_at is None:
             return self._make(provider, graph, secret, row)
+        self._keep(provider, found[0].subscription_id, expires_at)
+        return {"action": "found"}
+
+    def _keep(self, provider: CalendarProvider, subscription_id: str, expires_at: datetime) -> None:
+        # Both at once: the next run has nothing to do for this provider, so it would not note the success.
         with self.ctx.transaction() as connection:
             keep_subscription(
-                connection, self.ctx.tenant_id, provider.provider_id, found[0].subscription_id, expires_at
+                connection, self.ctx.tenant_id, provider.provider_id, subscription_id, expires_at
             )
-        return {"action": "found"}
+            note_success(connection, self.ctx.tenant_id, provider.provider_id)
 
     def _abandon(self, provider: CalendarProvider) -> None:
         with self.ctx.transaction() as connection:

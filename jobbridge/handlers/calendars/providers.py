@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx
 
 from jobbridge import JobBridgeError, JobCancelled
 from jobbridge.errors import ConfigurationError
@@ -27,8 +25,12 @@ from jobbridge.handlers.calendars.http import TIMEOUT
 from jobbridge.handlers.calendars.models import CalendarProvider, ProviderKind
 from jobbridge.handlers.calendars.secrets import Secret
 from jobbridge.handlers.errors import PartlyFailed
+from jobbridge.handlers.extras import required
 from jobbridge.handlers.sql import Connection, rows, rows_as
 from jobbridge.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 TENANTS = """
 SELECT DISTINCT tenant
@@ -60,8 +62,13 @@ class Endpoints:
         """Take them from the settings.
 
         Raises:
-            ConfigurationError: CALENDAR_WEBHOOK_URL is not set.
+            ConfigurationError: CALENDAR_WEBHOOK_URL or CALENDAR_SECRETS_DIR is not set.
         """
+        if settings.calendar_secrets_dir is None:
+            raise ConfigurationError(
+                "CALENDAR_SECRETS_DIR is not set, so there are no credentials for calendars.",
+                hint="Set CALENDAR_SECRETS_DIR to the folder that holds the secrets' JSON files.",
+            )
         if not settings.calendar_webhook_url:
             raise ConfigurationError(
                 "CALENDAR_WEBHOOK_URL is not set, so calendars cannot be told where to send notifications.",
@@ -92,7 +99,8 @@ def active_providers(connection: Connection, tenant: str, kind: ProviderKind) ->
 @contextmanager
 def http_client(timeout: timedelta = TIMEOUT) -> Iterator[httpx.Client]:
     """Open a client that follows no redirect: a token goes only where the settings say."""
-    with httpx.Client(timeout=timeout.total_seconds(), follow_redirects=False) as client:
+    library = required("httpx", "Asking a calendar's provider")
+    with library.Client(timeout=timeout.total_seconds(), follow_redirects=False) as client:
         yield client
 
 
@@ -112,12 +120,13 @@ def renew_each(
         CalendarsNotRenewed: Some failed, and another attempt may cure it; it says how long to wait.
         PartlyRefused: Some failed, and it cannot.
     """
+    folder = settings.calendar_secrets_dir
 
     def work(provider: CalendarProvider) -> dict[str, Any]:
         with ctx.transaction() as connection:
             refuse_while_paused(connection, ctx.tenant_id, provider.provider_id)
         try:
-            result = renew(provider, Secret.read(settings.calendar_secrets_dir, provider.secret_name))
+            result = renew(provider, Secret.read(folder, provider.secret_name))
         except (BusyElsewhere, JobCancelled, ConfigurationError):
             raise  # says nothing about the provider
         except JobBridgeError as error:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobbridge.errors import ConfigurationError
 from jobbridge.handlers.calendars.errors import SecretUnusable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -33,14 +32,10 @@ class Secret:
         """Read a secret.
 
         Raises:
-            ConfigurationError: CALENDAR_SECRETS_DIR is not set.
             SecretUnusable: There is no such file, or it is not what it should be.
         """
         if folder is None:
-            raise ConfigurationError(
-                "CALENDAR_SECRETS_DIR is not set, so there are no credentials for calendars.",
-                hint="Set CALENDAR_SECRETS_DIR to the folder that holds the secrets' JSON files.",
-            )
+            raise SecretUnusable.about(name, "CALENDAR_SECRETS_DIR is not set")
         if not _NAME.fullmatch(name):
             raise SecretUnusable.about(name, "letters, digits, '-', '_' and '.' make a name")
         try:
