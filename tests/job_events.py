@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobbridge.core.events import (
     Accepted,
     AttemptFailed,
+    AwaitsChildren,
     Cancelled,
     Completed,
     Continuation,
@@ -84,11 +85,18 @@ class EventsOf:
         self, delivery: UUID = FIRST, new_delivery: UUID = SECOND, attempt: int = 1
     ) -> Redelivered:
         return Redelivered(
-            key=self.key, attempt=attempt, delivery=delivery, new_delivery=new_delivery, message={"once": "more"}
+            key=self.key,
+            attempt=attempt,
+            delivery=delivery,
+            new_delivery=new_delivery,
+            message={"once": "more"},
         )
 
     def replaced(self, attempt: int = 1) -> Replaced:
         return Replaced(key=self.key, attempt=attempt)
+
+    def awaits_children(self, attempt: int = 1) -> AwaitsChildren:
+        return AwaitsChildren(key=self.key, attempt=attempt)
 
     def cancelled(self, **more: Any) -> Cancelled:
         return Cancelled(key=self.key, **more)
@@ -125,6 +133,7 @@ def any_events(of: EventsOf) -> st.SearchStrategy[list[JobEvent]]:
             st.builds(of.requeued, attempts),
             st.builds(of.redelivered, deliveries, deliveries, st.integers(0, 3)),
             st.builds(of.replaced, attempts),
+            st.builds(of.awaits_children, attempts),
             st.builds(of.cancelled),
             st.builds(of.expired),
             st.builds(of.skipped),

@@ -12,13 +12,29 @@ from psycopg import sql
 
 from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder, statement_of
-from jobbridge.store import jobs, keys, pruning, services, singletons, steps, tenants, transitions, unattended, workers
+from jobbridge.store import (
+    families,
+    jobs,
+    keys,
+    kinship,
+    pruning,
+    services,
+    singletons,
+    steps,
+    tenants,
+    transitions,
+    unattended,
+    workers,
+)
 from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
+MODULES = (
+    families, jobs, keys, kinship, pruning, services, singletons, steps, tenants, transitions, unattended, workers,
+)  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
-    for module in (transitions, jobs, steps, keys, singletons, workers, tenants, pruning, services, unattended)
+    for module in MODULES
     for name, statement in vars(module).items()
     if name.isupper() and isinstance(statement, str) and "public." in statement
     if statement.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))  # whole ones

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobbridge.core.events import Completed, JobEvent, Started, Submitted
+from jobbridge.core.events import Completed, Continuation, JobEvent, Started, Submitted
 from jobbridge.core.machine import Decision, JobState, decide
 from jobbridge.core.status import FINAL, WAITING, JobStatus
 from tests.job_events import FAR_AHEAD, FIRST, LONG_AGO, SECOND, EventsOf, any_events
@@ -101,6 +101,20 @@ def test_a_job_that_no_engine_has_may_fall_back_and_its_first_delivery_does_not_
     assert not last(*fallen, JOB.started(FIRST)).applied
     assert not last(*fallen, JOB.accepted(FIRST)).applied
     assert outcome(*fallen, JOB.started(SECOND)).attempt == 1
+
+
+def test_a_parent_waits_for_its_children_without_a_delivery() -> None:
+    waiting = outcome(JOB.submitted(), JOB.started(), JOB.awaits_children())
+
+    assert waiting == JobState(status=JobStatus.PROCESSING, attempt=1, delivery=None)
+    again = last(JOB.submitted(), JOB.started(), JOB.awaits_children(), JOB.started())
+    assert not again.applied, "its old message has come again"
+    resumed = JOB.submitted(SECOND, continues=Continuation(attempt=1, is_retry=False))
+    assert outcome(
+        JOB.submitted(), JOB.started(), JOB.awaits_children(), resumed, JOB.started(SECOND)
+    ) == JobState(status=JobStatus.PROCESSING, attempt=2, delivery=SECOND)
+    stray = last(JOB.submitted(), JOB.started(), JOB.awaits_children(), JOB.cancelled(), resumed)
+    assert not stray.applied, "a cancelled parent is not revived by its last child"
 
 
 @pytest.mark.parametrize("later", [JOB.accepted(), JOB.started(), JOB.cancelled()])
