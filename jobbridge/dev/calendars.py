@@ -228,6 +228,7 @@ def _error(code: str, message: str) -> dict[str, Any]:
 def _handler_of(service: CalendarService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet: else the second waits for an acknowledgement
 
         def _do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
