@@ -63,6 +63,8 @@ def outcome_of(app: Celery, execution: Execution, settlement: Settlement) -> Out
         return Outcome(kind=OutcomeKind.CANCELLED, error=row.cancel_reason, attempt=attempt)
     if row is not None and row.status is JobStatus.EXPIRED:
         return Outcome(kind=OutcomeKind.EXPIRED, attempt=attempt)
+    if row is not None and row.status is JobStatus.SKIPPED:
+        return Outcome(kind=OutcomeKind.SKIPPED, error=row.error, attempt=attempt)
     match settlement.kind:
         case SettlementKind.SUCCEEDED:
             return Outcome(kind=OutcomeKind.COMPLETED, result=_result(app, execution, row), attempt=attempt)
