@@ -14,6 +14,7 @@ from kombu.utils.objects import cached_property
 
 from jobbridge.app import commands, fanning, jobs, retrying, signals, tenancy
 from jobbridge.app.families import Families
+from jobbridge.app.serving import Servers
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
@@ -172,6 +173,11 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     def workers(self) -> WorkerStore:
         """Questions about workers."""
         return WorkerStore(self.database)
+
+    @cached_property
+    def servers(self) -> Servers:
+        """Who can run what, as of a moment ago."""
+        return Servers(self.workers)
 
     @property
     def worker_number(self) -> int | None:

@@ -17,6 +17,7 @@ from uuid import UUID
 from kombu.exceptions import KombuError
 
 from jobbridge.app.jobs import job
+from jobbridge.app.serving import warn_if_nobody_runs
 from jobbridge.core.families import DEFAULT_CONCURRENCY
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
@@ -220,7 +221,12 @@ class _AppRunner:
             singleton_policy=chosen.singleton_policy,
             default_engine=self.engine,
         )
-        return ScheduledJob(job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome)
+        warning = warn_if_nobody_runs(
+            self.app, name, queue=chosen.queue, engine=chosen.engine, default_engine=self.engine
+        )
+        return ScheduledJob(
+            job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome, warning=warning
+        )
 
     def schedule_job_at(
         self, name: str, data: Any, run_at: datetime, options: Options = None

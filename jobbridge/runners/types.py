@@ -126,7 +126,7 @@ class ScheduledJob:
         job_id: Of the new job; after `deduplicated`, of the one that there was before.
         external_id: How its engine knows it.
         outcome: created, deduplicated or replaced.
-        warning: Of a recurring job: why nobody could run it now.
+        warning: Why no worker could run it now, as of half a minute ago; None: one can.
     """
 
     job_id: UUID
