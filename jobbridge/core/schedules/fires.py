@@ -7,7 +7,7 @@ Cron is wall-clock time of the schedule's zone. Twice a year a clock is changed:
   fires both times: a quarter-hourly schedule fires each quarter of an hour, come what may.
 
 Temporal leaps over times likewise, but what it does with those that come twice depends on the zone (docs/decisions/
-0006): `mirroring` says how the same fires are had there.
+0009): `mirroring` says how the same fires are had there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A schedule as Temporal takes it, so that it fires there when ours does.
 
 Temporal's calendars follow the wall clock of a zone, but where a clock goes back they leave out, double or misplace
-fires, depending on the zone (docs/decisions/0006). So:
+fires, depending on the zone (docs/decisions/0009). So:
 
 - cron that fires each hour of each day is told in UTC, where no clock changes;
 - other cron is told in its zone, with the true fires around each change of the clock added as single instants;
