@@ -21,6 +21,7 @@ from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
+    ScheduleBackfill,
     ScheduleCalendarSpec,
     ScheduleIntervalSpec,
     ScheduleListDescription,
@@ -231,7 +232,19 @@ class TemporalSchedules:
                 await self._client.create_schedule(schedule_id, copy.schedule, memo={MARK: mark})
             except ScheduleAlreadyRunningError:
                 await self._update(row, copy.schedule)
+        await self._make_up(row, datetime.now(UTC))
         return copy.fresh_until
+
+    async def _make_up(self, row: ScheduleRow, now: datetime) -> None:
+        """Have it fire what fell between the row and now: Temporal begins when it is told.
+
+        What it has fired already has its workflow, or its row, and is not made twice.
+        """
+        if row.paused or row.next_fire_at is None or row.next_fire_at > now:
+            return
+        start = max(row.next_fire_at, now - timedelta(seconds=row.catchup_seconds)) - timedelta(seconds=1)
+        handle = self._client.get_schedule_handle(temporal_id(self._app, row.schedule_id))
+        await handle.backfill(ScheduleBackfill(start_at=start, end_at=now))
 
     async def remove(self, schedule_id: UUID) -> None:
         """Delete it, if it is there; the workflows that it started go on."""
