@@ -5,13 +5,21 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from jobbridge.store import adopting
+from jobbridge.store.callers import DriverConnection
+from jobbridge.store.online import create_indexes
+
 revision = "0003_singletons"
 down_revision = "0002_broker"
 branch_labels = None
 depends_on = None
 
 
+FALLBACKS = "ON public.job_details (created_at, tenant) WHERE step_name = 'fallback'"
+
+
 def upgrade() -> None:
+    _create_fallback_index()
     op.create_table(
         "job_singletons",
         sa.Column("tenant", sa.Text, nullable=False),
@@ -30,12 +38,17 @@ def upgrade() -> None:
             "autovacuum_vacuum_threshold": 1000,
         },
     )
-    op.create_index(
-        "job_details_fallback_idx",
-        "job_details",
-        ["created_at", "tenant"],
-        postgresql_where=sa.text("step_name = 'fallback'"),
-    )
+
+
+def _create_fallback_index() -> None:
+    """On a table that was the original's, and may be large, without keeping anybody from writing."""
+    driver: DriverConnection = op.get_bind().connection.driver_connection  # type: ignore[assignment]  # psycopg's
+    if not adopting.was_adopted(driver):
+        op.execute(f"CREATE INDEX job_details_fallback_idx {FALLBACKS}")
+        return
+    with op.get_context().autocommit_block():
+        statement = f"CREATE INDEX CONCURRENTLY job_details_fallback_idx {FALLBACKS}"
+        create_indexes(driver, "job_details", {"job_details_fallback_idx": statement})
 
 
 def downgrade() -> None:
