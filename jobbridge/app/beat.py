@@ -50,12 +50,13 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
         self._listener: DriverConnection | None = None
         self._next_look = 0.0
         self._pause = 0.0
+        self._is_declared = True
         super().__init__(app, **options)
 
     def setup_schedule(self) -> None:
         self.merge_inplace(self.app.conf.beat_schedule)
         self.install_default_entries(self.data)
-        sync_declared(self.app, list(self.data.values()))
+        self._is_declared = False  # with the first tick: Postgres may be away now
 
     def tick(self, **_: Any) -> float:
         """Fire what is due, or wait for it; gives the seconds that Celery's service is to sleep: mostly none."""
@@ -78,6 +79,9 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
 
     def _tick(self) -> float:
         self._listen()
+        if not self._is_declared:
+            sync_declared(self.app, list(self.data.values()))
+            self._is_declared = True
         if time.monotonic() < self._next_look and not self._wait():
             return 0.0
         fired = self._firer.fire_due()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.policies import Overlap
 from jobbridge.core.schedules.specs import parse_spec
+from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.settings import load_settings
 from jobbridge.store.schedules import CHANNEL, ScheduleStore
@@ -138,6 +140,20 @@ def test_beat_goes_on_when_its_sessions_were_ended(
         assert "Traceback" not in process.log()
 
     _every_fire_is_a_second_after_the_last(connection, "every-second")
+
+
+def test_beat_waits_for_a_database_that_is_not_there_yet(
+    postgres: PostgresServer, migrated_template: str, tmp_path: Path
+) -> None:
+    name = f"later_{uuid.uuid4().hex}"
+    with beat(tmp_path, "beat", DATABASE_URL=postgres.url(name)) as process:
+        wait_until(lambda: "beat.cannot_fire" in process.log())
+        url = postgres.create_database(name, template=migrated_template)
+        with psycopg.connect(url, autocommit=True) as connection:
+            wait_until(lambda: _fires(connection, "every-second") >= 1)
+        assert process.is_running
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]  # a name of ours
 
 
 def test_beat_runs_inside_a_worker_too(
