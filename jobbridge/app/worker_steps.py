@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import threading
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from celery import bootsteps, signals
@@ -15,6 +16,11 @@ from celery.worker import state as worker_state
 from jobbridge.app.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
+
+if TYPE_CHECKING:
+    from jobbridge.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _Step: Any = bootsteps.Step  # untyped
 _StartStopStep: Any = bootsteps.StartStopStep
@@ -33,6 +39,7 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
     """
 
     def create(self, worker: Any) -> None:
+        tell_engine(worker.app.settings)
         try:
             with worker.app.database.connection():
                 pass
@@ -41,6 +48,17 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
         except JobBridgeError as error:
             # The worker's command line is click's, which prints this without a traceback.
             raise Misconfigured(f"{error}\nHint: {error.hint}") from error
+
+
+def tell_engine(settings: Settings) -> None:
+    """Say where jobs go, and who says so: a forgotten `.env` must not win silently (FEATURES, story 1)."""
+    field = "edition" if settings.job_runner_type is None else "job_runner_type"
+    source = settings.sources[field]
+    level = logging.WARNING if source.startswith(".env") else logging.INFO
+    logger.log(level, "Jobs that name no engine go to %s, says %s.", settings.engine.value, source)
+    for overruled, others in settings.overruled.items():
+        for other in others:
+            logger.warning("%s says otherwise; %s wins.", other, settings.sources[overruled])
 
 
 class BePresent(_Step):  # type: ignore[misc]  # untyped base

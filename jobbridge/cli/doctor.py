@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,14 @@ from rich.table import Table
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
 from jobbridge.cli.failures import FAILED
-from jobbridge.diagnosis.findings import masked
+from jobbridge.diagnosis.findings import masked, some
+from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
     from jobbridge.diagnosis.findings import Check
     from jobbridge.settings import Settings
+    from jobbridge.store.workers import WorkerRow
 
 _PACKAGES = ("jobbridge", "celery", "kombu", "temporalio", "psycopg", "sqlalchemy")
 
@@ -36,31 +40,59 @@ def command(app_name: str | None, as_json: bool) -> int:
     settings = get_settings()
     app = load_app(app_name)
     checks = check_all(app, settings)
+    workers = _workers(app)
     if as_json:
         write_json(
             {
                 "settings": _settings(settings),
                 "packages": _packages(),
+                "workers": [_plain(worker) for worker in workers],
                 "checks": [asdict(check) for check in checks],
             }
         )
     else:
-        _print(settings, checks)
+        _print(settings, checks, workers)
     return 0 if all(check.is_good for check in checks) else FAILED
 
 
-def _print(settings: Settings, checks: list[Check]) -> None:
+def _print(settings: Settings, checks: list[Check], workers: Sequence[WorkerRow]) -> None:
     out = console()
     values = Table("setting", "value", "from", box=None)
     for line in _settings(settings):
         values.add_row(line["name"], escape(str(line["value"])), line["source"])
     out.print(values)
     out.print("\n" + ", ".join(f"{name} {version}" for name, version in _packages().items()) + "\n")
+    if workers:
+        out.print(_table_of(workers))
     for check in checks:
         mark = "[green]ok[/]  " if check.is_good else "[red]FAIL[/]"
         out.print(f"{mark} {check.name}: {escape(check.found)}")
         if check.hint and not check.is_good:
             out.print(f"     Hint: {escape(check.hint)}")
+
+
+def _workers(app: Celery) -> Sequence[WorkerRow]:
+    try:
+        return app.workers.alive()
+    except JobBridgeError:
+        return []  # the check of the database says why
+
+
+def _table_of(workers: Sequence[WorkerRow]) -> Table:
+    """Show who runs what: workers, queues and handlers."""
+    table = Table("worker", "engine", "queues", "knows", box=None)
+    for worker in workers:
+        table.add_row(
+            escape(worker.name),
+            worker.engine.value,
+            ", ".join(worker.queues),
+            some(list(worker.tasks), limit=12),
+        )
+    return table
+
+
+def _plain(worker: WorkerRow) -> dict[str, Any]:
+    return asdict(worker) | {"engine": worker.engine.value}
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:

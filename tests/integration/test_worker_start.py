@@ -9,6 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from jobbridge.app.worker_steps import tell_engine
+from jobbridge.settings import load_settings
 from tests.conftest import StartWorker
 from tests.support import REPOSITORY, clean_environment, wait_until
 
@@ -61,3 +63,18 @@ def test_an_idle_worker_hears_the_signal_while_it_waits(
 
     wait_until(lambda: not worker.is_running)
     assert "Warm shutdown" in worker.log()
+    assert "Jobs that name no engine go to celery, says default." in worker.log()
+
+
+def test_a_worker_says_what_a_dotenv_file_makes_of_its_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("EDITION=enterprise\nJOB_RUNNER_TYPE=temporal\n")
+
+    tell_engine(load_settings({"EDITION": "community"}))
+
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Jobs that name no engine go to temporal, says .env JOB_RUNNER_TYPE."),
+        ("WARNING", ".env EDITION says otherwise; environment EDITION wins."),
+    ]
