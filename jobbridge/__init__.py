@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from jobbridge.app.jobs import job
     from jobbridge.app.tenancy import current_tenant, tenant_context
     from jobbridge.core.enqueueing import Outcome, SingletonPolicy
+    from jobbridge.core.families import Child, FanOut
     from jobbridge.core.handlers import JobHandlerRegistry
     from jobbridge.core.retry import RetryPolicy
-    from jobbridge.errors import DuplicateJob, JobBridgeError, JobCancelled
+    from jobbridge.errors import ChildrenFailed, DuplicateJob, JobBridgeError, JobCancelled
     from jobbridge.runners.factory import JobRunnerFactory, get_job_runner
     from jobbridge.runners.handlers import (
         get_available_job_handlers,
@@ -36,7 +37,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Celery",
     "CeleryJobRunner",
+    "Child",
+    "ChildrenFailed",
     "DuplicateJob",
+    "FanOut",
     "HostedQueue",
     "JobBridgeError",
     "JobCancelled",
@@ -84,6 +88,9 @@ _PUBLIC = {
     "get_available_job_handlers": "jobbridge.runners.handlers",
     "initialize_job_handlers_for_worker": "jobbridge.runners.handlers",
     "register_all_job_handlers": "jobbridge.runners.handlers",
+    "Child": "jobbridge.core.families",
+    "FanOut": "jobbridge.core.families",
+    "ChildrenFailed": "jobbridge.errors",
     "DuplicateJob": "jobbridge.errors",
     "JobBridgeError": "jobbridge.errors",
     "JobCancelled": "jobbridge.errors",

@@ -12,6 +12,7 @@ from kombu.utils import json as kombu_json
 from jobbridge.app.commands import arguments_for, find_task
 from jobbridge.app.jobs import tenant_in
 from jobbridge.core import families as rules
+from jobbridge.core.envelope import HEADER
 from jobbridge.core.families import FAMILY_HEADER, Child, FamilyCounts, FanOut, Member
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
@@ -91,19 +92,25 @@ def _check_broker(app: Celery, options: dict[str, Any]) -> None:
 
 
 def _member(task: Any, parent: JobKey, position: int, child: Child) -> NewMember:
-    args, kwargs = arguments_for(task, child.data)
-    tenant = child.tenant or tenant_in(child.data)
-    if tenant is None and parent.tenant != SYSTEM_TENANT:
-        tenant = parent.tenant
-    if hasattr(task, "prepare_arguments"):
-        args, kwargs, tenant = task.prepare_arguments(args, kwargs, tenant)
+    args, kwargs, tenant = _prepared(task, parent.tenant, child)
     assert child.key is not None  # FanOut.children gives each one
     return NewMember(
-        key=JobKey(tenant=TenantId(tenant or SYSTEM_TENANT), job_id=rules.child_id(parent, child.key)),
+        key=JobKey(tenant=tenant, job_id=rules.child_id(parent, child.key)),
         position=position,
         item_key=child.key,
         arguments=_as_json([args, kwargs], f"The item {child.key!r}"),
     )
+
+
+def _prepared(task: Any, parents: TenantId, child: Child) -> tuple[list[Any], dict[str, Any], TenantId]:
+    """Give a child's arguments, checked, and its tenant."""
+    args, kwargs = arguments_for(task, child.data)
+    tenant = TenantId(child.tenant) if child.tenant else tenant_in(child.data)
+    if tenant is None and parents != SYSTEM_TENANT:
+        tenant = parents
+    if hasattr(task, "prepare_arguments"):
+        args, kwargs, tenant = task.prepare_arguments(args, kwargs, tenant)
+    return args, kwargs, tenant or SYSTEM_TENANT
 
 
 def resumption(task: Any) -> str:
@@ -130,8 +137,8 @@ def run_eagerly(app: Celery, fan_out: FanOut) -> dict[str, Any]:
     failed: list[Member] = []
     number = 0
     for child in fan_out.children():
-        args, kwargs = arguments_for(task, child.data)
-        result = task.apply(args=args, kwargs=kwargs)
+        args, kwargs, tenant = _prepared(task, SYSTEM_TENANT, child)
+        result = task.apply(args=args, kwargs=kwargs, headers={HEADER: {"tenant": tenant}})
         number += 1
         if not result.successful():
             failed.append(_failed(str(child.key), result.result))

@@ -12,6 +12,7 @@ from celery.worker import state as worker_state
 
 from jobbridge.app.execution import Run, record, run_of
 from jobbridge.app.options import engine_named
+from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Progressed
 from jobbridge.core.families import DEFAULT_CONCURRENCY, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
@@ -48,7 +49,10 @@ class JobContext:
 
     @property
     def tenant_id(self) -> TenantId:
-        return self._run.key.tenant if self._run else SYSTEM_TENANT
+        if self._run is not None:
+            return self._run.key.tenant
+        told = (self._task.request.headers or {}).get(HEADER) or {}  # of an eager child
+        return TenantId(told.get("tenant") or SYSTEM_TENANT)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
-from jobbridge import JobContext, job
+from jobbridge import FanOut, JobContext, job
 from jobbridge.handlers.batches import RETRY, Context, for_each
 from jobbridge.handlers.buckets.periods import BucketPeriod, carried_over, running_period
 from jobbridge.handlers.invoicing.accounts import lock_client, worked_account_of
@@ -29,6 +29,7 @@ from jobbridge.handlers.invoicing.models import Account, BucketUse, ContractLine
 from jobbridge.handlers.job_data import DailyJob
 from jobbridge.handlers.providers import day_of
 from jobbridge.handlers.sql import Connection, rows, rows_as, run
+from jobbridge.handlers.tenants import over_tenants
 
 #: Daily, for each tenant.
 SCHEDULE = "30 2 * * *"
@@ -69,10 +70,10 @@ class Bucket:
     client_id: str
 
 
-@job("reconcile-bucket-usage", retry=RETRY, tenant_required=True)
-def reconcile_bucket_usage(ctx: JobContext, data: DailyJob) -> dict[str, Any]:
+@job("reconcile-bucket-usage", retry=RETRY, schedule=SCHEDULE)
+def reconcile_bucket_usage(ctx: JobContext, data: DailyJob) -> dict[str, Any] | FanOut:
     """Recompute used and overage minutes of a tenant's prepaid buckets for the running period."""
-    return reconcile_buckets(ctx, data.as_of)
+    return over_tenants(ctx, data, tenants_with_buckets) or reconcile_buckets(ctx, data.as_of)
 
 
 def tenants_with_buckets(connection: Connection) -> list[str]:

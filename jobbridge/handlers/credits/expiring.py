@@ -19,13 +19,14 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from jobbridge import JobContext, job
+from jobbridge import FanOut, JobContext, job
 from jobbridge.handlers.audit import write_entry
 from jobbridge.handlers.batches import RETRY, Context, for_each
 from jobbridge.handlers.credits.errors import BalanceBelowCredit, NoCreditAccount
 from jobbridge.handlers.job_data import DailyJob
 from jobbridge.handlers.providers import day_of
 from jobbridge.handlers.sql import Connection, one, rows, rows_as, run
+from jobbridge.handlers.tenants import over_tenants
 
 #: Daily, for each tenant.
 SCHEDULE = "0 1 * * *"
@@ -91,10 +92,10 @@ class ExpiredCredit:
     expires_on: date
 
 
-@job("expired-credits", retry=RETRY, tenant_required=True)
-def expired_credits(ctx: JobContext, data: DailyJob) -> dict[str, Any]:
+@job("expired-credits", retry=RETRY, schedule=SCHEDULE)
+def expired_credits(ctx: JobContext, data: DailyJob) -> dict[str, Any] | FanOut:
     """Write off what is left of a tenant's credits past their expiry."""
-    return expire_credits(ctx, data.as_of)
+    return over_tenants(ctx, data, tenants_with_credits_to_expire) or expire_credits(ctx, data.as_of)
 
 
 def tenants_with_credits_to_expire(connection: Connection) -> list[str]:

@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime
 from email.message import EmailMessage
 from typing import Any
 
-from jobbridge import JobContext, job
+from jobbridge import FanOut, JobContext, job
 from jobbridge.handlers.batches import RETRY, Context, for_each
 from jobbridge.handlers.credits.notices import (
     DueNotice,
@@ -42,6 +42,7 @@ from jobbridge.handlers.mailing.smtp import MailSender, SmtpServer
 from jobbridge.handlers.money import amount_text, date_text
 from jobbridge.handlers.providers import Provider, day_of, provider_of
 from jobbridge.handlers.sql import Connection, rows
+from jobbridge.handlers.tenants import over_tenants
 
 #: Daily, for each tenant: when people read mail.
 SCHEDULE = "0 9 * * *"
@@ -57,9 +58,12 @@ ORDER BY tenant
 """
 
 
-@job("expiring-credits-notification", retry=RETRY, tenant_required=True)
-def expiring_credits_notification(ctx: JobContext, data: DailyJob) -> dict[str, Any]:
+@job("expiring-credits-notification", retry=RETRY, schedule=SCHEDULE)
+def expiring_credits_notification(ctx: JobContext, data: DailyJob) -> dict[str, Any] | FanOut:
     """Tell a tenant's clients by mail which of their credits are about to expire."""
+    children = over_tenants(ctx, data, tenants_with_credits_that_expire)
+    if children is not None:
+        return children
     server = SmtpServer.parse(ctx.settings.smtp_url)
     return notify_clients(ctx, data.as_of, server=server, mail_from=ctx.settings.mail_from)
 

@@ -21,12 +21,13 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from jobbridge import JobContext, job
+from jobbridge import FanOut, JobContext, job
 from jobbridge.handlers.batches import RETRY, Context, for_each
 from jobbridge.handlers.credits.ledger import Account, Credit, Discrepancy, discrepancies_of
 from jobbridge.handlers.job_data import DailyJob
 from jobbridge.handlers.providers import day_of
 from jobbridge.handlers.sql import Connection, rows, run
+from jobbridge.handlers.tenants import over_tenants
 
 #: Daily, for each tenant.
 SCHEDULE = "0 2 * * *"
@@ -99,10 +100,10 @@ ORDER BY kind
 """
 
 
-@job("credit-reconciliation", retry=RETRY, tenant_required=True)
-def credit_reconciliation(ctx: JobContext, data: DailyJob) -> dict[str, Any]:
+@job("credit-reconciliation", retry=RETRY, schedule=SCHEDULE)
+def credit_reconciliation(ctx: JobContext, data: DailyJob) -> dict[str, Any] | FanOut:
     """Compare a tenant's credit balances and tracked credits with the ledger."""
-    return reconcile_credits(ctx, data.as_of)
+    return over_tenants(ctx, data, tenants_with_credits) or reconcile_credits(ctx, data.as_of)
 
 
 def tenants_with_credits(connection: Connection) -> list[str]:
