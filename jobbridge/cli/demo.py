@@ -1,4 +1,4 @@
-"""`jobbridge demo`: three real handlers on real servers, which end with it."""
+"""`jobbridge demo`: twelve handlers on real servers, which end with it; only the calendars' are imitations."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from jobbridge.cli.failures import FAILED
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.dev import workers
+from jobbridge.dev.calendars import calendar_services
 from jobbridge.dev.mail import MailSink, run_mail_sink
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import ManagedProcess
@@ -53,10 +54,10 @@ class EngineRun:
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path("build/demo"),
               show_default=True, help="Where documents, mails and logs are written.")  # fmt: skip
 def command(engine: str, output: Path) -> int:
-    """Bill a month, archive the invoices and mail them, on one engine or on both.
+    """Run the twelve handlers on one engine or on both: bill, mail, import devices, renew calendars, do what is due.
 
-    Starts a Postgres, a Temporal, workers and a mail server of its own, and stops them at the end. The exit code is 0
-    when every job completed and both engines made the same documents.
+    Starts a Postgres, a Temporal, workers, a mail server and two calendar services of its own, and stops them at the
+    end. The exit code is 0 when every job completed and both engines made the same documents.
     """
     engines = list(Engine) if engine == "both" else [Engine(engine)]
     began = time.monotonic()
@@ -116,6 +117,7 @@ def _stage(output: Path, engines: Sequence[Engine], tell: Any) -> Iterator[_Stag
         sinks = {
             engine: stack.enter_context(run_mail_sink(output / "mail" / engine.value)) for engine in engines
         }
+        settings |= stack.enter_context(calendar_services())
         tell("Starting the workers …")
         started = [_worker(engine, output, {**settings, "SMTP_URL": sinks[engine].url}) for engine in engines]
         stack.callback(_stop_together, started)
@@ -129,7 +131,7 @@ def _settings(database_url: str) -> dict[str, str]:
     # All of them, so that what the caller has set for other purposes does not reach the demo.
     return {
         "DATABASE_URL": database_url,
-        "EDITION": "community",
+        "EDITION": "enterprise",  # one of the twelve is in that edition only
         "JOB_RUNNER_TYPE": "celery",
         "JOB_RUNNER_FALLBACK_TO_CELERY": "false",  # what says temporal in the table must have run there
         "TEMPORAL_NAMESPACE": "default",
@@ -170,7 +172,7 @@ def _missing(run: EngineRun) -> list[str]:
     suffixes = {path.suffix for path in (*run.documents, *run.mails)}
     return [
         what
-        for suffix, what in ((".pdf", "PDF"), (".zip", "ZIP"), (".eml", "mail"))
+        for suffix, what in ((".pdf", "PDF"), (".zip", "ZIP"), (".csv", "report"), (".eml", "mail"))
         if suffix not in suffixes
     ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from jobbridge.cli.common import seconds_between, styled
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from jobbridge.cli.demo import EngineRun
     from jobbridge.store.rows import JobRow
+
+
+BAR_WIDTH = 20
 
 
 class DemoView:
@@ -48,16 +52,18 @@ class DemoView:
             self._live.update(_running(rows))
             return
         for row in rows:
-            line = f"{self._engine.value:<9} {row.type:<17} {row.status.value:<11} {_progress(row)}".rstrip()
+            line = f"{self._engine.value:<9} {row.type:<33} {row.status.value:<11} {_progress(row)}".rstrip()
             if self._seen.get(row.job_id) != line:
                 self._seen[row.job_id] = line
                 self._console.print(line, markup=False)
 
 
 def _running(rows: Sequence[JobRow]) -> Table:
-    table = Table("type", "engine", "status", "attempts", "progress", box=None)
+    table = Table("type", "engine", "status", "attempts", "progress", "", box=None)
     for row in rows:
-        table.add_row(row.type, row.runner_type.value, styled(row.status), str(row.attempt), _progress(row))
+        bar = ProgressBar(total=100, completed=row.progress or 0, width=BAR_WIDTH)
+        told = row.progress_message or ""
+        table.add_row(row.type, row.runner_type.value, styled(row.status), str(row.attempt), bar, told)
     return table
 
 

@@ -14,12 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 #: What both services know as the credentials of whoever asks.
 CLIENT_SECRET = "demo-client-secret"  # noqa: S105  # these services guard nothing
 REFRESH_TOKEN = "demo-refresh-token"  # noqa: S105
+
+
+#: The one in the handlers' data set.
+GOOGLE_CALENDAR = "dispatch@harbour-it.example"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,6 +209,29 @@ class GoogleService(CalendarService):
             return Answer(status=404, body=_error("notFound", "Channel not found"))
         del self.channels[body["id"]]
         return Answer(status=204)
+
+
+@contextmanager
+def calendar_services() -> Iterator[dict[str, str]]:
+    """Run both, with the calendar of the handlers' data set; give the settings by which the handlers find them."""
+    graph, google = GraphService(), GoogleService()
+    google.calendars.add(GOOGLE_CALENDAR)
+    secret = {"client_id": "demo", "client_secret": CLIENT_SECRET, "refresh_token": REFRESH_TOKEN}
+    with (
+        TemporaryDirectory(prefix="jobbridge-demo-secrets-") as folder,
+        run_calendar_service(graph),
+        run_calendar_service(google),
+    ):
+        for name in ("microsoft-graph", "google-calendar"):
+            (Path(folder) / f"{name}.json").write_text(json.dumps(secret))
+        yield {
+            "CALENDAR_SECRETS_DIR": folder,
+            "CALENDAR_WEBHOOK_URL": "https://hooks.demo.example/calendars",
+            "MICROSOFT_GRAPH_URL": graph.url,
+            "MICROSOFT_LOGIN_URL": graph.url,
+            "GOOGLE_CALENDAR_URL": google.url,
+            "GOOGLE_TOKEN_URL": f"{google.url}/token",
+        }
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""What `jobbridge demo` shows: a provider bills its clients for October, archives the invoices and mails them.
+"""What `jobbridge demo` shows: the last day of October at an IT service provider, with all twelve handlers.
 
-The invoices are made one after another, because each takes the next number: so the same clients get the same numbers on
-both engines, and the documents can be compared byte by byte.
+It bills its clients, archives the invoices and mails them; imports a list of devices, keeps its calendars'
+notifications alive, and does what is due each day. The invoices are made one after another, because each takes the
+next number: so the same clients get the same numbers on both engines, and the documents can be compared byte by byte.
 """
 
 from __future__ import annotations
@@ -13,8 +14,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobbridge.errors import JobBridgeError
-from jobbridge.handlers.dataset import BILLABLE_CLIENTS, MONTH, import_dataset
+from jobbridge.handlers.dataset import (
+    ASSET_MAPPING,
+    BILLABLE_CLIENTS,
+    MONTH,
+    NOON,
+    TODAY,
+    import_dataset,
+    upload_devices,
+)
 from jobbridge.handlers.documents import content_of, documents_of
+from jobbridge.handlers.files import ASSET_IMPORT_REPORT, files_of_kind, open_file
 from jobbridge.handlers.invoicing.invoices import invoice_of_job
 
 if TYPE_CHECKING:
@@ -29,6 +39,15 @@ POLL_INTERVAL = 0.1  # seconds
 JOB_DEADLINE = 120.0  # seconds, from sending to its end
 
 
+#: What is due each day, in this order: one looks at what another has changed, and each of two may send mails.
+DAILY = (
+    "expired-credits",
+    "expiring-credits-notification",
+    "credit-reconciliation",
+    "reconcile-bucket-usage",
+)
+
+
 class DemoStuck(JobBridgeError):
     """A job of the demo did not end in time."""
 
@@ -38,7 +57,7 @@ class DemoStuck(JobBridgeError):
 def run_scenario(
     app: Celery, engine: Engine, tenant: str, output_dir: Path, on_update: OnUpdate
 ) -> tuple[list[UUID], list[Path]]:
-    """Import the data set, run the three handlers on one engine, write the documents to `output_dir`.
+    """Import the data set, run the twelve handlers on one engine, write the documents to `output_dir`.
 
     A job that fails does not stop the demo: its row says why, and the caller looks at the rows.
 
@@ -51,16 +70,31 @@ def run_scenario(
     """
     with app.database.transaction() as connection:
         import_dataset(connection, tenant)
+        devices = upload_devices(connection, tenant)
     scenario = _Scenario(app, engine, tenant, on_update)
+    aside = [
+        scenario.send("asset_import", {"fileId": str(devices.file_id), "mapping": ASSET_MAPPING}),
+        scenario.send("renew-microsoft-calendar-webhooks", {}),
+        scenario.send("verify-google-calendar-pubsub", {}),
+        scenario.send("cleanup-temporary-workflow-forms", {"asOf": NOON.isoformat()}),
+        scenario.send("cleanup-ai-session-keys", {"asOf": NOON.isoformat()}),
+    ]
+    _bill(scenario)
+    for name in DAILY:
+        scenario.wait_for(scenario.send(name, {"asOf": TODAY.isoformat()}))
+    scenario.wait_for(*aside)
+    return scenario.job_ids, _export(app, tenant, output_dir)
+
+
+def _bill(scenario: _Scenario) -> None:
+    window = {"periodStart": MONTH.start.isoformat(), "periodEnd": MONTH.end.isoformat()}
     for client_id in BILLABLE_CLIENTS:
-        window = {"periodStart": MONTH.start.isoformat(), "periodEnd": MONTH.end.isoformat()}
         scenario.wait_for(scenario.send("generate-invoice", {"clientId": client_id, **window}))
     invoice_ids = scenario.invoice_ids()
     if invoice_ids:
         archive = scenario.send("invoice_zip", {"invoiceIds": invoice_ids})
         mails = scenario.send("invoice_email", {"invoiceIds": invoice_ids})
         scenario.wait_for(archive, mails)
-    return scenario.job_ids, _export(app, tenant, output_dir)
 
 
 class _Scenario:
@@ -112,4 +146,10 @@ def _export(app: Celery, tenant: str, folder: Path) -> list[Path]:
             path = folder / document.name
             path.write_bytes(content_of(connection, tenant, document.document_id))
             paths.append(path)
+        reports = files_of_kind(connection, tenant, ASSET_IMPORT_REPORT)
+    for report in reports:
+        path = folder / report.name
+        with open_file(app.database.transaction, tenant, report) as content:
+            path.write_bytes(content.read())
+        paths.append(path)
     return paths
