@@ -3,6 +3,7 @@
 #   make demo     the three invoicing handlers on both engines, on real servers; documents in build/demo
 #   make test     all tests
 #   make dev      Postgres, Temporal, workers and beat, until Ctrl-C
+#   make conformance  writes docs/conformance.md anew
 #   make lint     format, lint, types, import contracts
 #   make ci       what continuous integration runs
 #
@@ -22,7 +23,7 @@ PYTEST_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test conformance dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,9 @@ $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 
 demo: $(READY)
 	$(BIN)/jobbridge demo
+
+conformance: $(READY)
+	$(BIN)/python -m tests.conformance
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
