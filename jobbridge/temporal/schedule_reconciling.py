@@ -47,7 +47,8 @@ LOOK_INTERVAL = timedelta(seconds=5)
 SWEEP_INTERVAL = timedelta(minutes=1)
 #: A run notes its fire within moments. Without one for so long, Temporal left the instant out.
 GRACE = timedelta(minutes=1)
-RETRY_PAUSE = timedelta(seconds=15)
+#: Schedules that are told at a time.
+CONCURRENCY = 10
 
 #: The number is drawn once, for this purpose.
 TRY_LOCK: LiteralString = "SELECT pg_try_advisory_lock(7308332045)"
@@ -67,6 +68,7 @@ class ScheduleReconciler:
         self._client = client
         self._executor = executor
         self._store = MirrorStore(app.database)
+        self._few_at_a_time = asyncio.Semaphore(CONCURRENCY)
 
     async def run(self) -> None:
         """Listen and converge until cancelled."""
@@ -113,8 +115,8 @@ class ScheduleReconciler:
             await temporal.remove(row.schedule_id)
             await self._blocking(self._store.note_removed, row)
             changed += 1
-        for row in await self._blocking(self._store.to_tell):
-            changed += await self._tell(temporal, row)
+        rows = await self._blocking(self._store.to_tell)
+        changed += sum(await asyncio.gather(*(self._tell(temporal, row) for row in rows)))
         for tenant, schedule_id in await self._blocking(self._overdue):
             await self._blocking(self._settle, tenant, schedule_id)
         return changed
@@ -146,7 +148,8 @@ class ScheduleReconciler:
 
     async def _tell(self, temporal: TemporalSchedules, row: ScheduleRow) -> bool:
         try:
-            until = await temporal.put(row, datetime.now(UTC))
+            async with self._few_at_a_time:
+                until = await temporal.put(row, datetime.now(UTC))
         except (JobBridgeError, ValueError) as error:
             await self._note_trouble(row, str(error))
             return False

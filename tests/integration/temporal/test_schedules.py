@@ -242,7 +242,7 @@ def test_many_schedules_agree_with_their_history(world: TemporalWorld) -> None:
     many = [Schedules(world) for _ in range(MANY)]
     for each in many:
         each.create("2 seconds", overlap="allow")
-    wait_until(lambda: all(len(each.history()) >= 1 for each in many), timeout=TIMEOUT)
+    wait_until(lambda: all(each.history() for each in many), timeout=TIMEOUT * 3, every=0.5)
     start = datetime.now(UTC)
     wait_until(lambda: datetime.now(UTC) > start + DURATION, timeout=TIMEOUT * 3)
     for each in many:
