@@ -16,6 +16,7 @@ from jobbridge.core.families import Child, FamilyCounts, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.errors import CannotRetry, InvalidJobData, TenantRequired, UnsupportedOption
 from jobbridge.recording import JobRecorder
+from jobbridge.store.tenants import TenantStore
 from tests.parity import family_tasks as family_tasks  # declares the handlers
 from tests.parity.conftest import World
 from tests.support import wait_until
@@ -161,6 +162,15 @@ def test_a_parent_of_the_system_has_a_child_for_each_tenant(world: World) -> Non
     assert {row["tenant"] for row in rows} == set(tenants)
     assert {row["result"] for row in rows} == set(tenants)
     assert world.row(str(result))["tenant"] == SYSTEM_TENANT
+
+
+def test_the_child_of_a_suspended_tenant_is_skipped_and_its_parent_completes(world: World) -> None:
+    kept, suspended = (TenantId(f"tenant-{uuid.uuid4().hex[:8]}") for _ in range(2))
+    TenantStore(world.app.database).suspend(suspended, reason="unpaid")
+
+    report = send(world, "daily", tenants=[kept, suspended]).get(timeout=30)
+
+    assert (report["outcome"], report["completed"], report["skipped"]) == ("complete", 1, 1)
 
 
 def test_children_may_have_children(world: World) -> None:
