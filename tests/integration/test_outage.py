@@ -10,6 +10,7 @@ from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import free_port
 from jobbridge.settings import load_settings
 from jobbridge.store.migrations import migrate
+from jobbridge.store.services import services
 from tests.conftest import StartWorker
 from tests.parity.tasks import make_app
 from tests.support import wait_until
@@ -44,5 +45,15 @@ def test_jobs_that_end_while_postgres_is_away_are_completed_when_it_is_back(
             row = app.jobs.find_external(result.id)
             assert row is not None
             assert (row.status, row.attempt) == ("completed", 1)
+        # Its lock is held again, and it runs the services again.
+        wait_until(lambda: [listed.pid for listed in app.workers.alive()] == [worker.pid])
+        before = {service.name: service.last_started for service in services(app.database)}
+        wait_until(
+            lambda: all(
+                service.last_started != before[service.name]
+                for service in services(app.database)
+                if service.name in {"reaper", "reconciler"}
+            )
+        )
         app.close()
         app.database.close()

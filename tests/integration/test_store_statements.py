@@ -84,6 +84,7 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         (jobs.RESULTS, {"job_ids": [FIRST]}, "jobs_job_id_idx"),
         (jobs.DETAILS, {"tenant": "t1", "job_id": FIRST}, "job_details_job_idx"),
         (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
+        (unattended.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
         (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
     ]
     for statement, params, index in questions:
