@@ -88,7 +88,7 @@ LIST: LiteralString = f"""
 SELECT {SCHEDULE_COLUMNS}
 FROM public.job_schedules
 WHERE deleted_at IS NULL
-  AND (%(tenant)s::text IS NULL OR tenant = %(tenant)s)
+  AND (tenant = %(tenant)s OR %(tenant)s IS NULL)
   AND (%(task)s::text IS NULL OR task = %(task)s)
   AND (%(engine)s::text IS NULL OR engine = %(engine)s)
   AND (%(declared_by)s::text IS NULL OR declared_by = %(declared_by)s)
@@ -100,7 +100,7 @@ FIND: LiteralString = f"""
 SELECT {SCHEDULE_COLUMNS}
 FROM public.job_schedules
 WHERE deleted_at IS NULL
-  AND (%(tenant)s::text IS NULL OR tenant = %(tenant)s)
+  AND (tenant = %(tenant)s OR %(tenant)s IS NULL)
   AND (name = %(text)s OR schedule_id = %(id)s)
 ORDER BY tenant
 LIMIT 2

@@ -10,10 +10,19 @@ import pytest
 from psycopg import sql
 
 from jobbridge.dev.postgres import PostgresServer
+from jobbridge.store import schedule_firing, schedule_mirrors, schedules
 from jobbridge.store.migrations import migrate
 from tests.integration.test_recorder import *  # noqa: F403
 from tests.integration.test_store_statements import STATEMENTS, _numbered
 from tests.originals import create_originals
+
+FURTHER = {
+    f"{module.__name__}.{name}": statement
+    for module in (schedules, schedule_firing, schedule_mirrors)
+    for name, statement in vars(module).items()
+    if name.isupper() and isinstance(statement, str) and "public." in statement
+    if statement.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))
+}
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +44,7 @@ def database_url(postgres: PostgresServer, adopted_template: str) -> Iterator[st
 
 def test_every_statement_fits_tables_that_were_taken_over(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for name, statement in STATEMENTS.items():
+        for name, statement in (STATEMENTS | FURTHER).items():
             try:
                 connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(statement)))
             except psycopg.Error as error:
