@@ -60,10 +60,10 @@ class ScheduleReconciler:
     Args:
         app: Whose schedules.
         client: The way to Temporal.
-        executor: For what blocks on the database.
+        executor: For what blocks on the database; by default the loop's own, which jobs do not wait for.
     """
 
-    def __init__(self, app: Celery, client: TemporalClient, *, executor: Executor) -> None:
+    def __init__(self, app: Celery, client: TemporalClient, *, executor: Executor | None = None) -> None:
         self._app = app
         self._client = client
         self._executor = executor

@@ -133,7 +133,7 @@ def _make_task_consumer(app: Celery, consumer: TemporalConsumer) -> TemporalTask
     )
     relay = Relay(app, delivery, is_held=host.holds, executor=tasks.executor)
     progress = ProgressReporter(app, host, delivery.client, executor=tasks.executor)
-    schedules = ScheduleReconciler(app, delivery.client, executor=tasks.executor)
+    schedules = ScheduleReconciler(app, delivery.client)
     tasks.services = [relay.run, progress.run, schedules.run]
     return tasks
 
