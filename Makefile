@@ -1,6 +1,6 @@
 # Everything here needs Python 3.11 or later, make and git, and sets up the rest by itself:
 #
-#   make demo     the three invoicing handlers on both engines, on real servers; documents in build/demo
+#   make demo     the twelve handlers on both engines, on real servers; documents in build/demo
 #   make test     all tests
 #   make dev      Postgres, Temporal, workers and beat, until Ctrl-C
 #   make conformance  writes docs/conformance.md anew

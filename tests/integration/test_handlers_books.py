@@ -7,8 +7,11 @@ import pytest
 from psycopg import sql
 
 from jobbridge.errors import NotMigrated
-from jobbridge.handlers import audit, documents, providers, tenants
+from jobbridge.handlers import audit, documents, files, providers, tenants
+from jobbridge.handlers.assets import inventory, outcomes
 from jobbridge.handlers.buckets import reconciling as bucket_reconciling
+from jobbridge.handlers.calendars import channels, health, subscriptions
+from jobbridge.handlers.calendars import providers as calendar_providers
 from jobbridge.handlers.cleanup import forms, keys
 from jobbridge.handlers.credits import expiring, notices, notifying, reconciling
 from jobbridge.handlers.dataset import TABLES, columns_of, import_dataset
@@ -22,17 +25,24 @@ STATEMENTS = {
         accounts,
         audit,
         bucket_reconciling,
+        calendar_providers,
+        channels,
         documents,
         expiring,
+        files,
         forms,
+        health,
+        inventory,
         invoices,
         keys,
         notices,
         notifying,
         outbox,
+        outcomes,
         providers,
         recipients,
         reconciling,
+        subscriptions,
         tenants,
     )
     for name, value in vars(module).items()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobbridge.bootstrap import make_app
 from jobbridge.dev.calendars import (
     CLIENT_SECRET,
     REFRESH_TOKEN,
@@ -473,3 +474,19 @@ def test_a_secret_that_cannot_be_used_is_named_and_not_shown(
 )  # fmt: skip
 def test_retry_after_is_read_as_seconds_or_as_a_date(header: str | None, seconds: int) -> None:
     assert retry_after(header, datetime(2026, 1, 1, tzinfo=UTC)) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("name", ["renew-microsoft-calendar-webhooks", "verify-google-calendar-pubsub"])
+def test_a_job_of_nobody_goes_over_all_tenants_that_have_such_calendars(
+    calendars: Calendars, database_url: str, name: str
+) -> None:
+    app = make_app(calendars.settings.model_copy(update={"database_url": database_url}))
+    app.loader.import_default_modules()
+    app.finalize()
+
+    result = app.tasks[name].apply(args=[{}])
+
+    assert result.get()["completed"] == 2
+    assert len(calendars.graph.subscriptions) + len(calendars.google.channels) == 4
+    app.close()
+    app.database.close()

@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from jobbridge import JobBridgeError, JobContext, job
+from jobbridge import FanOut, JobBridgeError, JobContext, job
 from jobbridge.handlers.batches import RETRY, Context
 from jobbridge.handlers.calendars.channels import (
     channels_of,
@@ -46,16 +46,17 @@ from jobbridge.handlers.calendars.providers import (
 )
 from jobbridge.handlers.calendars.secrets import Secret
 from jobbridge.handlers.sql import Connection
+from jobbridge.handlers.tenants import over_tenants
 from jobbridge.settings import Settings
 
 #: Every hour, for each tenant.
 SCHEDULE = "0 * * * *"
 
 
-@job("verify-google-calendar-pubsub", retry=RETRY, tenant_required=True)
-def verify_google_calendar_pubsub(ctx: JobContext, data: VerifyChannels) -> dict[str, Any]:
+@job("verify-google-calendar-pubsub", retry=RETRY, schedule=SCHEDULE)
+def verify_google_calendar_pubsub(ctx: JobContext, data: VerifyChannels) -> dict[str, Any] | FanOut:
     """Verify a tenant's Google calendars, and open new watch channels for those that end soon."""
-    return verify_channels(ctx, ctx.settings, data)
+    return over_tenants(ctx, data, tenants_with_google_calendars) or verify_channels(ctx, ctx.settings, data)
 
 
 def tenants_with_google_calendars(connection: Connection) -> list[str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jobbridge import JobBridgeError, JobContext, job
+from jobbridge import FanOut, JobBridgeError, JobContext, job
 from jobbridge.handlers.batches import RETRY, Context
 from jobbridge.handlers.calendars.errors import BusyElsewhere
 from jobbridge.handlers.calendars.graph import LIFETIME, Graph
@@ -48,16 +48,19 @@ from jobbridge.handlers.calendars.subscriptions import (
     note_making,
 )
 from jobbridge.handlers.sql import Connection
+from jobbridge.handlers.tenants import over_tenants
 from jobbridge.settings import Settings
 
 #: Every half hour, for each tenant.
 SCHEDULE = "*/30 * * * *"
 
 
-@job("renew-microsoft-calendar-webhooks", retry=RETRY, tenant_required=True)
-def renew_microsoft_calendar_webhooks(ctx: JobContext, data: RenewSubscriptions) -> dict[str, Any]:
+@job("renew-microsoft-calendar-webhooks", retry=RETRY, schedule=SCHEDULE)
+def renew_microsoft_calendar_webhooks(ctx: JobContext, data: RenewSubscriptions) -> dict[str, Any] | FanOut:
     """Renew a tenant's Graph subscriptions that end soon, and make anew those that Graph has dropped."""
-    return renew_subscriptions(ctx, ctx.settings, data)
+    return over_tenants(ctx, data, tenants_with_microsoft_calendars) or renew_subscriptions(
+        ctx, ctx.settings, data
+    )
 
 
 def tenants_with_microsoft_calendars(connection: Connection) -> list[str]:
