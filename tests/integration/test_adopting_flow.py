@@ -9,12 +9,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jobbridge import Celery
 from jobbridge.dev.postgres import PostgresServer
+from jobbridge.settings import load_settings
 from jobbridge.store import schedule_firing, schedule_mirrors, schedules
 from jobbridge.store.migrations import migrate
 from tests.integration.test_recorder import *  # noqa: F403
 from tests.integration.test_store_statements import STATEMENTS, _numbered
-from tests.originals import create_originals
+from tests.originals import TENANT, create_originals
 
 FURTHER = {
     f"{module.__name__}.{name}": statement
@@ -50,3 +52,15 @@ def test_every_statement_fits_tables_that_were_taken_over(database_url: str) -> 
             except psycopg.Error as error:
                 raise AssertionError(f"{name}: {error}") from error
             connection.execute("DEALLOCATE statement")
+
+
+def test_schedules_and_purging_work_where_a_tenant_is_a_uuid(database_url: str) -> None:
+    app = Celery("adopted", settings=load_settings({"DATABASE_URL": database_url}))
+    app.task(name="adopted.work")(print)
+    app.schedules.create("adopted.work", "24 hours", tenant=str(TENANT))
+
+    purged = app.purge_tenant(str(TENANT))
+
+    app.close()
+    assert (purged.schedules, purged.cancelled, purged.deleted["jobs"]) == (1, 40, 60)
+    assert purged.deleted["job_details"] == 120

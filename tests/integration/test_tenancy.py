@@ -156,14 +156,14 @@ def test_the_system_cannot_be_suspended_nor_purged(books: Books, app: Celery, da
 def test_a_purge_ends_and_deletes_everything_of_one_tenant_only(
     books: Books, app: Celery, database_url: str
 ) -> None:
-    app.task(name="work")(work)
+    app.task(name="tenancy.work")(work)
     for tenant in (ACME, OTHER):
         for n in range(5):
-            app.tasks["work"].apply_async(tenant=tenant, singleton_key=f"key {n}")
+            app.tasks["tenancy.work"].apply_async(tenant=tenant, singleton_key=f"key {n}")
         running = EventsOf(new_key(tenant))
         books.recorder.record(running.submitted())
         books.recorder.record(running.started())
-        app.schedules.create("work", "24 hours", tenant=tenant)
+        app.schedules.create("tenancy.work", "24 hours", tenant=tenant)
     kept = _counts(database_url, OTHER)
 
     purged = app.purge_tenant(ACME, by="ada")
@@ -197,7 +197,7 @@ def test_a_message_that_comes_back_after_a_purge_does_not_run(books: Books, app:
 
 
 def test_what_is_sent_belongs_to_the_current_tenant(app: Celery) -> None:
-    task = app.task(name="work")(work)
+    task = app.task(name="tenancy.work")(work)
 
     assert current_tenant() is None
     with tenant_context("acme"):
