@@ -201,8 +201,8 @@ def test_temporal_goes_and_comes_back_and_each_job_runs_once(
     address = f"127.0.0.1:{port}"
     monkeypatch.setattr(temporal_client, "CALL_TIMEOUT", temporal_client.CALL_TIMEOUT / 10)
     app = make(TEMPORAL_ADDRESS=address, JOB_RUNNER_INIT_FAILURE_BACKOFF_MS="1000")
+    own_world.environment["TEMPORAL_ADDRESS"] = address  # first: the relay of the celery worker delivers too
     own_world.worker(engine=Engine.CELERY)
-    own_world.environment["TEMPORAL_ADDRESS"] = address
     results = []
     database = tmp_path / "temporal.sqlite"
 
