@@ -13,7 +13,10 @@ from jobbridge.cli.failures import report
 
 #: Name → module, and the line in `--help`.
 _COMMANDS = {
-    "demo": ("jobbridge.cli.demo", "Run the twelve shipped handlers on both engines, and show what they made."),
+    "demo": (
+        "jobbridge.cli.demo",
+        "Run the twelve shipped handlers on both engines, and show what they made.",
+    ),
     "dev": ("jobbridge.cli.dev", "Start Postgres, Temporal, beat and workers here, until Ctrl-C."),
     "doctor": ("jobbridge.cli.doctor", "Show every setting and its source, and what can be reached."),
     "enqueue": ("jobbridge.cli.enqueue", "Send a job by its handler's name."),
