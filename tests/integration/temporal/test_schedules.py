@@ -248,7 +248,7 @@ def test_many_schedules_agree_with_their_history(world: TemporalWorld) -> None:
     for each in many:
         world.app.schedules.pause(each.name)
     for each in many:
-        wait_until(lambda each=each: each.row.mirrored_version == each.row.version, timeout=TIMEOUT)
+        wait_until(lambda each=each: each.row.mirrored_version == each.row.version, timeout=TIMEOUT * 3)
     workflows = wait_until(lambda: running_and_ended(world, many), timeout=TIMEOUT * 3, every=0.5)
 
     for each in many:
@@ -279,6 +279,9 @@ def running_and_ended(world: TemporalWorld, many: list[Schedules]) -> dict[str, 
         )
         assert all(one["status"] == "WORKFLOW_EXECUTION_STATUS_COMPLETED" for one in listed), schedule_id
         found[schedule_id] = {one["execution"]["workflowId"] for one in listed}
+        instants = {name[-20:] for name in found[schedule_id]}
+        alone = [fire for fire in each.history() if f"{fire.fire_at:%Y-%m-%dT%H:%M:%SZ}" not in instants]
+        assert not alone, [(fire.fire_at, fire.outcome, fire.reason) for fire in alone]
         assert len(found[schedule_id]) == len(each.history())
     return found
 
