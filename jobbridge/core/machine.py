@@ -215,9 +215,7 @@ def _redelivered(state: JobState, event: Redelivered) -> Decision:
         return _refuse(state, "the job goes by another delivery now")
     if state.status in FINAL or state.attempt != event.attempt:
         return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
-    return Decision(
-        applied=True, state=replace(state, status=JobStatus.PENDING, delivery=event.new_delivery)
-    )
+    return Decision(applied=True, state=replace(state, status=JobStatus.PENDING, delivery=event.new_delivery))
 
 
 def _given_up(state: JobState, attempt: int, status: JobStatus) -> Decision:
