@@ -18,6 +18,9 @@ from jobbridge.store import (
     keys,
     kinship,
     pruning,
+    schedule_firing,
+    schedule_mirrors,
+    schedules,
     services,
     singletons,
     steps,
@@ -30,7 +33,8 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    families, jobs, keys, kinship, pruning, services, singletons, steps, tenants, transitions, unattended, workers,
+    families, jobs, keys, kinship, pruning, schedule_firing, schedule_mirrors, schedules, services, singletons, steps,
+    tenants, transitions, unattended, workers,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement

@@ -31,8 +31,8 @@ from tests.parity.conftest import World
 from tests.parity.tasks import make_app
 from tests.support import wait_until
 
-JOBS = int(os.environ.get("OUTAGE_JOBS", "60"))
-DURATION = timedelta(seconds=float(os.environ.get("OUTAGE_SECONDS", "15")))
+JOBS = int(os.environ.get("OUTAGE_JOBS", "40"))
+DURATION = timedelta(seconds=float(os.environ.get("OUTAGE_SECONDS", "8")))
 WORKERS = int(os.environ.get("OUTAGE_WORKERS", "1"))
 SEED = int(os.environ.get("OUTAGE_SEED", "20240611"))
 #: How long the last job may take when Temporal is back for good.
