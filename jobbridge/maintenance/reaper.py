@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from jobbridge.core.keys import Engine
 from jobbridge.maintenance.lost import is_answerable, look_for_messages, settle
 from jobbridge.maintenance.suspects import Suspects
-from jobbridge.store.unattended import OpenJob, begun_by
+from jobbridge.store.unattended import BEGINNING, OpenJob, begun_by
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -49,9 +49,14 @@ class Reaper:
         if not dead:
             return {}
         counters = Counter({"buried": len(dead)})
-        while jobs := begun_by(self._app.database, dead, Engine.CELERY, limit=BATCH):
+        after = BEGINNING
+        # By portions, each after the last: a job whose message is there stays as it is until another worker begins it.
+        while jobs := begun_by(self._app.database, dead, Engine.CELERY, after=after, limit=BATCH):
             counters += self._settle([job for job in jobs if is_answerable(self._app, job)])
-            if len(jobs) < BATCH or stopped.is_set():
+            if stopped.is_set():
+                return counters  # whoever leads next begins anew: the workers are on the list still
+            after = jobs[-1].created_at, jobs[-1].key.job_id
+            if len(jobs) < BATCH:
                 break
         self._app.workers.remove(dead)
         return counters

@@ -23,11 +23,13 @@ from jobbridge.store.database import Database
 _COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, attempt, delivery, runner_type, external_id, broker,
     worker_number, worker, expires_at, created_at, updated_at"""
 
-#: What these workers had begun. Reads the whole table, when a worker has died.
+#: What these workers had begun, after the last of the portion before. Reads the whole table, when a worker has died.
 OF_WORKERS: LiteralString = f"""
 SELECT {_COLUMNS}
 FROM public.jobs
-WHERE status = 'processing' AND worker_number = ANY(%(numbers)s) AND runner_type = ANY(%(engines)s)
+WHERE (created_at, job_id) > (%(after_at)s, %(after_id)s)
+  AND status = 'processing' AND worker_number = ANY(%(numbers)s) AND runner_type = ANY(%(engines)s)
+ORDER BY created_at, job_id
 LIMIT %(limit)s
 """
 
@@ -86,24 +88,20 @@ class OpenJob:
     updated_at: datetime
 
 
-def begun_by(database: Database, numbers: Sequence[int], engine: Engine, *, limit: int) -> list[OpenJob]:
-    """Give the running jobs that were begun by workers of these numbers."""
-    return _fetch(database, OF_WORKERS, {"numbers": list(numbers), "engines": _names(engine), "limit": limit})
+def begun_by(
+    database: Database, numbers: Sequence[int], engine: Engine, *, after: tuple[datetime, UUID], limit: int
+) -> list[OpenJob]:
+    """Give a portion of the running jobs that were begun by workers of these numbers."""
+    params = {"numbers": list(numbers), "engines": _names(engine), "limit": limit}
+    return _fetch(database, OF_WORKERS, params | _after(after))
 
 
 def open_jobs(
     database: Database, engine: Engine, *, older_than: timedelta, after: tuple[datetime, UUID], limit: int
 ) -> list[OpenJob]:
     """Give a portion of the jobs that an engine is said to have and that nothing happened to for so long."""
-    at, job_id = after
-    params = {
-        "engines": _names(engine),
-        "older_than": older_than,
-        "after_at": "-infinity" if at is datetime.min else at,
-        "after_id": job_id,
-        "limit": limit,
-    }
-    return _fetch(database, OPEN, params)
+    params = {"engines": _names(engine), "older_than": older_than, "limit": limit}
+    return _fetch(database, OPEN, params | _after(after))
 
 
 def count_steps(database: Database, key: JobKey, name: str) -> int:
@@ -136,6 +134,11 @@ def _open_job(**columns: Any) -> OpenJob:
         "runner_type": Engine.parse(columns["runner_type"]),
     }
     return OpenJob(**columns | known)
+
+
+def _after(last: tuple[datetime, UUID]) -> dict[str, Any]:
+    at, job_id = last
+    return {"after_at": "-infinity" if at is datetime.min else at, "after_id": job_id}
 
 
 def _names(engine: Engine) -> list[str]:

@@ -127,6 +127,23 @@ def test_a_job_whose_message_is_there_comes_back_by_itself(app: Celery, reaper: 
     assert _row(app, key).status is JobStatus.PROCESSING
 
 
+def test_more_such_jobs_than_a_portion_are_looked_at_once(
+    app: Celery, reaper: Reaper, dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobbridge.maintenance.reaper.BATCH", 2)
+    comes_back = [_send(app, "hold") for _ in range(4)]
+    for key in comes_back:
+        _begin(app, key, dead)
+    lost = _send(app, "hold_early")
+    _begin(app, lost, dead)
+    _run(app, "DELETE FROM jobbridge_broker.messages WHERE correlation_id = %(id)s", id=str(lost.job_id))
+
+    assert reaper.run(NEVER_STOPPED) == {"buried": 1, "failed": 1}
+
+    assert {_row(app, key).status for key in comes_back} == {JobStatus.PROCESSING}
+    assert _row(app, lost).status is JobStatus.FAILED
+
+
 def test_the_message_of_an_earlier_delivery_does_not_count(app: Celery, reaper: Reaper, dead: int) -> None:
     key = _send(app, "hold_early")
     _begin(app, key, dead)
