@@ -179,6 +179,10 @@ class Families:
             return False
         limit = min(family.room, RELEASES)
         members = store.release(connection, family.key, limit=limit) if limit else []
+        if limit and not members:
+            # By its numbers some wait, and none does: members were deleted (with their tenant).
+            store.count(connection, family.key)
+            return True
         refused = [member for member in members if not self._send(connection, family, member)]
         if family.is_telling_due:
             self._tell_progress(connection, family)
@@ -264,17 +268,21 @@ class Families:
             if store.lock(connection, parent) is None:
                 return
             released = store.cancel_waiting(connection, parent)
-        for child in released:
-            try:
-                self._app.cancel_job(
-                    child.job_id,
-                    child.tenant,
-                    reason="Its parent job was cancelled.",
-                    cancelled_by=cancelled_by,
-                )
-            except JobNotFound:
-                continue  # deleted meanwhile; the sweep counts it
-        self.attend(parent)
+        missed = [child for child in released if not self._cancel_child(child, cancelled_by)]
+        if missed:
+            self._recount(parent)
+        else:
+            self.attend(parent)
+
+    def _cancel_child(self, child: JobKey, cancelled_by: str | None) -> bool:
+        """Cancel a child's job; False: it had ended, or is deleted, and maybe nobody counted that."""
+        reason = "Its parent job was cancelled."
+        try:
+            return bool(
+                self._app.cancel_job(child.job_id, child.tenant, reason=reason, cancelled_by=cancelled_by)
+            )
+        except JobNotFound:
+            return False
 
     def retry_failed(self, parent: JobKey) -> int:
         """Run the children again that did not complete, and then end the parent anew.

@@ -40,26 +40,36 @@ IS_FAMILY: LiteralString = (
     "SELECT 1 FROM public.job_families WHERE tenant = %(tenant)s AND parent_id = %(parent_id)s"
 )
 
-#: Families in which something could be done that nobody has done for a while.
+#: Families in which something could be done that nobody has done for a while, the longest left first. Those with which
+#: it does not succeed go behind the others, and one that somebody holds is not neglected.
 NEGLECTED: LiteralString = f"""
-SELECT family.tenant, family.parent_id
-FROM public.job_families AS family
-WHERE family.closed_at IS NULL AND family.attempt IS NOT NULL
-  AND family.updated_at < clock_timestamp() - %(older_than)s::interval
-  AND (family.unfinished = 0
-    OR (family.running < family.concurrency AND family.running < family.unfinished)
-    OR NOT EXISTS (
-        SELECT FROM public.jobs AS parent
-        WHERE parent.tenant = family.tenant AND parent.job_id = family.parent_id
-          AND parent.status NOT IN ({_FINAL})
-    ))
-LIMIT %(limit)s
+UPDATE public.job_families AS taken
+SET updated_at = clock_timestamp()
+FROM (
+    SELECT family.tenant, family.parent_id
+    FROM public.job_families AS family
+    WHERE family.closed_at IS NULL AND family.attempt IS NOT NULL
+      AND family.updated_at < clock_timestamp() - %(older_than)s::interval
+      AND (family.unfinished = 0
+        OR (family.running < family.concurrency AND family.running < family.unfinished)
+        OR NOT EXISTS (
+            SELECT FROM public.jobs AS parent
+            WHERE parent.tenant = family.tenant AND parent.job_id = family.parent_id
+              AND parent.status NOT IN ({_FINAL})
+        ))
+    ORDER BY family.updated_at
+    LIMIT %(limit)s
+    FOR UPDATE OF family SKIP LOCKED
+) AS found
+WHERE taken.tenant = found.tenant AND taken.parent_id = found.parent_id
+RETURNING taken.tenant, taken.parent_id
 """
 
 #: Families in which nothing has happened for long, and may be only because nobody counted.
 QUIET: LiteralString = """
 SELECT tenant, parent_id FROM public.job_families
 WHERE closed_at IS NULL AND running > 0 AND updated_at < clock_timestamp() - %(older_than)s::interval
+ORDER BY updated_at
 LIMIT %(limit)s
 """
 
@@ -101,7 +111,7 @@ def members(
 
 
 def neglected(connection: DriverConnection, *, older_than: timedelta, limit: int = 100) -> list[JobKey]:
-    """Give families in which something could be done that nobody has done for so long."""
+    """Take families in which something could be done that nobody has done for so long."""
     return _parents(connection, NEGLECTED, older_than, limit)
 
 
