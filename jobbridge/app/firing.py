@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 from kombu.exceptions import OperationalError
 
+from jobbridge.core.enqueueing import Outcome
 from jobbridge.core.events import Json
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.schedules.fires import fires_between
@@ -35,6 +36,7 @@ from jobbridge.store.schedules import Clock, database_clock
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.app.options import Sent
     from jobbridge.store.callers import DriverConnection
 
 logger = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class ScheduleFirer:
 
         Raises:
             ScheduleNotFound: There is no such schedule.
+            UnsupportedOption: Its job cannot be made; its history says so, too.
         """
         with self._app.database.transaction() as connection:
             row = self._locked(connection, tenant, schedule_id)
@@ -92,10 +95,15 @@ class ScheduleFirer:
             progress = _Progress(self._app, connection, row)
             progress.enqueue(fire_at, Trigger.MANUAL)
             progress.save(next_fire_at=row.next_fire_at, due_at=row.due_at)
+        if progress.trouble is not None:
+            raise UnsupportedOption(
+                f"The schedule {row.name!r} could not make a job: {progress.trouble}",
+                hint="Change the schedule, or the task that it names.",
+            )
         return fire_job_id(tenant, schedule_id, fire_at)
 
     def backfill(self, tenant: TenantId, schedule_id: UUID, start: datetime, end: datetime) -> list[datetime]:
-        """Make the jobs of all fires from `start` to `end` that have none; gives their instants.
+        """Make the jobs of all fires from `start` to `end` that have none; gives the instants of those that were made.
 
         They do not ask for the overlap policy, and run in the order in which their queue gives them out.
 
@@ -143,6 +151,7 @@ class _Progress:
         self._buffered = row.buffered_fire_at
         self._last_fire_at: datetime | None = None
         self._last_job_id: UUID | None = None
+        self.trouble: str | None = None  # why the last job could not be made
         self._open = firing.still_open(connection, row)
 
     def settle_buffered(self) -> None:
@@ -181,16 +190,20 @@ class _Progress:
             self._leave(fire_at, decision)
 
     def enqueue(self, fire_at: datetime, trigger: Trigger) -> bool:
-        """Make the job of a fire; False: there is one already."""
+        """Make the job of a fire; False: there is one already, or it could not be made."""
         job_id = fire_job_id(self._row.tenant, self._row.schedule_id, fire_at)
+        # The history may be pruned before the job is.
+        if trigger is Trigger.BACKFILL and _is_job(self._app, self._connection, self._row.tenant, job_id):
+            return False
         if not firing.note_fire(
             self._connection, self._row, fire_at, FireOutcome.ENQUEUED, trigger=trigger, job_id=job_id
         ):
             return False
         outcome, _, reason = self._send(fire_at)
-        if outcome is FireOutcome.FAILED:
+        if outcome is not FireOutcome.ENQUEUED:
             firing.settle_fire(self._connection, self._row, fire_at, outcome, reason=reason)
-        return True
+            self.trouble = reason
+        return outcome is FireOutcome.ENQUEUED
 
     def save(self, *, next_fire_at: datetime | None, due_at: datetime | None) -> None:
         firing.advance(
@@ -236,7 +249,7 @@ class _Progress:
         job_id = fire_job_id(self._row.tenant, self._row.schedule_id, fire_at)
         try:
             with self._connection.transaction():
-                send_fire(self._app, self._connection, self._row, fire_at, job_id)
+                outcome = send_fire(self._app, self._connection, self._row, fire_at, job_id)
         except Exception as error:
             if self._is_outage(error):
                 raise
@@ -244,6 +257,8 @@ class _Progress:
                 "schedule.fire_failed", extra={"schedule": self._row.name, "task": self._row.task}
             )
             return FireOutcome.FAILED, None, f"{type(error).__name__}: {error}"
+        if outcome is Outcome.DEDUPLICATED:
+            return FireOutcome.SKIPPED, None, "another job has its singleton key"
         self._last_job_id = job_id
         if self._row.overlap is not Overlap.ALLOW:
             self._open.append(job_id)
@@ -259,23 +274,29 @@ class _Progress:
 
 def send_fire(
     app: Celery, connection: DriverConnection, row: ScheduleRow, fire_at: datetime, job_id: UUID
-) -> None:
-    """Send the job of a fire in the connection's transaction, as `celery beat` sends a task.
+) -> Outcome:
+    """Send the job of a fire in the connection's transaction, as `celery beat` sends a task; gives what came of it.
 
     A broker that is elsewhere has no part in the transaction: its message is sent before the commit, and not again if
     the job's row says that it was.
     """
     is_elsewhere = row.engine is Engine.CELERY and not app.shares_database_with_broker
     if is_elsewhere and app.jobs.get(JobKey(tenant=row.tenant, job_id=job_id)) is not None:
-        return
+        return Outcome.CREATED
     options = fire_options(row, fire_at, job_id)
     within: AbstractContextManager[Any] = nullcontext() if is_elsewhere else app.enqueue_on(connection)
     task = app.tasks.get(row.task)
     with within:
         if task is not None:
-            task.apply_async(list(row.args), dict(row.kwargs), **options)
+            result = task.apply_async(list(row.args), dict(row.kwargs), **options)
         else:
-            app.send_task(row.task, list(row.args), dict(row.kwargs), **options)
+            result = app.send_task(row.task, list(row.args), dict(row.kwargs), **options)
+    sent: Sent | None = getattr(result, "job", None)
+    return Outcome.CREATED if sent is None else sent.outcome
+
+
+def _is_job(app: Celery, connection: DriverConnection, tenant: TenantId, job_id: UUID) -> bool:
+    return app.jobs.get(JobKey(tenant=tenant, job_id=job_id), connection) is not None
 
 
 def fire_options(row: ScheduleRow, fire_at: datetime, job_id: UUID) -> dict[str, Any]:

@@ -263,6 +263,30 @@ def test_run_now_makes_a_job_beside_the_plan(world: World) -> None:
     assert world.row().next_fire_at == before.next_fire_at
 
 
+def test_run_now_says_that_no_job_could_be_made(world: World) -> None:
+    world.make(options={"singleton_key": ""})
+
+    with pytest.raises(
+        UnsupportedOption, match="could not make a job: UnsupportedOption: singleton_key is ''"
+    ):
+        world.app.schedules.run_now("tick")
+
+    assert [outcome for _, outcome in world.outcomes()] == [FireOutcome.FAILED]
+    assert world.count_jobs() == 0
+
+
+def test_a_fire_whose_singleton_key_is_taken_is_skipped(world: World) -> None:
+    row = world.make(options={"singleton_key": "one"}, overlap=Overlap.ALLOW)
+
+    world.pass_time(2 * MINUTE)
+
+    assert world.outcomes() == [("12:01", FireOutcome.ENQUEUED), ("12:02", FireOutcome.SKIPPED)]
+    [skipped, _] = world.app.schedules.history("tick")
+    assert (skipped.job_id, skipped.reason) == (None, "another job has its singleton key")
+    assert world.row().last_job_id == fire_job_id(row.tenant, row.schedule_id, NOON + MINUTE)
+    assert world.count_jobs() == 1
+
+
 def test_the_next_fire_asks_for_a_job_that_was_run_by_hand(world: World) -> None:
     row = world.make(overlap=Overlap.SKIP)
     world.now += timedelta(seconds=30)
@@ -285,6 +309,18 @@ def test_backfill_makes_the_jobs_that_are_missing_and_no_other(world: World) -> 
     assert [f"{instant:%H:%M}" for instant in made] == ["11:59", "12:00", "12:02"]
     assert again == []
     assert world.count_jobs() == 4
+
+
+def test_backfill_runs_no_job_again_whose_fire_is_pruned(world: World) -> None:
+    row = world.make()
+    world.pass_time(MINUTE)
+    world.end(row, NOON + MINUTE)
+    with world.app.database.connection() as connection:
+        connection.execute("DELETE FROM job_schedule_fires")
+
+    assert world.app.schedules.backfill("tick", NOON, NOON + MINUTE) == [NOON]
+
+    assert world.status(row, NOON + MINUTE) is JobStatus.CANCELLED
 
 
 def test_too_much_is_not_backfilled(world: World) -> None:
