@@ -15,7 +15,7 @@ from jobbridge.broker import delete_waiting
 from jobbridge.core.enqueueing import Outcome, SingletonPolicy
 from jobbridge.core.events import Cancelled
 from jobbridge.core.handlers import nearest
-from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import EngineUnavailable, JobNotFound, UnknownHandler
 
 if TYPE_CHECKING:
@@ -133,6 +133,23 @@ def arguments_for(task: Any, data: Any) -> tuple[list[Any], dict[str, Any]]:
     return ([] if data is None else list(data) if isinstance(data, list) else [data]), {}
 
 
+def find_job(app: Celery, job_id: UUID | str, tenant: str | None) -> JobRow:
+    """Give the row of a job; of that tenant, if one is named, whoever else has a job of that id.
+
+    Raises:
+        JobNotFound: There is no such job (of that tenant).
+    """
+    known = job_id_for(str(job_id))
+    row = (
+        app.jobs.find(known)
+        if tenant is None
+        else app.jobs.get(JobKey(tenant=TenantId(tenant), job_id=known))
+    )
+    if row is None:
+        raise JobNotFound.with_id(str(job_id))
+    return row
+
+
 def cancel_job(
     app: Celery,
     job_id: UUID | str,
@@ -151,9 +168,7 @@ def cancel_job(
     Raises:
         JobNotFound: There is no such job (of that tenant).
     """
-    row = app.jobs.find(job_id_for(str(job_id)))
-    if row is None or (tenant is not None and row.key.tenant != tenant):
-        raise JobNotFound.with_id(str(job_id))
+    row = find_job(app, job_id, tenant)
     recorded = app.recorder.record(Cancelled(key=row.key, reason=reason, cancelled_by=cancelled_by))
     if not recorded.applied:
         return False

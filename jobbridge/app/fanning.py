@@ -10,12 +10,12 @@ from celery.exceptions import Ignore
 from kombu.utils.uuid import uuid
 
 from jobbridge.app.children import make
-from jobbridge.app.commands import JobHandle
+from jobbridge.app.commands import JobHandle, find_job
 from jobbridge.app.options import engine_named
 from jobbridge.core.enqueueing import Outcome, SingletonPolicy
 from jobbridge.core.families import FAMILY_HEADER, FAN_OUT_TASK, FanOut
-from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
-from jobbridge.errors import DatabaseUnavailable, JobCancelled, JobNotFound
+from jobbridge.core.keys import SYSTEM_TENANT, Engine
+from jobbridge.errors import DatabaseUnavailable, JobCancelled
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -119,8 +119,4 @@ def retry_failed(app: Celery, job_id: UUID | str, tenant: str | None = None) -> 
         JobNotFound: There is no such job (of that tenant).
         CannotRetry: It has no children, or did not fail.
     """
-    key = job_id_for(str(job_id))
-    row = app.jobs.find(key) if tenant is None else app.jobs.get(JobKey(tenant=TenantId(tenant), job_id=key))
-    if row is None:
-        raise JobNotFound.with_id(str(job_id))
-    return app.families.retry_failed(row.key)
+    return app.families.retry_failed(find_job(app, job_id, tenant).key)

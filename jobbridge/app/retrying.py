@@ -16,9 +16,9 @@ from uuid import UUID
 
 from kombu.utils.uuid import uuid
 
-from jobbridge.app.commands import arguments_for, find_task
+from jobbridge.app.commands import arguments_for, find_job, find_task
 from jobbridge.core.enqueueing import Outcome
-from jobbridge.core.keys import Engine, JobKey, job_id_for
+from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.errors import CannotRetry, JobNotFound
 
@@ -57,10 +57,7 @@ def retry_job(
         UnknownHandler: No task of its type is registered here.
         JobNotFound: There is no such job (of that tenant).
     """
-    row = app.jobs.find(job_id_for(str(job_id)))
-    if row is None or (tenant is not None and row.tenant != tenant):
-        raise JobNotFound.with_id(str(job_id))
-    with _locked(app, row.key) as locked:
+    with _locked(app, find_job(app, job_id, tenant).key) as locked:
         _check(locked, as_new=as_new)
         sent = _send(app, locked, engine or locked.runner_type, as_new=as_new)
     return _present(app.jobs.get(sent, app.caller_connection), sent)

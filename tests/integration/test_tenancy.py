@@ -210,6 +210,22 @@ def test_what_is_sent_belongs_to_the_current_tenant(app: Celery) -> None:
     assert [row and row.tenant for row in tenants] == ["acme", "other", SYSTEM_TENANT]
 
 
+def test_a_job_is_found_though_another_tenant_has_one_of_its_id(app: Celery) -> None:
+    app.task(name="work", shared=False)(work)
+    ours = app.tasks["work"].apply_async(tenant=ACME).job.key
+    copy = """
+        INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, created_at)
+        SELECT 'other', job_id, task_id, type, status, runner_type, now() + interval '1 day' FROM jobs"""
+    with app.database.connection() as connection:
+        connection.execute(copy)
+
+    assert app.cancel_job(ours.job_id, ACME)
+
+    with app.database.connection() as connection:
+        rows = dict(connection.execute("SELECT tenant, status FROM jobs").fetchall())
+    assert rows == {ACME: "cancelled", OTHER: "queued"}
+
+
 def test_a_handler_that_needs_a_tenant_is_refused_without_one(app: Celery) -> None:
     name = f"needs-tenant-{uuid4().hex}"
     job(name, tenant_required=True)(handle)
