@@ -26,9 +26,11 @@ from jobbridge.store.unattended import BEGINNING, OpenJob, open_jobs
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
-#: Jobs at a time, and portions in one run: between two runs other services have their turn.
+#: Jobs at a time; and for how long in one run, in seconds: then the process's other services have their turn.
 BATCH = 1000
-PORTIONS = 10
+SECONDS = 2.0
+#: With so many suspects the pass waits until they are settled: each is looked at once more by itself.
+SUSPECTS = 1000
 #: Nothing happened to the job for so long.
 QUIET = timedelta(seconds=30)
 #: From the end of one pass over the table to the next: so long, or so many times what the pass took.
@@ -57,18 +59,17 @@ class Walk:
         self._next_pass_at = 0.0
         self._took = 0.0
 
-    def portions(self, look: Callable[[Sequence[OpenJob]], None], stopped: threading.Event) -> bool:
-        """Show the next portions; whether a pass is complete with them."""
+    def portions(self, look: Callable[[Sequence[OpenJob]], bool], stopped: threading.Event) -> bool:
+        """Show the next portions, until `look` says that it has enough; whether a pass is complete with them."""
         if self._after == BEGINNING and time.monotonic() < self._next_pass_at:
             return False
         began = time.monotonic()
-        for _ in range(PORTIONS):
-            if stopped.is_set():
-                break
+        has_enough = False
+        while not has_enough and not stopped.is_set() and time.monotonic() - began < SECONDS:
             jobs = open_jobs(
                 self._app.database, self._engine, older_than=self._quiet, after=self._after, limit=BATCH
             )
-            look(jobs)
+            has_enough = look(jobs)
             if len(jobs) < BATCH:
                 self._took += time.monotonic() - began
                 self._begin_anew()
@@ -111,8 +112,13 @@ class BrokerReconciler:
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
         """Go on with the pass, and look once more at what was suspicious before."""
         counters = self._look_again()
-        self._walk.portions(lambda jobs: self._found.extend(job for job, _ in self._gone(jobs)), stopped)
+        if len(self._found) < SUSPECTS:
+            self._walk.portions(self._look, stopped)
         return counters
+
+    def _look(self, jobs: Sequence[OpenJob]) -> bool:
+        self._found.extend(job for job, _ in self._gone(jobs))
+        return len(self._found) >= SUSPECTS
 
     def _look_again(self) -> Counter[str]:
         """Ask anew about the suspects: of the job (is its row as it was?), and of the broker."""

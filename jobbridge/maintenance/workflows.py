@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobbridge.core.keys import Engine
-from jobbridge.maintenance.reconciler import QUIET, REST, Walk
+from jobbridge.maintenance.reconciler import QUIET, REST, SUSPECTS, Walk
 from jobbridge.maintenance.suspects import Suspects
 from jobbridge.store.unattended import OpenJob
 
@@ -69,8 +69,13 @@ class WorkflowService:
         """
         settler = self._make_settler(self._app)
         counters = self._look_again(settler)
-        self._walk.portions(lambda jobs: self._found.extend(settler.ends_of(jobs)), stopped)
+        if len(self._found) < SUSPECTS:
+            self._walk.portions(lambda jobs: self._look(settler, jobs), stopped)
         return counters
+
+    def _look(self, settler: Settler, jobs: Sequence[OpenJob]) -> bool:
+        self._found.extend(settler.ends_of(jobs))
+        return len(self._found) >= SUSPECTS
 
     def _look_again(self, settler: Settler) -> Counter[str]:
         counters: Counter[str] = Counter()

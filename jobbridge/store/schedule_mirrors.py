@@ -23,13 +23,14 @@ from jobbridge.store.schedule_rows import SCHEDULE_COLUMNS, ScheduleRow
 
 _THIS_SCHEDULE: LiteralString = "tenant = %(tenant)s AND schedule_id = %(schedule_id)s"
 
-#: Changed since Temporal was told, or to be told again before the clock changes that it knows of are over.
+#: Changed since Temporal was told, or to be told again before the clock changes that it knows of are over. What it did
+#: not take goes behind the others.
 TO_TELL: LiteralString = f"""
 SELECT {SCHEDULE_COLUMNS}
 FROM public.job_schedules
 WHERE engine = 'temporal' AND deleted_at IS NULL
   AND (mirrored_version IS DISTINCT FROM version OR mirrored_until <= clock_timestamp())
-ORDER BY updated_at
+ORDER BY mirror_error IS NOT NULL, updated_at
 LIMIT %(limit)s
 """
 
