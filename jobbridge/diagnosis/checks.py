@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobbridge.diagnosis import consumers, engines, upkeep
+from jobbridge.diagnosis import consumers, engines, holders, upkeep
 from jobbridge.diagnosis.findings import Check, masked
 from jobbridge.errors import JobBridgeError
 
@@ -28,7 +28,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
     checks += consumers.check_workers(app)
     checks += consumers.check_schedules(app)
     checks += engines.check_fallback(app)
-    checks += upkeep.check_held(app)
+    checks += holders.check_held(app)
     checks += upkeep.check_services(app)
     if temporal and all(check.is_good for check in temporal):
         checks += upkeep.check_drift(app)

@@ -10,7 +10,7 @@ from typing import LiteralString
 import psycopg
 from psycopg.rows import kwargs_row
 
-from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
 from jobbridge.store.database import Database
@@ -23,15 +23,6 @@ FROM public.jobs
 WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now())
 GROUP BY 1, 2, 3, 4
 ORDER BY since
-"""
-
-#: What is held, with who holds it. A job without a delivery waits for others, such as its children.
-HELD: LiteralString = """
-SELECT tenant, job_id, type AS task, runner_type AS engine, attempt, worker, worker_number, started_at, updated_at
-FROM public.jobs
-WHERE status = 'processing' AND delivery IS NOT NULL AND updated_at < now() - %(older_than)s::interval
-ORDER BY updated_at
-LIMIT %(limit)s
 """
 
 #: What workers refused lately because they do not know the task; by time, which has an index.
@@ -62,20 +53,6 @@ class WaitingGroup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeldJob:
-    """A job in `processing`."""
-
-    key: JobKey
-    task: str
-    engine: Engine
-    attempt: int
-    worker: str | None
-    worker_number: int | None
-    started_at: datetime | None
-    updated_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class UnknownTask:
     """A task that a worker was sent and does not know."""
 
@@ -99,15 +76,6 @@ class HealthStore:
 
         return self._database.run(fetch)
 
-    def held(self, *, older_than: timedelta, limit: int = 1000) -> Sequence[HeldJob]:
-        """Give the jobs in `processing` of which nothing was written for so long, the oldest first."""
-
-        def fetch(own: DriverConnection) -> list[HeldJob]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(_held_job)) as cursor:
-                return cursor.execute(HELD, {"older_than": older_than, "limit": limit}).fetchall()
-
-        return self._database.run(fetch)
-
     def unknown_tasks(self, *, within: timedelta) -> Sequence[UnknownTask]:
         """Count the jobs that were made within that time and failed since their worker does not know the task."""
         rows = self._database.run(lambda own: own.execute(UNKNOWN_TASKS, {"within": within}).fetchall())
@@ -116,8 +84,3 @@ class HealthStore:
 
 def _waiting_group(*, engine: str, status: str, **columns: object) -> WaitingGroup:
     return WaitingGroup(engine=Engine.parse(engine), status=JobStatus(status), **columns)  # type: ignore[arg-type]
-
-
-def _held_job(*, tenant: object, job_id: object, engine: str, **columns: object) -> HeldJob:
-    key = JobKey(tenant=TenantId(str(tenant)), job_id=job_id)  # type: ignore[arg-type]  # a uuid column
-    return HeldJob(key=key, engine=Engine.parse(engine), **columns)  # type: ignore[arg-type]  # as selected

@@ -47,6 +47,18 @@ ORDER BY created_at, job_id
 LIMIT %(limit)s
 """
 
+#: What is said to be under way, for who looks whether it is. A job that waits for others was begun, and has neither
+#: delivery nor worker; what was written by hand, or adopted, may have no delivery either, and belongs here.
+UNDER_WAY: LiteralString = f"""
+SELECT {_COLUMNS}
+FROM public.jobs
+WHERE status = ANY(%(statuses)s)
+  AND (delivery IS NOT NULL OR worker IS NOT NULL OR attempt = 0)
+  AND runner_type = ANY(%(engines)s)
+ORDER BY updated_at
+LIMIT %(limit)s
+"""
+
 COUNT_STEPS: LiteralString = """
 SELECT count(*) FROM public.job_details
 WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND step_name = %(name)s
@@ -102,6 +114,14 @@ def open_jobs(
     """Give a portion of the jobs that an engine is said to have and that nothing happened to for so long."""
     params = {"engines": _names(engine), "older_than": older_than, "limit": limit}
     return _fetch(database, OPEN, params | _after(after))
+
+
+def jobs_under_way(
+    database: Database, engine: Engine, *, statuses: Sequence[JobStatus], limit: int
+) -> list[OpenJob]:
+    """Give the jobs that an engine is said to have, those first to which nothing happened for the longest time."""
+    params = {"engines": _names(engine), "statuses": [status.value for status in statuses], "limit": limit}
+    return _fetch(database, UNDER_WAY, params)
 
 
 def count_steps(database: Database, key: JobKey, name: str) -> int:

@@ -80,7 +80,7 @@ class TemporalClient:
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._here().loop
 
-    def call(self, work: Callable[[Client], Awaitable[Value]], *, timeout: timedelta = CALL_TIMEOUT) -> Value:
+    def call(self, work: Callable[[Client], Awaitable[Value]], *, timeout: timedelta | None = None) -> Value:
         """Do `work` with the client, from any thread but the loop's own.
 
         Raises:
@@ -88,10 +88,11 @@ class TemporalClient:
             RPCError: What the server answered.
             TimeoutError: No answer in time: whether it was done is not known.
         """
+        limit = CALL_TIMEOUT if timeout is None else timeout
 
         async def connect_and_work() -> Value:
             client = await self.connected()
-            return await asyncio.wait_for(_as_coroutine(work(client)), timeout.total_seconds())
+            return await asyncio.wait_for(_as_coroutine(work(client)), limit.total_seconds())
 
         return self.submit(connect_and_work()).result()
 

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecution
 
 from jobbridge.core.keys import Engine, job_id_for
-from jobbridge.store.unattended import BEGINNING, OpenJob, open_jobs
-from jobbridge.temporal.contract import WORKFLOW
-from jobbridge.temporal.delivery import TemporalDelivery
+from jobbridge.core.status import JobStatus
+from jobbridge.store.unattended import OpenJob, jobs_under_way
+from jobbridge.temporal.contract import MESSAGE_MEMO, WORKFLOW
+from jobbridge.temporal.delivery import TemporalDelivery, task_queue_for
 from jobbridge.temporal.reconciling import WorkflowReconciler
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: So many rows, and so many workflows, are looked at.
 LIMIT = 1000
+#: A workflow that a schedule or another client started gets its row from the worker that begins it.
+_BEGINS_WITHIN = timedelta(seconds=45)
+_UNDER_WAY = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING, JobStatus.PROCESSING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,43 +38,70 @@ class Drift:
     rows: tuple[tuple[OpenJob, str], ...]
     workflows: tuple[str, ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.workflows)
 
-def drift(app: Celery, *, quiet: timedelta) -> Drift:
-    """Compare the oldest open rows and the running workflows.
+    def also_in(self, later: Drift) -> Drift:
+        """Give what is as it was: a row and its workflow end a moment apart, and Temporal lists what it has late."""
+        return Drift(
+            rows=tuple(row for row in self.rows if row in later.rows),
+            workflows=tuple(each for each in self.workflows if each in later.workflows),
+        )
 
-    Args:
-        quiet: Leave out what something happened to within this time.
+
+def drift(app: Celery) -> Drift:
+    """Compare the open rows that were silent for the longest time, and the running workflows.
 
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
     delivery = TemporalDelivery(app.settings, app)
     try:
-        jobs = open_jobs(app.database, Engine.TEMPORAL, older_than=quiet, after=BEGINNING, limit=LIMIT)
+        jobs = jobs_under_way(app.database, Engine.TEMPORAL, statuses=_UNDER_WAY, limit=LIMIT)
         ends = WorkflowReconciler(app, delivery).ends_of(jobs)
         return Drift(
             rows=tuple(
                 (job, "none is there" if end.status is None else f"it is {end.status.name}")
                 for job, end in ends.items()
             ),
-            workflows=_without_row(app, delivery, quiet),
+            workflows=_without_row(app, delivery),
         )
     finally:
         delivery.close()
 
 
-def _without_row(app: Celery, delivery: TemporalDelivery, quiet: timedelta) -> tuple[str, ...]:
-    async def running(client: Client) -> list[str]:
-        query = (
-            f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running' "
-            f"AND StartTime < '{(datetime.now(UTC) - quiet).isoformat()}'"
-        )
-        return [found.id async for found in client.list_workflows(query, limit=LIMIT)]
+def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
+    query = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running'"
 
-    ids = delivery.ask(running)
+    async def running(client: Client) -> list[WorkflowExecution]:
+        return [found async for found in client.list_workflows(query, limit=LIMIT)]
+
+    async def had_row(client: Client) -> set[str]:
+        # What this app sent had its row before it had a workflow.
+        return {each.id for each in missing if MESSAGE_MEMO in await each.memo()}
+
+    executions = delivery.ask(running)
     # A foreign client may have chosen another id than the job's: then the row names it as its external id.
     known: set[UUID] = {
-        row.job_id for row in app.jobs.results_of([job_id_for(workflow_id) for workflow_id in ids])
+        row.job_id for row in app.jobs.results_of([job_id_for(each.id) for each in executions])
     }
-    missing = [workflow_id for workflow_id in ids if job_id_for(workflow_id) not in known]
-    return tuple(workflow_id for workflow_id in missing if app.jobs.find_external(workflow_id) is None)
+    missing = [
+        each
+        for each in executions
+        if job_id_for(each.id) not in known and app.jobs.find_external(each.id) is None
+    ]
+    if not missing:
+        return ()
+    sent = delivery.ask(had_row)
+    served = _task_queues_served(app)
+    late = datetime.now(UTC) - _BEGINS_WITHIN
+    return tuple(
+        each.id
+        for each in missing
+        if each.id in sent or each.task_queue not in served or each.start_time < late
+    )
+
+
+def _task_queues_served(app: Celery) -> set[str]:
+    queues = {queue for engine, queue in app.workers.queues_served() if engine is Engine.TEMPORAL}
+    return {task_queue_for(app, queue) for queue in queues}

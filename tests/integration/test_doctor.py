@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from jobbridge.diagnosis.findings import Check
 from jobbridge.settings import load_settings
 from jobbridge.store import services
 from jobbridge.store.schedules import ScheduleStore
+from tests.conftest import StartWorker
 from tests.parity.tasks import make_app
 from tests.support import wait_until
 
@@ -154,6 +155,56 @@ def test_a_job_whose_worker_is_gone_is_named(app: Celery, worker: Presence) -> N
     assert str(held) not in found
 
 
+@pytest.mark.parametrize("engine", Engine)
+def test_a_running_job_that_was_written_by_hand_is_named(
+    app: Celery, worker: Presence, engine: Engine
+) -> None:
+    job_id = uuid.uuid4()
+    change(
+        app,
+        "INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type) "
+        "VALUES ('acme', %s, %s, 'parity.add', 'processing', %s)",
+        job_id,
+        str(job_id),
+        engine.value,
+    )
+
+    assert str(job_id) in faults(app)["held jobs"].found
+
+
+def test_a_job_that_waits_for_others_has_no_holder_and_is_no_fault(app: Celery, worker: Presence) -> None:
+    job = app.enqueue("parity.add", [1, 2])
+    change(app, "DELETE FROM jobbridge_broker.messages")
+    change(
+        app,
+        "UPDATE jobs SET status = 'processing', attempt = 1, delivery = NULL, started_at = now(), "
+        "updated_at = now() - interval '1 day' WHERE job_id = %s",
+        job.job_id,
+    )
+
+    assert faults(app) == {}
+
+
+def test_what_a_living_worker_runs_is_no_fault_and_what_it_does_not_have_is_named(
+    app: Celery, celery_worker: StartWorker, database_url: str, tmp_path: Path
+) -> None:
+    worker = celery_worker("tests.parity.app", DATABASE_URL=database_url, PARITY_FOLDER=str(tmp_path))
+    early = app.tasks["parity.hold_early"].delay()  # its message is gone while it runs
+    done = app.enqueue("parity.add", [1, 2]).job_id
+    wait_until(lambda: app.jobs.find(done).status.is_final)  # type: ignore[union-attr]  # it is there
+    wait_until(lambda: app.AsyncResult(early.id).state == "STARTED")
+    change(app, "UPDATE jobs SET updated_at = now() - interval '1 day'")
+    assert faults(app) == {}
+
+    change(app, "UPDATE jobs SET status = 'processing', completed_at = NULL WHERE job_id = %s", done)
+
+    found = faults(app)["held jobs"].found
+    assert f"{done} (parity.add" in found
+    assert "does not have it" in found
+    assert early.id not in found
+    worker.kill()
+
+
 def test_a_job_that_no_engine_accepts_is_named(make: MakeApp) -> None:
     app = make(TEMPORAL_ADDRESS="127.0.0.1:1", JOB_RUNNER_FALLBACK_TO_CELERY="false")
     app.enqueue("parity.add", [1, 2], engine="temporal")
@@ -229,11 +280,44 @@ def test_rows_and_workflows_that_do_not_agree_are_named(
     temporal.run_cli("workflow", "terminate", "--workflow-id", str(orphan), "--reason", "test")
 
     def named() -> str:
-        found = upkeep.check_drift(app, quiet=timedelta())[0].found
+        found = upkeep.check_drift(app, apart=0.5)[0].found
         assert str(rowless) in found  # Temporal lists what it has a moment later
         return found
 
     found = wait_until(named)
     assert f"row without a running workflow: {orphan} (parity.add, queued; it is TERMINATED)" in found
     assert str(good) not in found
+    presence.close()
+
+
+def test_a_row_by_hand_has_no_workflow_and_a_foreign_workflow_may_wait_for_its_worker(
+    make: MakeApp, temporal: TemporalServer, task_queue: str
+) -> None:
+    app = make(
+        TEMPORAL_ADDRESS=temporal.address, TEMPORAL_JOB_TASK_QUEUE=task_queue, JOB_RUNNER_TYPE="temporal"
+    )
+    presence = Presence(app, name="one@here", engine=Engine.TEMPORAL)
+    assert presence.open()
+    ghost, served, unserved = (str(uuid.uuid4()) for _ in range(3))
+    change(
+        app,
+        "INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue) "
+        "VALUES ('acme', %s, %s, 'parity.add', 'queued', 'temporal', 'celery')",
+        ghost,
+        ghost,
+    )
+    for job_id, queue in ((served, task_queue), (unserved, f"{task_queue}-nobody")):
+        temporal.run_cli(
+            "workflow", "start", "--type", "genericJobWorkflow", "--task-queue", queue, "--workflow-id", job_id,
+            "--input", json.dumps({"jobId": job_id, "jobName": "parity.add", "tenantId": "acme", "data": {}}),
+        )  # fmt: skip
+
+    def named() -> str:
+        found = upkeep.check_drift(app, apart=0.5)[0].found
+        assert unserved in found  # Temporal lists what it has a moment later
+        return found
+
+    found = wait_until(named)
+    assert f"{ghost} (parity.add, queued; none is there)" in found
+    assert served not in found
     presence.close()
