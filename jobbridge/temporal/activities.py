@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import JobBridgeError
+from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal import contract
 from jobbridge.temporal.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
 from jobbridge.temporal.execution import Execution, Settlement, SettlementKind
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL = timedelta(seconds=2)
 _TICK = timedelta(milliseconds=200)
+#: So long a job that Temporal gives to this worker waits for another one that has it still and lives.
+LONGEST_WAIT = timedelta(minutes=10)
 
 #: In a heartbeat's details: the task began, and its author wants it never run twice.
 _ACKNOWLEDGED = "acknowledged"
@@ -99,6 +101,8 @@ class JobActivities:
         if running is not None:
             logger.info("temporal.job_adopted", extra={"job_id": running.task_id})
             return running
+        if order.is_redelivery or info.attempt > 1:
+            await self._until_free(execution)
         execution.holder = holder
         reason = order.give_up or self._not_to_be_repeated(info)
         if reason is not None:
@@ -106,6 +110,35 @@ class JobActivities:
         else:
             self._host.take(execution)
         return execution
+
+    async def _until_free(self, execution: Execution) -> None:
+        """Wait while another worker, which lives, still runs the job: Temporal lost sight of it, and not it of the job.
+
+        That worker lets it end if it does so soon, else it stops the job and gives the row up.
+        """
+        waits_until = asyncio.get_running_loop().time() + LONGEST_WAIT.total_seconds()
+        while asyncio.get_running_loop().time() < waits_until:
+            if not await self._blocking(self._is_held_elsewhere, execution):
+                return
+            logger.info("temporal.job_held_elsewhere", extra={"job_id": execution.task_id})
+            activity.heartbeat()
+            await asyncio.sleep(1.0)
+
+    def _is_held_elsewhere(self, execution: Execution) -> bool:
+        try:
+            row = self._app.jobs.get(execution.key)
+            if (
+                row is None
+                or row.status is not JobStatus.PROCESSING
+                or str(row.delivery) != execution.delivery
+            ):
+                return False
+            number = row.worker_number
+            if number is None or number == self._app.worker_number:
+                return False
+            return any(worker.is_alive and worker.number == number for worker in self._app.workers.all())
+        except DatabaseError:
+            return False  # books that cannot be read stop no job
 
     def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
         assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)

@@ -23,8 +23,9 @@ from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 
 from jobbridge.app.execution import record
-from jobbridge.core.events import Failed
+from jobbridge.core.events import Failed, Requeued
 from jobbridge.core.keys import Engine
+from jobbridge.errors import DatabaseError
 from jobbridge.temporal.execution import Execution, Settlement, SettlementKind, unknown_task
 from jobbridge.temporal.request import acks_early, failure
 
@@ -199,8 +200,24 @@ class WorkerHost:
         if execution.is_with_pool and self._can_terminate:
             # As Celery does with what a lost broker connection took away: stopped, and not marked as revoked.
             request.cancel(self._consumer.pool, emit_retry=False)
+            self._give_the_row_up(execution)
         elif not execution.is_with_pool:
             request._already_revoked = True  # it is in a rate limit's bucket, and must not run from there
+
+    def _give_the_row_up(self, execution: Execution) -> None:
+        """Say that this worker runs the job no more: the one that Temporal gave it to waits for that."""
+        try:
+            row = self.app.jobs.get(execution.key)
+        except DatabaseError as error:
+            logger.warning(
+                "temporal.row_not_given_up", extra={"job_id": execution.task_id, "error": str(error)}
+            )
+            return
+        if row is not None and row.worker_number == self.app.worker_number:
+            record(
+                self.app,
+                Requeued(key=row.key, attempt=row.attempt, reason="Temporal gave it to another worker."),
+            )
 
     # -- when the worker stops
 

@@ -155,6 +155,44 @@ def test_a_job_whose_worker_was_only_thought_dead_goes_on_there(own_world: Tempo
     assert own_world.row(result.id)["attempt"] == 1
 
 
+def test_a_job_that_another_worker_still_runs_waits_for_that_one(own_world: TemporalWorld) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+    second = own_world.worker("-c", "1")
+
+    os.kill(first.pid, signal.SIGSTOP)  # Temporal hears nothing of it; its pool process goes on
+    try:
+        wait_until(lambda: "temporal.job_held_elsewhere" in second.log(), timeout=TIMEOUT)
+        own_world.release(result.id)
+
+        assert result.get(timeout=TIMEOUT) == 1
+        own_world.wait_for_closed(result.id, "COMPLETED")
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert len(own_world.lines(result.id, "started")) == 1
+    assert own_world.row(result.id)["attempt"] == 1
+
+
+def test_a_job_that_was_taken_from_a_worker_is_stopped_there_and_runs_elsewhere(
+    own_world: TemporalWorld,
+) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(result.id)
+    second = own_world.worker("-c", "1")
+    os.kill(first.pid, signal.SIGSTOP)
+    wait_until(lambda: "temporal.job_held_elsewhere" in second.log(), timeout=TIMEOUT)
+
+    os.kill(first.pid, signal.SIGCONT)  # it hears that Temporal has given its activity up
+
+    own_world.wait_for_start(result.id, times=2)
+    own_world.release(result.id)
+    assert result.get(timeout=TIMEOUT) == 2
+    assert own_world.lines(result.id, "done") == [""]
+    assert own_world.row(result.id)["attempt"] == 2
+
+
 def test_temporal_may_restart_while_a_job_runs(own_world: TemporalWorld, server_folder: Path) -> None:
     port, database = free_port(), server_folder / f"restart-{os.getpid()}.db"
     settings = {**own_world.environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{port}"}
