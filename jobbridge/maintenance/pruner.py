@@ -1,8 +1,8 @@
 """Deletes what is past its retention: jobs with all that is theirs, the history of schedules, keys whose time is over.
 
-Jobs are kept for ever unless a setting or a tenant's rule says otherwise. Nothing that is open is deleted, and no
-schedule. What Celery calls `result_expires` is about the keys (groups, chords, custom states); a job's result goes
-with its row.
+Jobs are kept for ever unless a setting or a tenant's rule says otherwise. Nothing that is open is deleted, and of
+schedules only those that somebody deleted. What Celery calls `result_expires` is about the keys (groups, chords,
+custom states); a job's result goes with its row.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Pruner:
         return portion.read < BATCH
 
     def _prune_lesser(self, stopped: threading.Event, until: float) -> Counter[str]:
-        """Delete keys whose time is over, singleton keys that nobody holds, and old fires."""
+        """Delete keys whose time is over, singleton keys that nobody holds, old fires, deleted schedules."""
         app, counters = self._app, Counter[str]()
         while not stopped.is_set() and time.monotonic() < until:
             deleted = app.keys.delete_expired(limit=BATCH)
@@ -85,5 +85,5 @@ class Pruner:
         counters["singletons"] += singletons.prune(app.database, older_than=SINGLETONS)
         longest = max(app.settings.retention.values(), default=None)
         if longest is not None:
-            counters["fires"] += pruning.prune_fires(app.database, older_than=longest, limit=10 * BATCH)
+            counters["fires"] += app.schedules.store.prune(older_than=longest, limit=10 * BATCH)
         return counters

@@ -66,16 +66,6 @@ SELECT (SELECT count(*) FROM portion), (SELECT count(*) FROM gone), (SELECT coun
 FROM (SELECT created_at, job_id FROM portion ORDER BY created_at DESC, job_id DESC LIMIT 1) AS last
 """
 
-PRUNE_FIRES: LiteralString = """
-DELETE FROM public.job_schedule_fires
-WHERE (tenant, schedule_id, fire_at) IN (
-    SELECT tenant, schedule_id, fire_at FROM public.job_schedule_fires
-    WHERE fired_at < now() - %(older_than)s::interval
-    ORDER BY fired_at
-    LIMIT %(limit)s
-)
-"""
-
 KEEP: LiteralString = """
 INSERT INTO public.job_retention (tenant, status, keep)
 VALUES (%(tenant)s, %(status)s, %(keep)s)
@@ -145,12 +135,6 @@ def shortest_retention(database: Database, retention: Retention) -> timedelta | 
     row = database.run(lambda own: own.execute(SHORTEST).fetchone())
     own_rules = [row[0]] if row and row[0] is not None else []
     return min([*retention.values(), *own_rules], default=None)
-
-
-def prune_fires(database: Database, *, older_than: timedelta, limit: int) -> int:
-    """Delete the history of schedules beyond that age, the oldest first; gives how many."""
-    params = {"older_than": older_than, "limit": limit}
-    return database.run(lambda own: own.execute(PRUNE_FIRES, params).rowcount)
 
 
 def keep(database: Database, tenant: str, status: JobStatus, how_long: timedelta | None) -> None:

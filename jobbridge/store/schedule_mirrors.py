@@ -29,7 +29,7 @@ TO_TELL: LiteralString = f"""
 SELECT {SCHEDULE_COLUMNS}
 FROM public.job_schedules
 WHERE engine = 'temporal' AND deleted_at IS NULL
-  AND (mirrored_version IS DISTINCT FROM version OR mirrored_until <= clock_timestamp())
+  AND (mirrored_version IS DISTINCT FROM version OR mirrored_until <= now())
 ORDER BY mirror_error IS NOT NULL, updated_at
 LIMIT %(limit)s
 """
@@ -68,12 +68,13 @@ SET mirror_error = %(error)s
 WHERE {_THIS_SCHEDULE} AND mirror_error IS DISTINCT FROM %(error)s
 """
 
-#: Those whose next instant has passed long since without a run that noted it.
+#: Those whose next instant has passed long since without a run that noted it. An index is not asked for a volatile
+#: time, so it is `now()` here.
 OVERDUE: LiteralString = """
 SELECT tenant, schedule_id
 FROM public.job_schedules
 WHERE engine = 'temporal' AND deleted_at IS NULL AND NOT paused
-  AND next_fire_at < clock_timestamp() - %(grace)s::interval
+  AND next_fire_at < now() - %(grace)s::interval
 LIMIT %(limit)s
 """
 

@@ -3,7 +3,8 @@
 What shaped them:
 
 - One look finds what is due: `due_at` is when a scheduler of ours must look at the row next, and null when it never
-  need (paused, over, deleted, or Temporal fires it). Its partial index is the only one that changes with a fire.
+  need (paused, over, deleted, or Temporal fires it). Its partial index is the only one that changes with a fire, and
+  with one of Temporal's that of `next_fire_at`.
 - `json` and not `jsonb` for what is sent: it comes out as it went in.
 - A deleted schedule keeps its row for a while (`deleted_at`), so that who mirrors it to Temporal can tell a schedule
   that was deleted from one that it cannot see.
@@ -97,6 +98,36 @@ Index(
     job_schedules.c.due_at,
     job_schedules.c.tenant,
     postgresql_where=job_schedules.c.due_at.is_not(None),
+)
+
+# What a reconciler asks for every few seconds: few rows, or none, among however many.
+Index(
+    "job_schedules_to_tell_idx",
+    job_schedules.c.tenant,
+    job_schedules.c.schedule_id,
+    postgresql_where=text(
+        "engine = 'temporal' AND deleted_at IS NULL AND mirrored_version IS DISTINCT FROM version"
+    ),
+)
+Index(
+    "job_schedules_to_tell_again_idx",
+    job_schedules.c.mirrored_until,
+    job_schedules.c.tenant,
+    postgresql_where=job_schedules.c.mirrored_until.is_not(None),
+)
+Index(
+    "job_schedules_to_remove_idx",
+    job_schedules.c.tenant,
+    job_schedules.c.schedule_id,
+    postgresql_where=text(
+        "mirrored_version IS NOT NULL AND (deleted_at IS NOT NULL OR engine <> 'temporal')"
+    ),
+)
+Index(
+    "job_schedules_overdue_idx",
+    job_schedules.c.next_fire_at,
+    job_schedules.c.tenant,
+    postgresql_where=text("engine = 'temporal' AND deleted_at IS NULL AND NOT paused"),
 )
 
 # History, and what keeps two schedulers from firing twice: who inserts the row makes the job.

@@ -144,7 +144,7 @@ DELETE FROM public.job_schedule_fires
 WHERE (tenant, schedule_id, fire_at) IN (
     SELECT tenant, schedule_id, fire_at
     FROM public.job_schedule_fires
-    WHERE fired_at < clock_timestamp() - %(older_than)s::interval AND outcome <> 'buffered'
+    WHERE fired_at < now() - %(older_than)s::interval AND outcome <> 'buffered'
     ORDER BY fired_at
     LIMIT %(limit)s
 )
@@ -153,7 +153,7 @@ WHERE (tenant, schedule_id, fire_at) IN (
 #: Those that Temporal still has are kept until it was told.
 PRUNE_DELETED: LiteralString = """
 DELETE FROM public.job_schedules
-WHERE deleted_at < clock_timestamp() - %(older_than)s::interval AND mirrored_version IS NULL
+WHERE deleted_at < now() - %(older_than)s::interval AND mirrored_version IS NULL
 """
 
 NOW: LiteralString = "SELECT clock_timestamp()"

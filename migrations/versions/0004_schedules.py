@@ -85,6 +85,27 @@ def _create_schedules() -> None:
         ["due_at", "tenant"],
         postgresql_where=sa.text("due_at IS NOT NULL"),
     )
+    _create_mirror_indexes()
+
+
+def _create_mirror_indexes() -> None:
+    for name, columns, where in (
+        (
+            "to_tell",
+            ["tenant", "schedule_id"],
+            "engine = 'temporal' AND deleted_at IS NULL AND mirrored_version IS DISTINCT FROM version",
+        ),
+        ("to_tell_again", ["mirrored_until", "tenant"], "mirrored_until IS NOT NULL"),
+        (
+            "to_remove",
+            ["tenant", "schedule_id"],
+            "mirrored_version IS NOT NULL AND (deleted_at IS NOT NULL OR engine <> 'temporal')",
+        ),
+        ("overdue", ["next_fire_at", "tenant"], "engine = 'temporal' AND deleted_at IS NULL AND NOT paused"),
+    ):
+        op.create_index(
+            f"job_schedules_{name}_idx", "job_schedules", columns, postgresql_where=sa.text(where)
+        )
 
 
 def _create_fires() -> None:

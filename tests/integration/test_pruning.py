@@ -178,6 +178,21 @@ def test_old_fires_go(app: Celery, connection: psycopg.Connection[Any]) -> None:
     assert Pruner(app).run(NEVER_STOPPED)["fires"] == 1
 
 
+def test_schedules_that_were_deleted_long_ago_go(app: Celery, connection: psycopg.Connection[Any]) -> None:
+    for name, days in (("kept", None), ("just deleted", 1), ("deleted", 91)):
+        connection.execute(
+            "INSERT INTO job_schedules (tenant, schedule_id, name, task, kind, spec, overlap, catchup_seconds, engine,"
+            " deleted_at) VALUES ('t', gen_random_uuid(), %s, 'x', 'cron', '* * * * *', 'skip', 60, 'celery',"
+            " now() - %s * interval '1 day')",
+            [name, days],
+        )
+
+    Pruner(app).run(NEVER_STOPPED)
+
+    names = {name for (name,) in connection.execute("SELECT name FROM job_schedules").fetchall()}
+    assert names == {"kept", "just deleted"}
+
+
 def test_a_portion_reads_an_index_and_no_table(app: Celery, connection: psycopg.Connection[Any]) -> None:
     connection.execute(
         """
