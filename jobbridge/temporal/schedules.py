@@ -232,6 +232,8 @@ class TemporalSchedules:
                 await self._client.create_schedule(schedule_id, copy.schedule, memo={MARK: mark})
             except ScheduleAlreadyRunningError:
                 await self._update(row, copy.schedule)
+            # It counts from when its own workflow begins, which is after the answer. That answers a question.
+            await self._client.get_schedule_handle(temporal_id(self._app, row.schedule_id)).describe()
         await self._make_up(row, datetime.now(UTC))
         return copy.fresh_until
 
