@@ -104,18 +104,26 @@ def _ask_temporal(settings: Settings) -> Check:
 
     client = TemporalClient(settings)
     where = f"{settings.temporal_address}, namespace {settings.temporal_namespace!r}"
+    why = _why_wanted(settings)
     try:
         workers = client.call(lambda own: client.pollers(own, settings.temporal_job_task_queue))
     except JobBridgeError as error:
-        return Check(name="temporal", is_good=False, found=str(error), hint=error.hint)
+        return Check(name="temporal", is_good=False, found=str(error), hint=f"{error.hint}{why}")
     except (RPCError, TimeoutError) as error:
-        hint = "Check TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE."
-        return Check(name="temporal", is_good=False, found=f"{where}: {error}", hint=hint)
+        hint = f"Check TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE.{why}"
+        found = f"{where}: {str(error) or 'no answer in time'}"
+        return Check(name="temporal", is_good=False, found=found, hint=hint)
     finally:
         client.close()
     queue = settings.temporal_job_task_queue
     served = f"served by {', '.join(workers)}" if workers else "served by no worker at present"
     return Check(name="temporal", is_good=True, found=f"{where}, answers; task queue {queue!r} is {served}")
+
+
+def _why_wanted(settings: Settings) -> str:
+    if settings.engine is not Engine.TEMPORAL:
+        return ""
+    return f" Jobs go there because of {_reason(settings)}: if that is wrong, correct it."
 
 
 def check_fallback(app: Celery) -> list[Check]:
