@@ -186,7 +186,8 @@ class Families:
         refused = [member for member in members if not self._send(connection, family, member)]
         if family.is_telling_due:
             self._tell_progress(connection, family)
-        store.note_released(connection, family.key, len(members), told=family.is_telling_due)
+        if members or family.is_telling_due:
+            store.note_released(connection, family.key, len(members), told=family.is_telling_due)
         for member in refused:
             store.fail(connection, family.key, member.key)
         return bool(refused) or (len(members) == RELEASES < family.room)
