@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 
@@ -43,10 +43,12 @@ _OPTIONS: dict[str, Any] = {
     "options": "-c TimeZone=UTC",
 }
 
-_lasting: weakref.WeakSet[DriverConnection] = weakref.WeakSet()
-_passing: weakref.WeakSet[DriverConnection] = weakref.WeakSet()
+_AnyConnection: TypeAlias = DriverConnection | psycopg.AsyncConnection[Any]
+
+_lasting: weakref.WeakSet[_AnyConnection] = weakref.WeakSet()
+_passing: weakref.WeakSet[_AnyConnection] = weakref.WeakSet()
 #: A parent's connections, kept so that nothing finalizes them here.
-_inherited: list[DriverConnection] = []
+_inherited: list[_AnyConnection] = []
 
 
 def open_held(database: Database, *, name: str, lasts_in_children: bool = False) -> DriverConnection:
@@ -60,9 +62,7 @@ def open_held(database: Database, *, name: str, lasts_in_children: bool = False)
     Raises:
         DatabaseUnavailable: Postgres cannot be reached.
     """
-    url = database.url
-    options = _OPTIONS | {"application_name": name} | dict(url.query)
-    conninfo = url.set(drivername="postgresql", query={}).render_as_string(hide_password=False)
+    conninfo, options = _target(database, name)
     try:
         connection: DriverConnection = psycopg.connect(conninfo, autocommit=True, **options)
         connection.execute(PREPARE)
@@ -70,6 +70,25 @@ def open_held(database: Database, *, name: str, lasts_in_children: bool = False)
         raise DatabaseUnavailable(f"{database!r} cannot be used: {str(error).strip()}") from error
     (_lasting if lasts_in_children else _passing).add(connection)
     return connection
+
+
+async def open_held_async(database: Database, *, name: str) -> psycopg.AsyncConnection[Any]:
+    """Open such a connection on the running loop, which ends with this process and whoever opened it closes.
+
+    Raises:
+        psycopg.OperationalError: Postgres cannot be reached.
+    """
+    conninfo, options = _target(database, name)
+    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, **options)
+    await connection.execute(PREPARE)
+    _passing.add(connection)
+    return connection
+
+
+def _target(database: Database, name: str) -> tuple[str, dict[str, Any]]:
+    url = database.url
+    options = _OPTIONS | {"application_name": name} | dict(url.query)
+    return url.set(drivername="postgresql", query={}).render_as_string(hide_password=False), options
 
 
 def close_held(connection: DriverConnection) -> None:

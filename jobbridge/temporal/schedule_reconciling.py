@@ -28,6 +28,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from jobbridge.errors import DatabaseError, EngineUnavailable, JobBridgeError
+from jobbridge.store.holding import open_held_async
 from jobbridge.store.schedule_mirrors import MirrorStore
 from jobbridge.store.schedule_rows import ScheduleRow
 from jobbridge.store.schedules import CHANNEL
@@ -89,10 +90,8 @@ class ScheduleReconciler:
             await asyncio.sleep(1.0)
 
     async def _listen(self) -> None:
-        url = self._app.database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        session = await psycopg.AsyncConnection.connect(
-            url, autocommit=True, application_name="jobbridge schedule reconciler"
-        )
+        # The lock must not outlast this worker, neither in a child of its pool nor when its host vanishes.
+        session = await open_held_async(self._app.database, name="jobbridge schedule reconciler")
         async with session:
             await session.execute(f"LISTEN {CHANNEL}")
             while not await _has_lock(session):

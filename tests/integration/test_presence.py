@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 from collections.abc import Iterator
 
 import psycopg
@@ -12,6 +14,7 @@ from jobbridge import Celery
 from jobbridge.app.presence import Presence
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
+from jobbridge.store.holding import open_held_async
 from jobbridge.store.workers import WorkerRow
 from tests.parity.tasks import make_app
 from tests.support import wait_until
@@ -114,6 +117,32 @@ def test_a_childs_exit_does_not_end_its_parents_session(app: Celery, presence: P
     os.waitpid(child, 0)
 
     assert _only(app).is_alive
+
+
+def test_a_lock_that_is_held_on_a_loop_is_not_kept_by_a_child(app: Celery) -> None:
+    async def hold_and_die() -> int:
+        session = await open_held_async(app.database, name="on a loop")
+        await session.execute("SELECT pg_advisory_lock(4711)")
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, session.fileno())  # what the death of this process does to the socket
+        os.close(nothing)
+        await session.close()
+        return pid
+
+    child = asyncio.run(hold_and_die())
+    try:
+        with app.database.connection() as connection:
+            wait_until(
+                lambda: connection.execute("SELECT pg_try_advisory_lock(4711)").fetchone() == (True,),
+                message="the lock is free",
+            )
+            connection.execute("SELECT pg_advisory_unlock(4711)")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _end_sessions(app: Celery, name: str) -> None:
