@@ -132,6 +132,8 @@ class Database:
     ) -> _Result:
         """Do `work` on a connection in autocommit mode; once more if the connection turns out to be lost.
 
+        Also once more if Postgres chose it to end a deadlock: then nothing of it was done.
+
         Args:
             work: It must bear to be done twice: the loss may hide that the first time succeeded.
             again: What to do the second time instead.
@@ -144,7 +146,7 @@ class Database:
             try:
                 with self.connection() as connection:
                     return work(connection)
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, psycopg.errors.DeadlockDetected):
                 with self.connection() as connection:
                     return (again or work)(connection)
         except psycopg.Error as error:

@@ -239,6 +239,18 @@ def test_a_statement_that_a_signal_interrupts_leaves_no_broken_connection(
 # -- transactions
 
 
+def test_what_postgres_ended_for_a_deadlock_is_done_again(database: Database) -> None:
+    tries: list[str] = []
+
+    def work(own: psycopg.Connection[Any]) -> int:
+        tries.append("once")
+        if len(tries) == 1:
+            own.execute("DO $$ BEGIN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END $$")
+        return len(tries)
+
+    assert database.run(work) == 2
+
+
 def test_a_transaction_of_ours_rolls_back_as_a_whole(database: Database) -> None:
     job, recorder = EventsOf(), JobRecorder(database)
 
