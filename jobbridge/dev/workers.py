@@ -14,6 +14,9 @@ from jobbridge.dev.process import DevServerError, ManagedProcess
 _READY_WITHIN = timedelta(seconds=60)
 _READY_LINE = " ready."  # Celery's worker logs it when it takes messages
 
+#: What `-S jobbridge` means; by its own name it is found in a checkout that is not installed, too.
+_SCHEDULER = "jobbridge.app.beat:TableScheduler"
+
 #: Long enough for a short job to end, short enough that all together stop within ten seconds. What is cut off
 #: runs again at the next start.
 STOP_GRACE = timedelta(seconds=5)
@@ -39,8 +42,8 @@ def celery_worker(app: str, *, log_path: Path, env: Mapping[str, str], concurren
 
 
 def celery_beat(app: str, *, log_path: Path, env: Mapping[str, str], schedule_path: Path) -> ManagedProcess:
-    """Describe `celery beat`."""
-    options = ["--loglevel", "INFO", "--schedule", str(schedule_path)]
+    """Describe `celery beat -S jobbridge`: also for an app that sets another scheduler."""
+    options = ["--loglevel", "INFO", "--scheduler", _SCHEDULER, "--schedule", str(schedule_path)]
     return _python("celery beat", ["-m", "celery", "-A", app, "beat", *options], log_path, env)
 
 
