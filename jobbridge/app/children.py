@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from kombu.utils import json as kombu_json
 
@@ -18,6 +18,7 @@ from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ChildrenFailed, UnsupportedOption
 from jobbridge.store import families as store
+from jobbridge.store import kinship
 from jobbridge.store.families import NewMember
 
 if TYPE_CHECKING:
@@ -69,7 +70,17 @@ def make(
         options={**options, "root_id": root_id, "parent_id": parent_id},
         concurrency=fan_out.concurrency,
     )
-    members = (_member(task, parent, position, child) for position, child in enumerate(fan_out.children()))
+    # Only then are there any: 100,000 at most.
+    former = kinship.ids(connection, parent) if generation > 1 else {}
+
+    def id_of(tenant: TenantId, key: str) -> UUID:
+        child_id, status = former.get((tenant, key), (rules.child_id(parent, key), None))
+        # Workers remember the ids of what they were told to stop: such a child is run again as a new job.
+        return rules.child_id(parent, f"{key}\n{generation}") if status == JobStatus.CANCELLED else child_id
+
+    members = (
+        _member(task, parent, position, child, id_of) for position, child in enumerate(fan_out.children())
+    )
     for batch in _batches(members):
         store.add(connection, parent, batch, generation=generation)
     store.count(connection, parent, generation=generation)
@@ -91,11 +102,13 @@ def _check_broker(app: Celery, options: dict[str, Any]) -> None:
         )
 
 
-def _member(task: Any, parent: JobKey, position: int, child: Child) -> NewMember:
+def _member(
+    task: Any, parent: JobKey, position: int, child: Child, id_of: Callable[[TenantId, str], UUID]
+) -> NewMember:
     args, kwargs, tenant = _prepared(task, parent.tenant, child)
     assert child.key is not None  # FanOut.children gives each one
     return NewMember(
-        key=JobKey(tenant=tenant, job_id=rules.child_id(parent, child.key)),
+        key=JobKey(tenant=tenant, job_id=id_of(tenant, child.key)),
         position=position,
         item_key=child.key,
         arguments=_as_json([args, kwargs], f"The item {child.key!r}"),

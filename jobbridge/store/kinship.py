@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import LiteralString
+from uuid import UUID
 
 from jobbridge.core.families import FamilyCounts, Member
 from jobbridge.core.keys import JobKey, TenantId
@@ -34,6 +35,11 @@ SELECT tenant, child_id, item_key, status FROM public.job_family_members
 WHERE {_MEMBERS} AND position > %(after)s
 ORDER BY position
 LIMIT %(limit)s
+"""
+
+#: Of a parent that is run again: its children keep their ids.
+IDS: LiteralString = f"""
+SELECT tenant, item_key, child_id, status FROM public.job_family_members WHERE {_MEMBERS}
 """
 
 IS_FAMILY: LiteralString = (
@@ -72,6 +78,14 @@ WHERE closed_at IS NULL AND running > 0 AND updated_at < clock_timestamp() - %(o
 ORDER BY updated_at
 LIMIT %(limit)s
 """
+
+
+def ids(connection: DriverConnection, parent: JobKey) -> dict[tuple[TenantId, str], tuple[UUID, str]]:
+    """Give the children's job ids and statuses, by tenant and item key."""
+    return {
+        (TenantId(str(tenant)), item_key): (child_id, status)
+        for tenant, item_key, child_id, status in rows_of(connection, IDS, params_of(parent))
+    }
 
 
 def counts(connection: DriverConnection, parent: JobKey) -> FamilyCounts | None:

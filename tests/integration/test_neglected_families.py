@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from jobbridge import Celery
+from jobbridge.app.children import make
 from jobbridge.app.fanning import fan_out
 from jobbridge.app.tenancy import purge_tenant
 from jobbridge.core.events import AwaitsChildren, Completed, Started
@@ -59,6 +60,31 @@ def test_a_family_that_cannot_be_helped_goes_behind_the_others(app: Celery) -> N
 
     assert app.families.sweep() == 2
     assert app.families.sweep() == 0, "not before some time has passed"
+
+
+def test_a_parent_that_is_run_again_runs_a_cancelled_child_as_a_new_job_and_a_completed_one_not(
+    app: Celery,
+) -> None:
+    parent = _parent(app, ["acme"])
+    [stopped] = app.families.members(parent)
+    app.cancel_job(stopped.key.job_id, "acme")
+
+    _make_anew(app, parent)
+
+    [again] = app.families.members(parent)
+    assert (again.status, again.key == stopped.key) == ("waiting", False)
+    _run(app, "UPDATE job_family_members SET status = 'completed'")
+    _make_anew(app, parent)
+    [done] = app.families.members(parent)
+    assert (done.status, done.key) == ("completed", again.key)
+
+
+def _make_anew(app: Celery, parent: JobKey) -> None:
+    items = [Child(data={"args": [1, 2]}, tenant="acme", key="acme")]
+    wanted = FanOut(task="parity.add", items=items, concurrency=1)
+    root = str(parent.job_id)
+    with app.database.transaction() as connection:
+        make(app, connection, parent, wanted, root_id=root, parent_id=root, default_engine=Engine.CELERY)
 
 
 def _parent(app: Celery, tenants: list[str]) -> JobKey:
