@@ -151,6 +151,7 @@ def _begin(app: Celery, connection: DriverConnection, run: _Run) -> Begun:
     if not isinstance(trigger, Trigger):
         return Begun(skipped=trigger)
     if trigger is Trigger.SCHEDULE and row.paused:
+        _settle_passed(connection, row, fire_at)
         return _skip(connection, run, row, "the schedule is paused", firing.still_open(connection, row))
     return _make_job(app, connection, run, row, trigger)
 
