@@ -139,6 +139,7 @@ class Presence:
                 "host": socket.gethostname(),
                 "pid": self._pid,
                 "queues": sorted(self._app.amqp.queues.consume_from),
+                "sends_to": self._app.default_engine.value,
                 "tasks": sorted(name for name in list(self._app.tasks) if not name.startswith("celery.")),
             },
         )

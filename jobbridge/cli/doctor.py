@@ -92,7 +92,7 @@ def _table_of(workers: Sequence[WorkerRow]) -> Table:
 
 
 def _plain(worker: WorkerRow) -> dict[str, Any]:
-    return asdict(worker) | {"engine": worker.engine.value}
+    return asdict(worker) | {"engine": worker.engine.value, "sends_to": worker.sends_to.value}
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:

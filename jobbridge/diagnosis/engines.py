@@ -8,7 +8,7 @@ from importlib import util
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
-from jobbridge.diagnosis.findings import Check
+from jobbridge.diagnosis.findings import Check, some
 from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _FALLBACKS_SHOWN = timedelta(days=1)
 _FALLBACK_IS_RECENT = timedelta(hours=1)
 #: The settings that say where jobs go.
 _DECISIVE = ("edition", "job_runner_type")
+_FILES = (".env", ".jobbridge")
 
 
 def check_edition(app: Celery, settings: Settings, *, has_tables: bool) -> Check:
@@ -41,7 +42,7 @@ def check_edition(app: Celery, settings: Settings, *, has_tables: bool) -> Check
     ):
         troubles.append("the community edition is set, and JOB_RUNNER_TYPE says temporal")
     if has_tables:
-        troubles += _workers_of_others(app, engine)
+        troubles += _workers_of_others(app, engine, is_from_file=_reason(settings).startswith(_FILES))
     if not troubles:
         return Check(name="edition", is_good=True, found=found)
     return Check(
@@ -66,18 +67,26 @@ def _edition_hint(settings: Settings) -> str:
         source.partition(" ")[0]
         for field in _DECISIVE
         for source in (settings.sources[field], *settings.overruled.get(field, {}))
-        if source.startswith((".env", ".jobbridge"))
+        if source.startswith(_FILES)
     }
     where = f"Look into {', '.join(sorted(files))}: " if files else ""
     return f"{where}set EDITION (or JOB_RUNNER_TYPE) to the same value everywhere, for senders and workers."
 
 
-def _workers_of_others(app: Celery, engine: Engine) -> Iterable[str]:
-    """Tell of workers that run, where none of them runs the jobs that would be sent from here."""
-    running = {worker.engine for worker in app.workers.alive()}
+def _workers_of_others(app: Celery, engine: Engine, *, is_from_file: bool) -> Iterable[str]:
+    """Tell of workers that run, where none of them runs the jobs that would be sent from here.
+
+    Workers may well have settings of their own; but where a file in this folder decides, it is likely the wrong one.
+    """
+    workers = app.workers.alive()
+    running = {worker.engine for worker in workers}
     if running and engine not in running:
         others = ", ".join(sorted(other.value for other in running))
         yield f"all workers that run are of {others}"
+    otherwise = [worker for worker in workers if worker.sends_to is not engine]
+    if otherwise and is_from_file:
+        named = some([f"{worker.name} (to {worker.sends_to.value})" for worker in otherwise])
+        yield f"running workers have other settings, and send such jobs elsewhere: {named}"
 
 
 def check_temporal(app: Celery, settings: Settings) -> list[Check]:

@@ -34,6 +34,7 @@ job_workers = Table(
     Column("pid", Integer, nullable=False),
     Column("queues", ARRAY(Text), nullable=False),
     Column("tasks", ARRAY(Text), nullable=False),
+    Column("sends_to", Text, nullable=False),  # the engine of messages that name none, by its settings
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     PrimaryKeyConstraint("number", name="job_workers_pkey"),

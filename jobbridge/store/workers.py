@@ -33,15 +33,15 @@ LOCK: LiteralString = "SELECT pg_try_advisory_lock(%(base)s + %(number)s)"
 
 #: Again after a lost session: somebody may have taken the row away meanwhile.
 REGISTER: LiteralString = """
-INSERT INTO public.job_workers (number, name, engine, host, pid, queues, tasks)
-VALUES (%(number)s, %(name)s, %(engine)s, %(host)s, %(pid)s, %(queues)s, %(tasks)s)
+INSERT INTO public.job_workers (number, name, engine, host, pid, queues, tasks, sends_to)
+VALUES (%(number)s, %(name)s, %(engine)s, %(host)s, %(pid)s, %(queues)s, %(tasks)s, %(sends_to)s)
 ON CONFLICT (number) DO UPDATE SET queues = excluded.queues, tasks = excluded.tasks, seen_at = now()
 """
 
 UNREGISTER: LiteralString = "DELETE FROM public.job_workers WHERE number = ANY(%(numbers)s)"
 
 LIST: LiteralString = f"""
-SELECT number, name, engine, host, pid, queues, tasks, started_at, seen_at, NOT {_IS_FREE} AS is_alive
+SELECT number, name, engine, host, pid, queues, tasks, sends_to, started_at, seen_at, NOT {_IS_FREE} AS is_alive
 FROM public.job_workers
 ORDER BY started_at, number
 """
@@ -70,6 +70,7 @@ class WorkerRow:
         name: Celery's node name.
         queues: Celery's names of the queues that it serves.
         tasks: The names of the tasks that it knows.
+        sends_to: The engine that its settings choose for messages that name none.
         seen_at: When it last wrote this row: twice a minute.
         is_alive: The process, or one of its pool's children, is there.
     """
@@ -81,6 +82,7 @@ class WorkerRow:
     pid: int
     queues: tuple[str, ...]
     tasks: tuple[str, ...]
+    sends_to: Engine
     started_at: datetime
     seen_at: datetime
     is_alive: bool
@@ -139,4 +141,6 @@ class WorkerStore:
 
 def _worker_row(**columns: Any) -> WorkerRow:
     lists = {name: tuple(columns[name]) for name in ("queues", "tasks")}
-    return WorkerRow(**columns | lists | {"engine": Engine(columns["engine"])})
+    return WorkerRow(
+        **columns | lists | {"engine": Engine(columns["engine"]), "sends_to": Engine(columns["sends_to"])}
+    )

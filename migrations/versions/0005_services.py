@@ -53,6 +53,7 @@ def _create_workers() -> None:
         sa.Column("pid", sa.Integer, nullable=False),
         _texts("queues"),
         _texts("tasks"),
+        _text("sends_to"),
         _instant_now("started_at"),
         _instant_now("seen_at"),
         sa.PrimaryKeyConstraint("number", name="job_workers_pkey"),

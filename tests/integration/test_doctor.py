@@ -93,6 +93,7 @@ def test_a_dotenv_file_that_moves_jobs_away_from_the_workers_is_named(
 
     assert "go to temporal (.env EDITION)" in found.found
     assert "all workers that run are of celery" in found.found
+    assert "send such jobs elsewhere: one@here (to celery)" in found.found
 
 
 def test_edition_and_runner_type_that_contradict_each_other_are_named(make: MakeApp, tmp_path: Path) -> None:
@@ -321,3 +322,18 @@ def test_a_row_by_hand_has_no_workflow_and_a_foreign_workflow_may_wait_for_its_w
     assert f"{ghost} (parity.add, queued; none is there)" in found
     assert served not in found
     presence.close()
+
+
+def test_a_dotenv_file_that_only_this_process_reads_is_named(
+    make: MakeApp, worker: Presence, tmp_path: Path, temporal_server: str
+) -> None:
+    """Both engines run, and Temporal answers: only the workers' own settings tell that something is wrong."""
+    (tmp_path / ".env").write_text("EDITION=enterprise\n")
+    of_temporal = Presence(make(EDITION="community"), name="two@here", engine=Engine.TEMPORAL)
+    assert of_temporal.open()
+
+    found = faults(make(TEMPORAL_ADDRESS=temporal_server))["edition"]
+
+    assert "one@here (to celery), two@here (to celery)" in found.found
+    assert ".env" in found.hint
+    of_temporal.close()
