@@ -109,7 +109,7 @@ class ScheduleFirer:
 
         Raises:
             ScheduleNotFound: There is no such schedule.
-            UnsupportedOption: These are too many.
+            UnsupportedOption: These are too many, or the end is before the start.
         """
         with self._app.database.transaction() as connection:
             row = self._locked(connection, tenant, schedule_id)
@@ -317,6 +317,10 @@ def fire_metadata(row: ScheduleRow, fire_at: datetime) -> Json:
 
 
 def _between(row: ScheduleRow, start: datetime, end: datetime) -> list[datetime]:
+    if end < start:
+        raise UnsupportedOption(
+            f"The end, {end.isoformat()}, is before the start, {start.isoformat()}.", hint="Exchange them."
+        )
     instants = list(_limited(fires_between(row.parsed, zone_named(row.zone), start, end), BACKFILL_LIMIT + 1))
     if len(instants) > BACKFILL_LIMIT:
         raise UnsupportedOption(

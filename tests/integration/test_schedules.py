@@ -328,6 +328,8 @@ def test_too_much_is_not_backfilled(world: World) -> None:
 
     with pytest.raises(UnsupportedOption, match="more than 1000"):
         world.app.schedules.backfill("tick", NOON - timedelta(days=1), NOON)
+    with pytest.raises(UnsupportedOption, match="is before the start"):
+        world.app.schedules.backfill("tick", NOON, NOON - MINUTE)
 
 
 def test_a_schedule_that_is_over_once_it_fired(world: World) -> None:
