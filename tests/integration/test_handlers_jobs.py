@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +15,7 @@ import pytest
 
 from jobbridge import Celery
 from jobbridge.bootstrap import make_app
-from jobbridge.core.keys import Engine
+from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.dev.calendars import calendar_services
 from jobbridge.dev.process import ManagedProcess
@@ -20,6 +24,7 @@ from jobbridge.handlers.dataset import CLIENT_WITHOUT_ADDRESS, MONTH
 from jobbridge.handlers.demo import run_scenario
 from jobbridge.handlers.invoicing.models import InvoiceHead
 from jobbridge.settings import load_settings
+from jobbridge.store.jobs import JobFilter
 from jobbridge.store.rows import JobRow
 from tests.books import Books
 from tests.conftest import StartWorker
@@ -111,6 +116,65 @@ def test_both_engines_make_the_same_documents(office: Office, tmp_path: Path) ->
     assert len(documents[Engine.CELERY]) == 8
     assert documents[Engine.CELERY] == documents[Engine.TEMPORAL]
     assert len(office.mail.mails) == 22
+
+
+@BOTH
+@pytest.mark.timeout(240)
+def test_workers_that_are_killed_at_random_leave_the_same_books_and_documents(
+    office: Office, engine: Engine, tmp_path: Path
+) -> None:
+    """`KILLS=4 KILL_SEED=3 pytest -k killed_at_random` chooses; a job that loses five workers counts as poison."""
+    chance = random.Random(int(os.environ.get("KILL_SEED", "0")) or None)
+    worker = office.start(engine)
+    _, expected = run_scenario(office.app, engine, "undisturbed", tmp_path / "expected", lambda rows: None)
+    mails = len(office.mail.mails)
+
+    with ThreadPoolExecutor(1) as aside:
+        scenario = aside.submit(
+            run_scenario, office.app, engine, "disturbed", tmp_path / "found", lambda rows: None
+        )
+        killed: set[str] = set()
+        for _ in range(int(os.environ.get("KILLS", "3"))):
+            running = wait_until(lambda: running_jobs(office) or scenario.done(), timeout=60)
+            if running is True:
+                break
+            threading.Event().wait(chance.uniform(0, 0.05))
+            worker.kill()
+            killed |= running
+            worker = office.start(engine)
+        job_ids, found = scenario.result(timeout=200)
+
+    assert killed
+    rows = [office.row(job_id) for job_id in job_ids]
+    # What was with the mail server when its sender died is in doubt for ever: said, and not sent a second time.
+    in_doubt = {row.type for row in rows if row.status is JobStatus.FAILED and "doubt" in (row.error or "")}
+    assert in_doubt <= {"invoice_email", "expiring-credits-notification"}
+    assert {row.status for row in rows if row.type not in in_doubt} == {JobStatus.COMPLETED}, killed
+    assert {path.name: path.read_bytes() for path in found} == {
+        path.name: path.read_bytes() for path in expected
+    }, killed
+    sent = office.mail.mails[mails:]
+    assert len({mail["Message-ID"] for mail in sent}) == len(sent)
+    assert len(sent) == mails or in_doubt
+    assert office.books.value(BALANCES, "disturbed") == office.books.value(BALANCES, "undisturbed"), killed
+
+
+def running_jobs(office: Office) -> set[str]:
+    """Name what the tenant's workers are at."""
+    where = JobFilter(tenant=TenantId("disturbed"), statuses=[JobStatus.PROCESSING])
+    return {row.type for row in office.app.jobs.page(where).jobs}
+
+
+BALANCES = """
+SELECT jsonb_build_object(
+    'accounts', (SELECT jsonb_agg(balance ORDER BY client_id) FROM psa.credit_accounts WHERE tenant = asked),
+    'ledger', (SELECT jsonb_agg(jsonb_build_array(client_id, kind, amount) ORDER BY client_id, kind, amount)
+               FROM psa.credit_transactions WHERE tenant = asked),
+    'assets', (SELECT jsonb_agg(name ORDER BY name) FROM psa.assets WHERE tenant = asked),
+    'forms', (SELECT count(*) FROM psa.workflow_forms WHERE tenant = asked),
+    'keys', (SELECT count(*) FROM psa.ai_session_keys WHERE tenant = asked AND is_active)
+) FROM (SELECT %s) AS a (asked)
+"""
 
 
 @BOTH
