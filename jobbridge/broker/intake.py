@@ -32,11 +32,6 @@ PAUSE: Final = 0.01
 #: Messages of one claim where no window limits them.
 UNWINDOWED: Final = 50
 
-DELETE_CONSUMER = """
-DELETE FROM jobbridge_broker.consumers
-WHERE id = %(consumer)s
-"""
-
 
 class Intake:
     """Claims for the channels of one transport.

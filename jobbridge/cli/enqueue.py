@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobbridge.cli.common import app_option, json_option, load_app, styled, write_json
 from jobbridge.cli.failures import FAILED
+from jobbridge.cli.watching import changes_of
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
+from jobbridge.errors import StillRunning
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from jobbridge.app.application import Celery
     from jobbridge.store.rows import JobRow
-
-_POLL_SECONDS = 0.2
 
 
 def read_data(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
@@ -90,7 +88,9 @@ def command(
     handle = app.enqueue(
         name, data, tenant=tenant, engine=engine, queue=queue, run_at=run_at, priority=priority
     )
-    row = _wait(app, handle.job_id, timeout) if wait else app.jobs.find(handle.job_id)
+    row = app.jobs.find(handle.job_id)
+    if wait and row is not None:
+        row = _at_its_end(app, row, timeout)
     outcome = {
         "job_id": handle.job_id,
         "external_id": handle.external_id,
@@ -110,15 +110,12 @@ def command(
     return FAILED if wait and not is_good else 0
 
 
-def _wait(app: Celery, job_id: UUID, timeout: float | None) -> JobRow | None:
-    deadline = None if timeout is None else time.monotonic() + timedelta(seconds=timeout).total_seconds()
-    while True:
-        row = app.jobs.find(job_id)
-        if row is not None and row.status.is_final:
-            return row
-        if deadline is not None and time.monotonic() > deadline:
-            return row
-        time.sleep(_POLL_SECONDS)
+def _at_its_end(app: Celery, row: JobRow, timeout: float | None) -> JobRow:
+    last = row
+    with contextlib.suppress(StillRunning):  # then it is told as it is
+        for seen in changes_of(app, row.key, timeout=timeout):
+            last = seen
+    return last
 
 
 def _tell_end(row: JobRow) -> None:

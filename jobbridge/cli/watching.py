@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobbridge.core.keys import JobKey
     from jobbridge.store.rows import JobRow
 
-_PAUSE = 0.25
+_PAUSE = 0.2
 
 
 def changes_of(app: Celery, key: JobKey, *, timeout: float | None = None) -> Iterator[JobRow]:

@@ -53,6 +53,3 @@ class RetryPolicy:
         except OverflowError:
             return self.maximum
         return self.maximum if seconds >= self.maximum.total_seconds() else timedelta(seconds=seconds)
-
-
-NO_RETRY = RetryPolicy(max_attempts=1)

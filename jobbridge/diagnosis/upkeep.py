@@ -8,32 +8,29 @@ from typing import TYPE_CHECKING
 
 from jobbridge.diagnosis.findings import Check, age, some
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.services import services
+from jobbridge.store.services import ServiceRow, services
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
-#: The slowest service runs each minute; somebody leads each while any worker lives.
+#: The slowest service runs every ten minutes.
 _SERVICES_REST = timedelta(minutes=15)
 
 
 def check_services(app: Celery) -> list[Check]:
-    """Look at the last runs of the services that keep the books straight."""
+    """Look at the last runs of the services that keep the books straight.
+
+    A row that was not touched for long is of a service that nobody offers any more (the engine was given up, all
+    workers are stopped), unless the worker that ran it last lives.
+    """
     rows = services(app.database)
-    troubles = [f"{row.name} failed: {row.last_error}" for row in rows if row.last_error]
-    troubles += [
-        f"{row.name} began {age(row.last_started)} ago on {row.holder} and has not ended"
-        for row in rows
-        if row.is_hanging and row.last_started is not None
-    ]
-    if app.workers.alive():
-        troubles += [
-            f"{row.name} ran last {age(row.last_finished)} ago"
-            for row in rows
-            if row.last_finished is not None and row.last_finished < datetime.now(UTC) - _SERVICES_REST
-        ]
     if not rows:
         return []
+    living = {worker.name for worker in app.workers.alive()}
+    lately = datetime.now(UTC) - _SERVICES_REST
+    troubles = [
+        trouble for row in rows if (trouble := _trouble(row, is_held=row.holder in living, lately=lately))
+    ]
     told = "; ".join(
         f"{row.name} {age(row.last_finished) + ' ago' if row.last_finished else 'never ended'} on {row.holder}"
         for row in rows
@@ -48,6 +45,18 @@ def check_services(app: Celery) -> list[Check]:
             hint="Read the log of the worker that is named, mend what it says; `jobbridge maintain` runs them alone.",
         )
     ]
+
+
+def _trouble(row: ServiceRow, *, is_held: bool, lately: datetime) -> str | None:
+    if row.last_error and (is_held or (row.failed_at is not None and row.failed_at > lately)):
+        return f"{row.name} failed: {row.last_error}"
+    if row.last_started is None or not (is_held or row.last_started > lately):
+        return None
+    if row.is_hanging:
+        return f"{row.name} began {age(row.last_started)} ago on {row.holder} and has not ended"
+    if is_held and row.last_started < lately:
+        return f"{row.name} ran last {age(row.last_started)} ago, and its worker {row.holder} lives"
+    return None
 
 
 def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:

@@ -121,15 +121,6 @@ COUNT_BY_STATUS: LiteralString = """
 SELECT runner_type, status, count(*) FROM public.jobs GROUP BY runner_type, status ORDER BY runner_type, status
 """
 
-#: What nobody has moved for a while, by how it waits. Reads the whole table.
-COUNT_WAITING: LiteralString = """
-SELECT runner_type, status, count(*), min(updated_at)
-FROM public.jobs
-WHERE status IN ('pending', 'queued') AND updated_at < now() - %(older_than)s::interval
-GROUP BY runner_type, status
-ORDER BY runner_type, status
-"""
-
 #: Follows the partial index of such steps.
 FALLEN_BACK: LiteralString = """
 SELECT job.tenant, job.job_id, job.type, job.status, step.created_at AS fell_back_at, step.metadata
@@ -168,16 +159,6 @@ class JobFilter:
     type: str | None = None
     engine: Engine | None = None
     queue: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WaitingJobs:
-    """How many jobs of an engine wait in one status, and since when the longest."""
-
-    engine: Engine
-    status: JobStatus
-    count: int
-    since: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,16 +251,6 @@ class JobStore:
             known = (Engine.parse(engine), JobStatus(status))
             counts[known] = counts.get(known, 0) + count
         return counts
-
-    def count_waiting(self, *, older_than: timedelta) -> list[WaitingJobs]:
-        """Count the pending and queued jobs that nothing happened to for so long. Reads the whole table."""
-        rows = self._database.run(
-            lambda own: own.execute(COUNT_WAITING, {"older_than": older_than}).fetchall()
-        )
-        return [
-            WaitingJobs(engine=Engine.parse(engine), status=JobStatus(status), count=count, since=since)
-            for engine, status, count, since in rows
-        ]
 
     # -- for the result backend
 

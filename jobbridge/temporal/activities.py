@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
-from jobbridge.core.status import JobStatus
+from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal import contract
 from jobbridge.temporal.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
@@ -102,16 +102,16 @@ class JobActivities:
             logger.info("temporal.job_adopted", extra={"job_id": running.task_id})
             return running
         if order.is_redelivery or info.attempt > 1:
-            await self._until_free(execution)
+            await self._until_free(execution, info)
         execution.holder = holder
         reason = order.give_up or self._not_to_be_repeated(info)
-        if reason is not None:
+        if reason is not None and not await self._blocking(self._has_ended, execution):
             self._host.give_up(execution, reason)
         else:
             self._host.take(execution)
         return execution
 
-    async def _until_free(self, execution: Execution) -> None:
+    async def _until_free(self, execution: Execution, info: activity.Info) -> None:
         """Wait while another worker, which lives, still runs the job: Temporal lost sight of it, and not it of the job.
 
         That worker lets it end if it does so soon, else it stops the job and gives the row up.
@@ -121,7 +121,7 @@ class JobActivities:
             if not await self._blocking(self._is_held_elsewhere, execution):
                 return
             logger.info("temporal.job_held_elsewhere", extra={"job_id": execution.task_id})
-            activity.heartbeat()
+            activity.heartbeat(*info.heartbeat_details)  # what they say must outlive this attempt, too
             await asyncio.sleep(1.0)
 
     def _is_held_elsewhere(self, execution: Execution) -> bool:
@@ -139,6 +139,14 @@ class JobActivities:
             return any(worker.is_alive and worker.number == number for worker in self._app.workers.all())
         except DatabaseError:
             return False  # books that cannot be read stop no job
+
+    def _has_ended(self, execution: Execution) -> bool:
+        """Whether the row says how it ended: then that is told, although the worker that ran it was lost since."""
+        try:
+            row = self._app.jobs.get(execution.key)
+        except DatabaseError:
+            return False
+        return row is not None and row.status in FINAL and str(row.delivery) == execution.delivery
 
     def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
         assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)

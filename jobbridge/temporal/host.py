@@ -27,7 +27,7 @@ from jobbridge.core.events import Failed, Requeued
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.temporal.execution import Execution, Settlement, SettlementKind, unknown_task
-from jobbridge.temporal.request import acks_early, failure
+from jobbridge.temporal.request import failure
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -236,9 +236,6 @@ class WorkerHost:
                 execution.settle(Settlement(kind=SettlementKind.RELEASED))
             else:
                 execution.settle_as_stopped()
-
-    def is_acks_early(self, task_name: str) -> bool:
-        return acks_early(self.app.tasks.get(task_name))
 
     @property
     def _is_solo(self) -> bool:

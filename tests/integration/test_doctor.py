@@ -267,6 +267,28 @@ def test_a_service_that_failed_is_named(app: Celery, worker: Presence) -> None:
     assert "reaper failed: out of paper" in faults(app)["services"].found
 
 
+def test_a_service_that_stands_still_in_a_worker_that_lives_is_named(app: Celery, worker: Presence) -> None:
+    with app.database.transaction() as connection:
+        services.note_start(connection, "reaper", "one@here")
+        services.note_end(connection, "reaper", {})
+    change(app, "UPDATE job_services SET last_started = now() - interval '1 hour'")
+
+    assert "reaper ran last 1 h ago, and its worker one@here lives" in faults(app)["services"].found
+
+
+def test_a_service_that_nobody_offers_any_more_is_no_fault(app: Celery, worker: Presence) -> None:
+    """Such as that of an engine which was given up."""
+    with app.database.transaction() as connection:
+        services.note_start(connection, "workflow-reconciler", "gone@there")
+        services.note_failure(connection, "workflow-reconciler", "Temporal cannot be reached")
+    change(
+        app,
+        "UPDATE job_services SET last_started = now() - interval '1 day', failed_at = now() - interval '1 day'",
+    )
+
+    assert faults(app) == {}
+
+
 def test_rows_and_workflows_that_do_not_agree_are_named(
     make: MakeApp, temporal: TemporalServer, task_queue: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every statement on schedules fits the migrated schema, and those of each beat follow an index."""
+"""What each beat asks follows an index; that all statements fit is tested with the others."""
 
 from __future__ import annotations
 
@@ -14,31 +14,13 @@ from psycopg import sql
 
 from jobbridge.app.beat import TableScheduler
 from jobbridge.store import schedule_firing, schedules
-from tests.integration.test_store_statements import _numbered
 from tests.support import REPOSITORY
-
-STATEMENTS = {
-    f"{module.__name__}.{name}": statement
-    for module in (schedules, schedule_firing)
-    for name, statement in vars(module).items()
-    if name.isupper() and isinstance(statement, str) and "public." in statement
-}
 
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-
-
-def test_every_statement_can_be_prepared(connection: psycopg.Connection[Any]) -> None:
-    assert len(STATEMENTS) > 15
-    for name, statement in STATEMENTS.items():
-        try:
-            connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(statement)))
-        except psycopg.Error as error:
-            raise AssertionError(f"{name}: {error}") from error
-        connection.execute("DEALLOCATE statement")
 
 
 def test_what_a_beat_asks_follows_an_index(connection: psycopg.Connection[Any]) -> None:

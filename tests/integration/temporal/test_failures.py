@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
+from temporalio.client import Client
 
-from jobbridge.dev.process import free_port
+from jobbridge.core.keys import Engine
+from jobbridge.dev.process import ManagedProcess, free_port
 from jobbridge.dev.temporal import run_temporal
 from jobbridge.settings import load_settings
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
@@ -40,7 +42,7 @@ def test_a_job_that_must_not_run_twice_fails_when_its_worker_is_killed(own_world
     first = own_world.worker("-c", "1")
     result = own_world.task("temporal.early").delay()
     own_world.wait_for_start(result.id)
-    time.sleep(1.5)  # the heartbeat that says "it began" must have left; within that time it may run again
+    wait_for_word_of_its_beginning(own_world, result.id)  # until then it may run again
 
     first.kill()
     own_world.worker("-c", "1")
@@ -49,6 +51,68 @@ def test_a_job_that_must_not_run_twice_fails_when_its_worker_is_killed(own_world
     assert "not to be run twice" in row["error"]
     assert len(own_world.lines(result.id, "started")) == 1
     own_world.wait_for_closed(result.id, "FAILED")
+
+
+def wait_for_word_of_its_beginning(world: TemporalWorld, workflow_id: str) -> None:
+    """Wait until Temporal has the heartbeat by which a worker says that the task has begun."""
+
+    async def details(client: Client) -> str:
+        description = await client.get_workflow_handle(workflow_id).describe()
+        (pending,) = description.raw_description.pending_activities
+        return str(pending.heartbeat_details)
+
+    client = world.app.delivery(Engine.TEMPORAL).client
+    wait_until(lambda: "true" in client.call(details), timeout=TIMEOUT, message="a heartbeat")
+
+
+def test_a_job_that_must_not_run_twice_is_left_to_the_worker_that_runs_it_still(
+    own_world: TemporalWorld,
+) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.early").delay()
+    own_world.wait_for_start(result.id)
+    wait_for_word_of_its_beginning(own_world, result.id)
+    second = own_world.worker("-c", "1")
+
+    os.kill(first.pid, signal.SIGSTOP)  # Temporal hears nothing of it; its pool process goes on
+    try:
+        wait_until(lambda: holding_back(second), timeout=TIMEOUT)
+        own_world.release(result.id)
+
+        own_world.wait_for_closed(result.id, "COMPLETED")
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    row = own_world.row(result.id)
+    assert (row["status"], row["attempt"]) == ("completed", 1)
+    assert len(own_world.lines(result.id, "started")) == 1
+
+
+def test_a_job_that_must_not_run_twice_does_not_though_who_waited_for_it_dies(
+    own_world: TemporalWorld,
+) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.early").delay()
+    own_world.wait_for_start(result.id)
+    wait_for_word_of_its_beginning(own_world, result.id)
+    second = own_world.worker("-c", "1")
+    os.kill(first.pid, signal.SIGSTOP)
+    wait_until(lambda: holding_back(second), timeout=TIMEOUT)
+
+    second.kill()
+    third = own_world.worker("-c", "1")
+    wait_until(
+        lambda: holding_back(third), timeout=TIMEOUT
+    )  # it begins with what the second one told Temporal
+    first.kill()
+
+    assert "not to be run twice" in own_world.wait_for_status(result.id, "failed")["error"]
+    own_world.wait_for_closed(result.id, "FAILED")
+    assert len(own_world.lines(result.id, "started")) == 1
+
+
+def holding_back(*workers: ManagedProcess) -> list[ManagedProcess]:
+    """Give those that have a job which another worker runs still."""
+    return [worker for worker in workers if "temporal.job_held_elsewhere" in worker.log()]
 
 
 def test_a_job_that_must_not_run_twice_fails_when_its_pool_process_is_killed(world: TemporalWorld) -> None:
