@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 
 import jobbridge.store.family_tables
 import jobbridge.store.schedule_tables
+import jobbridge.store.count_tables  # noqa: F401
 import jobbridge.store.service_tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaTooNew
 from jobbridge.recording import JobRecorder

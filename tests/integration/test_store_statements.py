@@ -13,6 +13,7 @@ from psycopg import sql
 from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder, statement_of
 from jobbridge.store import (
+    counting,
     families,
     jobs,
     keys,
@@ -30,7 +31,7 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    families, jobs, keys, kinship, pruning, services, singletons, steps, tenants, transitions, unattended, workers,
+    counting, families, jobs, keys, kinship, pruning, services, singletons, steps, tenants, transitions, unattended, workers,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
