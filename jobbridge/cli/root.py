@@ -33,6 +33,7 @@ _COMMANDS = {
         "List, show, create, pause, resume, run, backfill and delete schedules.",
     ),
     "tenants": ("jobbridge.cli.tenants", "List, suspend, resume and purge tenants."),
+    "tokens": ("jobbridge.cli.tokens", "Make, list and revoke tokens of the dashboard and its API."),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
 }
 
