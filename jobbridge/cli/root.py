@@ -13,6 +13,7 @@ from jobbridge.cli.failures import report
 
 #: Name → module, and the line in `--help`.
 _COMMANDS = {
+    "dashboard": ("jobbridge.cli.dashboard", "Serve the dashboard and its API."),
     "demo": (
         "jobbridge.cli.demo",
         "Run the twelve shipped handlers on both engines, and show what they made.",
