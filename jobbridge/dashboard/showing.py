@@ -6,7 +6,10 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.identity import Identity
 
 #: Names of values that nobody has to see.
 _SECRET = re.compile(
@@ -89,7 +92,13 @@ def first_line(text: str | None) -> str:
     return without_passwords((text or "").strip().partition("\n")[0])
 
 
-FILTERS: dict[str, Callable[..., str]] = {
+def with_tenant(query: dict[str, str], who: Identity, tenant: str | None) -> dict[str, str]:
+    """Have an address keep to the tenant that is looked at; who is bound to one need not say so."""
+    return query if tenant is None or who.principal.tenant is not None else query | {"tenant": tenant}
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "with_tenant": with_tenant,
     "as_json": as_json,
     "exact": exact,
     "relative": relative,

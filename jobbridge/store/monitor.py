@@ -31,13 +31,13 @@ from jobbridge.store.database import Database
 from jobbridge.store.jobs import COLUMNS
 from jobbridge.store.rows import JobRow, job_row
 
-#: Jobs that the first step reads: some 10 ms.
+#: Jobs that the first step reads: some 10 ms, if they are in memory.
 SCAN = 10_000
-#: Cells that the second step follows: some 50 ms.
-CELLS = 1_000
-
-#: The second step takes the newest cells first, in portions: mostly the first one is enough.
-PORTIONS = (60, 240, CELLS)
+#: The same, where the second step follows: a tenant's jobs are far apart, so each may be a page from the disk.
+SCAN_BEFORE_CELLS = 2_000
+#: Cells that the second step follows: some 50 ms. So many of them first, the newest: mostly they are enough.
+CELLS = 300
+FIRST_CELLS = 60
 
 #: Where a search stands: it goes on with older jobs than this one.
 Position = tuple[datetime, UUID]
@@ -213,7 +213,7 @@ class _PageSearch:
             "since": search.since,
             "text": search.text,
             "limit": limit + 1,
-            "scan": scan,
+            "scan": scan if search.statuses is None else min(scan, SCAN_BEFORE_CELLS),
             "cells": cells,
         }
         used = [sql.SQL(clause) for name, clause in _FILTERS.items() if self._values[name] is not None]
@@ -256,22 +256,23 @@ class _PageSearch:
         for status, hour in self._connection.execute(_hours(self._of), self._values).fetchall():
             by_status.setdefault(status, []).append(hour)
         # Of a list that was cut, its oldest hour may miss cells; `_in_cells` reads whole hours.
-        cut = [min(hours) for hours in by_status.values() if len(hours) >= self._values["cells"]]
-        complete_from = max(cut, default=None)
+        most = self._values["cells"]
+        cut = [min(hours) for hours in by_status.values() if len(hours) >= most]
         hours = sorted((hour for own in by_status.values() for hour in own), reverse=True)
+        if len(hours) > most:
+            cut.append(hours[most - 1])
+        complete_from = max(cut, default=None)
         return [hour for hour in hours if complete_from is None or hour >= complete_from], complete_from
 
     def _in_cells(self, hours: list[datetime], already: int) -> list[JobRow]:
         found: list[JobRow] = []
-        for portion in PORTIONS:
+        for portion in (FIRST_CELLS, len(hours)):
             if not hours or already + len(found) > self._limit:
                 break
             last, first = hours[0], hours[min(portion, len(hours)) - 1]
             self._values |= {"first_hour": first, "last_hour": last}
             found += self._fetch(_in_cells(self._of, self._since))
             hours = [hour for hour in hours if hour < first]
-        else:
-            assert not hours, "the last portion is as large as the number of cells"
         return found
 
     def _fetch(self, statement: LiteralString) -> list[JobRow]:
