@@ -17,6 +17,7 @@ JobBridgeError                  everything below; `hint` says what to do
 ├── ScheduleNotFound            no such schedule, or several tenants have one
 ├── ChildrenFailed              of a job's children not all completed
 ├── DuplicateJob                another job holds the singleton key
+├── TokenRefused                a token cannot be made, or is of no use
 ├── JobCancelled                raised inside a handler whose job was cancelled
 └── UnsupportedOption           an engine cannot honour what was asked
 """
@@ -185,6 +186,12 @@ class DuplicateJob(JobBridgeError):
     @classmethod
     def of(cls, singleton_key: str, *, job_id: str, status: str) -> Self:
         return cls(f"The singleton key {singleton_key!r} is held by job {job_id}, which is {status}.")
+
+
+class TokenRefused(JobBridgeError):
+    """A token cannot be made as asked, or is of no use."""
+
+    hint = "List tokens with `jobbridge tokens list`."
 
 
 class JobCancelled(JobBridgeError):

@@ -13,6 +13,7 @@ from jobbridge.cli.failures import report
 
 #: Name → module, and the line in `--help`.
 _COMMANDS = {
+    "dashboard": ("jobbridge.cli.dashboard", "Serve the dashboard and its API."),
     "demo": (
         "jobbridge.cli.demo",
         "Run the twelve shipped handlers on both engines, and show what they made.",
@@ -33,6 +34,7 @@ _COMMANDS = {
         "List, show, create, pause, resume, run, backfill and delete schedules.",
     ),
     "tenants": ("jobbridge.cli.tenants", "List, suspend, resume and purge tenants."),
+    "tokens": ("jobbridge.cli.tokens", "Make, list and revoke tokens of the dashboard and its API."),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
 }
 

@@ -30,6 +30,9 @@ TENANT_TABLES = (
     "job_suspensions",
     "job_families",
     "job_family_members",
+    "job_counts",
+    "job_hours",
+    "job_count_changes",
 )
 
 #: Columns that name a tenant by another type than `jobs` does. Only a table that was just made has such: it is empty.

@@ -64,11 +64,13 @@ WHERE tenant = %(tenant)s AND ctid = ANY (ARRAY(
 
 _LEFT: LiteralString = "SELECT EXISTS (SELECT FROM {table} WHERE tenant = %(tenant)s)"
 
-#: What keeps a purged tenant's jobs from coming back stays; what others refer to goes last.
+#: What others refer to, and then what counts it.
+_LAST = ("job_details", "jobs", "job_count_changes", "job_counts", "job_hours")
+
+#: What keeps a purged tenant's jobs from coming back stays.
 PURGED = (
-    *(table for table in TENANT_TABLES if table not in {"job_suspensions", "job_details", "jobs"}),
-    "job_details",
-    "jobs",
+    *(table for table in TENANT_TABLES if table not in {"job_suspensions", *_LAST}),
+    *_LAST,
 )
 
 

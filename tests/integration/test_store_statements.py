@@ -13,6 +13,8 @@ from psycopg import sql
 from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder, statement_of
 from jobbridge.store import (
+    access,
+    counting,
     families,
     jobs,
     keys,
@@ -33,8 +35,8 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    families, jobs, keys, kinship, pruning, schedule_firing, schedule_mirrors, schedules, services, singletons, steps,
-    tenants, transitions, unattended, workers,
+    access, counting, families, jobs, keys, kinship, pruning, schedule_firing, schedule_mirrors, schedules, services,
+    singletons, steps, tenants, transitions, unattended, workers,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement

@@ -1,0 +1,74 @@
+"""`jobbridge dashboard`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from jobbridge.cli.common import app_option, load_app
+from jobbridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@click.command("dashboard")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8484, show_default=True, help="0: any free one."
+)
+@click.option("--no-auth", is_flag=True, help="No tokens: whoever sits at this machine may do everything.")
+@click.option(
+    "--proxy", "proxies", multiple=True, metavar="ADDRESS",
+    help="The address of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+)  # fmt: skip
+@app_option
+def command(host: str, port: int, no_auth: bool, proxies: tuple[str, ...], app_name: str | None) -> int:
+    """Serve the dashboard and its API, until stopped.
+
+    Who wants in needs a token of `jobbridge tokens create`. Behind a proxy, which should speak HTTPS, name its address
+    with --proxy.
+    """
+    if no_auth and (host not in _LOOPBACK or proxies):
+        raise ConfigurationError(
+            f"--no-auth serves this machine only, and not {', '.join(proxies) or host}.",
+            hint="Leave out --host and --proxy; or --no-auth, and make tokens: `jobbridge tokens create NAME`.",
+        )
+    app = load_app(app_name)
+    app.loader.import_default_modules()  # to run a job again, its task must be known
+    with app.database.connection():
+        pass  # that checks the tables' revision
+    _serve(app, host, port, proxies, no_auth=no_auth)
+    return 0
+
+
+def _serve(app: Celery, host: str, port: int, proxies: tuple[str, ...], *, no_auth: bool) -> None:
+    try:
+        import uvicorn
+
+        from jobbridge.dashboard.application import make_dashboard
+        from jobbridge.dashboard.identity import LocalAuthenticator
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in {"uvicorn", "starlette", "jinja2"}:
+            raise
+        raise ConfigurationError(
+            f"The dashboard needs the package {error.name}, which is not installed.",
+            hint="Install it with `pip install 'jobbridge[dashboard]'`.",
+        ) from None
+    from jobbridge.store.access import AccessStore
+
+    authenticator = LocalAuthenticator(AccessStore(app.database)) if no_auth else None
+    if no_auth:
+        click.echo("There is no sign-in: this machine only, and whoever sits at it may do everything.")
+    uvicorn.run(
+        make_dashboard(app, authenticator=authenticator),
+        host=host,
+        port=port,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        server_header=False,
+        log_level="info",
+    )

@@ -1,0 +1,112 @@
+"""`jobbridge tokens create|list|revoke`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.core.access import Role
+from jobbridge.core.keys import TenantId
+from jobbridge.errors import TokenRefused
+from jobbridge.store.access import AccessStore, TokenRow
+
+
+@click.group("tokens")
+def command() -> None:
+    """Make, list and revoke the tokens of those who may use the dashboard and its API."""
+
+
+@command.command("create")
+@click.argument("name")
+@click.option(
+    "--role", type=click.Choice([role.value for role in Role]), default=Role.VIEWER.value, show_default=True
+)
+@click.option("--tenant", metavar="ID", help="Nothing of other tenants can be seen with it.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. Default: for ever.")
+@click.option("--by", "created_by", metavar="NAME", help="Who makes it.")
+@app_option
+@json_option
+def create(
+    name: str,
+    role: str,
+    tenant: str | None,
+    days: float | None,
+    created_by: str | None,
+    app_name: str | None,
+    as_json: bool,
+) -> None:
+    """Make a token for NAME and print it: it cannot be shown again."""
+    token, row = _store(app_name).create(
+        name,
+        Role(role),
+        tenant=TenantId(tenant) if tenant else None,
+        expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
+        created_by=created_by,
+    )
+    if as_json:
+        write_json({"token": token, **_plain(row)})
+        return
+    click.echo(token)
+    whom = f"the tenant {row.tenant}" if row.tenant else "all tenants"
+    click.echo(f"This is {name}, {row.role.value} of {whom}. Keep it: it is not shown again.", err=True)
+
+
+@command.command("list")
+@app_option
+@json_option
+def list_tokens(app_name: str | None, as_json: bool) -> None:
+    """List all tokens that were made; not the tokens themselves, which nobody has."""
+    rows = _store(app_name).all()
+    if as_json:
+        write_json([_plain(row) for row in rows])
+        return
+    if not rows:
+        click.echo("There are no tokens. Make one: `jobbridge tokens create NAME`.")
+        return
+    table = Table("name", "role", "tenant", "made", "by", "used", "state", box=None)
+    for row in rows:
+        tenant, by = escape(row.tenant or "all"), escape(row.created_by or "")
+        table.add_row(
+            escape(row.name), row.role.value, tenant, ago(row.created_at), by, ago(row.used_at), _state(row)
+        )
+    console().print(table)
+
+
+@command.command("revoke")
+@click.argument("name")
+@app_option
+@json_option
+def revoke(name: str, app_name: str | None, as_json: bool) -> None:
+    """Make the token NAME (or of that id) of no use, at once."""
+    if not _store(app_name).revoke(name):
+        raise TokenRefused(
+            f"There is no token {name!r} that is of use.", hint="List them with `jobbridge tokens list`."
+        )
+    if as_json:
+        write_json({"name": name, "revoked": True})
+    else:
+        click.echo(f"Revoked {name}.")
+
+
+def _store(app_name: str | None) -> AccessStore:
+    return AccessStore(load_app(app_name).database)
+
+
+def _state(row: TokenRow) -> str:
+    if row.revoked_at is not None:
+        return f"revoked {ago(row.revoked_at)}"
+    if row.expires_at is None:
+        return "good"
+    is_over = row.expires_at <= datetime.now(UTC)
+    return f"expired {ago(row.expires_at)}" if is_over else f"good until {row.expires_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _plain(row: TokenRow) -> dict[str, Any]:
+    names = ("token_id", "name", "role", "tenant", "created_by")
+    times = ("created_at", "expires_at", "used_at", "revoked_at")
+    return {name: getattr(row, name) for name in (*names, *times)}

@@ -1,0 +1,192 @@
+"""The ASGI application: routes, guard and headers.
+
+Every request goes through `_guarded`: who is it, may they, is it our own form. An endpoint is a plain function of a
+`Visit`, run on a thread, since the stores are synchronous.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+
+from jobbridge.dashboard import actions, api, pages, probes, showing, signing
+from jobbridge.dashboard.headers import SecurityHeaders
+from jobbridge.dashboard.identity import Authenticator, Identity
+from jobbridge.dashboard.limits import AttemptLimit
+from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.errors import DatabaseUnavailable, JobBridgeError
+from jobbridge.store.access import AccessStore
+from jobbridge.store.counting import CountStore
+from jobbridge.store.monitor import MonitorStore
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+
+#: Bytes; no form of ours is near that.
+_FORM_LIMIT = 64 * 1024
+
+RULES: Sequence[Rule] = (*pages.RULES, *actions.RULES, *signing.RULES, *probes.RULES, *api.RULES)
+
+
+class Dashboard:
+    """What all requests share.
+
+    Args:
+        app: Whose jobs.
+        authenticator: Who may come in; by tokens if None.
+    """
+
+    def __init__(self, app: Celery, authenticator: Authenticator | None = None) -> None:
+        self.app = app
+        self.access = AccessStore(app.database)
+        self.authenticator = authenticator or Authenticator(self.access)
+        self.counts = CountStore(app.database)
+        self.monitor = MonitorStore(app.database)
+        self.attempts = AttemptLimit()
+        self.templates = _templates()
+        self.router = Router(
+            [
+                *(
+                    Route(rule.path, _guarded(self, rule), methods=rule.methods, name=rule.name)
+                    for rule in RULES
+                ),
+                Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
+            ]
+        )
+
+    def page(self, visit: Visit, template: str, *, status: int = 200, **values: Any) -> Response:
+        """Give a page."""
+        known = {"visit": visit, "path": visit.path, "who": visit.identity}
+        text = self.templates.get_template(template).render(known | values)
+        return HTMLResponse(text, status_code=status)
+
+
+def make_dashboard(app: Celery, *, authenticator: Authenticator | None = None) -> Starlette:
+    """Make the application; it can be mounted under any path.
+
+    Args:
+        app: Whose jobs.
+        authenticator: Who may come in: by default whoever has a token of `jobbridge tokens create`.
+    """
+    dashboard = Dashboard(app, authenticator)
+    made = Starlette(
+        routes=dashboard.router.routes,
+        exception_handlers={HTTPException: _told(dashboard), JobBridgeError: _told(dashboard)},
+    )
+    made.add_middleware(SecurityHeaders)
+    made.state.dashboard = dashboard
+    return made
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(showing.FILTERS)
+    return environment
+
+
+def _guarded(dashboard: Dashboard, rule: Rule) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        form = await _form_of(request) if request.method == "POST" else {}
+        return await run_in_threadpool(_answer, dashboard, rule, request, form)
+
+    return endpoint
+
+
+def _answer(dashboard: Dashboard, rule: Rule, request: Request, form: Mapping[str, str]) -> Response:
+    identity = None if rule.needs is None else dashboard.authenticator.identify(request)
+    visit = Visit(dashboard=dashboard, request=request, identity=identity, form=form)
+    # Browsers say so themselves; those that do not are stopped by the form's token, and there is none for signing in.
+    if rule.is_form and request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        raise HTTPException(403, "This form is not one of this site.")
+    if rule.needs is None:
+        return rule.endpoint(visit)
+    if identity is None:
+        return _ask_to_sign_in(visit)
+    _check(rule, identity, form)
+    return rule.endpoint(visit)
+
+
+def _check(rule: Rule, identity: Identity, form: Mapping[str, str]) -> None:
+    assert rule.needs is not None
+    if rule.is_global and identity.principal.tenant is not None:
+        raise HTTPException(404, "There is no such page.")
+    if not identity.principal.may(rule.needs):
+        raise HTTPException(403, f"That needs the role {rule.needs.value}.")
+    if rule.is_form and identity.form_token is not None:
+        sent = form.get("form_token", "")
+        if not hmac.compare_digest(sent.encode(), identity.form_token.encode()):
+            raise HTTPException(403, "This form is too old, or not one of this site.")
+
+
+def _ask_to_sign_in(visit: Visit) -> Response:
+    if not visit.dashboard.authenticator.needs_sign_in:
+        raise HTTPException(
+            403,
+            "Without tokens this is served to this machine only, by the address http://localhost or 127.0.0.1.",
+        )
+    is_page = visit.request.method == "GET" and "text/html" in visit.request.headers.get("accept", "")
+    if not is_page or "authorization" in visit.request.headers:
+        raise HTTPException(401, "Send a token: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+    back = visit.request.url.path + (f"?{visit.request.url.query}" if visit.request.url.query else "")
+    return RedirectResponse(visit.path("sign_in", query={"next": back}), status_code=303)
+
+
+async def _form_of(request: Request) -> dict[str, str]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FORM_LIMIT:
+            raise HTTPException(413, "That is too much.")
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100))
+    except ValueError:
+        raise HTTPException(400, "That is no form.") from None
+
+
+def _told(dashboard: Dashboard) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def tell(request: Request, error: Exception) -> Response:
+        status, text, hint, headers = _words(error)
+        if status >= 500:
+            logger.warning("dashboard.failed", extra={"path": request.url.path, "error": str(error)})
+        if "text/html" not in request.headers.get("accept", ""):
+            return JSONResponse({"error": text, "hint": hint}, status_code=status, headers=headers)
+        visit = Visit(dashboard=dashboard, request=request, identity=None, form={})
+        page = dashboard.page(visit, "error.html", status=status, status_code=status, text=text, hint=hint)
+        page.headers.update(headers)
+        return page
+
+    return tell
+
+
+def _words(error: Exception) -> tuple[int, str, str, Mapping[str, str]]:
+    """Say what went wrong; of what is ours to repair, nothing that a stranger could use."""
+    match error:
+        case HTTPException():
+            return error.status_code, error.detail, "", error.headers or {}
+        case DatabaseUnavailable():
+            return 503, "The database cannot be reached.", "Try again in a moment.", {"Retry-After": "5"}
+        case _:
+            return 500, "That could not be done.", "The server's log says why.", {}

@@ -1,0 +1,109 @@
+"""How values are shown: times, lengths of time, JSON with its secrets masked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.identity import Identity
+
+#: Names of values that nobody has to see.
+_SECRET = re.compile(
+    r"pass(word|wd|phrase)|secret|token|api_?key|authori[sz]ation|credential|private_?key|cookie",
+    re.IGNORECASE,
+)
+_PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^@/\s]*@")
+MASK = "••••••"
+
+_UNITS = (
+    ("d", timedelta(days=1)),
+    ("h", timedelta(hours=1)),
+    ("min", timedelta(minutes=1)),
+    ("s", timedelta(seconds=1)),
+)
+
+
+def masked(value: Any) -> Any:
+    """Give a JSON value without its secrets, at any depth."""
+    match value:
+        case dict():
+            return {
+                key: MASK if _SECRET.search(str(key)) and inner is not None else masked(inner)
+                for key, inner in value.items()
+            }
+        case list() | tuple():
+            return [masked(inner) for inner in value]
+        case str():
+            return without_passwords(value)
+        case _:
+            return value
+
+
+def without_passwords(text: str | None) -> str:
+    """Hide the passwords of URLs in a text."""
+    return _PASSWORD_IN_URL.sub(rf"\1{MASK}@", text or "")
+
+
+def as_json(value: Any) -> str:
+    """Write a value for people, masked."""
+    return json.dumps(masked(value), indent=2, ensure_ascii=False, default=str)
+
+
+def exact(at: datetime | None) -> str:
+    """Write an instant for machines and for hovering."""
+    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def relative(at: datetime | None) -> str:
+    """Say how long ago it was, or in how long it will be."""
+    if at is None:
+        return "—"
+    passed = datetime.now(UTC) - at
+    if passed < timedelta(0):
+        return f"in {length(-passed)}"
+    return "now" if passed < timedelta(seconds=1) else f"{length(passed)} ago"
+
+
+def length(passed: timedelta | None) -> str:
+    """Say a length of time in the largest fitting unit."""
+    if passed is None:
+        return "—"
+    for unit, size in _UNITS:
+        if passed >= size:
+            return (
+                f"{passed / size:.1f} {unit}"
+                if unit == "s" and passed < 10 * size
+                else f"{passed // size} {unit}"
+            )
+    return f"{max(0, round(passed / timedelta(milliseconds=1)))} ms"
+
+
+def number(value: int) -> str:
+    """Write a number with its thousands apart."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def first_line(text: str | None) -> str:
+    """Give the first line of a text, without passwords."""
+    return without_passwords((text or "").strip().partition("\n")[0])
+
+
+def with_tenant(query: dict[str, str], who: Identity, tenant: str | None) -> dict[str, str]:
+    """Have an address keep to the tenant that is looked at; who is bound to one need not say so."""
+    return query if tenant is None or who.principal.tenant is not None else query | {"tenant": tenant}
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "with_tenant": with_tenant,
+    "as_json": as_json,
+    "exact": exact,
+    "relative": relative,
+    "length": length,
+    "number": number,
+    "first_line": first_line,
+    "without_passwords": without_passwords,
+}

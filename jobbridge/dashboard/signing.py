@@ -1,0 +1,62 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from jobbridge.core.access import Role
+from jobbridge.dashboard import sessions
+from jobbridge.dashboard.identity import COOKIE
+from jobbridge.dashboard.visits import Rule, Visit
+
+
+def show_sign_in(visit: Visit) -> Response:
+    """Show the form."""
+    back = visit.request.query_params.get("next", "")
+    return visit.dashboard.page(visit, "sign_in.html", next=back, problem="")
+
+
+def sign_in(visit: Visit) -> Response:
+    """Begin a session."""
+    address = visit.request.client.host if visit.request.client is not None else ""
+    if not visit.dashboard.attempts.allows(address, now=time.monotonic()):
+        raise HTTPException(429, "Too many attempts. Wait a minute.", {"Retry-After": "60"})
+    back = visit.form.get("next", "")
+    cookie = visit.dashboard.authenticator.sign_in(visit.form.get("token", ""))
+    if cookie is None:
+        problem = "That token is of no use: it is mistyped, revoked or expired."
+        return visit.dashboard.page(visit, "sign_in.html", status=401, next=back, problem=problem)
+    response = RedirectResponse(back if is_ours(back) else visit.path("overview"), status_code=303)
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(sessions.LIFETIME.total_seconds()),
+        path=visit.path("overview"),
+        secure=visit.request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+def sign_out(visit: Visit) -> Response:
+    """End the session in this browser."""
+    response = RedirectResponse(visit.path("sign_in"), status_code=303)
+    response.delete_cookie(COOKIE, path=visit.path("overview"))
+    return response
+
+
+def is_ours(address: str) -> bool:
+    r"""Tell whether an address leads to this site, as browsers read it: `//x`, `/\x` and `/<tab>/x` do not."""
+    return address.startswith("/") and address[1:2] not in {"/", "\\"} and address.isprintable()
+
+
+RULES = (
+    Rule(path="/sign-in", name="sign_in", endpoint=show_sign_in, needs=None),
+    # A form of everybody's: there is no session yet that another site could use.
+    Rule(path="/sign-in", name="do_sign_in", endpoint=sign_in, needs=None, methods=("POST",)),
+    Rule(path="/sign-out", name="sign_out", endpoint=sign_out, needs=Role.VIEWER, methods=("POST",)),
+)

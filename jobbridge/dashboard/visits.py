@@ -1,0 +1,114 @@
+"""What every page and action works with: the request, who makes it, and what they may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobbridge.core.access import Principal, Role
+from jobbridge.core.keys import JobKey, TenantId, job_id_for
+from jobbridge.dashboard.identity import Identity
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.dashboard.application import Dashboard
+    from jobbridge.store.rows import JobRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visit:
+    """One request.
+
+    Attributes:
+        identity: Who makes it; None only on routes that are open to everybody.
+        form: What was sent, on POST.
+    """
+
+    dashboard: Dashboard
+    request: Request
+    identity: Identity | None
+    form: Mapping[str, str]
+
+    @property
+    def app(self) -> Celery:
+        return self.dashboard.app
+
+    @property
+    def principal(self) -> Principal:
+        assert self.identity is not None, "the route says that somebody is known"
+        return self.identity.principal
+
+    @property
+    def tenant(self) -> TenantId | None:
+        """The tenant whose jobs are shown: the only one there is for this principal, else the one asked for."""
+        if self.principal.tenant is not None:
+            return self.principal.tenant
+        asked = storable(self.request.query_params.get("tenant", ""))
+        return TenantId(asked) if asked else None
+
+    def path(self, name: str, /, *, query: Mapping[str, Any] | None = None, **params: Any) -> str:
+        """Give the address of a route, wherever the application is mounted."""
+        root = str(self.request.scope.get("root_path", "")).rstrip("/")
+        path = root + str(self.dashboard.router.url_path_for(name, **params))
+        return f"{path}?{urlencode(query, doseq=True)}" if query else path
+
+    def find_job(self) -> JobRow:
+        """Give the job of the address.
+
+        Raises:
+            HTTPException: 404, alike for one that is not there and one that is not theirs to see.
+        """
+        text = storable(str(self.request.path_params["job_id"]))
+        job_id = job_id_for(text)
+        if self.tenant is not None:
+            row = self.app.jobs.get(JobKey(tenant=self.tenant, job_id=job_id))
+        else:
+            row = self.app.jobs.find(job_id) or self.app.jobs.find_external(text)
+        if row is None or not self.principal.sees(row.tenant):
+            raise HTTPException(404, f"There is no job {text}.")
+        return row
+
+
+Endpoint = Callable[[Visit], Response]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One line of the route table. Who adds a route says here who may use it; tests are generated from it.
+
+    Attributes:
+        needs: The least role; None: open to everybody.
+        is_global: Of the whole installation: whoever is bound to a tenant gets the same 404 as for no such page.
+        is_form: A POST that a page's form sends: it must carry the form's token.
+    """
+
+    path: str
+    name: str
+    endpoint: Endpoint
+    needs: Role | None
+    methods: tuple[str, ...] = ("GET",)
+    is_global: bool = False
+
+    @property
+    def is_form(self) -> bool:
+        return "POST" in self.methods
+
+
+def storable(text: str) -> str:
+    """Make a text one that Postgres can be asked for: it refuses NUL characters, and no column holds one."""
+    return text.replace("\0", "\ufffd")
+
+
+def uuid_or_none(text: str) -> UUID | None:
+    """Read an id from an address."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

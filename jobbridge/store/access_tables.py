@@ -1,0 +1,79 @@
+"""The tables of who may use the monitor, and of what they did.
+
+They belong to the installation, not to tenants: they stay where they are when the others are distributed, and a purged
+tenant's actions stay on record. `of_tenant` is no key.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from jobbridge.core.access import Role
+from jobbridge.store.tables import metadata
+
+_NOW = text("now()")
+_ROLES = ", ".join(f"'{role}'" for role in Role)
+
+# The token itself is nowhere: only its hash is.
+job_tokens = Table(
+    "job_tokens",
+    metadata,
+    Column("token_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("of_tenant", Text),  # null: all tenants
+    Column("created_by", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("used_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("token_id", name="job_tokens_pkey"),
+    UniqueConstraint("hash", name="job_tokens_hash_key"),
+    CheckConstraint(f"role IN ({_ROLES})", name="job_tokens_role_check"),
+    info={"is_local": True},
+)
+
+# A name is free again once its token is revoked.
+Index(
+    "job_tokens_name_idx",
+    job_tokens.c.name,
+    unique=True,
+    postgresql_where=job_tokens.c.revoked_at.is_(None),
+)
+
+# One row for each action of somebody, also one that was refused.
+job_audit = Table(
+    "job_audit",
+    metadata,
+    Column("audit_id", BigInteger, Identity(always=True), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    Column("actor", Text, nullable=False),
+    Column("role", Text),
+    Column("token_id", Uuid),
+    Column("action", Text, nullable=False),
+    Column("of_tenant", Text),
+    Column("subject", Text),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+    PrimaryKeyConstraint("audit_id", name="job_audit_pkey"),
+    info={"is_local": True},
+)
+
+Index("job_audit_tenant_idx", job_audit.c.of_tenant, job_audit.c.audit_id)

@@ -1,0 +1,54 @@
+"""The tables that keep count of the jobs. A trigger on `jobs` writes what changed; see `counting`."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, PrimaryKeyConstraint, Table, Text
+
+from jobbridge.store.tables import metadata
+
+_UPDATED_OFTEN = {
+    "fillfactor": 70,
+    "autovacuum_vacuum_scale_factor": 0.02,
+    "autovacuum_vacuum_threshold": 1000,
+}
+
+# All jobs of a tenant, by engine and status.
+job_counts = Table(
+    "job_counts",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "engine", "status", name="job_counts_pkey"),
+    postgresql_with=_UPDATED_OFTEN,
+)
+
+# Those of them that were made in one hour. A cell without jobs is deleted, so the cells of a rare status lead to its
+# jobs: they are what an index on the status would be. (`jobs` has none: decision 0003.)
+job_hours = Table(
+    "job_hours",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("hour", DateTime(timezone=True), nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "status", "hour", "engine", name="job_hours_pkey"),
+    postgresql_with=_UPDATED_OFTEN,
+)
+
+Index("job_hours_status_idx", job_hours.c.status, job_hours.c.hour, job_hours.c.tenant)
+
+# What was not added to the two yet. Only ever inserted, so that no job waits for another one's count.
+job_count_changes = Table(
+    "job_count_changes",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("hour", DateTime(timezone=True), nullable=False),
+    Column("engine_before", Text),
+    Column("status_before", Text),  # null: the job is new
+    Column("engine", Text),
+    Column("status", Text),  # null: it was deleted
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+)
