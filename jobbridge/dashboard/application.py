@@ -22,10 +22,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from jobbridge.dashboard import actions, api, pages, probes, showing, signing
+from jobbridge.core.access import Role
+from jobbridge.dashboard import actions, api, probes, showing, signing
 from jobbridge.dashboard.headers import SecurityHeaders
 from jobbridge.dashboard.identity import Authenticator, Identity
 from jobbridge.dashboard.limits import AttemptLimit
+from jobbridge.dashboard.pages import health, job, jobs, overview, schedules, tenants, workers
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
 from jobbridge.store.access import AccessStore
@@ -42,7 +44,20 @@ _HERE = Path(__file__).parent
 #: Bytes; no form of ours is near that.
 _FORM_LIMIT = 64 * 1024
 
-RULES: Sequence[Rule] = (*pages.RULES, *actions.RULES, *signing.RULES, *probes.RULES, *api.RULES)
+RULES: Sequence[Rule] = (
+    *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
+    *actions.RULES, *signing.RULES, *probes.RULES, *api.RULES,
+)  # fmt: skip
+
+#: The pages of the bar at the top: route, text, least role, of the whole installation.
+NAVIGATION = (
+    ("overview", "Overview", Role.VIEWER, False),
+    ("jobs", "Jobs", Role.VIEWER, False),
+    ("schedules", "Schedules", Role.VIEWER, False),
+    ("workers", "Workers and queues", Role.VIEWER, True),
+    ("tenants", "Tenants", Role.VIEWER, True),
+    ("health", "Health", Role.OPERATOR, True),
+)
 
 
 class Dashboard:
@@ -73,7 +88,7 @@ class Dashboard:
 
     def page(self, visit: Visit, template: str, *, status: int = 200, **values: Any) -> Response:
         """Give a page."""
-        known = {"visit": visit, "path": visit.path, "who": visit.identity}
+        known = {"visit": visit, "path": visit.path, "who": visit.identity, "navigation": NAVIGATION}
         text = self.templates.get_template(template).render(known | values)
         return HTMLResponse(text, status_code=status)
 
