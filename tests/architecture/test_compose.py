@@ -12,7 +12,15 @@ from tests.support import REPOSITORY
 
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-LONG_RUNNING = ["postgres", "celery-worker", "beat", "temporal", "temporal-ui", "temporal-worker"]
+LONG_RUNNING = [
+    "postgres",
+    "celery-worker",
+    "beat",
+    "dashboard",
+    "temporal",
+    "temporal-ui",
+    "temporal-worker",
+]
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
