@@ -36,6 +36,7 @@ from uuid import uuid4
 import psycopg
 
 from jobbridge.core.events import (
+    CONTENDED,
     Accepted,
     AttemptFailed,
     AwaitsChildren,
@@ -62,6 +63,7 @@ from jobbridge.store.callers import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.gate import one_row, suspension_of
 from jobbridge.store.values import as_jsonb, as_message, as_text
+from jobbridge.store.workers import LOCK_BASE
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
             return _skip(connection, event, state, reason)
         # The row changed between the two statements: the event applies after all.
     else:
-        return _recorded(state, applied=False, reason="the job kept changing", outcome=None)
+        return _recorded(state, applied=False, reason=CONTENDED, outcome=None)
     if is_repeated and state is not None and _is_as_wanted(state, event):
         return _recorded(state, applied=True, reason=None, outcome=None)
     return _recorded(state, applied=False, reason=decision.reason, outcome=decision.outcome)
@@ -345,6 +347,7 @@ def _started(event: Started) -> _Params:
         "queue": event.queue,
         "worker": event.worker,
         "worker_number": event.worker_number,
+        "lock_base": LOCK_BASE,
         "redelivered": event.redelivered,
         "max_attempts": event.max_attempts,
         "external_id": event.external_id,

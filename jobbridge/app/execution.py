@@ -23,7 +23,7 @@ from celery.exceptions import Ignore, Reject
 from jobbridge.app import tenancy
 from jobbridge.broker.errors import SessionLost
 from jobbridge.core.envelope import HEADER
-from jobbridge.core.events import JobEvent, Recorded, Replaced, Started
+from jobbridge.core.events import CONTENDED, JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
@@ -164,7 +164,8 @@ def claim(task: Any) -> None:
 
     Raises:
         AttemptRefused: It must not start.
-        Reject: CE, and Postgres is away: the lease on the message cannot be proved, so it goes back.
+        Reject: It goes back. CE, and Postgres is away: the lease on the message cannot be proved. Or another worker
+            has begun it and lives: Temporal lost sight of that one, and this one must wait for it.
     """
     request = task.request
     run = identify(request)
@@ -189,6 +190,8 @@ def claim(task: Any) -> None:
         return
     if not recorded.applied:
         run.refused = True
+        if recorded.reason == CONTENDED and task.acks_late:
+            raise Reject(CONTENDED, requeue=True)
         if recorded.status in _COUNTED and request.chord:
             _repeat_chord_part(task, recorded.status)
         logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": recorded.reason})

@@ -261,6 +261,10 @@ JobEvent = (
 )
 
 
+#: Why an event was refused that may be allowed a moment later.
+CONTENDED = "another worker holds the job, or it keeps changing"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recorded:
     """What became of an event.

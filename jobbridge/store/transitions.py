@@ -175,6 +175,13 @@ WITH moved AS (
 SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 """
 
+#: A message of the broker comes again only when its lease has ended. Temporal gives a job to another worker as soon as
+#: it has lost sight of the first, which may live and have begun meanwhile: the lock on its number tells (`workers`).
+_IS_LET_GO: LiteralString = """(
+                %(engine)s <> 'temporal' OR worker_number IS NULL OR worker_number = %(worker_number)s
+                OR pg_try_advisory_xact_lock_shared(%(lock_base)s + worker_number)
+            )"""
+
 #: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
 #: AttemptFailed is still on its way.
 START: LiteralString = f"""
@@ -199,7 +206,8 @@ WITH moved AS (
         (status IN ({_WAITING})
             AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s OR (delivery IS NULL AND attempt = 0)))
         OR (status = 'processing'
-            AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean)))
+            AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean))
+            AND {_IS_LET_GO})
       ){GATE}
     RETURNING tenant, job_id, status, attempt
 ), lost AS (

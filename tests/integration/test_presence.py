@@ -12,10 +12,12 @@ import pytest
 
 from jobbridge import Celery
 from jobbridge.app.presence import Presence
+from jobbridge.core.events import CONTENDED
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
 from jobbridge.store.holding import open_held_async
 from jobbridge.store.workers import WorkerRow
+from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.support import wait_until
 
@@ -164,3 +166,20 @@ def test_a_worker_starts_while_postgres_is_away(app: Celery) -> None:
     assert isinstance(presence.number, int)
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_a_job_that_a_living_worker_has_begun_is_begun_by_no_other_on_temporal(
+    app: Celery, presence: Presence
+) -> None:
+    presence.open()
+    job = EventsOf(engine=Engine.TEMPORAL)
+    app.recorder.record(job.submitted())
+    assert app.recorder.record(job.started(worker_number=presence.number)).attempt == 1
+
+    # Temporal lost sight of the first worker while the job waited there, and gave it to a second one.
+    refused = app.recorder.record(job.started(worker="two@here", worker_number=presence.number + 1))
+    assert (refused.applied, refused.reason) == (False, CONTENDED)
+
+    presence.close()
+    taken = app.recorder.record(job.started(worker="two@here", worker_number=presence.number + 1))
+    assert (taken.applied, taken.attempt) == (True, 2)
