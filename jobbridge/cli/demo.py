@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobbridge.cli.common import console, seconds_between
-from jobbridge.cli.demo_view import DemoView, differences, show_end
+from jobbridge.cli.dashboard import missing_packages
+from jobbridge.cli.demo_view import DemoView, differences, show_dashboard, show_end
 from jobbridge.cli.failures import FAILED
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
@@ -23,12 +27,14 @@ from jobbridge.dev import workers
 from jobbridge.dev.calendars import calendar_services
 from jobbridge.dev.mail import MailSink, run_mail_sink
 from jobbridge.dev.postgres import run_postgres
-from jobbridge.dev.process import ManagedProcess
+from jobbridge.dev.process import ManagedProcess, free_port, is_port_free
 from jobbridge.dev.temporal import run_temporal
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.store.rows import JobRow
+
+DASHBOARD_PORT = 8484
 
 #: One tenant for each engine: both bill the same clients, and neither sees the other's rows.
 TENANTS = {
@@ -53,23 +59,41 @@ class EngineRun:
 )
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path("build/demo"),
               show_default=True, help="Where documents, mails and logs are written.")  # fmt: skip
-def command(engine: str, output: Path) -> int:
+@click.option("--serve/--no-serve", default=None,
+              help="Keep all running at the end, and serve the dashboard, until Ctrl-C.  "
+              "[default: at a terminal]")  # fmt: skip
+@click.option(
+    "--dashboard-port", type=click.IntRange(0, 65535), help=f"By default {DASHBOARD_PORT} if it is free."
+)
+def command(engine: str, output: Path, serve: bool | None, dashboard_port: int | None) -> int:
     """Run the twelve handlers on one engine or on both: bill, mail, import devices, renew calendars, do what is due.
 
-    Starts a Postgres, a Temporal, workers, a mail server and two calendar services of its own, and stops them at the
-    end. The exit code is 0 when every job completed and both engines made the same documents.
+    Starts a Postgres, a Temporal, workers, the dashboard, a mail server and two calendar services of its own, and stops
+    them at the end; at a terminal only after Ctrl-C, so that the jobs can be looked at. The exit code is 0 when every
+    job completed and both engines made the same documents.
     """
     engines = list(Engine) if engine == "both" else [Engine(engine)]
     began = time.monotonic()
     out = console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: stop all, leave no data
+    stays = _is_watched() if serve is None else serve
     _clear(output)
-    with _stage(output, engines, out.print) as stage:
+    with _stage(output, engines, out.print, stays=stays, port=dashboard_port) as stage:
         runs = [stage.run(engine) for engine in engines]
-    wrong = _problems(runs)
-    _write_summary(output / "summary.json", runs)
-    show_end(out, runs, output / "summary.json", wrong, time.monotonic() - began)
+        wrong = _problems(runs)
+        _write_summary(output / "summary.json", runs)
+        if stays:
+            show_end(out, runs, output / "summary.json", wrong, time.monotonic() - began)
+            stage.stay()
+    if not stays:
+        show_dashboard(out, "To look at the jobs in the dashboard: jobbridge demo --serve")
+        show_end(out, runs, output / "summary.json", wrong, time.monotonic() - began)
     return FAILED if wrong else 0
+
+
+def _is_watched() -> bool:
+    """Tell whether somebody sits there who can press Ctrl-C."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and not os.environ.get("CI")
 
 
 def _clear(output: Path) -> None:
@@ -87,6 +111,8 @@ class _Stage:
     output: Path
     app: Celery
     sinks: dict[Engine, MailSink]
+    dashboard: ManagedProcess | None
+    dashboard_url: str
 
     def run(self, engine: Engine) -> EngineRun:
         from jobbridge.handlers.demo import run_scenario
@@ -97,9 +123,25 @@ class _Stage:
         rows = [row for job_id in job_ids if (row := self.app.jobs.find(job_id)) is not None]
         return EngineRun(engine=engine, jobs=rows, documents=documents, mails=self.sinks[engine].paths())
 
+    def stay(self) -> None:
+        """Serve the dashboard until Ctrl-C, with more to see than jobs that went well."""
+        from jobbridge.handlers.showcase import send_more
+
+        if self.dashboard is None:
+            return
+        for engine in self.sinks:
+            send_more(self.app, engine, TENANTS[engine])
+        workers.wait_until_ready([self.dashboard])
+        show_dashboard(console(), f"Dashboard: {self.dashboard_url}   Ctrl-C stops everything.")
+        with suppress(KeyboardInterrupt):
+            self.dashboard.wait(timedelta.max)
+        show_dashboard(console(), "Stopping …")
+
 
 @contextmanager
-def _stage(output: Path, engines: Sequence[Engine], tell: Any) -> Iterator[_Stage]:
+def _stage(
+    output: Path, engines: Sequence[Engine], tell: Any, *, stays: bool, port: int | None
+) -> Iterator[_Stage]:
     from jobbridge.bootstrap import make_app
     from jobbridge.settings import load_settings
     from jobbridge.store.migrations import migrate
@@ -111,8 +153,11 @@ def _stage(output: Path, engines: Sequence[Engine], tell: Any) -> Iterator[_Stag
         migrate(settings["DATABASE_URL"])
         if Engine.TEMPORAL in engines:
             tell("Starting Temporal …")
-            temporal = stack.enter_context(run_temporal(log_path=output / "logs" / "temporal.log"))
+            temporal = stack.enter_context(
+                run_temporal(log_path=output / "logs" / "temporal.log", has_ui=stays)
+            )
             settings["TEMPORAL_ADDRESS"] = temporal.address
+            settings["TEMPORAL_UI_URL"] = temporal.ui_url or ""
         # A sink for each engine, so that it can be told which of them sent a mail.
         sinks = {
             engine: stack.enter_context(run_mail_sink(output / "mail" / engine.value)) for engine in engines
@@ -120,11 +165,43 @@ def _stage(output: Path, engines: Sequence[Engine], tell: Any) -> Iterator[_Stag
         settings |= stack.enter_context(calendar_services())
         tell("Starting the workers …")
         started = [_worker(engine, output, {**settings, "SMTP_URL": sinks[engine].url}) for engine in engines]
+        serving = list(started)
+        if stays:
+            started.append(_beat(output, settings))
         stack.callback(_stop_together, started)
         for process in started:
             process.start()
-        workers.wait_until_ready(started)
-        yield _Stage(output=output, app=make_app(load_settings(settings)), sinks=sinks)
+        workers.wait_until_ready(serving)
+        dashboard, url = _start_dashboard(output, settings, port, tell)
+        if dashboard is not None:
+            stack.callback(dashboard.stop)
+        yield _Stage(
+            output=output,
+            app=make_app(load_settings(settings)),
+            sinks=sinks,
+            dashboard=dashboard,
+            dashboard_url=url,
+        )
+
+
+def _start_dashboard(
+    output: Path, settings: dict[str, str], port: int | None, tell: Any
+) -> tuple[ManagedProcess | None, str]:
+    """Start it, and do not wait: it is up before the first jobs have ended."""
+    if missing := missing_packages():
+        tell(
+            f"Without the dashboard: {', '.join(missing)} is not installed (pip install 'jobbridge[dashboard]')."
+        )
+        return None, ""
+    if port is None and is_port_free(DASHBOARD_PORT):
+        port = DASHBOARD_PORT
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}/"
+    env = workers.child_environment(settings)
+    tell(f"Dashboard, while this runs: {url}")
+    return workers.dashboard(
+        "jobbridge", log_path=output / "logs" / "dashboard.log", env=env, port=port
+    ).start(), url
 
 
 def _settings(database_url: str) -> dict[str, str]:
@@ -145,6 +222,15 @@ def _worker(engine: Engine, output: Path, settings: dict[str, str]) -> ManagedPr
     make = workers.celery_worker if engine is Engine.CELERY else workers.temporal_worker
     log_path = output / "logs" / f"{engine.value}-worker.log"
     return make("jobbridge", log_path=log_path, env=workers.child_environment(settings), concurrency=2)
+
+
+def _beat(output: Path, settings: dict[str, str]) -> ManagedProcess:
+    return workers.celery_beat(
+        "jobbridge",
+        log_path=output / "logs" / "celery-beat.log",
+        env=workers.child_environment(settings),
+        schedule_path=output / "logs" / "celerybeat-schedule",
+    )
 
 
 def _stop_together(processes: Sequence[ManagedProcess]) -> None:

@@ -97,6 +97,11 @@ def show_end(
         console.print(f"Every job completed{same}. {seconds:.0f} s.", style="green")
 
 
+def show_dashboard(console: Console, text: str) -> None:
+    """Show where the jobs can be looked at."""
+    console.print(f"\n{text}", style="bold", markup=False, soft_wrap=True)
+
+
 def differences(ours: Sequence[Path], theirs: Sequence[Path]) -> list[str]:
     """Say which documents differ between two engines: by name, then by content."""
     left = {path.name: path for path in ours}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests.acceptance.commands import JOBBRIDGE, descendants, is_alive, run_jobbridge, start
 from tests.support import wait_until
@@ -41,6 +44,7 @@ def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: 
     assert any(line.startswith("temporal  generate-invoice") for line in lines)
     assert any(line.split() == ["type", "engine", "status", "attempts", "duration"] for line in lines)
     assert "both engines made the same documents" in lines[-1]
+    assert re.search(r"Dashboard, while this runs: http://127\.0\.0\.1:\d+/", done.stdout)
     assert_nothing_is_left(open_folder)
 
 
@@ -73,6 +77,27 @@ def assert_nothing_is_left(folder: Path) -> None:
     running = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
     assert str(folder) not in running
     assert not (folder / "build/demo/postgres/data").exists()
+
+
+def test_a_demo_that_serves_has_something_on_each_page_until_ctrl_c(open_folder: Path) -> None:
+    argv = [*JOBBRIDGE, "demo", "--engine", "celery", "--serve", "--dashboard-port", "0"]
+    with start(argv, cwd=open_folder) as demo:
+        [address] = wait_until(
+            lambda: re.findall(r"Dashboard: (\S+)   Ctrl-C stops everything", demo.log()), timeout=60
+        )
+
+        jobs = wait_until(lambda: shows(address + "jobs?status=failed", "has no billing address"))
+        schedules = shows(address + "schedules", "the new texts are being checked")
+        os.kill(demo.pid, signal.SIGINT)
+
+        assert demo.wait(timedelta(seconds=20)) == 0, demo.log()
+    assert jobs
+    assert schedules
+    assert_nothing_is_left(open_folder)
+
+
+def shows(address: str, text: str) -> bool:
+    return text in httpx.get(address, headers={"accept": "text/html"}).text
 
 
 def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(open_folder: Path) -> None:
