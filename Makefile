@@ -1,8 +1,9 @@
 # Everything here needs Python 3.11 or later, make and git, and sets up the rest by itself:
 #
-#   make demo     the twelve handlers on both engines, on real servers; documents in build/demo
+#   make demo     the twelve handlers on both engines, on real servers; documents in build/demo, jobs in the dashboard
 #   make test     all tests
-#   make dev      Postgres, Temporal, workers and beat, until Ctrl-C
+#   make dev      Postgres, Temporal, workers, beat and the dashboard, until Ctrl-C
+#   make screenshots  takes the pictures of docs/pictures anew
 #   make conformance  writes docs/conformance.md anew
 #   make lint     format, lint, types, import contracts
 #   make ci       what continuous integration runs
@@ -23,12 +24,16 @@ PYTEST_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test conformance dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test chromium screenshots conformance dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY)
+setup: $(READY) chromium
+
+# What the browser tests need, and nothing else does.
+chromium:
+	@.ci/chromium
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
@@ -40,8 +45,11 @@ demo: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
 
-test: $(READY)
+test: $(READY) chromium
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+
+screenshots: $(READY) chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 dev: $(READY)
 	$(BIN)/jobbridge dev

@@ -1,0 +1,60 @@
+"""One browser and one stage for all tests of this folder; they run in one process of xdist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from jobbridge.core.access import Role
+from jobbridge.core.keys import Engine, TenantId
+from jobbridge.dev.postgres import PostgresServer
+from tests.browser.chromium import run_chromium
+from tests.browser.stage import Stage, run_stage
+from tests.browser.visitors import Visitor, visit
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def stage(
+    postgres: PostgresServer,
+    migrated_template: str,
+    temporal_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stage]:
+    url = postgres.create_database("browser", template=migrated_template)
+    with run_stage(url, temporal_server, tmp_path_factory.mktemp("browser")) as stage:
+        yield stage
+
+
+# Of the package, not of the session: Playwright leaves an event loop in this thread that would disturb other tests.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with run_chromium() as browser:
+        yield browser
+
+
+Arrives = Callable[..., Visitor]
+
+
+@pytest.fixture
+def arrives(browser: Browser, stage: Stage) -> Iterator[Arrives]:
+    """`arrives(Role.OPERATOR, ACME)`: somebody who has signed in, with a browser of their own."""
+    with ExitStack() as leaving:
+
+        def arrive(role: Role | None = Role.ADMIN, tenant: TenantId | None = None, **options: Any) -> Visitor:
+            cookie = None if role is None else stage.cookie(role, tenant)
+            return leaving.enter_context(visit(browser, stage, cookie, **options))
+
+        yield arrive
+
+
+@pytest.fixture(params=list(Engine), ids=str)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(request.param)
