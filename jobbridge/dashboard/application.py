@@ -1,34 +1,28 @@
-"""The ASGI application: routes, guard and headers.
-
-Every request goes through `_guarded`: who is it, may they, is it our own form. An endpoint is a plain function of a
-`Visit`, run on a thread, since the stores are synchronous.
-"""
+"""The ASGI application: routes, guard (see `guard`) and headers."""
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import jinja2
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard import actions, api, probes, showing, signing
+from jobbridge.dashboard.guard import guarded
 from jobbridge.dashboard.headers import SecurityHeaders
-from jobbridge.dashboard.identity import Authenticator, Identity
+from jobbridge.dashboard.identity import Authenticator
 from jobbridge.dashboard.limits import AttemptLimit
 from jobbridge.dashboard.pages import health, job, jobs, overview, schedules, tenants, workers
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.visits import Form, Rule, Visit
 from jobbridge.errors import DatabaseUnavailable, JobBridgeError
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore
@@ -40,9 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
-
-#: Bytes; no form of ours is near that.
-_FORM_LIMIT = 64 * 1024
 
 RULES: Sequence[Rule] = (
     *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
@@ -79,7 +70,7 @@ class Dashboard:
         self.router = Router(
             [
                 *(
-                    Route(rule.path, _guarded(self, rule), methods=rule.methods, name=rule.name)
+                    Route(rule.path, guarded(self, rule), methods=rule.methods, name=rule.name)
                     for rule in RULES
                 ),
                 Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
@@ -122,65 +113,6 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-def _guarded(dashboard: Dashboard, rule: Rule) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        form = await _form_of(request) if request.method == "POST" else {}
-        return await run_in_threadpool(_answer, dashboard, rule, request, form)
-
-    return endpoint
-
-
-def _answer(dashboard: Dashboard, rule: Rule, request: Request, form: Mapping[str, str]) -> Response:
-    identity = None if rule.needs is None else dashboard.authenticator.identify(request)
-    visit = Visit(dashboard=dashboard, request=request, identity=identity, form=form)
-    # Browsers say so themselves; those that do not are stopped by the form's token, and there is none for signing in.
-    if rule.is_form and request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
-        raise HTTPException(403, "This form is not one of this site.")
-    if rule.needs is None:
-        return rule.endpoint(visit)
-    if identity is None:
-        return _ask_to_sign_in(visit)
-    _check(rule, identity, form)
-    return rule.endpoint(visit)
-
-
-def _check(rule: Rule, identity: Identity, form: Mapping[str, str]) -> None:
-    assert rule.needs is not None
-    if rule.is_global and identity.principal.tenant is not None:
-        raise HTTPException(404, "There is no such page.")
-    if not identity.principal.may(rule.needs):
-        raise HTTPException(403, f"That needs the role {rule.needs.value}.")
-    if rule.is_form and identity.form_token is not None:
-        sent = form.get("form_token", "")
-        if not hmac.compare_digest(sent.encode(), identity.form_token.encode()):
-            raise HTTPException(403, "This form is too old, or not one of this site.")
-
-
-def _ask_to_sign_in(visit: Visit) -> Response:
-    if not visit.dashboard.authenticator.needs_sign_in:
-        raise HTTPException(
-            403,
-            "Without tokens this is served to this machine only, by the address http://localhost or 127.0.0.1.",
-        )
-    is_page = visit.request.method == "GET" and "text/html" in visit.request.headers.get("accept", "")
-    if not is_page or "authorization" in visit.request.headers:
-        raise HTTPException(401, "Send a token: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
-    back = visit.request.url.path + (f"?{visit.request.url.query}" if visit.request.url.query else "")
-    return RedirectResponse(visit.path("sign_in", query={"next": back}), status_code=303)
-
-
-async def _form_of(request: Request) -> dict[str, str]:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _FORM_LIMIT:
-            raise HTTPException(413, "That is too much.")
-    try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100))
-    except ValueError:
-        raise HTTPException(400, "That is no form.") from None
-
-
 def _told(dashboard: Dashboard) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def tell(request: Request, error: Exception) -> Response:
         status, text, hint, headers = _words(error)
@@ -188,7 +120,7 @@ def _told(dashboard: Dashboard) -> Callable[[Request, Exception], Awaitable[Resp
             logger.warning("dashboard.failed", extra={"path": request.url.path, "error": str(error)})
         if "text/html" not in request.headers.get("accept", ""):
             return JSONResponse({"error": text, "hint": hint}, status_code=status, headers=headers)
-        visit = Visit(dashboard=dashboard, request=request, identity=None, form={})
+        visit = Visit(dashboard=dashboard, request=request, identity=None, form=Form())
         page = dashboard.page(visit, "error.html", status=status, status_code=status, text=text, hint=hint)
         page.headers.update(headers)
         return page

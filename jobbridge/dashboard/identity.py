@@ -30,11 +30,13 @@ class Identity:
         form_token: What a form must carry; None: the request says itself who it is (a token in a header), and no page
             of another site can make a browser send that.
         is_session: There is a cookie to sign out of.
+        is_local: Whoever sits at this machine, without a token.
     """
 
     principal: Principal
     form_token: str | None = None
     is_session: bool = False
+    is_local: bool = False
 
 
 class Authenticator:
@@ -45,6 +47,8 @@ class Authenticator:
     """
 
     needs_sign_in = True
+    #: What somebody is told whom it does not let in, where nobody can sign in.
+    refusal = ""
 
     def __init__(self, access: AccessStore) -> None:
         self.access = access
@@ -81,6 +85,9 @@ class LocalAuthenticator(Authenticator):
     """
 
     needs_sign_in = False
+    refusal = (
+        "Without tokens this is served to this machine only, by the address http://localhost or 127.0.0.1."
+    )
 
     def __init__(self, access: AccessStore) -> None:
         super().__init__(access)
@@ -92,6 +99,7 @@ class LocalAuthenticator(Authenticator):
         return Identity(
             principal=Principal(name="local", role=Role.ADMIN),
             form_token=sessions.form_token(self._key, self._nonce),
+            is_local=True,
         )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 from uuid import UUID
 
+from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
@@ -22,19 +22,22 @@ if TYPE_CHECKING:
     from jobbridge.store.rows import JobRow
 
 
+Form: TypeAlias = ImmutableMultiDict[str, str]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visit:
     """One request.
 
     Attributes:
         identity: Who makes it; None only on routes that are open to everybody.
-        form: What was sent, on POST.
+        form: What a page's form sent; a name may be there several times (`getlist`).
     """
 
     dashboard: Dashboard
     request: Request
     identity: Identity | None
-    form: Mapping[str, str]
+    form: Form
 
     @property
     def app(self) -> Celery:
@@ -76,7 +79,8 @@ class Visit:
         return row
 
 
-Endpoint = Callable[[Visit], Response]
+#: A plain function runs on a thread, a coroutine function on the event loop.
+Endpoint = Callable[[Visit], Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +90,11 @@ class Rule:
     Attributes:
         needs: The least role; None: open to everybody.
         is_global: Of the whole installation: whoever is bound to a tenant gets the same 404 as for no such page.
-        is_form: A POST that a page's form sends: it must carry the form's token.
+        is_api: It speaks JSON: no forms, and nobody is led to the page where one signs in. What changes something needs
+            no form's token if a token came in the header; with a cookie, the header `X-Form-Token` or the browser's own
+            word that a page of this site sends it.
+        is_stream: Its answer does not end by itself.
+        form_limit: Bytes of a form, at most.
     """
 
     path: str
@@ -95,10 +103,19 @@ class Rule:
     needs: Role | None
     methods: tuple[str, ...] = ("GET",)
     is_global: bool = False
+    is_api: bool = False
+    is_stream: bool = False
+    form_limit: int = 64 * 1024
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may change something."""
+        return not set(self.methods) <= {"GET", "HEAD"}
 
     @property
     def is_form(self) -> bool:
-        return "POST" in self.methods
+        """Whether a page's form sends it: then it must carry the form's token."""
+        return self.changes and not self.is_api
 
 
 def storable(text: str) -> str:

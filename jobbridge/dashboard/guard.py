@@ -1,0 +1,121 @@
+"""What every request goes through, page or API: who is it, may they, and is it our own form."""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from jobbridge.dashboard.identity import Identity
+from jobbridge.dashboard.visits import Form, Rule, Visit
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.application import Dashboard
+
+#: What a script of ours, or an API client with a cookie, sends the form's token in.
+FORM_HEADER = "X-Form-Token"
+
+#: How an API client is asked for a token.
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="jobbridge"'}
+
+
+def guarded(dashboard: Dashboard, rule: Rule) -> Callable[[Request], Awaitable[Response]]:
+    """Make an endpoint of Starlette of a rule; a plain function runs on a thread, since the stores are synchronous."""
+
+    async def endpoint(request: Request) -> Response:
+        form = await _form_of(request, rule.form_limit) if rule.is_form else Form()
+        visit = await admit(dashboard, rule, request, form)
+        if isinstance(visit, Response):
+            return visit
+        if inspect.iscoroutinefunction(rule.endpoint):
+            answer: Response = await rule.endpoint(visit)
+            return answer
+        return await run_in_threadpool(rule.endpoint, visit)
+
+    return endpoint
+
+
+async def admit(dashboard: Dashboard, rule: Rule, request: Request, form: Form) -> Visit | Response:
+    """Give the visit of somebody who may make it, or where they can sign in.
+
+    Raises:
+        HTTPException: 401, 403 or, where they are not to know that there is something, 404.
+    """
+    identity = None
+    if rule.needs is not None:
+        identity = await run_in_threadpool(dashboard.authenticator.identify, request)
+    visit = Visit(dashboard=dashboard, request=request, identity=identity, form=form)
+    # Browsers say so themselves; those that do not are stopped by the form's token, and there is none for signing in.
+    if rule.changes and request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        raise HTTPException(403, "This form is not one of this site.")
+    if rule.needs is None:
+        return visit
+    if identity is None:
+        return _ask_to_sign_in(visit, rule)
+    _check(rule, identity, visit)
+    return visit
+
+
+def _check(rule: Rule, identity: Identity, visit: Visit) -> None:
+    assert rule.needs is not None
+    if rule.is_global and identity.principal.tenant is not None:
+        raise HTTPException(404, "There is no such page.")
+    if not identity.principal.may(rule.needs):
+        raise HTTPException(403, f"That needs the role {rule.needs.value}.")
+    if rule.changes and identity.form_token is not None and not _is_ours(rule, identity, visit):
+        raise HTTPException(403, "This form is too old, or not one of this site.")
+
+
+def _is_ours(rule: Rule, identity: Identity, visit: Visit) -> bool:
+    """Tell whether a browser that is signed in was made to send this by a page of ours."""
+    assert identity.form_token is not None
+    headers = visit.request.headers
+    if rule.is_api and headers.get("sec-fetch-site") == "same-origin":
+        return True
+    if rule.is_api and identity.is_local and not _SENT_BY_BROWSERS & set(headers):
+        return True  # a command on this machine; what another site makes a browser send says where it is from
+    sent = visit.form.get("form_token") or headers.get(FORM_HEADER, "")
+    return hmac.compare_digest(sent.encode(), identity.form_token.encode())
+
+
+_SENT_BY_BROWSERS = {"origin", "referer", "sec-fetch-site", "sec-fetch-mode"}
+
+
+def _ask_to_sign_in(visit: Visit, rule: Rule) -> Response:
+    if not visit.dashboard.authenticator.needs_sign_in:
+        raise HTTPException(403, visit.dashboard.authenticator.refusal)
+    is_page = not rule.is_api and not rule.changes and "text/html" in visit.request.headers.get("accept", "")
+    if not is_page or "authorization" in visit.request.headers:
+        raise HTTPException(401, "Send a token: Authorization: Bearer …", CHALLENGE)
+    back = visit.request.url.path + (f"?{visit.request.url.query}" if visit.request.url.query else "")
+    return RedirectResponse(visit.path("sign_in", query={"next": back}), status_code=303)
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """Read what was sent.
+
+    Raises:
+        HTTPException: 413, it is more than `limit` bytes.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"That is more than {limit:,} bytes.")
+    return bytes(body)
+
+
+async def _form_of(request: Request, limit: int) -> Form:
+    body = await body_of(request, limit)
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise HTTPException(400, "That is no form.") from None
+    return Form(fields)
