@@ -12,6 +12,7 @@ from playwright.sync_api import Browser
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.dev.postgres import PostgresServer
+from tests.browser.books import Books, keep_books
 from tests.browser.chromium import run_chromium
 from tests.browser.stage import Stage, run_stage
 from tests.browser.visitors import Visitor, visit
@@ -31,6 +32,11 @@ def stage(
     url = postgres.create_database("browser", template=migrated_template)
     with run_stage(url, temporal_server, tmp_path_factory.mktemp("browser")) as stage:
         yield stage
+
+
+@pytest.fixture(scope="session")
+def books(stage: Stage) -> Books:
+    return keep_books(stage)
 
 
 # Of the package, not of the session: Playwright leaves an event loop in this thread that would disturb other tests.

@@ -53,7 +53,7 @@ class Stage:
 
     def send(self, name: str, data: Any = None, *, engine: Engine, tenant: str = ACME, **options: Any) -> str:
         """Send a job, and give its id."""
-        handle = self.app.enqueue(f"parity.{name}", data, engine=engine, tenant=tenant, **options)
+        handle = self.app.enqueue(f"shop.{name}", data, engine=engine, tenant=tenant, **options)
         return str(handle.job_id)
 
     def rows(self, where: str = "true", *values: Any) -> list[dict[str, Any]]:
@@ -74,10 +74,18 @@ class Stage:
 
         return wait_until(reached, message=f"status {statuses}")
 
-    def release(self, job_id: str, name: str = "go") -> None:
-        """Let a job end that waits for a file."""
+    def tell(self, job_id: str, progress: int) -> None:
+        """Have a job `shop.report` say that it is so far."""
+        self._write(job_id, "progress", str(progress))
+
+    def release(self, job_id: str) -> None:
+        """Have a job `shop.report` end."""
+        self._write(job_id, "go", "")
+
+    def _write(self, job_id: str, name: str, text: str) -> None:
         (self.folder / job_id).mkdir(exist_ok=True)
-        (self.folder / job_id / name).touch()
+        (self.folder / job_id / f"{name}.new").write_text(text)
+        (self.folder / job_id / f"{name}.new").rename(self.folder / job_id / name)
 
 
 @functools.cache
@@ -100,15 +108,15 @@ def run_stage(
         "TEMPORAL_UI_URL": "http://127.0.0.1:8233",
     }
     port = free_port()
-    app = make_app(settings=load_settings(environment))
+    app = make_app(settings=load_settings(environment), include=["tests.browser.app"])
     app.finalize()
     with ExitStack() as started:
         started.callback(app.database.close)
         started.callback(app.close)
         for kind in ("celery worker", "temporal worker"):
             start = worker_starter(started, folder, kind)
-            start("tests.parity.app", "-P", "threads", "-c", "6", **environment)
-        options = ["--port", str(port), "--no-access-log", "-A", "tests.parity.app", *arguments]
+            start("tests.browser.app", "-P", "threads", "-c", "6", **environment)
+        options = ["--port", str(port), "--no-access-log", "-A", "tests.browser.app", *arguments]
         started.enter_context(
             worker_process(
                 ["-m", "jobbridge.cli", "dashboard", *options],

@@ -56,7 +56,9 @@ class Visitor:
 @contextmanager
 def visit(browser: Browser, stage: Stage, cookie: dict[str, Any] | None, **options: Any) -> Iterator[Visitor]:
     """Open a browser window for somebody, until the block ends, and check that the browser was content."""
-    context = browser.new_context(**{"viewport": DESK, "locale": "en-GB", **options})
+    context = browser.new_context(
+        **{"viewport": DESK, "locale": "en-GB", "reduced_motion": "reduce", **options}
+    )
     context.set_default_timeout(15_000)
     if cookie is not None:
         context.add_cookies([cookie])  # type: ignore[list-item]  # Playwright's own TypedDict

@@ -1,0 +1,54 @@
+"""What the workers of the browser tests serve: tasks that do what their test tells them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobbridge import JobContext, RetryPolicy, job
+from tests.parity.tasks import make_app
+
+app = make_app(include=["tests.browser.app"])
+
+
+class Invoice(BaseModel):
+    number: int
+    note: str = ""
+
+
+@job("shop.bill", retry=RetryPolicy(max_attempts=1))
+def bill(ctx: JobContext, data: Invoice) -> dict[str, Any]:
+    """Bill somebody; number 17 cannot be billed."""
+    if data.number == 17:
+        raise ValueError(f"Invoice 17 has no address. {data.note}".strip())
+    with ctx.step("render") as step:
+        step.result = {"pages": 2}
+    return {"invoice": data.number}
+
+
+@job("shop.keep", retry=RetryPolicy(max_attempts=1))
+def keep(ctx: JobContext, data: dict[str, Any]) -> dict[str, Any]:
+    """Give back what came."""
+    return data
+
+
+@job("shop.report", retry=RetryPolicy(max_attempts=1))
+def report(ctx: JobContext, data: dict[str, Any]) -> str:
+    """Work until the test says so, and be as far as the test says."""
+    folder = Path(os.environ["PARITY_FOLDER"]) / str(ctx.job_id)
+    folder.mkdir(exist_ok=True)
+    deadline, told = time.monotonic() + 300, ""
+    while not (folder / "go").exists() and time.monotonic() < deadline:
+        progress = folder / "progress"
+        text = progress.read_text() if progress.exists() else ""
+        if text and text != told:
+            told = text
+            ctx.progress(int(text), 100, f"page {text} of 100")
+        ctx.check_cancelled()
+        threading.Event().wait(0.05)
+    return "done"
