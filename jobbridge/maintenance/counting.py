@@ -1,4 +1,8 @@
-"""Folds the changes of the jobs' counts, so that asking for a count stays quick."""
+"""Folds the changes of the jobs' counts, so that asking for a count stays quick; deletes old hours of the flow.
+
+Not after each job: many changes of one tenant and hour are one write, so they are left to gather for a while. Whoever
+asks adds them up meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,19 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobbridge.store.counting import BATCH, CountStore
+from jobbridge.store.flow import FlowStore
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 #: How long one run may go on.
 SECONDS = 3.0
+#: So many changes are folded at once, fewer only after this time: who asks for a count reads them in a millisecond.
+ENOUGH = 1_000
+PATIENCE = timedelta(seconds=30)
+#: Between two looks for hours that are past their time; cells of one statement.
+PRUNING_REST = timedelta(minutes=15)
+CELLS = 10_000
 
 
 class Counter:
@@ -22,20 +33,45 @@ class Counter:
 
     Args:
         app: Whose tables.
+        patience: How long few changes may gather.
     """
 
     name = "counter"
     interval = timedelta(seconds=5)
 
-    def __init__(self, app: Celery) -> None:
-        self._store = CountStore(app.database)
+    def __init__(self, app: Celery, *, patience: timedelta = PATIENCE) -> None:
+        self._counts = CountStore(app.database)
+        self._flow = FlowStore(app.database)
+        self._patience = patience.total_seconds()
+        self._fold_at = 0.0
+        self._prune_at = 0.0
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
-        """Fold what there is."""
-        folded, until = 0, time.monotonic() + SECONDS
+        """Fold what there is, if that is worth it."""
+        now = time.monotonic()
+        done: dict[str, int] = {}
+        if now >= self._fold_at or self._counts.has_changes(ENOUGH):
+            self._fold_at = now + self._patience
+            done["changes"] = self._fold(stopped, now + SECONDS)
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNING_REST.total_seconds()
+            done["cells"] = self._prune(stopped, now + SECONDS)
+        return {counter: number for counter, number in done.items() if number}
+
+    def _fold(self, stopped: threading.Event, until: float) -> int:
+        folded = 0
         while not stopped.is_set() and time.monotonic() < until:
-            now = self._store.fold()
+            now = self._counts.fold()
             folded += now
             if now < BATCH:
                 break
-        return {"changes": folded} if folded else {}
+        return folded
+
+    def _prune(self, stopped: threading.Event, until: float) -> int:
+        deleted = 0
+        while not stopped.is_set() and time.monotonic() < until:
+            now = self._flow.prune(limit=CELLS)
+            deleted += now
+            if now < CELLS:
+                break
+        return deleted

@@ -33,6 +33,7 @@ TENANT_TABLES = (
     "job_counts",
     "job_hours",
     "job_count_changes",
+    "job_flow",
 )
 
 #: Columns that name a tenant by another type than `jobs` does. Only a table that was just made has such: it is empty.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Index, PrimaryKeyConstraint, Table, Text
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, PrimaryKeyConstraint, SmallInteger, Table, Text
 
 from jobbridge.store.tables import metadata
 
@@ -50,5 +52,43 @@ job_count_changes = Table(
     Column("status_before", Text),  # null: the job is new
     Column("engine", Text),
     Column("status", Text),  # null: it was deleted
+    Column("flow_hour", DateTime(timezone=True)),  # in which it started or ended; null: it did neither
+    Column("flow_ms", BigInteger),  # how long it had waited, or took; null: nobody knows
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+)
+
+
+def _flow_columns() -> list[Column[Any]]:
+    return [
+        Column("span", Text, nullable=False),  # `hour` or `day` (UTC); in the totals also `ever`
+        Column("at", DateTime(timezone=True), nullable=False),
+        Column("engine", Text, nullable=False),
+        # `processing`: jobs that started then, and how long they had waited. A final one: that ended so, and took.
+        Column("status", Text, nullable=False),
+        Column("bucket", SmallInteger, nullable=False),  # of `flow.BOUNDS`; -1: the time is not known
+        Column("jobs", BigInteger, nullable=False),
+        Column("ms", BigInteger, nullable=False),  # of all of them together
+    ]
+
+
+# What happened in an hour or a day. Unlike the counts it is history: it stays when the jobs are deleted.
+job_flow = Table(
+    "job_flow",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    *_flow_columns(),
+    PrimaryKeyConstraint("tenant", "span", "at", "engine", "status", "bucket", name="job_flow_pkey"),
+    postgresql_with=_UPDATED_OFTEN,
+)
+
+Index("job_flow_age_idx", job_flow.c.span, job_flow.c.at, job_flow.c.tenant)
+
+# The same of all tenants together, so that the whole installation is not summed up each time.
+job_flow_totals = Table(
+    "job_flow_totals",
+    metadata,
+    *_flow_columns(),
+    PrimaryKeyConstraint("span", "at", "engine", "status", "bucket", name="job_flow_totals_pkey"),
+    info={"is_local": True},
+    postgresql_with=_UPDATED_OFTEN,
 )

@@ -4,6 +4,8 @@ A trigger on `jobs` inserts a row into `job_count_changes` for each job that is 
 goes, in the transaction that does it. `fold` adds such rows to `job_counts` and `job_hours`, and deletes them. What is
 asked adds what was not folded yet, in the same statement: so an answer is what `SELECT count(*) FROM jobs` would give
 in that moment, whether somebody folds or not.
+
+The same rows say which jobs started or ended, and `fold` adds that to the tables of `flow`.
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.flow import ADD_FLOW, FLOW_COLUMNS
 
 #: Changes of one `fold`: some 100 ms.
 BATCH = 10_000
 
 #: In the order of their keys: two who fold at once wait for each other, and do not block each other.
-FOLD: LiteralString = """
+FOLD: LiteralString = f"""
 WITH taken AS (
     DELETE FROM public.job_count_changes
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM public.job_count_changes LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-    RETURNING tenant, hour, engine_before, status_before, engine, status
+    RETURNING tenant, hour, engine_before, status_before, engine, status, {FLOW_COLUMNS}
 ), moved AS MATERIALIZED (
     SELECT tenant, status, hour, engine, sum(jobs) AS jobs
     FROM (
@@ -45,11 +48,13 @@ WITH taken AS (
     SELECT tenant, status, hour, engine, jobs FROM moved ORDER BY 1, 2, 3, 4
     ON CONFLICT (tenant, status, hour, engine) DO UPDATE SET jobs = cell.jobs + excluded.jobs
     RETURNING cell.tenant, cell.status, cell.hour, cell.engine, cell.jobs
-)
+), {ADD_FLOW}
 SELECT (SELECT count(*) FROM taken), tenant, status, hour, engine, jobs FROM hours
 UNION ALL
 SELECT (SELECT count(*) FROM taken), NULL, NULL, NULL, NULL, NULL
 """
+
+HAS_CHANGES: LiteralString = "SELECT FROM public.job_count_changes OFFSET %(number)s - 1 LIMIT 1"
 
 #: A cell without jobs would be looked at by everybody who looks for that status.
 DELETE_EMPTY: LiteralString = """
@@ -138,6 +143,10 @@ class CountStore:
             HourCount(hour=hour, engine=Engine.parse(engine), status=JobStatus(status), jobs=jobs)
             for hour, engine, status, jobs in rows
         ]
+
+    def has_changes(self, number: int) -> bool:
+        """Tell whether there are so many that were not folded yet."""
+        return bool(self._database.run(lambda own: own.execute(HAS_CHANGES, {"number": number}).fetchall()))
 
     def fold(self, *, limit: int = BATCH) -> int:
         """Add some changes to the counts; gives how many. Answers are the same before and after."""

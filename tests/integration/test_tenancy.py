@@ -18,6 +18,7 @@ from jobbridge.errors import TenantRequired, UnsupportedOption
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.conforming import TENANT_TABLES
+from jobbridge.store.counting import CountStore
 from jobbridge.store.database import Database
 from jobbridge.store.jobs import JobStore
 from jobbridge.store.tenants import TenantStore
@@ -164,6 +165,7 @@ def test_a_purge_ends_and_deletes_everything_of_one_tenant_only(
         books.recorder.record(running.submitted())
         books.recorder.record(running.started())
         app.schedules.create("tenancy.work", "24 hours", tenant=tenant)
+    CountStore(app.database).fold()
     kept = _counts(database_url, OTHER)
 
     purged = app.purge_tenant(ACME, by="ada")
