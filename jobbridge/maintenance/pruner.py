@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobbridge.store import pruning, singletons
+from jobbridge.store import pruning, requests, singletons
+from jobbridge.store.links import LinkStore
 from jobbridge.store.unattended import BEGINNING
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Pruner:
             if deleted < BATCH:
                 break
         counters["singletons"] += singletons.prune(app.database, older_than=SINGLETONS)
+        counters["requests"] += requests.delete_old(app.database, limit=10 * BATCH)
+        counters["links"] += LinkStore(app.database).delete_expired(limit=10 * BATCH)
         longest = max(app.settings.retention.values(), default=None)
         if longest is not None:
             counters["fires"] += app.schedules.store.prune(older_than=longest, limit=10 * BATCH)

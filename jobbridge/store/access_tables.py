@@ -1,4 +1,4 @@
-"""The tables of who may use the monitor, and of what they did.
+"""The tables of who may use the monitor, of what they did, of links for customers, and of keys of API requests.
 
 They belong to the installation, not to tenants: they stay where they are when the others are distributed, and a purged
 tenant's actions stay on record. `of_tenant` is no key.
@@ -77,3 +77,37 @@ job_audit = Table(
 )
 
 Index("job_audit_tenant_idx", job_audit.c.of_tenant, job_audit.c.audit_id)
+
+# What shows one job's state to whoever has the link; as with tokens, only the hash is stored. Revoking deletes the row.
+job_links = Table(
+    "job_links",
+    metadata,
+    Column("hash", LargeBinary, nullable=False),
+    Column("of_tenant", Text, nullable=False),
+    Column("job_id", Uuid, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("hash", name="job_links_pkey"),
+    info={"is_local": True},
+)
+
+Index("job_links_job_idx", job_links.c.job_id)
+Index("job_links_expiry_idx", job_links.c.expires_at)
+
+# The idempotency keys of the API. `scope` is the tenant that a token is bound to, or empty; a job's tenant is in
+# `of_tenant`. The row is written in the transaction that makes the job.
+job_requests = Table(
+    "job_requests",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("of_tenant", Text),
+    Column("job_id", Uuid),
+    Column("made_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("scope", "key", name="job_requests_pkey"),
+    info={"is_local": True},
+)
+
+Index("job_requests_age_idx", job_requests.c.made_at)

@@ -1,4 +1,4 @@
-"""Tokens of those who may use the monitor, and what they did."""
+"""Tokens of those who may use the monitor, what they did, links for customers, and keys of API requests."""
 
 from __future__ import annotations
 
@@ -57,9 +57,34 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("audit_id", name="job_audit_pkey"),
     )
     op.create_index("job_audit_tenant_idx", "job_audit", ["of_tenant", "audit_id"])
+    op.create_table(
+        "job_links",
+        sa.Column("hash", sa.LargeBinary, nullable=False),
+        _text("of_tenant"),
+        sa.Column("job_id", sa.Uuid, nullable=False),
+        _text("created_by"),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("hash", name="job_links_pkey"),
+    )
+    op.create_index("job_links_job_idx", "job_links", ["job_id"])
+    op.create_index("job_links_expiry_idx", "job_links", ["expires_at"])
+    op.create_table(
+        "job_requests",
+        _text("scope"),
+        _text("key"),
+        sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+        _text("of_tenant", nullable=True),
+        sa.Column("job_id", sa.Uuid),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+        sa.PrimaryKeyConstraint("scope", "key", name="job_requests_pkey"),
+    )
+    op.create_index("job_requests_age_idx", "job_requests", ["made_at"])
 
 
 def downgrade() -> None:
+    op.drop_table("job_requests")
+    op.drop_table("job_links")
     op.drop_table("job_audit")
     op.drop_table("job_tokens")
 

@@ -19,7 +19,9 @@ from jobbridge.store import (
     jobs,
     keys,
     kinship,
+    links,
     pruning,
+    requests,
     schedule_firing,
     schedule_mirrors,
     schedules,
@@ -35,7 +37,8 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, counting, families, jobs, keys, kinship, pruning, schedule_firing, schedule_mirrors, schedules, services,
+    access, counting, families, jobs, keys, kinship, links, pruning, requests, schedule_firing,
+    schedule_mirrors, schedules, services,
     singletons, steps, tenants, transitions, unattended, workers,
 )  # fmt: skip
 STATEMENTS = {
