@@ -61,6 +61,32 @@ def arrives(browser: Browser, stage: Stage) -> Iterator[Arrives]:
         yield arrive
 
 
+@pytest.fixture(scope="package")
+def _readers(browser: Browser, stage: Stage) -> Iterator[tuple[Visitor, Visitor]]:
+    cookie = stage.cookie(Role.ADMIN)
+    with (
+        visit(browser, stage, cookie) as one,
+        visit(browser, stage, cookie, java_script_enabled=False) as two,
+    ):
+        yield one, two
+
+
+@pytest.fixture
+def reader(_readers: tuple[Visitor, Visitor]) -> Iterator[Visitor]:
+    """An admin whose window many tests share, one after another: for what changes nothing."""
+    visitor = _readers[0]
+    yield visitor
+    complaints = list(visitor.complaints)
+    visitor.complaints.clear()
+    assert complaints == []
+
+
+@pytest.fixture
+def plain_reader(_readers: tuple[Visitor, Visitor]) -> Visitor:
+    """The same person without JavaScript."""
+    return _readers[1]
+
+
 @pytest.fixture(params=list(Engine), ids=str)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return Engine(request.param)
