@@ -152,6 +152,18 @@ class Database:
         except psycopg.Error as error:
             raise refusal(error) from error
 
+    def ask(self, work: Callable[[DriverConnection], _Result], *, otherwise: _Result) -> _Result:
+        """Do `work` as `run` does; give `otherwise` if a value that it asks for cannot be any.
+
+        That is a tenant that is no uuid, where tenants are uuids: there is no such tenant.
+        """
+        try:
+            return self.run(work)
+        except DatabaseError as error:
+            if isinstance(error.__cause__, psycopg.errors.InvalidTextRepresentation):
+                return otherwise
+            raise
+
     def close(self) -> None:
         """Close this process's connections. The next use opens new ones."""
         here = self._by_process.pop(os.getpid(), None)

@@ -220,7 +220,7 @@ class FlowStore:
         """
         statement = CELLS if tenant is None else CELLS_OF_TENANT
         params = {"span": span.value, "since": since, "tenant": tenant}
-        rows = self._database.run(lambda own: own.execute(statement, params).fetchall())
+        rows = self._database.ask(lambda own: own.execute(statement, params).fetchall(), otherwise=[])
         return _cells_of(rows)
 
     def totals(self) -> list[Cell]:

@@ -16,6 +16,7 @@ from jobbridge.store import (
     access,
     counting,
     families,
+    flow,
     jobs,
     keys,
     kinship,
@@ -37,7 +38,7 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, counting, families, jobs, keys, kinship, links, pruning, requests, schedule_firing,
+    access, counting, families, flow, jobs, keys, kinship, links, pruning, requests, schedule_firing,
     schedule_mirrors, schedules, services,
     singletons, steps, tenants, transitions, unattended, workers,
 )  # fmt: skip
