@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from fastapi import FastAPI
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import actions, api, probes, showing, signing
+from jobbridge.dashboard import actions, probes, showing, signing
+from jobbridge.dashboard.api import routes as api
+from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
+from jobbridge.dashboard.api.waiting import Waiters
 from jobbridge.dashboard.guard import guarded
 from jobbridge.dashboard.headers import SecurityHeaders
 from jobbridge.dashboard.identity import Authenticator
 from jobbridge.dashboard.limits import AttemptLimit
 from jobbridge.dashboard.pages import health, job, jobs, overview, schedules, tenants, workers
-from jobbridge.dashboard.visits import Form, Rule, Visit
-from jobbridge.errors import DatabaseUnavailable, JobBridgeError
+from jobbridge.dashboard.telling import handlers
+from jobbridge.dashboard.tenant_ids import TenantIds
+from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore
 from jobbridge.store.monitor import MonitorStore
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-
-logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 
@@ -67,15 +67,10 @@ class Dashboard:
         self.monitor = MonitorStore(app.database)
         self.attempts = AttemptLimit()
         self.templates = _templates()
-        self.router = Router(
-            [
-                *(
-                    Route(rule.path, guarded(self, rule), methods=rule.methods, name=rule.name)
-                    for rule in RULES
-                ),
-                Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
-            ]
-        )
+        self.tenant_ids = TenantIds(app.database)
+        self.waiters = Waiters(app.jobs)
+        static = Mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+        self.router = Router([*(_route(self, rule) for rule in RULES), static])
 
     def page(self, visit: Visit, template: str, *, status: int = 200, **values: Any) -> Response:
         """Give a page."""
@@ -84,7 +79,7 @@ class Dashboard:
         return HTMLResponse(text, status_code=status)
 
 
-def make_dashboard(app: Celery, *, authenticator: Authenticator | None = None) -> Starlette:
+def make_dashboard(app: Celery, *, authenticator: Authenticator | None = None) -> FastAPI:
     """Make the application; it can be mounted under any path.
 
     Args:
@@ -92,13 +87,26 @@ def make_dashboard(app: Celery, *, authenticator: Authenticator | None = None) -
         authenticator: Who may come in: by default whoever has a token of `jobbridge tokens create`.
     """
     dashboard = Dashboard(app, authenticator)
-    made = Starlette(
+    made = _Application(
         routes=dashboard.router.routes,
-        exception_handlers={HTTPException: _told(dashboard), JobBridgeError: _told(dashboard)},
+        exception_handlers=handlers(dashboard),
+        openapi_url=None,  # a route of ours gives it, so that it has a rule
     )
-    made.add_middleware(SecurityHeaders)
     made.state.dashboard = dashboard
     return made
+
+
+class _Application(FastAPI):
+    """FastAPI, with the headers also on what it answers when all else fails."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return SecurityHeaders(super().build_middleware_stack())
+
+
+def _route(dashboard: Dashboard, rule: Rule) -> Route:
+    if isinstance(rule, ApiRule):
+        return GuardedRoute(dashboard, rule)
+    return Route(rule.path, guarded(dashboard, rule), methods=rule.methods, name=rule.name)
 
 
 def _templates() -> jinja2.Environment:
@@ -111,29 +119,3 @@ def _templates() -> jinja2.Environment:
     )
     environment.filters.update(showing.FILTERS)
     return environment
-
-
-def _told(dashboard: Dashboard) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def tell(request: Request, error: Exception) -> Response:
-        status, text, hint, headers = _words(error)
-        if status >= 500:
-            logger.warning("dashboard.failed", extra={"path": request.url.path, "error": str(error)})
-        if "text/html" not in request.headers.get("accept", ""):
-            return JSONResponse({"error": text, "hint": hint}, status_code=status, headers=headers)
-        visit = Visit(dashboard=dashboard, request=request, identity=None, form=Form())
-        page = dashboard.page(visit, "error.html", status=status, status_code=status, text=text, hint=hint)
-        page.headers.update(headers)
-        return page
-
-    return tell
-
-
-def _words(error: Exception) -> tuple[int, str, str, Mapping[str, str]]:
-    """Say what went wrong; of what is ours to repair, nothing that a stranger could use."""
-    match error:
-        case HTTPException():
-            return error.status_code, error.detail, "", error.headers or {}
-        case DatabaseUnavailable():
-            return 503, "The database cannot be reached.", "Try again in a moment.", {"Retry-After": "5"}
-        case _:
-            return 500, "That could not be done.", "The server's log says why.", {}

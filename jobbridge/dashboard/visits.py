@@ -51,10 +51,8 @@ class Visit:
     @property
     def tenant(self) -> TenantId | None:
         """The tenant whose jobs are shown: the only one there is for this principal, else the one asked for."""
-        if self.principal.tenant is not None:
-            return self.principal.tenant
-        asked = storable(self.request.query_params.get("tenant", ""))
-        return TenantId(asked) if asked else None
+        asked = self.principal.tenant or storable(self.request.query_params.get("tenant", ""))
+        return self.dashboard.tenant_ids.known(TenantId(asked)) if asked else None
 
     def path(self, name: str, /, *, query: Mapping[str, Any] | None = None, **params: Any) -> str:
         """Give the address of a route, wherever the application is mounted."""
@@ -79,8 +77,8 @@ class Visit:
         return row
 
 
-#: A plain function runs on a thread, a coroutine function on the event loop.
-Endpoint = Callable[[Visit], Any]
+#: Of a visit. A plain function runs on a thread, a coroutine function on the event loop. An API route may take more.
+Endpoint = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString, TypeVar
@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, JobKey, TenantId
-from jobbridge.core.status import JobStatus
+from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.store.callers import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.rows import (
@@ -77,6 +77,10 @@ ORDER BY sequence
 """
 
 RESULTS: LiteralString = f"SELECT {_RESULT_COLUMNS} FROM public.jobs WHERE job_id = ANY(%(job_ids)s)"
+
+ENDED: LiteralString = """
+SELECT tenant, job_id FROM public.jobs WHERE job_id = ANY(%(job_ids)s) AND status = ANY(%(final)s)
+"""
 
 #: The job stays; only what it returned goes.
 FORGET: LiteralString = """
@@ -257,6 +261,12 @@ class JobStore:
     def results_of(self, job_ids: Sequence[UUID]) -> Sequence[StoredResult]:
         """Give what is known of these jobs' results, in any order; unknown ids are left out."""
         return self._fetch(stored_result, RESULTS, {"job_ids": list(job_ids)})
+
+    def ended_among(self, keys: Collection[JobKey]) -> set[JobKey]:
+        """Tell which of these jobs have ended."""
+        params = {"job_ids": [key.job_id for key in keys], "final": sorted(FINAL)}
+        rows = self._database.run(lambda own: own.execute(ENDED, params).fetchall())
+        return {JobKey(tenant=TenantId(str(tenant)), job_id=job_id) for tenant, job_id in rows} & set(keys)
 
     def forget_result(self, job_id: UUID) -> None:
         """Drop the result of a job that has ended."""

@@ -1,0 +1,191 @@
+"""What the API answers with. Each model is exact: what is not in it is not told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
+
+EXAMPLE_ID = "0199d3b1-7a52-7c31-9f5e-0a6f4e1b2c3d"
+
+
+class Answer(BaseModel):
+    """The base of all: nothing beside its fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Flaw(Answer):
+    """One value that does not fit."""
+
+    where: str = Field(examples=["body.priority"])
+    what: str = Field(examples=["Input should be less than or equal to 9"])
+
+
+class Problem(Answer):
+    """Why something was not done, and what to do."""
+
+    error: str = Field(examples=["There is no job 42."])
+    hint: str = Field(examples=["List jobs with GET /api/v1/jobs."])
+    problems: list[Flaw] = []
+
+
+class Job(Answer):
+    """A job."""
+
+    job_id: UUID = Field(examples=[EXAMPLE_ID])
+    task_id: str = Field(description="Celery's id of it; mostly the same.")
+    tenant: str = Field(examples=["acme"])
+    type: str = Field(examples=["generate-invoice"])
+    status: JobStatus
+    engine: Engine
+    queue: str | None
+    priority: int
+    attempt: int = Field(description="0: it has not started.")
+    max_attempts: int | None
+    progress: float | None = Field(description="0 to 100.")
+    progress_message: str | None
+    error: str | None
+    user_id: UUID | None
+    root_id: UUID | None
+    parent_id: UUID | None
+    group_id: str | None
+    singleton_key: str | None
+    external_id: str | None
+    external_run_id: str | None
+    worker: str | None = Field(description="Who runs it; not told to a token that is bound to a tenant.")
+    cancelled_by: str | None
+    cancel_reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    run_at: datetime | None
+    expires_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+class Step(Answer):
+    """An attempt, or a part of one that the handler reports."""
+
+    sequence: int
+    step_name: str = Field(examples=["attempt"])
+    step_key: str | None
+    attempt: int
+    status: JobStatus
+    result: Any
+    error: str | None
+    began_at: datetime
+    ended_at: datetime | None
+
+
+class JobDetail(Job):
+    """A job with its data, result and steps. What looks like a secret is masked."""
+
+    metadata: dict[str, Any]
+    result: Any
+    traceback: str | None
+    steps: list[Step]
+
+
+class JobPage(Answer):
+    """Some jobs, the newest first."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="Pass it as `before`; null: there are no more.")
+    searched_to: datetime | None = Field(
+        description="The search was ended here: older ones may match, and `next` goes on."
+    )
+
+
+class SentJob(Answer):
+    """What came of asking for a job."""
+
+    outcome: Annotated[
+        str,
+        Field(
+            pattern="^(created|deduplicated|replaced|repeated)$",
+            description="deduplicated: this other job holds the singleton key. repeated: this job was made when the "
+            "request came first.",
+        ),
+    ]
+    job: Job
+
+
+class Ended(Answer):
+    """A job, at its end or when the time was over."""
+
+    ended: bool
+    job: JobDetail
+
+
+class Cancelled(Answer):
+    """What came of cancelling."""
+
+    cancelled: bool = Field(description="False: it had ended before.")
+    job: Job
+
+
+class Count(Answer):
+    """How many jobs there are."""
+
+    engine: Engine
+    status: JobStatus
+    jobs: int
+
+
+class Counts(Answer):
+    """All jobs, by engine and status; what is zero is left out."""
+
+    counts: list[Count]
+
+
+class Link(Answer):
+    """A link for a customer. It cannot be shown again."""
+
+    url: str = Field(examples=["/public/jobs/3f9c…"], description="On this host.")
+    expires_at: datetime
+
+
+class Revoked(Answer):
+    """How many links are of no use from now on."""
+
+    revoked: int
+
+
+class Task(Answer):
+    """Something that can be sent."""
+
+    name: str = Field(examples=["generate-invoice"])
+    description: str | None
+    is_handler: bool = Field(description="Made with @job: it takes `data`. Others take `args` and `kwargs`.")
+    data_schema: dict[str, Any] | None = Field(description="JSON schema of its data, if it declares one.")
+
+
+class Tasks(Answer):
+    """What can be sent, by name."""
+
+    tasks: list[Task]
+
+
+class Worker(Answer):
+    """A worker process."""
+
+    name: str
+    engine: Engine
+    host: str
+    pid: int
+    queues: list[str]
+    started_at: datetime
+    seen_at: datetime
+    is_alive: bool
+
+
+class Workers(Answer):
+    """All workers, the oldest first."""
+
+    workers: list[Worker]

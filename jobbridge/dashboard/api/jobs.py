@@ -1,0 +1,140 @@
+"""Jobs: list, look at, cancel, run again, count."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from jobbridge.core.access import Role
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import JobStatus
+from jobbridge.dashboard import asking
+from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
+from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.api.telling import job_answer, job_detail
+from jobbridge.errors import JobBridgeError
+
+Word = Annotated[str | None, Query(max_length=255)]
+
+
+class CancelJob(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(None, max_length=1000, examples=["wrong month"])
+
+
+class RetryJob(BaseModel):
+    """How."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    as_new: bool = Field(False, description="As a job of its own: any job that has ended can be.")
+
+
+def list_jobs(
+    visit: Asked,
+    status: Annotated[list[JobStatus] | None, Query()] = None,
+    type: Word = None,
+    engine: Engine | None = None,
+    queue: Word = None,
+    since: Annotated[Literal["1h", "24h", "7d", "30d"] | None, Query(description="Made since then.")] = None,
+    text: Annotated[str | None, Query(max_length=255, description="In the error; or an id.")] = None,
+    before: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[0-9]{1,16}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="A page's `next`."
+        ),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=asking.MOST)] = asking.LIMIT,
+) -> JobPage:
+    """Give a page of the jobs that match, the newest first.
+
+    Pages go on from each other, also while jobs are made.
+    """
+    query = visit.request.query_params
+    page = visit.dashboard.monitor.page(
+        asking.search_of(query, visit.tenant), before=asking.position_of(query), limit=limit
+    )
+    return JobPage(
+        jobs=[job_answer(visit, row) for row in page.jobs],
+        next=asking.position_text(page.next),
+        searched_to=page.searched_to,
+    )
+
+
+def get_job(visit: Asked, job_id: str) -> JobDetail:
+    """Give one job with its data, result and steps."""
+    return job_detail(visit, visit.find_job())
+
+
+def cancel_job(visit: Asked, job_id: str, asked: CancelJob | None = None) -> Cancelled:
+    """Cancel a job, waiting or running.
+
+    From then on it cannot complete, whatever its engine still does.
+    """
+    row, reason = visit.find_job(), asked.reason if asked else None
+    was_cancelled = visit.app.cancel_job(
+        row.job_id, row.tenant, reason=reason, cancelled_by=visit.principal.name
+    )
+    outcome = "done" if was_cancelled else "ended before"
+    visit.dashboard.access.note(
+        visit.principal, "cancel", outcome=outcome, tenant=row.tenant, subject=str(row.job_id), reason=reason
+    )
+    return Cancelled(cancelled=was_cancelled, job=job_answer(visit, visit.app.jobs.get(row.key) or row))
+
+
+def retry_job(visit: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
+    """Run a job again that failed, expired or was skipped; gives the job that was sent."""
+    row, as_new = visit.find_job(), asked is not None and asked.as_new
+    note = partial(visit.dashboard.access.note, visit.principal, tenant=row.tenant, subject=str(row.job_id))
+    action = "run again" if as_new else "retry"
+    try:
+        sent = visit.app.retry_job(row.job_id, row.tenant, as_new=as_new)
+    except JobBridgeError as error:
+        note(action, outcome="refused", reason=str(error))
+        raise HTTPException(409, f"{error} {error.hint}".strip()) from error
+    note(action, details={"sent": str(sent.job_id)})
+    return job_answer(visit, sent)
+
+
+def count_jobs(visit: Asked) -> Counts:
+    """Count all jobs, exactly."""
+    totals = visit.dashboard.counts.totals(visit.tenant)
+    return Counts(
+        counts=[
+            Count(engine=engine, status=status, jobs=jobs)
+            for (engine, status), jobs in sorted(totals.items())
+            if jobs
+        ]
+    )
+
+
+_JOB = f"{PREFIX}/jobs/{{job_id}}"
+
+RULES = (
+    ApiRule(path=f"{PREFIX}/jobs", name="api_jobs", endpoint=list_jobs, needs=Role.VIEWER, errors=(400,)),
+    ApiRule(path=_JOB, name="api_job", endpoint=get_job, needs=Role.VIEWER, errors=(404,)),
+    ApiRule(
+        path=f"{_JOB}/cancel",
+        name="api_cancel",
+        endpoint=cancel_job,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        errors=(404,),
+    ),
+    ApiRule(
+        path=f"{_JOB}/retry",
+        name="api_retry",
+        endpoint=retry_job,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        errors=(404, 409),
+    ),
+    ApiRule(path=f"{PREFIX}/counts", name="api_counts", endpoint=count_jobs, needs=Role.VIEWER),
+)

@@ -1,0 +1,158 @@
+"""From the route table to FastAPI: each rule of the API becomes a route behind the guard, with its part of OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Query
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobbridge.dashboard.api import bodies
+from jobbridge.dashboard.api.answers import Answer, Problem
+from jobbridge.dashboard.guard import admit
+from jobbridge.dashboard.visits import Form, Rule, Visit
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.application import Dashboard
+
+PREFIX = "/api/v1"
+
+_WORDS = {
+    400: "The request is not one that can be read.",
+    401: "No token came with it, or one that is of no use.",
+    403: "The token's role is not enough.",
+    404: "There is none, or none that this token may see.",
+    409: "It is not in a state in which that can be done.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "A value does not fit; `problems` says which.",
+    429: "Too many requests; `Retry-After` says when to come back.",
+    503: "The database, or the engine, cannot be reached. Safe to send again with an idempotency key.",
+}
+_ALWAYS = (401, 403, 422, 503)
+_WITH_BODY = (413, 415)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiRule(Rule):
+    """A line of the route table whose endpoint is FastAPI's: its annotations are the schema.
+
+    Attributes:
+        tag: Under what it is listed.
+        errors: Statuses that it may end with, beside those which each route may.
+        status: Of an answer that is good.
+        more: Further answers that are good: status, words and shape.
+    """
+
+    is_api: bool = True
+    tag: str = "jobs"
+    errors: tuple[int, ...] = ()
+    status: int = 200
+    more: tuple[tuple[int, str, type[Answer]], ...] = ()
+
+
+class GuardedRoute(APIRoute):
+    """A route of FastAPI that reads nothing of a request before the guard has let it in."""
+
+    def __init__(self, dashboard: Dashboard, rule: ApiRule) -> None:
+        self._dashboard, self._rule = dashboard, rule
+        super().__init__(
+            rule.path,
+            rule.endpoint,
+            methods=list(rule.methods),
+            name=rule.name,
+            operation_id=rule.name,
+            tags=[rule.tag],
+            summary=_summary(rule.endpoint),
+            description=_description(rule),
+            status_code=rule.status,
+            responses=_responses(rule),
+        )
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+        dashboard, rule = self._dashboard, self._rule
+
+        async def handle(request: Request) -> Response:
+            visit = await admit(dashboard, rule, request, Form())
+            if isinstance(visit, Response):
+                return visit
+            request.state.visit = visit
+            if rule.changes:
+                # FastAPI reads the body through these (starlette 1.10, `Request.body` and `.json`): it is here already.
+                value = await bodies.read(request)
+                request._body = b"" if value is None else b"{}"
+                request._json = value
+            return await inner(request)
+
+        return handle
+
+
+async def _visit_of(
+    request: Request,
+    tenant: Annotated[
+        str | None,
+        Query(max_length=255, description="Only of this tenant. A token that is bound to one sees no other."),
+    ] = None,
+) -> Visit:
+    visit: Visit = request.state.visit
+    return visit
+
+
+#: What an endpoint of the API takes, as that of a page does.
+Asked = Annotated[Visit, Depends(_visit_of)]
+
+
+def describe(routes: Sequence[Any], version: str) -> dict[str, Any]:
+    """Give the OpenAPI document of some routes."""
+    document: dict[str, Any] = get_openapi(
+        title="JobBridge",
+        version=version,
+        openapi_version="3.1.0",
+        summary="Background jobs of both engines.",
+        description=_ABOUT,
+        routes=[route for route in routes if isinstance(route, GuardedRoute)],
+    )
+    document.setdefault("components", {})["securitySchemes"] = {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token of `jobbridge tokens create`.",
+        }
+    }
+    document["security"] = [{"token": []}]
+    return document
+
+
+_ABOUT = """Every answer that is no success has the shape `Problem`. What belongs to another tenant is answered as what
+is not there. Send a token as `Authorization: Bearer …`."""
+
+
+def _summary(endpoint: Callable[..., Any]) -> str:
+    return (endpoint.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+
+def _description(rule: ApiRule) -> str:
+    _, _, rest = (rule.endpoint.__doc__ or "").strip().partition("\n")
+    whom = "everybody" if rule.needs is None else f"the role {rule.needs.value}"
+    scope = ", of a token that is bound to no tenant" if rule.is_global else ""
+    body = " ".join(line.strip() for line in rest.splitlines()).strip()
+    return f"{body}\n\nNeeds {whom}{scope}.".strip()
+
+
+def _responses(rule: ApiRule) -> dict[int | str, dict[str, Any]]:
+    statuses = {*_ALWAYS, *rule.errors, *(_WITH_BODY if rule.changes else ())}
+    if rule.is_global:
+        statuses.add(404)
+    told: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem, "description": _WORDS[status]} for status in sorted(statuses)
+    }
+    told[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    for status, words, model in rule.more:
+        told[status] = {"model": model, "description": words}
+    return told

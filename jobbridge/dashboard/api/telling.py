@@ -1,0 +1,57 @@
+"""From rows to answers: secrets masked, and of others' things nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobbridge.dashboard.api.answers import Job, JobDetail, Step
+from jobbridge.dashboard.showing import masked, without_passwords
+from jobbridge.dashboard.visits import Visit
+
+if TYPE_CHECKING:
+    from jobbridge.store.rows import JobDetailRow, JobRow
+
+#: Fields of a row that are told as they are, by the same name.
+_PLAIN = tuple(
+    name for name in Job.model_fields if name not in {"engine", "error", "worker", "job_id", "tenant"}
+)
+
+
+def job_answer(visit: Visit, row: JobRow) -> Job:
+    """Tell of a job."""
+    return Job.model_construct(**_job_fields(visit, row))
+
+
+def job_detail(visit: Visit, row: JobRow) -> JobDetail:
+    """Tell all of a job."""
+    return JobDetail.model_construct(
+        **_job_fields(visit, row),
+        metadata=masked(dict(row.metadata)),
+        result=masked(row.result),
+        traceback=without_passwords(row.traceback) or None,
+        steps=[_step(detail) for detail in visit.app.jobs.details(row.key)],
+    )
+
+
+def _job_fields(visit: Visit, row: JobRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _PLAIN} | {
+        "job_id": row.job_id,
+        "tenant": row.tenant,
+        "engine": row.runner_type,
+        "error": without_passwords(row.error) or None,
+        "worker": row.worker if visit.principal.tenant is None else None,
+    }
+
+
+def _step(detail: JobDetailRow) -> Step:
+    return Step.model_construct(
+        sequence=detail.sequence,
+        step_name=detail.step_name,
+        step_key=detail.step_key,
+        attempt=detail.attempt,
+        status=detail.status,
+        result=masked(detail.result),
+        error=without_passwords(detail.error) or None,
+        began_at=detail.created_at,
+        ended_at=detail.processed_at,
+    )

@@ -1,0 +1,116 @@
+"""Waiting for a job's end, without a thread for each who waits.
+
+One loop of the process asks for all jobs that somebody waits for, in one statement, as long as there are any. It is
+made where it is needed and ends by itself, so nothing is there after a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Query
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from jobbridge.core.access import Role
+from jobbridge.core.keys import JobKey
+from jobbridge.core.status import FINAL
+from jobbridge.dashboard.api.answers import Ended
+from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.api.telling import job_detail
+from jobbridge.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from jobbridge.store.jobs import JobStore
+
+#: Who may wait at once in one process, and of one principal.
+MOST = 500
+MOST_OF_ONE = 100
+#: Seconds between two looks.
+EVERY = 0.25
+LONGEST = 60
+
+
+class Waiters:
+    """Those who wait for jobs to end.
+
+    Args:
+        jobs: Where they are looked for.
+    """
+
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._waiting: Counter[JobKey] = Counter()
+        self._of: Counter[str] = Counter()
+        self._ended: dict[JobKey, asyncio.Event] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def wait(self, key: JobKey, name: str, seconds: float) -> None:
+        """Return when the job has ended, or the time is over.
+
+        Args:
+            key: The job.
+            name: Who waits.
+            seconds: How long, at most.
+
+        Raises:
+            HTTPException: 429, too many wait already.
+        """
+        if self._waiting.total() >= MOST or self._of[name] >= MOST_OF_ONE:
+            raise HTTPException(429, "Too many wait for jobs already.", {"Retry-After": "5"})
+        ended = self._ended.setdefault(key, asyncio.Event())
+        self._waiting[key] += 1
+        self._of[name] += 1
+        try:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._leave(key, name)
+
+    def _leave(self, key: JobKey, name: str) -> None:
+        self._waiting -= Counter([key])  # and what is zero is not in it any more
+        self._of -= Counter([name])
+        if key not in self._waiting:
+            self._ended.pop(key, None)
+
+    async def _look(self) -> None:
+        while self._waiting:
+            try:
+                for key in await run_in_threadpool(self._jobs.ended_among, list(self._waiting)):
+                    if key in self._ended:
+                        self._ended[key].set()
+            except DatabaseError:
+                pass  # whoever waits is told at the end of the time, by the read that follows
+            await asyncio.sleep(EVERY)
+
+
+async def wait_for_job(
+    visit: Asked, job_id: str, seconds: Annotated[float, Query(ge=0, le=LONGEST)] = 30
+) -> Ended:
+    """Wait until a job has ended, or the time is over.
+
+    `ended` tells which. Ask again to wait longer.
+    """
+    row = await run_in_threadpool(visit.find_job)
+    if row.status not in FINAL and seconds:
+        await visit.dashboard.waiters.wait(row.key, visit.principal.name, seconds)
+    row = await run_in_threadpool(visit.find_job)
+    detail = await run_in_threadpool(job_detail, visit, row)
+    return Ended.model_construct(ended=row.status in FINAL, job=detail)
+
+
+RULES = (
+    ApiRule(
+        path=f"{PREFIX}/jobs/{{job_id}}/wait",
+        name="api_wait",
+        endpoint=wait_for_job,
+        needs=Role.VIEWER,
+        errors=(404, 429),
+    ),
+)

@@ -1,0 +1,127 @@
+"""What went wrong, as a page or as JSON; of what is ours to repair, nothing that a stranger could use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from jobbridge.dashboard.visits import Form, Visit
+from jobbridge.errors import (
+    CannotRetry,
+    DatabaseUnavailable,
+    DuplicateJob,
+    EngineUnavailable,
+    InvalidJobData,
+    JobBridgeError,
+    JobNotFound,
+    ScheduleNotFound,
+    TenantRequired,
+    TokenRefused,
+    UnknownHandler,
+    UnsupportedOption,
+)
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.application import Dashboard
+
+logger = logging.getLogger(__name__)
+
+#: Errors that say what the caller can do otherwise.
+_THEIRS: Mapping[type[JobBridgeError], int] = {
+    UnknownHandler: 404,
+    JobNotFound: 404,
+    ScheduleNotFound: 404,
+    CannotRetry: 409,
+    DuplicateJob: 409,
+    TokenRefused: 409,
+    InvalidJobData: 422,
+    TenantRequired: 422,
+    UnsupportedOption: 422,
+}
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What is said of an error."""
+
+    status: int
+    text: str
+    hint: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+
+def handlers(dashboard: Dashboard) -> dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]]]:
+    """Give what the application does with exceptions."""
+    tell = _teller(dashboard)
+    return {HTTPException: tell, RequestValidationError: tell, JobBridgeError: tell, Exception: tell}
+
+
+def _teller(dashboard: Dashboard) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
+    async def tell(request: Request, error: Exception) -> Response:
+        told = words(error)
+        if told.status >= 500:
+            logger.warning("dashboard.failed", extra={"path": request.url.path, "error": str(error)})
+        if not _wants_page(request):
+            content: dict[str, Any] = {"error": told.text, "hint": told.hint}
+            if told.problems:
+                content["problems"] = told.problems
+            return JSONResponse(content, status_code=told.status, headers=dict(told.headers))
+        visit = Visit(dashboard=dashboard, request=request, identity=None, form=Form())
+        page = dashboard.page(
+            visit, "error.html", status=told.status, status_code=told.status, text=told.text, hint=told.hint
+        )
+        page.headers.update(told.headers)
+        return page
+
+    return tell
+
+
+def _wants_page(request: Request) -> bool:
+    path = request.url.path.removeprefix(str(request.scope.get("root_path", "")).rstrip("/"))
+    return not path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+
+
+def words(error: Exception) -> Told:
+    """Say what went wrong."""
+    match error:
+        case HTTPException():
+            return Told(status=error.status_code, text=error.detail, headers=error.headers or {})
+        case RequestValidationError():
+            return _of_values(error)
+        case DatabaseUnavailable():
+            hint = "Try again in a moment."
+            return Told(
+                status=503, text="The database cannot be reached.", hint=hint, headers={"Retry-After": "5"}
+            )
+        case EngineUnavailable():
+            hint = "Try again in a moment; `jobbridge doctor` says what is wrong."
+            return Told(
+                status=503, text="Temporal cannot be reached.", hint=hint, headers={"Retry-After": "5"}
+            )
+        case JobBridgeError() if type(error) in _THEIRS:
+            return Told(status=_THEIRS[type(error)], text=str(error), hint=error.hint)
+        case _:
+            return Told(status=500, text="That could not be done.", hint="The server's log says why.")
+
+
+def _of_values(error: RequestValidationError) -> Told:
+    problems = [
+        {"where": ".".join(map(str, problem["loc"])), "what": str(problem["msg"])}
+        for problem in error.errors()[:_SHOWN]
+    ]
+    first = problems[0] if problems else {"where": "request", "what": "it cannot be read"}
+    return Told(
+        status=422,
+        text=f"{first['where']}: {first['what']}.",
+        hint="Correct it; /api/v1/openapi.json says what each value may be.",
+        problems=problems,
+    )
