@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -52,7 +53,16 @@ def long(ctx: JobContext, data: dict) -> None:
         ctx.check_cancelled()
         time.sleep(0.05)
 """
-ANY_PORTS = ["--postgres-port", "0", "--temporal-port", "0", "--temporal-ui-port", "0"]
+ANY_PORTS = [
+    "--postgres-port",
+    "0",
+    "--temporal-port",
+    "0",
+    "--temporal-ui-port",
+    "0",
+    "--dashboard-port",
+    "0",
+]
 STOPS_WITHIN = 10.0
 
 
@@ -109,8 +119,15 @@ def test_temporals_own_cli_drives_the_contract_and_the_rows_agree(shop: Path) ->
 
         listed = run_jobbridge("jobs", "list", "-A", "shop", "--json", cwd=shop)
         assert {job["job_id"] for job in json.loads(listed.stdout)} == {finished, cancelled}
+        page = httpx.get(f"{dashboard_of(dev)}jobs/{finished}", headers={"accept": "text/html"}).text
+        assert finished in page
         assert press_ctrl_c(dev) < STOPS_WITHIN
         assert dev.exit_code == 0, dev.log()
+
+
+def dashboard_of(dev: ManagedProcess) -> str:
+    [address] = re.findall(r"^Dashboard: (\S+)$", dev.log(), re.MULTILINE)
+    return str(address)
 
 
 def run_workflow(address: str, name: str, data: dict[str, Any]) -> str:
@@ -198,7 +215,9 @@ def test_data_survives_and_nothing_is_left_running_when_it_is_killed(shop: Path)
     with start_dev("-A", "shop", "--no-temporal", "--postgres-port", "0", cwd=shop) as dev:
         listed = run_jobbridge("jobs", "list", "-A", "shop", "--json", cwd=shop)
         assert sent.returncode == 0
-        assert [job["status"] for job in json.loads(listed.stdout)] == ["completed"]
+        [job] = json.loads(listed.stdout)
+        assert job["status"] == "completed"
+        assert job["job_id"] in httpx.get(dashboard_of(dev) + "jobs", headers={"accept": "text/html"}).text
         dev.kill()
 
 
