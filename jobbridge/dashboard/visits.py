@@ -60,13 +60,16 @@ class Visit:
         path = root + str(self.dashboard.router.url_path_for(name, **params))
         return f"{path}?{urlencode(query, doseq=True)}" if query else path
 
-    def find_job(self) -> JobRow:
+    def find_job(self, named: str | None = None) -> JobRow:
         """Give the job of the address.
+
+        Args:
+            named: Its id, if the address does not say it in its path.
 
         Raises:
             HTTPException: 404, alike for one that is not there and one that is not theirs to see.
         """
-        text = storable(str(self.request.path_params["job_id"]))
+        text = storable(str(self.request.path_params["job_id"] if named is None else named))
         job_id = job_id_for(text)
         if self.tenant is not None:
             row = self.app.jobs.get(JobKey(tenant=self.tenant, job_id=job_id))

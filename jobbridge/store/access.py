@@ -43,6 +43,10 @@ FIND: LiteralString = f"SELECT {_COLUMNS} FROM public.job_tokens WHERE hash = %(
 
 GET: LiteralString = f"SELECT {_COLUMNS} FROM public.job_tokens WHERE token_id = %(token_id)s AND {_IS_GOOD}"
 
+STILL_GOOD: LiteralString = f"""
+SELECT token_id FROM public.job_tokens WHERE token_id = ANY(%(token_ids)s) AND {_IS_GOOD}
+"""
+
 #: At most once a minute, so that looking at a page is no write.
 NOTE_USE: LiteralString = """
 UPDATE public.job_tokens SET used_at = now()

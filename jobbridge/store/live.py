@@ -16,7 +16,7 @@ reads the jobs anew then misses nothing afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -313,11 +313,11 @@ class LiveLog:
         rows = await (await self._connection.execute(counting.TOTALS)).fetchall()
         return _totals(rows)
 
-    async def totals_of(self, tenants: Iterable[TenantId]) -> dict[TenantId, Totals]:
+    async def totals_of(self, tenants: Iterable[TenantId]) -> Mapping[TenantId | None, Totals]:
         """Count the jobs of some tenants, which must be of the tenant column's type: those of jobs that were read."""
         asked = list(tenants)
         rows = await (await self._connection.execute(TOTALS_OF_TENANTS, {"tenants": asked})).fetchall()
-        by_tenant: dict[TenantId, list[Any]] = {tenant: [] for tenant in asked}
+        by_tenant: dict[TenantId | None, list[Any]] = {tenant: [] for tenant in asked}
         for tenant, *row in rows:
             by_tenant[TenantId(str(tenant))].append(row)
         return {tenant: _totals(own) for tenant, own in by_tenant.items()}

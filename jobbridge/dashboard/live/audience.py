@@ -85,6 +85,7 @@ class Audience:
         if viewer.is_closed:
             return
         self._open[viewer.interest].add(viewer)
+        viewer.is_open = True
         resumed = b'{"resumed":%b}' % (b"false" if missed is None else b"true")
         viewer.put(telling.event("open", resumed, moment=self.moment), moment=self.moment)
         parts = [_told(row, viewer.interest) for row in missed or () if viewer.interest.takes(row)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -53,12 +54,16 @@ class Viewer:
         interest: What it is told.
         principal: Who watches.
         seen: What it has seen before it lost a stream, in the words of that stream.
+
+    Attributes:
+        is_open: It is told of changes by now.
     """
 
     def __init__(self, interest: Interest, principal: Principal, *, seen: str | None = None) -> None:
         self.interest = interest
         self.principal = principal
         self.seen = seen
+        self.is_open = False
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._has_news = asyncio.Event()
@@ -85,11 +90,9 @@ class Viewer:
 
     async def take(self, *, timeout: float) -> bytes:
         """Give all that waits, as soon as there is something; nothing, if there was none for so many seconds."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._has_news.wait()
-        except TimeoutError:
-            return b""
         told = b"".join(self._waiting)
         self._waiting.clear()
         self._bytes = 0

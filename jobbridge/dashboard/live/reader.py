@@ -1,0 +1,279 @@
+"""The one reader of the log in this process: it runs while somebody watches, in the event loop of the server.
+
+It looks a few times a second while jobs change. After a quiet moment it asks to be woken, looks once more, and waits;
+a transaction that did not see that it sleeps is found by looking every two seconds all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from jobbridge.core.keys import TenantId
+from jobbridge.dashboard.live.audience import Audience
+from jobbridge.dashboard.live.moments import Moments
+from jobbridge.store import access
+from jobbridge.store.database import Database
+from jobbridge.store.holding import open_held_async
+from jobbridge.store.live import LEASE, LiveLog, LiveRow, LostTrack, Totals
+
+logger = logging.getLogger(__name__)
+
+#: Changes that somebody who comes back is told of; who missed more reads anew.
+MOST_MISSED = 2_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How often what is done, in seconds.
+
+    Attributes:
+        look: Between two looks while jobs change.
+        quiet: Without changes, after which it asks to be woken.
+        backstop: Between two looks while it sleeps.
+        open_within: A stream is opened then, although older transactions are not over.
+        counts: Between two counts, and between two looks at the progress of single jobs.
+        renew: Of the row that says that somebody watches.
+        prune: Between two prunings of the log.
+        kept: What was read stays in the log, for those who come back.
+        tokens: Between two looks whether tokens are still good.
+        linger: It goes on when the last viewer has gone, since a reload is one that goes and comes.
+        reconnect: Before it connects again, at first and at most.
+    """
+
+    look: float = 0.25
+    quiet: float = 2.0
+    backstop: float = 2.0
+    open_within: float = 2.0
+    counts: float = 1.0
+    renew: float = 20.0
+    prune: float = 10.0
+    kept: float = 120.0
+    tokens: float = 20.0
+    linger: float = 60.0
+    lease: float = LEASE
+    reconnect: tuple[float, float] = (0.5, 15.0)
+
+
+class Reader:
+    """Starts when it is needed, and ends when nobody watches any more.
+
+    Args:
+        database: Whose jobs.
+        audience: Who is told.
+        pace: How often.
+    """
+
+    def __init__(self, database: Database, audience: Audience, pace: Pace) -> None:
+        self._database, self._audience, self._pace = database, audience, pace
+        self._task: asyncio.Task[None] | None = None
+        self._poke = asyncio.Event()
+
+    def wake(self) -> None:
+        """Somebody waits to be told."""
+        self._poke.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="jobbridge live events")
+
+    def stop(self) -> None:
+        """End it soon."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        first, most = self._pace.reconnect
+        pause = first
+        while self._audience:
+            began_at = time.monotonic()
+            try:
+                await self._watch()
+                continue
+            except (psycopg.Error, OSError) as error:
+                logger.warning("live.interrupted", extra={"error": str(error).strip()})
+            except Exception:
+                logger.exception("live.failed")
+            pause = first if time.monotonic() - began_at > most else min(pause * 2, most)
+            await asyncio.sleep(pause)
+
+    async def _watch(self) -> None:
+        async with await open_held_async(self._database, name="jobbridge live events") as connection:
+            log = LiveLog(connection, lease=self._pace.lease)
+            try:
+                await _Watch(connection, log, self._audience, self._pace, self._poke).run()
+            finally:
+                with suppress(psycopg.Error, OSError, TimeoutError):
+                    async with asyncio.timeout(1):
+                        await log.leave()
+
+
+class _Watch:
+    """From one connection to its loss, or until nobody watches any more."""
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        log: LiveLog,
+        audience: Audience,
+        pace: Pace,
+        poke: asyncio.Event,
+    ) -> None:
+        self._connection, self._log, self._audience, self._pace = connection, log, audience, pace
+        self._poke = poke
+        self._moments = Moments(kept=pace.kept)
+        now = time.monotonic()
+        self._begun_at = self._changed_at = self._watched_at = now
+        self._done_at: dict[str, float] = {}
+        self._marks: deque[tuple[float, tuple[int, list[int]]]] = deque()
+        self._was_complete = self._is_asleep = False
+        self._moved: set[TenantId] = set()
+        self._singles: dict[UUID, LiveRow] = {}
+
+    async def run(self) -> None:
+        await self._log.watch()
+        while self._is_wanted():
+            began_at = time.monotonic()
+            self._poke.clear()
+            try:
+                has_more = await self._look()
+                await self._keep_up()
+            except LostTrack as lost:
+                logger.info("live.begins_anew", extra={"reason": str(lost)})
+                await self._log.begin()
+                self._was_complete, has_more = False, True
+            await self._count()
+            await self._open()
+            if not has_more:
+                await self._rest(took=time.monotonic() - began_at)
+
+    def _is_wanted(self) -> bool:
+        if self._audience:
+            self._watched_at = time.monotonic()
+        return time.monotonic() - self._watched_at < self._pace.linger
+
+    async def _look(self) -> bool:
+        changed, has_more = await self._log.read()
+        singles = self._unfinished() if self._is_due("singles", self._pace.counts) else []
+        rows = await self._log.jobs([*changed, *singles]) if changed or singles else []
+        known = frozenset(changed)
+        news = [row for row in rows if row.job_id in known or self._singles.get(row.job_id) != row]
+        self._note_moment()
+        self._audience.tell(news)
+        self._remember(news)
+        if changed:
+            self._changed_at = time.monotonic()
+        return has_more
+
+    def _note_moment(self) -> None:
+        self._audience.moment = self._moments.note(self._log.complete_to, now=time.monotonic())
+
+    def _unfinished(self) -> Sequence[UUID]:
+        """Progress is no change of the log: who watches one job is told of it by looking."""
+        single = self._audience.single_jobs
+        self._singles = {job_id: row for job_id, row in self._singles.items() if job_id in single}
+        return [
+            job_id
+            for job_id in single
+            if job_id not in self._singles or not self._singles[job_id].status.is_final
+        ]
+
+    def _remember(self, news: Sequence[LiveRow]) -> None:
+        single = self._audience.single_jobs
+        for row in news:
+            self._moved.add(row.tenant)
+            if row.job_id in single:
+                self._singles[row.job_id] = row
+
+    async def _keep_up(self) -> None:
+        """Do what is due once in a while."""
+        if self._is_due("renew", self._pace.renew):
+            await self._log.renew()
+        if self._is_due("tokens", self._pace.tokens) and (tokens := self._audience.token_ids):
+            cursor = await self._connection.execute(access.STILL_GOOD, {"token_ids": list(tokens)})
+            self._audience.close_others({token_id for (token_id,) in await cursor.fetchall()})
+        if self._is_due("prune", self._pace.prune):
+            now = time.monotonic()
+            self._marks.append((now, self._log.mark()))
+            while self._marks and self._marks[0][0] <= now - self._pace.kept:
+                await self._log.prune(self._marks.popleft()[1])
+
+    async def _count(self) -> None:
+        if not self._moved or not self._is_due("counts", self._pace.counts):
+            return
+        moved, self._moved = self._moved, set()
+        wanted = self._audience.counted
+        totals: dict[TenantId | None, Totals] = {}
+        if theirs := [tenant for tenant in moved if tenant in wanted]:
+            totals.update(await self._log.totals_of(theirs))
+        if None in wanted:
+            totals[None] = await self._log.totals()
+        self._audience.tell_totals(totals)
+
+    async def _open(self) -> None:
+        """Begin to tell those who came, once nothing can be missed."""
+        if self._log.is_complete and not self._was_complete:
+            self._was_complete = True
+            self._audience.reset()
+        if self._was_complete or time.monotonic() - self._begun_at > self._pace.open_within:
+            for viewer in self._audience.take_waiting():
+                self._audience.open(viewer, await self._missed(viewer.seen))
+
+    async def _missed(self, seen: str | None) -> Sequence[LiveRow] | None:
+        after = None if seen is None else self._moments.find(seen)
+        job_ids = None if after is None else await self._log.missed(after, limit=MOST_MISSED)
+        if job_ids is None:
+            return None
+        return await self._log.jobs(job_ids) if job_ids else []
+
+    async def _rest(self, *, took: float) -> None:
+        now = time.monotonic()
+        if now - self._changed_at < self._pace.quiet or not self._was_complete:
+            if self._is_asleep:
+                await self._fall_asleep(False)
+            # A look that takes long is made less often: all of it is never more than a quarter of a processor.
+            await asyncio.sleep(max(self._pace.look, min(3 * took, 1.0)))
+        elif not self._is_asleep:
+            await self._fall_asleep(True)  # and look once more
+        else:
+            await self._wait(min(self._pace.backstop, self._next_due()))
+
+    async def _fall_asleep(self, is_asleep: bool) -> None:
+        self._is_asleep = is_asleep
+        await self._log.sleep(is_asleep)
+
+    def _next_due(self) -> float:
+        return self._pace.counts if self._unfinished() or self._moved else self._pace.backstop
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a notification, or for somebody who joins."""
+        if self._poke.is_set():
+            return
+        listening = asyncio.ensure_future(self._listen(seconds))
+        poked = asyncio.ensure_future(self._poke.wait())
+        try:
+            await asyncio.wait({listening, poked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (listening, poked):
+                task.cancel()
+            told = await asyncio.gather(listening, poked, return_exceptions=True)
+        if isinstance(told[0], Exception):
+            raise told[0]
+
+    async def _listen(self, seconds: float) -> None:
+        async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+            self._poke.set()
+
+    def _is_due(self, name: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._done_at.get(name, float("-inf")) < seconds:
+            return False
+        self._done_at[name] = now
+        return True

@@ -1,0 +1,142 @@
+"""`/events`: changes of jobs as Server-Sent Events. What they say is in docs/decisions/0011-live-events.md."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from jobbridge.core.access import Role
+from jobbridge.dashboard import asking
+from jobbridge.dashboard.live import telling
+from jobbridge.dashboard.live.audience import TooManyViewers
+from jobbridge.dashboard.live.broadcaster import Broadcaster, Live
+from jobbridge.dashboard.live.viewers import Interest, Viewer
+from jobbridge.dashboard.visits import Rule, Visit
+
+if TYPE_CHECKING:
+    from jobbridge.core.access import Principal
+
+#: Seconds without news after which a proxy is told that somebody is there.
+KEEP_ALIVE = 15.0
+#: Seconds that a client may need to take what was sent.
+PATIENCE = 60.0
+#: Seconds after which a stream ends, and its client comes back with the credentials that it has then.
+LIFETIME = 1800
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would collect some kilobytes first
+}
+
+
+def event_stream(visit: Visit) -> Response:
+    """Give the changes of the jobs that the visitor may see, and asks for, as they happen."""
+    seen = visit.request.headers.get("last-event-id") or visit.request.query_params.get("last_event_id")
+    return EventStream(visit.dashboard.live, interest_of(visit), visit.principal, seen=seen)
+
+
+def interest_of(visit: Visit) -> Interest:
+    """Read what somebody wants to be told.
+
+    Raises:
+        HTTPException: 400, a value is not one of those there are; 404, there is no such job for them.
+    """
+    query = visit.request.query_params
+    search = asking.search_of(query, visit.tenant)
+    job_id = query.get("job_id")
+    job = visit.find_job(job_id) if job_id else None
+    return Interest(
+        tenant=search.tenant if job is None else job.tenant,
+        shows_tenant=visit.principal.tenant is None,
+        job_id=None if job is None else job.job_id,
+        statuses=None if search.statuses is None else frozenset(search.statuses),
+        type=search.type,
+        engine=search.engine,
+        queue=search.queue,
+    )
+
+
+class EventStream(Response):
+    """An answer that goes on until the client goes, is too slow to take anything, or the server stops.
+
+    Args:
+        live: Where changes come from.
+        interest: Which of them.
+        principal: Who watches.
+        seen: The last id that the client got before.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, live: Live, interest: Interest, principal: Principal, *, seen: str | None) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(_HEADERS)
+        self._live = live
+        self._viewer = Viewer(interest, principal, seen=seen)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start: Message = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        if scope["method"] == "HEAD":
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        broadcaster = self._live.here()
+        try:
+            broadcaster.join(self._viewer)
+        except TooManyViewers as refused:
+            await _refusal(refused)(scope, receive, send)
+            return
+        gone = asyncio.ensure_future(self._close_when_gone(receive))
+        try:
+            with suppress(TimeoutError, OSError):  # OSError: servers say so when the client has gone
+                await _send(send, start)
+                await self._tell(broadcaster, send)
+        finally:
+            broadcaster.leave(self._viewer)
+            gone.cancel()
+
+    async def _tell(self, broadcaster: Broadcaster, send: Send) -> None:
+        ends_at = asyncio.get_running_loop().time() + LIFETIME + secrets.randbelow(300)  # not all at once
+        await _send(send, _body(telling.RETRY))
+        while not self._viewer.is_closed and asyncio.get_running_loop().time() < ends_at:
+            told = await self._viewer.take(timeout=KEEP_ALIVE)
+            if not self._viewer.is_closed:
+                moment = broadcaster.moment if self._viewer.is_open else None
+                await _send(send, _body(told or telling.keep_alive(moment)))
+        await _send(send, _body(b"", is_last=True))
+
+    async def _close_when_gone(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._viewer.close()
+
+
+async def _send(send: Send, message: Message) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await send(message)
+
+
+def _body(told: bytes, *, is_last: bool = False) -> Message:
+    return {"type": "http.response.body", "body": told, "more_body": not is_last}
+
+
+def _refusal(refused: TooManyViewers) -> Response:
+    status = 429 if refused.is_own_fault else 503
+    return JSONResponse(
+        {"error": "Too many streams are open.", "hint": "Close some, or come back in a minute."},
+        status_code=status,
+        headers={"Retry-After": "60"},
+    )
+
+
+RULES = (Rule(path="/events", name="events", endpoint=event_stream, needs=Role.VIEWER, is_stream=True),)
