@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 from jobbridge.core.keys import TenantId
@@ -86,8 +87,8 @@ class Audience:
             return
         self._open[viewer.interest].add(viewer)
         viewer.is_open = True
-        resumed = b'{"resumed":%b}' % (b"false" if missed is None else b"true")
-        viewer.put(telling.event("open", resumed, moment=self.moment), moment=self.moment)
+        begin = telling.opened(resumed=missed is not None, now=datetime.now(UTC), moment=self.moment)
+        viewer.put(begin, moment=self.moment)
         parts = [_told(row, viewer.interest) for row in missed or () if viewer.interest.takes(row)]
         if parts:
             viewer.put(telling.jobs_events(parts, moment=self.moment), moment=self.moment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from jobbridge.core.keys import Engine
@@ -29,6 +30,16 @@ def event(name: str, data: bytes = b"{}", *, moment: str | None = None) -> bytes
     """
     head = b"" if moment is None else b"id: %b\n" % moment.encode()
     return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), data)
+
+
+def opened(*, resumed: bool, now: datetime, moment: str) -> bytes:
+    """Make the first event.
+
+    Args:
+        resumed: What the client missed follows; if not, it has to read anew.
+        now: For clients whose clock is another.
+    """
+    return event("open", _json({"resumed": resumed, "now": exact(now)}), moment=moment)
 
 
 def keep_alive(moment: str | None) -> bytes:
