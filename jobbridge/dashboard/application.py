@@ -14,20 +14,25 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import actions, probes, showing, signing
+from jobbridge.dashboard import actions, probes, public, showing, signing
 from jobbridge.dashboard.api import routes as api
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
 from jobbridge.dashboard.api.waiting import Waiters
+from jobbridge.dashboard.checkup import CheckUp
 from jobbridge.dashboard.guard import guarded
 from jobbridge.dashboard.headers import SecurityHeaders
 from jobbridge.dashboard.identity import Authenticator
 from jobbridge.dashboard.limits import AttemptLimit
+from jobbridge.dashboard.live import stream
+from jobbridge.dashboard.live.broadcaster import Live
 from jobbridge.dashboard.pages import health, job, jobs, overview, schedules, tenants, workers
 from jobbridge.dashboard.telling import handlers
 from jobbridge.dashboard.tenant_ids import TenantIds
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore
+from jobbridge.store.links import LinkStore
+from jobbridge.store.flow import FlowStore
 from jobbridge.store.monitor import MonitorStore
 
 if TYPE_CHECKING:
@@ -37,7 +42,8 @@ _HERE = Path(__file__).parent
 
 RULES: Sequence[Rule] = (
     *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
-    *actions.RULES, *signing.RULES, *probes.RULES, *api.RULES,
+    *actions.RULES, *signing.RULES, *probes.RULES, *public.RULES, *api.RULES,
+    *stream.RULES,
 )  # fmt: skip
 
 #: The pages of the bar at the top: route, text, least role, of the whole installation.
@@ -64,11 +70,19 @@ class Dashboard:
         self.access = AccessStore(app.database)
         self.authenticator = authenticator or Authenticator(self.access)
         self.counts = CountStore(app.database)
+        self.flow = FlowStore(app.database)
         self.monitor = MonitorStore(app.database)
+        self.check_up = CheckUp(app)
+        self.links = LinkStore(app.database)
         self.attempts = AttemptLimit()
+        #: Of customers, by their links.
+        self.looks = AttemptLimit(attempts=120)
         self.templates = _templates()
+        #: The API's, once somebody asked for it.
+        self.description: dict[str, Any] | None = None
         self.tenant_ids = TenantIds(app.database)
         self.waiters = Waiters(app.jobs)
+        self.live = Live(app.database)
         static = Mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
         self.router = Router([*(_route(self, rule) for rule in RULES), static])
 

@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.core.schedules.policies import schedule_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard import identity
 from jobbridge.dashboard.application import RULES, make_dashboard
@@ -37,7 +38,10 @@ THEIRS = JobKey(tenant=OTHER, job_id=uuid4())
 EVIL = "<script>alert(1)</script>"
 BROWSER = {"accept": "text/html"}
 #: What must never reach somebody of another tenant: ids, names, errors and data of the job THEIRS.
-OF_OTHERS = (str(OTHER), str(THEIRS.job_id), "secret-of-others", "type-of-others", "error-of-others")
+OF_OTHERS = (
+    str(OTHER), str(THEIRS.job_id), "secret-of-others", "type-of-others", "error-of-others", "schedule-of-others",
+    "queue-of-others",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -59,6 +63,10 @@ def _fill(app: Celery) -> None:
         recorder.record(job.submitted(type=type_, metadata=metadata))
         recorder.record(job.started())
         recorder.record(job.failed(1, error=error))
+    app.schedules.create("parity.total", "0 2 * * *", [1], name="nightly", tenant=ACME)
+    app.schedules.create(
+        "parity.total", "0 2 * * *", [1], name="schedule-of-others", tenant=OTHER, queue="queue-of-others"
+    )
 
 
 @pytest.fixture
@@ -84,9 +92,24 @@ def sign_in(client: TestClient, access: AccessStore, role: Role, tenant: TenantI
 #: What stands in an address: whose of the tenant ACME, whose of OTHER, whose of nobody. A route with a further name in
 #: its address adds it here, and to `_fill` what it names.
 IDS: dict[str, dict[str, str]] = {
-    "mine": {"job_id": str(MINE.job_id)},
-    "theirs": {"job_id": str(THEIRS.job_id)},
-    "nobodys": {"job_id": str(uuid4())},
+    "mine": {
+        "job_id": str(MINE.job_id),
+        "schedule_id": str(schedule_id_for(ACME, "nightly")),
+        "queue": "celery",
+        "link": "x" * 43,
+    },
+    "theirs": {
+        "job_id": str(THEIRS.job_id),
+        "schedule_id": str(schedule_id_for(OTHER, "schedule-of-others")),
+        "queue": "queue-of-others",
+        "link": "y" * 43,
+    },
+    "nobodys": {"job_id": str(uuid4()), "schedule_id": str(uuid4()), "queue": "nowhere", "link": "z" * 43},
+}
+#: What routes of the API must be sent.
+BODIES: dict[str, object] = {
+    "api_send": {"task": "parity.total", "args": [[1, 2]]},
+    "api_schedule_backfill": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"},
 }
 
 
@@ -117,7 +140,7 @@ CLOSED = [rule for rule in RULES if rule.needs is not None]
 #: Those whose answer ends; what streams send is looked at in test_live.py.
 ASKED = [rule for rule in CLOSED if not rule.is_stream]
 #: What everybody may ask for. Whoever adds a route here has thought about it.
-OPEN = {"sign_in", "do_sign_in", "healthz", "readyz", "from_the_original"}
+OPEN = {"sign_in", "do_sign_in", "healthz", "readyz", "from_the_original", "public_job", "api_description"}
 
 
 def test_only_these_routes_are_open_to_everybody() -> None:
@@ -159,11 +182,12 @@ def test_nothing_of_another_tenant_is_on_any_route(
             for method in rule.methods:
                 for query in ("", f"?tenant={OTHER}", f"?text={THEIRS.job_id}", "?text=error-of"):
                     path = address(rule, "theirs") + query
-                    response = client.request(method, path, headers=headers)
+                    response = client.request(method, path, headers=headers, json=BODIES.get(rule.name))
                     shown = without_ids(response.text.replace(path, ""))
                     assert [text for text in OF_OTHERS if text in shown and text not in query] == [], path
                     if is_of_somebody(rule) or rule.is_global:
-                        other = client.request(method, address(rule, "nobodys") + query, headers=headers)
+                        path = address(rule, "nobodys") + query
+                        other = client.request(method, path, headers=headers, json=BODIES.get(rule.name))
                         assert response.status_code == other.status_code, path
                         assert response.status_code in {403, 404}, path
                         assert without_ids(response.text) == without_ids(other.text)

@@ -189,3 +189,60 @@ class Workers(Answer):
     """All workers, the oldest first."""
 
     workers: list[Worker]
+
+
+class Schedule(Answer):
+    """Something that recurs."""
+
+    schedule_id: UUID
+    name: str = Field(examples=["nightly-report"])
+    tenant: str
+    task: str
+    kind: str = Field(examples=["cron"])
+    spec: str = Field(examples=["0 2 * * *"])
+    zone: str = Field(examples=["Europe/Berlin"])
+    engine: Engine
+    queue: str | None
+    overlap: str
+    paused: bool
+    note: str | None
+    next_fire_at: datetime | None
+    last_fire_at: datetime | None
+    last_job_id: UUID | None
+
+
+class Schedules(Answer):
+    """Schedules, by tenant and name."""
+
+    schedules: list[Schedule]
+
+
+class Fire(Answer):
+    """What became of one planned instant."""
+
+    fire_at: datetime
+    trigger: str
+    outcome: str
+    job_id: UUID | None
+    reason: str | None
+    missed_until: datetime | None
+    fired_at: datetime
+
+
+class ScheduleDetail(Schedule):
+    """A schedule with its next instants and its newest fires."""
+
+    upcoming: list[datetime]
+    fires: list[Fire]
+
+
+class FiredNow(Answer):
+    """The job that was made."""
+
+    job_id: UUID
+
+
+class Backfilled(Answer):
+    """Which fires were made up for."""
+
+    made: list[datetime]

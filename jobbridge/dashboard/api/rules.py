@@ -108,11 +108,11 @@ async def _visit_of(
 Asked = Annotated[Visit, Depends(_visit_of)]
 
 
-def describe(routes: Sequence[Any], version: str) -> dict[str, Any]:
+def describe(routes: Sequence[Any]) -> dict[str, Any]:
     """Give the OpenAPI document of some routes."""
     document: dict[str, Any] = get_openapi(
         title="JobBridge",
-        version=version,
+        version="1",
         openapi_version="3.1.0",
         summary="Background jobs of both engines.",
         description=_ABOUT,

@@ -1,0 +1,73 @@
+"""Links for customers: made by an operator, good for a while, revocable. What they show is in `dashboard.public`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobbridge.core.access import Role
+from jobbridge.dashboard.api.answers import Link, Revoked
+from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+
+
+class NewLink(BaseModel):
+    """For how long."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hours: float = Field(24 * 7, gt=0, le=24 * 366, description="It is of no use after that.")
+
+
+def make_link(visit: Asked, job_id: str, asked: NewLink | None = None) -> Link:
+    """Make a link that shows a customer how far the job is, and nothing else of it.
+
+    The link is all that one needs to see it, and cannot be shown again.
+    """
+    row, asked = visit.find_job(), asked or NewLink.model_validate({})
+    secret, expires_at = visit.dashboard.links.create(
+        row.key, lasts=timedelta(hours=asked.hours), created_by=visit.principal.name
+    )
+    visit.dashboard.access.note(
+        visit.principal,
+        "make link",
+        tenant=row.tenant,
+        subject=str(row.job_id),
+        details={"until": expires_at.isoformat()},
+    )
+    return Link(url=visit.path("public_job", link=secret), expires_at=expires_at)
+
+
+def revoke_links(visit: Asked, job_id: str) -> Revoked:
+    """Make all links to a job of no use, at once."""
+    row = visit.find_job()
+    revoked = visit.dashboard.links.revoke(row.key)
+    visit.dashboard.access.note(
+        visit.principal,
+        "revoke links",
+        tenant=row.tenant,
+        subject=str(row.job_id),
+        details={"links": revoked},
+    )
+    return Revoked(revoked=revoked)
+
+
+RULES = (
+    ApiRule(
+        path=f"{PREFIX}/jobs/{{job_id}}/public-link",
+        name="api_make_link",
+        endpoint=make_link,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        status=201,
+        errors=(404,),
+    ),
+    ApiRule(
+        path=f"{PREFIX}/jobs/{{job_id}}/public-link",
+        name="api_revoke_links",
+        endpoint=revoke_links,
+        needs=Role.OPERATOR,
+        methods=("DELETE",),
+        errors=(404,),
+    ),
+)

@@ -1,0 +1,199 @@
+"""Schedules: list, look at, pause, resume, run now, make up for what was missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from jobbridge.core.access import Role
+from jobbridge.core.keys import TenantId
+from jobbridge.dashboard.api.answers import (
+    Backfilled,
+    Fire,
+    FiredNow,
+    Schedule,
+    ScheduleDetail,
+    Schedules,
+)
+from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.showing import without_passwords
+from jobbridge.dashboard.visits import Visit, storable
+from jobbridge.errors import JobBridgeError, ScheduleNotFound, UnsupportedOption
+
+if TYPE_CHECKING:
+    from jobbridge.store.schedule_rows import FireRow, ScheduleRow
+
+_FIRES = 50
+_EPOCH, _FAR = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+Instant = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_FAR)]
+_Value = TypeVar("_Value")
+
+
+class PauseSchedule(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str | None = Field(None, max_length=1000)
+
+
+class Backfill(BaseModel):
+    """From when to when, both included."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: Instant
+    end: Instant
+
+
+def list_schedules(visit: Asked) -> Schedules:
+    """Give the schedules, by tenant and name; a thousand at most."""
+    rows = visit.app.schedules.list(tenant=visit.tenant)
+    return Schedules(schedules=[Schedule.model_construct(**_fields(row)) for row in rows])
+
+
+def get_schedule(visit: Asked, schedule_id: str) -> ScheduleDetail:
+    """Give one schedule with its next instants and its newest fires."""
+    row, service = _found(visit), visit.app.schedules
+    try:
+        upcoming = list(service.upcoming(row))
+    except UnsupportedOption:
+        upcoming = []  # it was written by hand, or by another release; `doctor` says so
+    fires = service.store.history(row.tenant, row.schedule_id, limit=_FIRES)
+    return ScheduleDetail.model_construct(
+        **_fields(row), upcoming=upcoming, fires=[_fire(fire) for fire in fires]
+    )
+
+
+def pause_schedule(visit: Asked, schedule_id: str, asked: PauseSchedule | None = None) -> Schedule:
+    """Keep a schedule from firing until it is resumed; its running jobs go on."""
+    row, note = _found(visit), asked.note if asked else None
+    _done(
+        visit,
+        row,
+        "pause",
+        partial(visit.app.schedules.store.pause, row.tenant, row.schedule_id, note=note),
+        note,
+    )
+    return Schedule.model_construct(**_fields(_found(visit)))
+
+
+def resume_schedule(visit: Asked, schedule_id: str) -> Schedule:
+    """Let a schedule fire again, from now on."""
+    row = _found(visit)
+    _done(visit, row, "resume", partial(visit.app.schedules.store.resume, row.tenant, row.schedule_id))
+    return Schedule.model_construct(**_fields(_found(visit)))
+
+
+def run_schedule(visit: Asked, schedule_id: str) -> FiredNow:
+    """Make a schedule's job now, whatever its times and its overlap policy, also while it is paused."""
+    row = _found(visit)
+    run = partial(visit.app.schedules.run_now, row.schedule_id, row.tenant)
+    return FiredNow(job_id=_done(visit, row, "run now", run))
+
+
+def backfill_schedule(visit: Asked, schedule_id: str, asked: Backfill) -> Backfilled:
+    """Make the jobs of all fires within a time that have none; refused if they are more than a thousand."""
+    row = _found(visit)
+    run = partial(visit.app.schedules.backfill, row.schedule_id, asked.start, asked.end, row.tenant)
+    return Backfilled(made=list(_done(visit, row, "backfill", run)))
+
+
+def _found(visit: Visit) -> ScheduleRow:
+    """Give the schedule of the address.
+
+    Raises:
+        HTTPException: 404, alike for one that is not there and one that is not theirs to see.
+    """
+    text = storable(str(visit.request.path_params["schedule_id"]))
+    try:
+        return visit.app.schedules.find(text, visit.tenant)
+    except ScheduleNotFound as error:
+        several = visit.tenant is None and "Several" in str(error)
+        raise HTTPException(
+            404, f"{error} Name its tenant." if several else f"There is no schedule {text}."
+        ) from None
+
+
+def _done(
+    visit: Visit, row: ScheduleRow, action: str, run: Callable[[], _Value], reason: str | None = None
+) -> _Value:
+    """Do it and put it on record, also when it is refused."""
+    note = partial(
+        visit.dashboard.access.note,
+        visit.principal,
+        f"{action} schedule",
+        tenant=TenantId(str(row.tenant)),
+        subject=row.name,
+        details={"schedule_id": str(row.schedule_id)},
+    )
+    try:
+        value = run()
+    except JobBridgeError as error:
+        note(outcome="refused", reason=str(error))
+        raise
+    note(reason=reason)
+    return value
+
+
+_SAME = (
+    "schedule_id", "name", "task", "spec", "zone", "engine", "queue", "paused", "note", "last_fire_at", "last_job_id",
+)  # fmt: skip
+
+
+def _fields(row: ScheduleRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _SAME} | {
+        "tenant": str(row.tenant),
+        "kind": str(row.kind),
+        "overlap": str(row.overlap),
+        "next_fire_at": None if row.paused else row.next_fire_at,
+    }
+
+
+def _fire(row: FireRow) -> Fire:
+    return Fire(
+        fire_at=row.fire_at,
+        trigger=str(row.trigger),
+        outcome=str(row.outcome),
+        job_id=row.job_id,
+        reason=without_passwords(row.reason) or None,
+        missed_until=row.missed_until,
+        fired_at=row.fired_at,
+    )
+
+
+_ALL, _ONE = f"{PREFIX}/schedules", f"{PREFIX}/schedules/{{schedule_id}}"
+
+
+def _action(name: str, endpoint: Callable[..., Any], *errors: int) -> ApiRule:
+    return ApiRule(
+        path=f"{_ONE}/{name}",
+        name=f"api_schedule_{name}",
+        endpoint=endpoint,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        tag="schedules",
+        errors=(404, *errors),
+    )
+
+
+RULES = (
+    ApiRule(path=_ALL, name="api_schedules", endpoint=list_schedules, needs=Role.VIEWER, tag="schedules"),
+    ApiRule(
+        path=_ONE,
+        name="api_schedule",
+        endpoint=get_schedule,
+        needs=Role.VIEWER,
+        tag="schedules",
+        errors=(404,),
+    ),
+    _action("pause", pause_schedule),
+    _action("resume", resume_schedule),
+    _action("run", run_schedule, 409),
+    _action("backfill", backfill_schedule, 409),
+)

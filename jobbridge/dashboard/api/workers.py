@@ -1,0 +1,38 @@
+"""Workers, of both engines."""
+
+from __future__ import annotations
+
+from jobbridge.core.access import Role
+from jobbridge.dashboard.api.answers import Worker, Workers
+from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+
+
+def list_workers(visit: Asked) -> Workers:
+    """Give the worker processes that there are, the oldest first; the dead until their jobs were looked after."""
+    return Workers(
+        workers=[
+            Worker(
+                name=row.name,
+                engine=row.engine,
+                host=row.host,
+                pid=row.pid,
+                queues=list(row.queues),
+                started_at=row.started_at,
+                seen_at=row.seen_at,
+                is_alive=row.is_alive,
+            )
+            for row in visit.app.workers.all()
+        ]
+    )
+
+
+RULES = (
+    ApiRule(
+        path=f"{PREFIX}/workers",
+        name="api_workers",
+        endpoint=list_workers,
+        needs=Role.VIEWER,
+        is_global=True,
+        tag="workers and queues",
+    ),
+)
