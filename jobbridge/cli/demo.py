@@ -78,7 +78,7 @@ def command(engine: str, output: Path, serve: bool | None, dashboard_port: int |
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: stop all, leave no data
     stays = _is_watched() if serve is None else serve
     _clear(output)
-    with _stage(output, engines, out.print, stays=stays, port=dashboard_port) as stage:
+    with open_stage(output, engines, out.print, stays=stays, port=dashboard_port) as stage:
         runs = [stage.run(engine) for engine in engines]
         wrong = _problems(runs)
         _write_summary(output / "summary.json", runs)
@@ -105,7 +105,7 @@ def _clear(output: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stage:
+class Stage:
     """Servers and workers that are up."""
 
     output: Path
@@ -139,9 +139,17 @@ class _Stage:
 
 
 @contextmanager
-def _stage(
+def open_stage(
     output: Path, engines: Sequence[Engine], tell: Any, *, stays: bool, port: int | None
-) -> Iterator[_Stage]:
+) -> Iterator[Stage]:
+    """Start everything, and stop it at the end.
+
+    Args:
+        output: Where documents, mails and logs are written.
+        tell: Called with each thing that one should read.
+        stays: Also what only a dashboard needs: beat, and Temporal's web UI.
+        port: Of the dashboard; by default the usual one if it is free.
+    """
     from jobbridge.bootstrap import make_app
     from jobbridge.settings import load_settings
     from jobbridge.store.migrations import migrate
@@ -175,7 +183,7 @@ def _stage(
         dashboard, url = _start_dashboard(output, settings, port, tell)
         if dashboard is not None:
             stack.callback(dashboard.stop)
-        yield _Stage(
+        yield Stage(
             output=output,
             app=make_app(load_settings(settings)),
             sinks=sinks,
