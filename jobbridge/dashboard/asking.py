@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
+from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 
 from jobbridge.core.keys import Engine, TenantId
@@ -14,8 +15,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.visits import storable
 from jobbridge.store.monitor import Position, Search
 
-if TYPE_CHECKING:
-    from starlette.datastructures import QueryParams
+Query = ImmutableMultiDict[str, str]
 
 SINCE = {
     "1h": timedelta(hours=1),
@@ -26,8 +26,11 @@ SINCE = {
 LIMIT = 50
 MOST = 200
 
+#: What of an address says which jobs; the rest is how they are shown.
+FILTERS = ("status", "type", "engine", "queue", "since", "from", "to", "text", "tenant")
 
-def search_of(query: QueryParams, tenant: TenantId | None) -> Search:
+
+def search_of(query: Query, tenant: TenantId | None) -> Search:
     """Read what to look for.
 
     Args:
@@ -41,18 +44,26 @@ def search_of(query: QueryParams, tenant: TenantId | None) -> Search:
     engine, since = query.get("engine"), query.get("since")
     if since and since not in SINCE:
         raise _unknown("since", since, SINCE)
+    begins = [datetime.now(UTC) - SINCE[since]] if since else []
+    begins += [begin] if (begin := _instant(query, "from")) else []
     return Search(
         tenant=tenant,
         statuses=statuses or None,
         type=_text(query, "type"),
         engine=_one_of(Engine, "engine", engine) if engine else None,
         queue=_text(query, "queue"),
-        since=datetime.now(UTC) - SINCE[since] if since else None,
+        since=max(begins, default=None),
+        until=_instant(query, "to"),
         text=_text(query, "text"),
     )
 
 
-def position_of(query: QueryParams) -> Position | None:
+def filters_of(query: Query) -> list[tuple[str, str]]:
+    """Give what of the address says which jobs."""
+    return [(name, value) for name, value in query.multi_items() if name in FILTERS and value]
+
+
+def position_of(query: Query) -> Position | None:
     """Read where a page begins.
 
     Raises:
@@ -78,7 +89,7 @@ def position_text(position: Position | None) -> str | None:
     return f"{int((at - datetime.fromtimestamp(0, UTC)) / timedelta(microseconds=1))}_{job_id}"
 
 
-def limit_of(query: QueryParams) -> int:
+def limit_of(query: Query) -> int:
     """Read how many jobs a page has.
 
     Raises:
@@ -88,6 +99,20 @@ def limit_of(query: QueryParams) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MOST):
         raise HTTPException(400, f"limit is {text!r}; it must be 1 to {MOST}.")
     return int(text)
+
+
+def _instant(query: Query, name: str) -> datetime | None:
+    """Read an instant; without a zone it is UTC, as browsers send what one picks from a calendar."""
+    text = (query.get(name) or "").strip()
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise HTTPException(
+            400, f"{name} is {text!r}; it must be an instant, such as 2026-01-31T08:00."
+        ) from None
 
 
 def _one_of(kind: Any, name: str, text: str) -> Any:
@@ -101,5 +126,5 @@ def _unknown(name: str, text: str, known: Mapping[str, object]) -> HTTPException
     return HTTPException(400, f"{name} is {text!r}; it must be one of {', '.join(known)}.")
 
 
-def _text(query: QueryParams, name: str) -> str | None:
+def _text(query: Query, name: str) -> str | None:
     return storable(query.get(name, "")).strip() or None

@@ -57,7 +57,11 @@ _FILTERS: dict[str, LiteralString] = {
     "type": "type = %(type)s",
     "engines": "runner_type = ANY(%(engines)s)",
     "queue": "queue = %(queue)s",
-    "text": "strpos(lower(coalesce(error, '')), lower(%(text)s)) > 0",
+    "text": """(
+        strpos(lower(coalesce(error, '')), lower(%(text)s)) > 0 OR starts_with(job_id::text, lower(%(text)s))
+        OR external_id = %(text)s OR task_id = %(text)s OR singleton_key = %(text)s
+        OR lower(%(text)s) IN (user_id::text, root_id::text, parent_id::text)
+    )""",
 }
 
 
@@ -138,7 +142,8 @@ class Search:
 
     Attributes:
         since: Made then or later.
-        text: Somewhere in the error, in any case of letters.
+        until: Made before then.
+        text: Somewhere in the error, in any case of letters; or an id: the beginning of the job's, or a whole other one.
     """
 
     tenant: TenantId | None = None
@@ -147,6 +152,7 @@ class Search:
     engine: Engine | None = None
     queue: str | None = None
     since: datetime | None = None
+    until: datetime | None = None
     text: str | None = None
 
 
@@ -201,6 +207,7 @@ class _PageSearch:
     ) -> None:
         self._connection = connection
         self._limit = limit
+        self._newest = _NEWEST if search.until is None else (search.until, _LEAST_ID)
         self._has_statuses = search.statuses is not None
         self._of = _MINE if search.tenant is not None else ""
         self._since = _SINCE if search.since is not None else ""
@@ -220,7 +227,7 @@ class _PageSearch:
         self._filters = sql.SQL(" AND ").join(used) if used else sql.SQL("true")
 
     def run(self, before: Position | None) -> FoundPage:
-        self._start_at(before or _NEWEST)
+        self._start_at(min(before or _NEWEST, self._newest))
         found = self._fetch(_scan(self._of + self._since))
         end = self._end_of_scan()
         if len(found) > self._limit or end is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
@@ -10,35 +13,99 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard import asking
+from jobbridge.dashboard.columns import COOKIE, available, chosen, remember
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.columns import Column
+    from jobbridge.store.monitor import Search
+    from jobbridge.store.rows import JobRow
+
+_YEAR = 365 * 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """What is shown of one job in one column."""
+
+    column: Column
+    value: Any
+
+    @property
+    def is_instant(self) -> bool:
+        return isinstance(self.value, datetime)
 
 
 def jobs(visit: Visit) -> Response:
     """A page of the jobs that match; an id leads to its job."""
     query = visit.request.query_params
+    if "choose" in query:
+        return _remember_columns(visit)
     search = asking.search_of(query, visit.tenant)
-    if search.text and (job_id := uuid_or_none(search.text)):
-        whose = {"tenant": search.tenant} if search.tenant and visit.principal.tenant is None else None
-        return RedirectResponse(visit.path("job", job_id=job_id, query=whose), status_code=303)
+    if (found := _by_id(visit, search)) is not None:
+        return found
     page = visit.dashboard.monitor.page(
         search, before=asking.position_of(query), limit=asking.limit_of(query)
     )
-    kept = [(name, value) for name, value in query.multi_items() if name != "before" and value]
+    filters = asking.filters_of(query)
+    kept = filters + [(name, value) for name, value in query.multi_items() if name == "limit" and value]
     following = asking.position_text(page.next)
+    columns = chosen(visit)
     return visit.dashboard.page(
         visit,
         "jobs.html",
-        jobs=page.jobs,
+        rows=[(job, _address(visit, job), _cells(job, columns)) for job in page.jobs],
+        columns=columns,
+        all_columns=available(visit),
         searched_to=page.searched_to,
-        older=None if following is None else "?" + urlencode([*kept, ("before", following)]),
-        newest="?" + urlencode(kept) if query.get("before") else None,
-        is_filtered=any(name not in {"limit", "tenant"} for name, _ in kept),
+        filters=urlencode(filters),
+        here=visit.path("jobs", query=kept or None),
+        older=None if following is None else visit.path("jobs", query=[*kept, ("before", following)]),
+        is_newest=not query.get("before"),
+        is_filtered=any(name != "tenant" for name, _ in filters),
         query=query,
         chosen=set(query.getlist("status")),
         statuses=list(JobStatus),
         engines=list(Engine),
         times=list(asking.SINCE),
+        may_act=visit.principal.may(Role.OPERATOR),
     )
+
+
+def _by_id(visit: Visit, search: Search) -> Response | None:
+    if not search.text or not (job_id := uuid_or_none(search.text)):
+        return None
+    whose = {"tenant": search.tenant} if search.tenant and visit.principal.tenant is None else None
+    return RedirectResponse(visit.path("job", job_id=job_id, query=whose), status_code=303)
+
+
+def _address(visit: Visit, job: JobRow) -> str:
+    query = None if visit.principal.tenant is not None else {"tenant": job.tenant}
+    return visit.path("job", job_id=job.job_id, query=query)
+
+
+def _cells(job: JobRow, columns: list[Column]) -> list[Cell]:
+    return [Cell(column=column, value=column.of(job)) for column in columns]
+
+
+def _remember_columns(visit: Visit) -> Response:
+    query = visit.request.query_params
+    kept = asking.filters_of(query)
+    response = RedirectResponse(visit.path("jobs", query=kept or None), status_code=303)
+    path = visit.path("overview")
+    if query.get("choose") == "usual":
+        response.delete_cookie(COOKIE, path=path)
+        return response
+    response.set_cookie(
+        COOKIE,
+        remember(query.getlist("column")),
+        max_age=_YEAR,
+        path=path,
+        secure=visit.request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    return response
 
 
 RULES = (Rule(path="/jobs", name="jobs", endpoint=jobs, needs=Role.VIEWER),)
