@@ -44,7 +44,7 @@ def public_job(visit: Visit) -> Response:
         raise HTTPException(404, "This link is of no use: it is mistyped, or its time is over.")
     told = _told(row)
     if "text/html" in visit.request.headers.get("accept", ""):
-        return visit.dashboard.page(visit, "public_job.html", **told, is_over=row.status.is_final)
+        return visit.dashboard.page(visit, "public_job.html", told=told, is_over=row.status.is_final)
     return JSONResponse(
         {name: exact(value) or None if isinstance(value, datetime) else value for name, value in told.items()}
     )
