@@ -17,6 +17,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^@/\s]*@")
+_ID = re.compile(r"\b([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\b")
 MASK = "••••••"
 
 _UNITS = (
@@ -97,6 +98,22 @@ def with_tenant(query: dict[str, str], who: Identity, tenant: str | None) -> dic
     return query if tenant is None or who.principal.tenant is not None else query | {"tenant": tenant}
 
 
+def per_cent(value: float) -> str:
+    """Write a share so that only all is 100 %."""
+    shown = f"{value:.1f}"
+    return f"{'99.9' if shown == '100.0' and value < 100 else shown.removesuffix('.0')} %"
+
+
+def with_jobs(text: str) -> list[tuple[str, str | None]]:
+    """Take a text apart where it names a job by its id: pieces, each with the id if it is one."""
+    return [(part, part if _ID.fullmatch(part) else None) for part in _ID.split(text) if part]
+
+
+def with_commands(text: str) -> list[tuple[str, bool]]:
+    """Take a hint apart where it has a command between backquotes: pieces, and whether each is one."""
+    return [(part, place % 2 == 1) for place, part in enumerate(text.split("`")) if part]
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "with_tenant": with_tenant,
     "as_json": as_json,
@@ -105,5 +122,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "length": length,
     "number": number,
     "first_line": first_line,
+    "per_cent": per_cent,
+    "with_jobs": with_jobs,
+    "with_commands": with_commands,
     "without_passwords": without_passwords,
 }

@@ -8,10 +8,13 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
+import psycopg
 from psycopg import sql
+from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
+from jobbridge.store.callers import DriverConnection
 from jobbridge.store.conforming import TENANT_TABLES
 from jobbridge.store.counting import BATCH as FOLDED_AT_ONCE
 from jobbridge.store.counting import CountStore
@@ -47,6 +50,14 @@ ON CONFLICT (tenant) DO NOTHING
 """
 
 RESUME: LiteralString = "DELETE FROM public.job_suspensions WHERE tenant = %(tenant)s"
+
+_SUSPENSION: LiteralString = (
+    "SELECT tenant::text, suspended_at, reason, suspended_by FROM public.job_suspensions"
+)
+
+SUSPENDED: LiteralString = f"{_SUSPENSION} ORDER BY suspended_at DESC LIMIT %(limit)s"
+
+SUSPENSION: LiteralString = f"{_SUSPENSION} WHERE tenant = %(tenant)s"
 
 #: The next open jobs of a tenant, in the order of their ids.
 OPEN_JOBS: LiteralString = """
@@ -92,6 +103,16 @@ class Tenant:
     suspended_by: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspension:
+    """Since when, why and by whom a tenant is suspended."""
+
+    tenant: TenantId
+    suspended_at: datetime
+    reason: str | None
+    suspended_by: str | None
+
+
 class TenantStore:
     """Reads and suspends tenants."""
 
@@ -112,6 +133,16 @@ class TenantStore:
                 lambda own: own.execute(LIST).fetchall()
             )
         ]
+
+    def suspended(self, *, limit: int = 1000) -> Sequence[Suspension]:
+        """Give the tenants that are suspended, the latest first."""
+        return self._database.run(lambda own: _suspensions(own, SUSPENDED, {"limit": limit}))
+
+    def suspension(self, tenant: TenantId) -> Suspension | None:
+        """Give what is known of a tenant's suspension; None: it is not suspended."""
+        params = {"tenant": tenant}
+        found = self._database.ask(lambda own: _suspensions(own, SUSPENSION, params), otherwise=[])
+        return found[0] if found else None
 
     def suspend(
         self, tenant: TenantId, *, reason: str | None = None, suspended_by: str | None = None
@@ -168,6 +199,11 @@ class TenantStore:
             deleted += now
             if now < batch and not self._database.run(lambda own: own.execute(left, params).fetchall()[0][0]):
                 return deleted
+
+
+def _suspensions(connection: DriverConnection, statement: LiteralString, params: Any) -> list[Suspension]:
+    with psycopg.Cursor(connection, row_factory=kwargs_row(Suspension)) as cursor:
+        return cursor.execute(statement, params).fetchall()
 
 
 def refuse_system(tenant: TenantId, what: str) -> None:

@@ -1,18 +1,67 @@
-"""What `jobbridge doctor` finds."""
+"""What `jobbridge doctor` finds, bad things first.
+
+Nobody waits for what may be away: what only the tables tell is looked at within the request, the rest after the answer
+to it was sent. Until that is there, the page asks for it each second, or has a link that does.
+"""
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from starlette.background import BackgroundTask
+from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
+from jobbridge.dashboard.checkup import Report
 from jobbridge.dashboard.visits import Rule, Visit
-from jobbridge.diagnosis.checks import check_all
+from jobbridge.diagnosis.findings import Check
+
+#: What was found so long ago is not shown as how it is.
+_OLD = timedelta(minutes=5)
+#: In which groups findings are shown, in this order.
+_GROUPS = (
+    ("Engines", ("edition", "temporal", "fallback", "drift")),
+    ("Database and broker", ("database", "broker")),
+    ("Workers and queues", ("workers", "tasks", "handlers", "delivery", "held jobs")),
+    ("Schedules", ("schedules",)),
+    ("Services", ("services",)),
+)
 
 
 def health(visit: Visit) -> Response:
     """What `jobbridge doctor` finds."""
-    checks = check_all(visit.app, visit.app.settings)
-    return visit.dashboard.page(visit, "health.html", checks=checks)
+    check_up = visit.dashboard.check_up
+    if visit.request.query_params.get("again"):
+        check_up.whole.forget()
+        return RedirectResponse(visit.path("health"), status_code=303)
+    whole = check_up.whole.last
+    if whole is not None and datetime.now(UTC) - whole.looked_at > _OLD:
+        whole = None
+    report = whole or check_up.quick.last or check_up.quick.now()
+    is_looking = check_up.whole.is_due or check_up.whole.is_under_way
+    response = visit.dashboard.page(
+        visit,
+        "health.html",
+        report=report,
+        groups=_grouped(report),
+        is_whole=whole is not None,
+        is_looking=is_looking,
+    )
+    if check_up.whole.is_due:
+        response.background = BackgroundTask(check_up.whole.refresh)
+    return response
+
+
+def _grouped(report: Report) -> Sequence[tuple[str, Sequence[Check]]]:
+    """Give what is good, in groups."""
+    known = {name for _, names in _GROUPS for name in names}
+    others = tuple(check.name for check in report.good if check.name not in known)
+    groups = [
+        (title, [check for check in report.good if check.name in names])
+        for title, names in (*_GROUPS, ("Others", others))
+    ]
+    return [group for group in groups if group[1]]
 
 
 RULES = (Rule(path="/health", name="health", endpoint=health, needs=Role.OPERATOR, is_global=True),)

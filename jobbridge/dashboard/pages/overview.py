@@ -1,62 +1,140 @@
-"""How it goes: all jobs by status and engine, the last day by the hour, and the newest failures."""
+"""How it goes: all jobs by status and engine, what started and ended over time, what needs attention, what failed."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
+from jobbridge.dashboard import charts
+from jobbridge.dashboard.attention import alerts
+from jobbridge.dashboard.showing import first_line
 from jobbridge.dashboard.visits import Rule, Visit
-from jobbridge.store.counting import HourCount
+from jobbridge.store.flow import STARTED, Cell, Span, Times, together
 from jobbridge.store.monitor import Search
+from jobbridge.store.rows import JobRow
 
-_FAILURES_SHOWN = 10
-_HOURS_SHOWN = 24
+#: So many of the newest failures are looked at and grouped; so many groups are shown.
+_FAILURES = 200
+_GROUPS = 12
+#: What differs from one failure to the next of the same kind: ids and numbers.
+_VARYING = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{12,}\b|\d+", re.IGNORECASE)
+_MESSAGE = 300
+
+#: Statuses that have a card, and those that have a line below.
+_CARDS = (
+    (JobStatus.PROCESSING, "Running"),
+    (JobStatus.QUEUED, "Queued"),
+    (JobStatus.SCHEDULED, "Scheduled"),
+    (JobStatus.RETRYING, "Retrying"),
+    (JobStatus.COMPLETED, "Completed"),
+    (JobStatus.FAILED, "Failed"),
+)
+_OTHERS = (JobStatus.PENDING, JobStatus.CANCELLED, JobStatus.EXPIRED, JobStatus.SKIPPED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hour:
-    """A column of the chart: the jobs made in that hour, by what became of them."""
+class Range:
+    """A stretch of time that the charts show."""
+
+    text: str
+    span: Span
+    slots: int
+
+    def begin(self, now: datetime) -> datetime:
+        return self.span.begin(now) - (self.slots - 1) * self.span.length
+
+    @property
+    def label(self) -> str:
+        """How the beginning of a slot is written, for `strftime`."""
+        if self.span is Span.DAY:
+            return "%d %b"
+        return "%H:%M" if self.slots <= 24 else "%a %d %b"
+
+
+RANGES = {
+    "24h": Range(text="24 hours", span=Span.HOUR, slots=24),
+    "7d": Range(text="7 days", span=Span.HOUR, slots=168),
+    "30d": Range(text="30 days", span=Span.DAY, slots=30),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """What started and ended in an hour or a day.
+
+    Attributes:
+        waited: Of those that started.
+        took: Of those that ended, and had started.
+    """
 
     at: datetime
     completed: int
     failed: int
     other: int
+    started: int
+    waited: Times
+    took: Times
 
     @property
-    def total(self) -> int:
+    def ended(self) -> int:
         return self.completed + self.failed + self.other
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailureGroup:
+    """Jobs of one type that failed alike.
+
+    Attributes:
+        newest: The last of them.
+    """
+
+    newest: JobRow
+    message: str
+    jobs: int
+
+
 def overview(visit: Visit) -> Response:
-    """How it goes: all jobs by status and engine, the last day by the hour, and the newest failures."""
-    dashboard, tenant = visit.dashboard, visit.tenant
-    begin = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=_HOURS_SHOWN - 1)
-    cells = dashboard.counts.hours(since=begin, tenant=tenant)
-    hours = _by_hour(cells, begin)
-    failures = dashboard.monitor.page(
-        Search(tenant=tenant, statuses=[JobStatus.FAILED], since=begin), limit=_FAILURES_SHOWN
-    )
-    completed, failed = sum(hour.completed for hour in hours), sum(hour.failed for hour in hours)
-    return dashboard.page(
+    """How it goes: all jobs by status and engine, what started and ended over time, and what to look at."""
+    name = visit.request.query_params.get("range") or "24h"
+    chosen = _range(name)
+    now = datetime.now(UTC)
+    cells = visit.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=visit.tenant)
+    slots = _slots(cells, chosen, now)
+    failures = _failures(visit, now)
+    query = {} if visit.tenant is None or visit.principal.tenant is not None else {"tenant": visit.tenant}
+    response = visit.dashboard.page(
         visit,
         "overview.html",
-        totals=dashboard.counts.totals(tenant),
+        cards=_CARDS,
+        others=_OTHERS,
         engines=list(Engine),
-        statuses=list(JobStatus),
-        hours=hours,
-        highest=max(1, *(hour.total for hour in hours)),
-        success=100 * completed / (completed + failed) if completed + failed else None,
-        failed=failed,
-        failures=failures.jobs,
-        tenant=tenant,
+        totals=visit.dashboard.counts.totals(visit.tenant),
+        chosen=name,
+        range=chosen,
+        ranges={key: (each.text, _path(visit, query, key)) for key, each in RANGES.items()},
+        here=_path(visit, query, name),
+        slots=slots,
+        charts=_charts(slots),
+        marks=_marks(slots, chosen),
+        totals_of_range=_summary(slots),
+        alerts=alerts(visit),
+        groups=_grouped(failures)[:_GROUPS],
+        failures=len(failures),
+        is_cut=len(failures) >= _FAILURES,
+        tenant=visit.tenant,
     )
+    if visit.tenant is None and visit.dashboard.check_up.quick.is_due:
+        response.background = BackgroundTask(visit.dashboard.check_up.quick.refresh)
+    return response
 
 
 def from_the_original(visit: Visit) -> Response:
@@ -64,14 +142,118 @@ def from_the_original(visit: Visit) -> Response:
     return RedirectResponse(visit.path("overview"), status_code=307)
 
 
-def _by_hour(cells: Sequence[HourCount], begin: datetime) -> list[Hour]:
-    counts: Counter[tuple[datetime, str]] = Counter()
-    names = {JobStatus.COMPLETED: "completed", JobStatus.FAILED: "failed"}
+def _range(name: str) -> Range:
+    if name not in RANGES:
+        raise HTTPException(400, f"range is {name!r}; it must be one of {', '.join(RANGES)}.")
+    return RANGES[name]
+
+
+def _path(visit: Visit, query: Mapping[str, str], name: str) -> str:
+    return visit.path("overview", query=dict(query) | ({"range": name} if name != "24h" else {}))
+
+
+def _slots(cells: Iterable[Cell], chosen: Range, now: datetime) -> list[Slot]:
+    by_time: dict[datetime, list[Cell]] = {}
     for cell in cells:
-        counts[cell.hour, names.get(cell.status, "other")] += cell.jobs
-    hours = (begin + timedelta(hours=hour) for hour in range(_HOURS_SHOWN))
+        by_time.setdefault(cell.at.astimezone(UTC), []).append(cell)
+    begin = chosen.begin(now)
+    instants = [begin + place * chosen.span.length for place in range(chosen.slots)]
+    return [_slot(at, by_time.get(at, [])) for at in instants]
+
+
+def _slot(at: datetime, cells: Sequence[Cell]) -> Slot:
+    def jobs(status: JobStatus) -> int:
+        return sum(cell.jobs for cell in cells if cell.status is status)
+
+    ended = sum(cell.jobs for cell in cells if cell.status is not STARTED)
+    completed, failed = jobs(JobStatus.COMPLETED), jobs(JobStatus.FAILED)
+    return Slot(
+        at=at,
+        completed=completed,
+        failed=failed,
+        other=ended - completed - failed,
+        started=jobs(STARTED),
+        waited=together(cell for cell in cells if cell.status is STARTED),
+        took=together(cell for cell in cells if cell.status is not STARTED),
+    )
+
+
+def _charts(slots: Sequence[Slot]) -> Mapping[str, charts.Chart]:
+    return {
+        "throughput": charts.columns(
+            [
+                ("completed", [slot.completed for slot in slots]),
+                ("other", [slot.other for slot in slots]),
+                ("failed", [slot.failed for slot in slots]),
+            ]
+        ),
+        "waited": _lines([slot.waited for slot in slots]),
+        "took": _lines([slot.took for slot in slots]),
+    }
+
+
+def _lines(times: Sequence[Times]) -> charts.Chart:
+    return charts.lines(
+        [("p95", [each.quantile(0.95) for each in times]), ("p50", [each.quantile(0.5) for each in times])]
+    )
+
+
+def _marks(slots: Sequence[Slot], chosen: Range) -> list[str]:
+    """Give the words below a chart: of some slots, evenly apart."""
+    parts = 4 if chosen.slots == 24 else 7 if chosen.slots == 168 else 5
+    return [slots[place * chosen.slots // parts].at.strftime(chosen.label) for place in range(parts)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The whole range in some numbers.
+
+    Attributes:
+        success: Per cent of those that completed or failed; None: none did.
+    """
+
+    ended: int
+    failed: int
+    success: float | None
+    waited: Mapping[str, timedelta | None]
+    took: Mapping[str, timedelta | None]
+
+
+def _summary(slots: Sequence[Slot]) -> Summary:
+    completed, failed = sum(slot.completed for slot in slots), sum(slot.failed for slot in slots)
+    return Summary(
+        ended=sum(slot.ended for slot in slots),
+        failed=failed,
+        success=100 * completed / (completed + failed) if completed + failed else None,
+        waited=_quantiles(slot.waited for slot in slots),
+        took=_quantiles(slot.took for slot in slots),
+    )
+
+
+def _quantiles(times: Iterable[Times]) -> Mapping[str, timedelta | None]:
+    buckets: dict[int, int] = {}
+    for each in times:
+        for bucket, jobs in each.buckets.items():
+            buckets[bucket] = buckets.get(bucket, 0) + jobs
+    all_of_them = Times(buckets, timedelta(0))
+    return {"p50": all_of_them.quantile(0.5), "p95": all_of_them.quantile(0.95)}
+
+
+def _failures(visit: Visit, now: datetime) -> Sequence[JobRow]:
+    """Give the newest failures among the jobs that were made within the last 24 hours."""
+    search = Search(tenant=visit.tenant, statuses=[JobStatus.FAILED], since=now - timedelta(days=1))
+    return visit.dashboard.monitor.page(search, limit=_FAILURES).jobs
+
+
+def _grouped(failures: Sequence[JobRow]) -> list[FailureGroup]:
+    """Put together what failed alike, the newest first."""
+    groups: dict[tuple[str, str], list[JobRow]] = {}
+    for job in sorted(failures, key=lambda job: job.completed_at or job.updated_at, reverse=True):
+        kind = _VARYING.sub("#", first_line(job.error)[:_MESSAGE])
+        groups.setdefault((job.type, kind), []).append(job)
     return [
-        Hour(at=at, **{name: counts[at, name] for name in ("completed", "failed", "other")}) for at in hours
+        FailureGroup(newest=jobs[0], message=first_line(jobs[0].error)[:_MESSAGE], jobs=len(jobs))
+        for jobs in groups.values()
     ]
 
 

@@ -1,16 +1,100 @@
-"""Which tenants there are."""
+"""Which tenants there are, what they have, and which of them are suspended."""
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.core.keys import SYSTEM_TENANT, TenantId
+from jobbridge.core.status import JobStatus
+from jobbridge.dashboard.visits import Rule, Visit, storable
+from jobbridge.errors import UnsupportedOption
+from jobbridge.store.tenant_list import TenantList
+
+#: In the order of the columns; what is not here is in "other".
+SHOWN = (
+    JobStatus.PROCESSING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING, JobStatus.FAILED,
+    JobStatus.COMPLETED,
+)  # fmt: skip
+_NAME_LIMIT = 200
 
 
 def tenants(visit: Visit) -> Response:
-    """Which tenants there are."""
-    return visit.dashboard.page(visit, "tenants.html", tenants=visit.app.tenants.all())
+    """A page of the tenants, by name."""
+    query = visit.request.query_params
+    text, after = storable(query.get("text", "")).strip(), storable(query.get("after", ""))
+    only_suspended = query.get("state") == "suspended"
+    page = TenantList(visit.app.database).page(text=text, after=after, only_suspended=only_suspended)
+    kept = ({"text": text} if text else {}) | ({"state": "suspended"} if only_suspended else {})
+    return visit.dashboard.page(
+        visit,
+        "tenants.html",
+        tenants=page.tenants,
+        statuses=SHOWN,
+        text=text,
+        only_suspended=only_suspended,
+        first=visit.path("tenants", query=kept) if after else None,
+        following=visit.path("tenants", query=kept | {"after": page.next}) if page.next else None,
+        may_act=visit.principal.may(Role.ADMIN),
+        system=SYSTEM_TENANT,
+    )
 
 
-RULES = (Rule(path="/tenants", name="tenants", endpoint=tenants, needs=Role.VIEWER, is_global=True),)
+def suspend(visit: Visit) -> Response:
+    """Keep a tenant's jobs from starting."""
+    tenant, reason = _tenant_of(visit), visit.form.get("reason", "").strip() or None
+    note = visit.dashboard.access.note
+    try:
+        is_new = visit.app.tenants.suspend(
+            tenant, reason=storable(reason) if reason else None, suspended_by=visit.principal.name
+        )
+    except UnsupportedOption as error:
+        note(visit.principal, "suspend", outcome="refused", tenant=tenant, reason=str(error))
+        raise HTTPException(409, str(error)) from error
+    outcome = "done" if is_new else "was suspended before"
+    note(visit.principal, "suspend", outcome=outcome, tenant=tenant, reason=reason)
+    return _back(visit, tenant)
+
+
+def resume(visit: Visit) -> Response:
+    """Let a tenant's jobs start again."""
+    tenant = _tenant_of(visit)
+    outcome = "done" if visit.app.tenants.resume(tenant) else "was not suspended"
+    visit.dashboard.access.note(visit.principal, "resume", outcome=outcome, tenant=tenant)
+    return _back(visit, tenant)
+
+
+def _tenant_of(visit: Visit) -> TenantId:
+    name = storable(visit.form.get("tenant", "")).strip()
+    if not name or len(name) > _NAME_LIMIT or not visit.dashboard.tenant_ids.can_be(name):
+        visit.dashboard.access.note(
+            visit.principal, visit.request.url.path.rpartition("/")[2], outcome="refused"
+        )
+        raise HTTPException(400, f"There can be no tenant {name[:_NAME_LIMIT]!r}. Send its name as `tenant`.")
+    return TenantId(name)
+
+
+def _back(visit: Visit, tenant: TenantId) -> Response:
+    return RedirectResponse(visit.path("tenants", query={"text": tenant}), status_code=303)
+
+
+RULES = (
+    Rule(path="/tenants", name="tenants", endpoint=tenants, needs=Role.VIEWER, is_global=True),
+    Rule(
+        path="/tenants/suspend",
+        name="suspend_tenant",
+        endpoint=suspend,
+        needs=Role.ADMIN,
+        methods=("POST",),
+        is_global=True,
+    ),
+    Rule(
+        path="/tenants/resume",
+        name="resume_tenant",
+        endpoint=resume,
+        needs=Role.ADMIN,
+        methods=("POST",),
+        is_global=True,
+    ),
+)

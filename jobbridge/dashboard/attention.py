@@ -1,0 +1,137 @@
+"""What somebody has to look at: of the whole installation what the checks found, of one tenant what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jobbridge.broker.dead import dead_lately
+from jobbridge.core.keys import TenantId
+from jobbridge.core.status import JobStatus
+from jobbridge.diagnosis.findings import Check, age, some
+from jobbridge.store.schedules import ScheduleStore
+
+if TYPE_CHECKING:
+    from jobbridge.dashboard.visits import Visit
+
+#: Dead letters and findings older than this are history.
+_LATELY = timedelta(days=1)
+#: A schedule that is so late is not going to fire by itself.
+_PATIENCE = timedelta(minutes=1)
+
+#: Check → what it says in a word, and the page where one goes on.
+_PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "workers": ("Queues nobody serves", "workers", {}),
+    "tasks": ("Tasks no worker knows", "jobs", {"status": "queued"}),
+    "delivery": ("Not delivered", "jobs", {"status": "pending"}),
+    "schedules": ("Schedules", "schedules", {}),
+    "fallback": ("Fallen back", "jobs", {"engine": "celery"}),
+    "held jobs": ("Stuck jobs", "jobs", {"status": "processing"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alert:
+    """Something to look at.
+
+    Attributes:
+        kind: `bad`: jobs do not run because of it; `warn`: somebody wanted it so, or it is over.
+        title: What it is, in a word or two.
+        path: Where one goes on.
+        hint: What to do.
+    """
+
+    kind: str
+    title: str
+    text: str
+    path: str | None = None
+    hint: str = ""
+
+
+def alerts(visit: Visit) -> list[Alert]:
+    """Give what the visitor has to look at, worst first."""
+    if visit.tenant is not None:
+        found = list(_of_tenant(visit, visit.tenant))
+    else:
+        found = [*_of_checks(visit), *_suspensions(visit), *_dead_letters(visit)]
+    return sorted(found, key=lambda alert: alert.kind != "bad")
+
+
+def _of_checks(visit: Visit) -> Iterator[Alert]:
+    """Tell what the quick look found, and what the last whole one found elsewhere."""
+    check_up = visit.dashboard.check_up
+    quick = check_up.quick.last or check_up.quick.now()
+    found = {check.name: check for check in quick.bad}
+    whole = check_up.whole.last
+    if whole is not None and whole.looked_at > datetime.now(UTC) - _LATELY:
+        known = {check.name for check in quick.checks}
+        found |= {check.name: check for check in whole.bad if check.name not in known}
+    for check in found.values():
+        yield _of_check(visit, check)
+
+
+def _of_check(visit: Visit, check: Check) -> Alert:
+    title, page, query = _PLACES.get(check.name, (check.name.capitalize(), "health", {}))
+    return Alert(
+        kind="warn" if check.name == "fallback" else "bad",
+        title=title,
+        text=check.found,
+        path=visit.path(page, query=query),
+        hint=check.hint,
+    )
+
+
+def _suspensions(visit: Visit) -> Iterator[Alert]:
+    suspended = visit.app.tenants.suspended(limit=6)
+    if suspended:
+        yield Alert(
+            kind="warn",
+            title="Suspended tenants",
+            text=f"The jobs of {some([row.tenant for row in suspended], limit=5)} do not start.",
+            path=visit.path("tenants", query={"state": "suspended"}),
+        )
+
+
+def _dead_letters(visit: Visit) -> Iterator[Alert]:
+    if not visit.app.shares_database_with_broker:
+        return
+    dead = visit.app.database.run(lambda own: dead_lately(own, within=_LATELY))
+    if dead:
+        told = some([f"{row.letters} of {row.queue!r}" for row in dead])
+        yield Alert(
+            kind="warn",
+            title="Dead letters",
+            text=f"Messages that were given up within the last day: {told}. The last one {age(dead[0].last_at)} ago.",
+            path=visit.path("jobs", query={"status": JobStatus.FAILED.value, "since": "24h"}),
+        )
+
+
+def _of_tenant(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
+    state = visit.app.tenants.suspension(tenant)
+    if state is not None:
+        reason = f": {state.reason}" if state.reason else ""
+        yield Alert(
+            kind="bad",
+            title="Suspended",
+            text=f"Jobs do not start since {age(state.suspended_at)} ago{reason}. Those that were due became skipped.",
+            path=_jobs(visit, tenant, JobStatus.SKIPPED),
+        )
+    late = datetime.now(UTC) - _PATIENCE
+    for row in ScheduleStore(visit.app.database).list(tenant=tenant):
+        if not row.paused and row.due_at is not None and row.due_at < late:
+            yield Alert(
+                kind="bad",
+                title="Overdue schedule",
+                text=f"{row.name!r} was to fire {age(row.due_at)} ago, and did not.",
+                path=visit.path("schedules", query=_query(visit, tenant)),
+            )
+
+
+def _jobs(visit: Visit, tenant: TenantId, status: JobStatus) -> str:
+    return visit.path("jobs", query=_query(visit, tenant) | {"status": status.value})
+
+
+def _query(visit: Visit, tenant: TenantId) -> dict[str, str]:
+    return {} if visit.principal.tenant is not None else {"tenant": tenant}

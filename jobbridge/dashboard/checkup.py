@@ -1,0 +1,134 @@
+"""What `jobbridge doctor` finds, for many who look: at most one look at a time, and not each time.
+
+A quick look asks the tables alone. The whole one also asks the broker, Temporal and the workers, each of which may be
+away and take its time, so nobody waits for it: it is done after the answer to a request was sent, and the page shows
+what the last one found.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jobbridge.diagnosis import consumers, engines, holders, upkeep
+from jobbridge.diagnosis.checks import check_all
+from jobbridge.diagnosis.findings import Check
+from jobbridge.errors import JobBridgeError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+#: What was looked at so lately is not looked at again.
+FRESH = timedelta(seconds=10)
+#: Who is amid two steps has moved on within this time. Seconds.
+_APART = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a look found, and when."""
+
+    checks: Sequence[Check]
+    looked_at: datetime
+
+    @property
+    def bad(self) -> list[Check]:
+        return [check for check in self.checks if not check.is_good]
+
+    @property
+    def good(self) -> list[Check]:
+        return [check for check in self.checks if check.is_good]
+
+
+class Look:
+    """Looks, and remembers what it saw.
+
+    Args:
+        check: What it does.
+        fresh: How long that holds.
+    """
+
+    def __init__(self, check: Callable[[], Sequence[Check]], *, fresh: timedelta = FRESH) -> None:
+        self._check = check
+        self._fresh = fresh
+        self._looking = threading.Lock()
+        self._last: Report | None = None
+
+    @property
+    def last(self) -> Report | None:
+        return self._last
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._looking.locked()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for another look, and nobody has begun one."""
+        last = self._last
+        return not self.is_under_way and (last is None or datetime.now(UTC) - last.looked_at > self._fresh)
+
+    def forget(self) -> None:
+        """Have the next one who asks look anew."""
+        self._last = None
+
+    def now(self) -> Report:
+        """Look, or wait for who does so already."""
+        begun_at = datetime.now(UTC)
+        with self._looking:
+            found = self._last
+            if found is None or found.looked_at < begun_at:
+                found = self._last = Report(checks=self._found(), looked_at=datetime.now(UTC))
+            return found
+
+    def refresh(self) -> None:
+        """Look, unless somebody does so already."""
+        if self._looking.acquire(blocking=False):
+            try:
+                self._last = Report(checks=self._found(), looked_at=datetime.now(UTC))
+            finally:
+                self._looking.release()
+
+    def _found(self) -> Sequence[Check]:
+        try:
+            return self._check()
+        except JobBridgeError as error:
+            return [Check(name="checks", is_good=False, found=str(error), hint=error.hint)]
+        except Exception as error:
+            logger.exception("dashboard.check_failed")
+            return [
+                Check(
+                    name="checks",
+                    is_good=False,
+                    found=f"They could not be made: {type(error).__name__}.",
+                    hint="The server's log says why; `jobbridge doctor` makes them, too.",
+                )
+            ]
+
+
+class CheckUp:
+    """The looks of one process.
+
+    Args:
+        app: At whose tables and engines.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.quick = Look(lambda: _check_tables(app))
+        self.whole = Look(lambda: check_all(app, app.settings))
+
+
+def _check_tables(app: Celery) -> Sequence[Check]:
+    return [
+        *consumers.check_workers(app),
+        *consumers.check_schedules(app),
+        *engines.check_fallback(app),
+        *holders.check_held(app, apart=_APART),
+        *upkeep.check_services(app),
+    ]
