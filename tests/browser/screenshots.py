@@ -54,7 +54,7 @@ FROM (
             random() AS g
         FROM generate_series(
             1, 4 + (CASE WHEN extract(isodow FROM hour.at) < 6 THEN 45 ELSE 10 END
-                * exp(-((extract(hour FROM hour.at) - 12) / 4.0) ^ 2) * (0.7 + 0.6 * random()))::int
+                * exp(0 - ((extract(hour FROM hour.at) - 12) / 4.0) ^ 2) * (0.7 + 0.6 * random()))::int
         )
     ) AS dice
 ) AS made
