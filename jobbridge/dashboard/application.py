@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import actions, probes, public, showing, signing
+from jobbridge.dashboard import actions, bulk, exporting, metrics, probes, public, showing, signing
 from jobbridge.dashboard.api import routes as api
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
 from jobbridge.dashboard.api.waiting import Waiters
@@ -42,8 +42,8 @@ _HERE = Path(__file__).parent
 
 RULES: Sequence[Rule] = (
     *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
-    *actions.RULES, *signing.RULES, *probes.RULES, *public.RULES, *api.RULES,
-    *stream.RULES,
+    *actions.RULES, *bulk.RULES, *exporting.RULES, *signing.RULES, *probes.RULES, *metrics.RULES,
+    *public.RULES, *api.RULES, *stream.RULES,
 )  # fmt: skip
 
 #: The pages of the bar at the top: route, text, least role, of the whole installation.
@@ -82,6 +82,7 @@ class Dashboard:
         self.description: dict[str, Any] | None = None
         self.tenant_ids = TenantIds(app.database)
         self.waiters = Waiters(app.jobs)
+        self.readiness = probes.Readiness()
         self.live = Live(app.database)
         static = Mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
         self.router = Router([*(_route(self, rule) for rule in RULES), static])

@@ -1,57 +1,85 @@
-"""For load balancers and Prometheus: whether it lives, whether it can be used, and the numbers."""
+"""For load balancers: whether it lives, and whether it can be used. Neither waits for a free thread or connection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+import psycopg
+from starlette.responses import JSONResponse, Response
 
-from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
-from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.visits import Rule, Visit
-from jobbridge.errors import DatabaseError
+from jobbridge.errors import DatabaseError, DatabaseUnavailable, EngineUnavailable
+from jobbridge.store.database import check_revision
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.database import Database
+
+#: Seconds. Anybody may ask, so an answer is good for a moment.
+PATIENCE = 2
+FRESH = 1.0
 
 
-def healthz(visit: Visit) -> Response:
+@dataclass(slots=True)
+class Readiness:
+    """What was seen last.
+
+    Attributes:
+        reason: Why it is not ready, as the name of an error; None: it is.
+    """
+
+    reason: str | None = None
+    looked_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+async def healthz(visit: Visit) -> Response:
     """This process answers; nothing else is asked, so that a database that is away restarts nobody."""
     return JSONResponse({"status": "ok"})
 
 
-def readyz(visit: Visit) -> Response:
-    """The database can be reached, and is at this release."""
+async def readyz(visit: Visit) -> Response:
+    """The database can be reached, and is at this release. A connection of its own asks: a full pool is no reason."""
+    readiness = visit.dashboard.readiness
+    async with readiness.lock:
+        if time.monotonic() - readiness.looked_at > FRESH:
+            # Not on the server's threads: they may all be busy.
+            readiness.reason = await asyncio.to_thread(_reason, visit.app.database)
+            readiness.looked_at = time.monotonic()
+    told = {"status": "ready" if readiness.reason is None else "not ready", "temporal": _temporal(visit.app)}
+    if readiness.reason is not None:
+        told["reason"] = readiness.reason
+    return JSONResponse(told, status_code=200 if readiness.reason is None else 503)
+
+
+def _reason(database: Database) -> str | None:
+    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    options = f"-c statement_timeout={PATIENCE}s"
     try:
-        visit.app.database.run(lambda own: own.execute("SELECT 1"))
+        with psycopg.connect(url, connect_timeout=PATIENCE, autocommit=True, options=options) as connection:
+            check_revision(connection)
+    except psycopg.Error:
+        return DatabaseUnavailable.__name__
     except DatabaseError as error:
-        return JSONResponse({"status": "not ready", "reason": type(error).__name__}, status_code=503)
-    return JSONResponse({"status": "ready"})
+        return type(error).__name__
+    return None
 
 
-def metrics(visit: Visit) -> Response:
-    """Numbers of the whole installation, from the tables: the same in every process."""
-    return PlainTextResponse(
-        "\n".join(_metrics(visit)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8"
-    )
-
-
-def _metrics(visit: Visit) -> Iterator[str]:
-    totals = visit.dashboard.counts.totals()
-    yield "# HELP jobbridge_jobs Jobs in the table, by engine and status."
-    yield "# TYPE jobbridge_jobs gauge"
-    for engine in Engine:
-        for status in JobStatus:
-            labels = f'engine="{engine.value}",status="{status.value}"'
-            yield f"jobbridge_jobs{{{labels}}} {totals.get((engine, status), 0)}"
-    workers = visit.app.workers.alive()
-    yield "# HELP jobbridge_workers Workers that live, by engine."
-    yield "# TYPE jobbridge_workers gauge"
-    for engine in Engine:
-        alive = sum(worker.engine is engine for worker in workers)
-        yield f'jobbridge_workers{{engine="{engine.value}"}} {alive}'
+def _temporal(app: Celery) -> str:
+    """Say what is known of Temporal. It is no reason to be ready or not: all pages work without it."""
+    if app.default_engine is not Engine.TEMPORAL:
+        return "not the default engine"
+    try:
+        return "was away lately" if app.delivery(Engine.TEMPORAL).known_failure() else "no failure known"
+    except EngineUnavailable:
+        return "not installed"
 
 
 RULES = (
     Rule(path="/healthz", name="healthz", endpoint=healthz, needs=None),
     Rule(path="/readyz", name="readyz", endpoint=readyz, needs=None),
-    Rule(path="/metrics", name="metrics", endpoint=metrics, needs=Role.VIEWER, is_global=True),
 )

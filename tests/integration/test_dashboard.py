@@ -427,26 +427,6 @@ def test_pages_go_on_from_each_other(client: TestClient, access: AccessStore) ->
     assert second["next"] is None
 
 
-def test_the_metrics_are_what_sql_counts(client: TestClient, access: AccessStore) -> None:
-    text = client.get("/metrics", headers=bearer(access)).text
-
-    assert 'jobbridge_jobs{engine="celery",status="failed"} 2\n' in text
-    assert 'jobbridge_jobs{engine="temporal",status="failed"} 0\n' in text
-
-
-def test_it_is_ready_when_the_database_can_be_used(client: TestClient, app: Celery) -> None:
-    assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ready"}
-    with app.database.connection() as connection:
-        connection.execute(
-            "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'"
-        )
-    app.database.close()
-
-    assert client.get("/healthz").status_code == 200
-    assert client.get("/readyz").status_code == 503
-
-
 def test_files_beside_the_assets_are_not_served(client: TestClient) -> None:
     assert client.get("/static/css/base.css").status_code == 200
     for path in (

@@ -23,6 +23,7 @@ from jobbridge.store import (
     links,
     pruning,
     requests,
+    schedule_counts,
     schedule_firing,
     schedule_mirrors,
     schedules,
@@ -38,7 +39,7 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, counting, families, flow, jobs, keys, kinship, links, pruning, requests, schedule_firing,
+    access, counting, families, flow, jobs, keys, kinship, links, pruning, requests, schedule_counts, schedule_firing,
     schedule_mirrors, schedules, services,
     singletons, steps, tenants, transitions, unattended, workers,
 )  # fmt: skip

@@ -1,0 +1,124 @@
+"""For Prometheus: the numbers of the whole installation, from the tables.
+
+So they are the same in every process, and a pool of processes needs no shared folder. Each scrape reads counts that are
+kept (see `store.counting` and `store.flow`), never the jobs themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import Response
+
+from jobbridge.core.access import Role
+from jobbridge.core.keys import Engine
+from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.store.flow import STARTED, FlowStore, together
+from jobbridge.store.schedule_counts import count_schedules
+
+if TYPE_CHECKING:
+    from jobbridge.store.flow import Cell
+
+
+class Numbers:
+    """What one scrape is told; a registry of Prometheus's client, as far as its encoders ask.
+
+    Args:
+        visit: Who asks.
+    """
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._app = visit.app
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics."""
+        yield from self._build()
+        yield from self._jobs()
+        yield from self._flow()
+        yield from self._workers()
+        yield from self._schedules()
+
+    def _build(self) -> Iterator[Metric]:
+        built = GaugeMetricFamily("jobbridge_build_info", "1; the release is the label.", labels=["version"])
+        built.add_metric([_release()], 1)
+        yield built
+
+    def _jobs(self) -> Iterator[Metric]:
+        totals = self._visit.dashboard.counts.totals()
+        jobs = GaugeMetricFamily(
+            "jobbridge_jobs", "Jobs in the table, by engine and status.", labels=["engine", "status"]
+        )
+        for engine in Engine:
+            for status in JobStatus:
+                jobs.add_metric([engine.value, status.value], totals.get((engine, status), 0))
+        yield jobs
+
+    def _flow(self) -> Iterator[Metric]:
+        cells = FlowStore(self._app.database).totals()
+        ended = CounterMetricFamily(
+            "jobbridge_jobs_ended", "Ends of jobs, also of such as were deleted.", labels=["engine", "status"]
+        )
+        for engine in Engine:
+            for status in sorted(FINAL):
+                jobs = sum(cell.jobs for cell in cells if (cell.engine, cell.status) == (engine, status))
+                ended.add_metric([engine.value, status.value], jobs)
+        yield ended
+        yield _histogram(
+            "jobbridge_job_wait_seconds",
+            "From the moment when a job was sent and due, to its first start.",
+            [cell for cell in cells if cell.status is STARTED],
+        )
+        yield _histogram(
+            "jobbridge_job_run_seconds",
+            "From a job's first start to its end, with all attempts and the pauses between them.",
+            [cell for cell in cells if cell.status is not STARTED],
+        )
+
+    def _workers(self) -> Iterator[Metric]:
+        alive = Counter(worker.engine for worker in self._app.workers.alive())
+        workers = GaugeMetricFamily("jobbridge_workers", "Workers that live, by engine.", labels=["engine"])
+        for engine in Engine:
+            workers.add_metric([engine.value], alive[engine])
+        yield workers
+
+    def _schedules(self) -> Iterator[Metric]:
+        counts = count_schedules(self._app.database)
+        schedules = GaugeMetricFamily("jobbridge_schedules", "Schedules, by state.", labels=["state"])
+        for state in ("active", "ended", "paused"):
+            schedules.add_metric([state], counts.get(state, 0))
+        yield schedules
+
+
+def _histogram(name: str, documentation: str, cells: list[Cell]) -> Metric:
+    family = HistogramMetricFamily(name, documentation, labels=["engine"])
+    for engine in Engine:
+        times = together(cell for cell in cells if cell.engine is engine)
+        buckets = [
+            ("+Inf" if bound == float("inf") else repr(bound), float(jobs)) for bound, jobs in times.up_to()
+        ]
+        family.add_metric([engine.value], buckets=buckets, sum_value=times.total.total_seconds())
+    return family
+
+
+def _release() -> str:
+    try:
+        return version("jobbridge")
+    except PackageNotFoundError:  # it runs from a checkout
+        return "unknown"
+
+
+def metrics(visit: Visit) -> Response:
+    """Give the numbers of the whole installation, in the format that is asked for."""
+    encode, media_type = choose_encoder(visit.request.headers.get("accept", ""))
+    return Response(encode(Numbers(visit)), media_type=media_type)
+
+
+RULES = (Rule(path="/metrics", name="metrics", endpoint=metrics, needs=Role.VIEWER, is_global=True),)
