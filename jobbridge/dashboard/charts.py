@@ -78,7 +78,7 @@ def lines(kinds: Sequence[tuple[str, Sequence[timedelta | None]]]) -> Chart:
 
 
 def nice_number(value: int) -> int:
-    """Give the next even number that reads well: 2, 4, 10, 20, 40, 60, 100 …"""
+    """Give the next even number that reads well, as 2, 4, 10, 20, 40, 60 and 100."""
     if value <= 2:
         return 2
     size = 10 ** int(log10(value))

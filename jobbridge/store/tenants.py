@@ -141,7 +141,8 @@ class TenantStore:
     def suspension(self, tenant: TenantId) -> Suspension | None:
         """Give what is known of a tenant's suspension; None: it is not suspended."""
         params = {"tenant": tenant}
-        found = self._database.ask(lambda own: _suspensions(own, SUSPENSION, params), otherwise=[])
+        nothing: list[Suspension] = []
+        found = self._database.ask(lambda own: _suspensions(own, SUSPENSION, params), otherwise=nothing)
         return found[0] if found else None
 
     def suspend(

@@ -83,19 +83,22 @@
     };
   };
 
+  // Where the axis of time may have words, in seconds.
+  const marks = () => (instants().length > 24 ? [1, 2, 3, 5, 7, 10, 15].map((days) => days * 86400) : [1, 2, 3, 4, 6, 12].map((hours) => hours * 3600));
+
   const options = (figure, host, shown) => ({
     width: host.clientWidth,
     height: host.clientHeight,
     ...(isDaily() ? { tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") } : {}),
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { size: 6 }, sync: { key: "overview" } },
-    padding: [8, 4, 0, 0],
+    padding: [8, 14, 0, 0],
     scales: {
       x: { range: (_, least, most) => { const half = isDaily() ? 43200 : 1800; return [least - half, most + half]; } },
       y: { range: (_, __, most) => [0, most > 0 ? most * 1.05 : 1] },
     },
     axes: [
-      { stroke: colour("soft"), grid: { show: false }, ticks: { stroke: colour("line"), size: 4 }, font: "12px system-ui", size: 26,
+      { stroke: colour("soft"), grid: { show: false }, incrs: marks(), ticks: { stroke: colour("line"), size: 4 }, font: "12px system-ui", size: 26,
         values: [[86400, "{D} {MMM}", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1]] },
       { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui", size: 58,
         space: 40, incrs: figure.isStacked ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7]
