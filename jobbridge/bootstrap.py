@@ -42,6 +42,10 @@ def make_app(settings: Settings | None = None) -> Celery:
     app = Celery("jobbridge", settings=settings, set_as_current=True)
     app.config_from_object("celeryconfig", silent=True)
     app.conf.include = [*app.conf.include, "jobbridge.handlers.pack"]
+    app.conf.job_artifacts = [
+        *(app.conf.get("job_artifacts") or ()),
+        "jobbridge.handlers.artifacts:artifacts_of",
+    ]
     return app
 
 

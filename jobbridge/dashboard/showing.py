@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,19 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def size(number_of_bytes: int) -> str:
+    """Say a number of bytes."""
+    for unit, one in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number_of_bytes >= one:
+            return f"{number_of_bytes / one:.1f} {unit}"
+    return f"{number_of_bytes} bytes"
+
+
+def merged(query: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to what an address asks for."""
+    return {**query, **more}
+
+
 def first_line(text: str | None) -> str:
     """Give the first line of a text, without passwords."""
     return without_passwords((text or "").strip().partition("\n")[0])
@@ -120,6 +133,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "exact": exact,
     "relative": relative,
     "length": length,
+    "merged": merged,
+    "size": size,
     "number": number,
     "first_line": first_line,
     "per_cent": per_cent,

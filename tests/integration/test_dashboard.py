@@ -18,6 +18,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
+from jobbridge.app.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.schedules.policies import schedule_id_for
@@ -29,6 +30,7 @@ from jobbridge.dashboard.visits import Rule
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
+from jobbridge.store.rows import JobRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
@@ -47,10 +49,25 @@ OF_OTHERS = (
 @pytest.fixture
 def app(database_url: str) -> Iterator[Celery]:
     app = make_app(settings=load_settings({"DATABASE_URL": database_url, "TEMPORAL_ADDRESS": "127.0.0.1:1"}))
+    app.conf.job_artifacts = [_artifacts_of]
     app.finalize()
     _fill(app)
     yield app
     app.close()
+
+
+def _artifacts_of(app: Celery, job: JobRow) -> list[Artifact]:
+    """Every job made something, with a name that is none of ours."""
+    what = "secret-of-others" if job.tenant == OTHER else "made by mine"
+    return [
+        Artifact(
+            artifact_id="made",
+            name=f'{EVIL}"\r\n../é.html',
+            media_type="text/html",
+            size=None,
+            read=what.encode,
+        )
+    ]
 
 
 def _fill(app: Celery) -> None:
@@ -97,14 +114,22 @@ IDS: dict[str, dict[str, str]] = {
         "schedule_id": str(schedule_id_for(ACME, "nightly")),
         "queue": "celery",
         "link": "x" * 43,
+        "artifact_id": "made",
     },
     "theirs": {
         "job_id": str(THEIRS.job_id),
         "schedule_id": str(schedule_id_for(OTHER, "schedule-of-others")),
         "queue": "queue-of-others",
         "link": "y" * 43,
+        "artifact_id": "made",
     },
-    "nobodys": {"job_id": str(uuid4()), "schedule_id": str(uuid4()), "queue": "nowhere", "link": "z" * 43},
+    "nobodys": {
+        "job_id": str(uuid4()),
+        "schedule_id": str(uuid4()),
+        "queue": "nowhere",
+        "link": "z" * 43,
+        "artifact_id": "made",
+    },
 }
 #: What routes of the API must be sent.
 BODIES: dict[str, object] = {

@@ -1,44 +1,112 @@
-"""One job: why it is where it is, its attempts and steps, its data, and what can be done."""
+"""One job: why it is where it is, its attempts and steps, its data, what it made, and what can be done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as url_quote
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from jobbridge.app.artifacts import artifacts_of
 from jobbridge.core.access import Role
+from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.timeline import timeline
+from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
 from jobbridge.diagnosis.explaining import Reason, explain
+
+if TYPE_CHECKING:
+    from jobbridge.core.families import Member
+    from jobbridge.store.rows import JobRow
 
 #: Reasons that tell of nothing but the job itself: who is bound to a tenant learns nothing of the others' workers,
 #: queues and numbers.
 _OF_THE_JOB = frozenset(
     {
         "ended", "not_due", "pending", "running", "fell_back", "expires", "last_error", "not_started",
-        "waits_for_chain", "suspended", "children",
+        "waits_for_chain", "suspended", "children", "paused",
     }
 )  # fmt: skip
+_CHILDREN_SHOWN = 50
+RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Possible:
+    """What can be done to a job in its status, by this person."""
+
+    cancel: bool
+    retry: bool
+    run_again: bool
+    edit: bool
+
+    @property
+    def any(self) -> bool:
+        return self.cancel or self.retry or self.run_again
 
 
 def job(visit: Visit) -> Response:
-    """One job: why it is where it is, its attempts and steps, its data, and what can be done."""
+    """Show a job."""
     row = visit.find_job()
-    is_final = row.status in FINAL
+    details = visit.app.jobs.details(row.key)
     return visit.dashboard.page(
         visit,
         "job.html",
         job=row,
-        details=visit.app.jobs.details(row.key),
+        bars=timeline(row, details, now=datetime.now(UTC)),
+        steps=[step for step in details if step.result is not None],
         reasons=_reasons(visit, explain(visit.app, row).reasons),
         children=visit.app.families.counts(row.key),
+        members=_members(visit, row),
+        artifacts=artifacts_of(visit.app, row),
         data=row.metadata.get("data"),
-        metadata={name: value for name, value in row.metadata.items() if name != "data"},
-        may_act=visit.principal.may(Role.OPERATOR),
-        can_cancel=not is_final,
-        can_retry=row.status in {JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED},
-        can_run_again=is_final,
+        has_data="data" in row.metadata,
+        schedule=_schedule(row),
+        retry_of=uuid_or_none(str(row.metadata.get("retry_of"))),
+        metadata={name: value for name, value in row.metadata.items() if name not in {"data", "schedule"}},
+        possible=possible(visit, row),
+        commands=list(_commands(visit, row)),
+        temporal_url=_temporal_url(visit, row),
         query=None if visit.principal.tenant is not None else {"tenant": row.tenant},
+    )
+
+
+def possible(visit: Visit, row: JobRow) -> Possible:
+    """Tell what this person can do to a job."""
+    may_act, is_final, has_data = (
+        visit.principal.may(Role.OPERATOR),
+        row.status in FINAL,
+        "data" in row.metadata,
+    )
+    return Possible(
+        cancel=may_act and not is_final,
+        retry=may_act and row.status in RETRYABLE and has_data,
+        run_again=may_act and is_final and has_data,
+        edit=may_act and is_final and has_data,
+    )
+
+
+def download(visit: Visit) -> Response:
+    """Give the bytes of something that the job made, as a file and never as a page."""
+    row, wanted = visit.find_job(), str(visit.request.path_params["artifact_id"])
+    found = next((each for each in artifacts_of(visit.app, row) if each.artifact_id == wanted), None)
+    if found is None:
+        raise HTTPException(404, "The job made nothing of that name.")
+    try:
+        content = found.read()
+    except LookupError:
+        raise HTTPException(404, "That is not there any more.") from None
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in found.name) or "file"
+    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{url_quote(found.name, safe='')}"
+    return Response(
+        content,
+        media_type="application/octet-stream",
+        headers={"Content-Disposition": disposition, "Content-Security-Policy": "sandbox"},
     )
 
 
@@ -49,4 +117,46 @@ def _reasons(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
     return [Reason(code=reason.code, what=reason.what) for reason in reasons if reason.code in _OF_THE_JOB]
 
 
-RULES = (Rule(path="/jobs/{job_id}", name="job", endpoint=job, needs=Role.VIEWER),)
+def _members(visit: Visit, row: JobRow) -> list[Member]:
+    members = visit.app.families.members(row.key, limit=_CHILDREN_SHOWN)
+    return [member for member in members if visit.principal.sees(member.key.tenant)]
+
+
+def _schedule(row: JobRow) -> dict[str, Any] | None:
+    told = row.metadata.get("schedule")
+    return told if isinstance(told, dict) else None
+
+
+def _commands(visit: Visit, row: JobRow) -> Iterator[str]:
+    can = possible(visit, row)
+    yield f"jobbridge explain {row.job_id}"
+    yield f"jobbridge jobs show {row.job_id}"
+    if row.status not in FINAL:
+        yield f"jobbridge jobs watch {row.job_id}"
+    if can.cancel:
+        yield f"jobbridge jobs cancel {row.job_id} --reason {quote('…')}"
+    if can.retry:
+        yield f"jobbridge jobs retry {row.job_id}"
+    if can.run_again:
+        yield f"jobbridge jobs retry {row.job_id} --new"
+
+
+def _temporal_url(visit: Visit, row: JobRow) -> str | None:
+    """Give the address of the job's workflow in Temporal's own UI, if it is said where that is."""
+    settings = visit.app.settings
+    base = (settings.temporal_ui_url or "").rstrip("/")
+    if not base.startswith(("http://", "https://")) or row.runner_type is not Engine.TEMPORAL:
+        return None
+    if row.external_id is None or visit.principal.tenant is not None:
+        return None
+    parts = ["namespaces", settings.temporal_namespace, "workflows", row.external_id]
+    parts += [row.external_run_id] if row.external_run_id else []
+    return "/".join([base, *(url_quote(part, safe="") for part in parts)])
+
+
+RULES = (
+    Rule(path="/jobs/{job_id}", name="job", endpoint=job, needs=Role.VIEWER),
+    Rule(
+        path="/jobs/{job_id}/artifacts/{artifact_id}", name="artifact", endpoint=download, needs=Role.VIEWER
+    ),
+)
