@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 #: What the extra `dashboard` brings.
-PACKAGES = ("fastapi", "jinja2", "starlette", "uvicorn")
+PACKAGES = ("fastapi", "jinja2", "prometheus_client", "starlette", "uvicorn")
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -65,16 +65,15 @@ def missing_packages() -> list[str]:
 def _serve(
     app: Celery, host: str, port: int, proxies: tuple[str, ...], *, no_auth: bool, access_log: bool
 ) -> None:
-    import uvicorn
-
     from jobbridge.dashboard.application import make_dashboard
     from jobbridge.dashboard.identity import LocalAuthenticator
+    from jobbridge.dashboard.serving import serve
     from jobbridge.store.access import AccessStore
 
     authenticator = LocalAuthenticator(AccessStore(app.database)) if no_auth else None
     if no_auth:
         click.echo("There is no sign-in: this machine only, and whoever sits at it may do everything.")
-    uvicorn.run(
+    serve(
         make_dashboard(app, authenticator=authenticator),
         host=host,
         port=port,

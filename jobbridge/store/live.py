@@ -64,8 +64,8 @@ LEAVE: LiteralString = "DELETE FROM public.job_watchers WHERE watcher_id = %(wat
 #: Of processes that were killed.
 FORGET_OTHERS: LiteralString = "DELETE FROM public.job_watchers WHERE until < now() - interval '1 hour'"
 
-#: A sequence is read as it is, whatever the transaction's snapshot.
-NEWEST: LiteralString = "SELECT last_value FROM public.job_events_event_id_seq"
+#: A sequence is read as it is, whatever the transaction's snapshot. A new one says 1, and has given nothing.
+NEWEST: LiteralString = "SELECT last_value - (NOT is_called)::integer FROM public.job_events_event_id_seq"
 
 #: Greater than the id of each transaction that has one now.
 BOUND: LiteralString = "SELECT pg_current_xact_id()::text::bigint"
@@ -98,13 +98,13 @@ LIMIT %(limit)s
 
 #: Never what some reader may still look for: gaps of that time stay.
 PRUNE: LiteralString = """
-DELETE FROM public.job_events WHERE event_id IN (
+DELETE FROM public.job_events WHERE event_id = ANY(ARRAY(
     SELECT event_id FROM public.job_events
     WHERE event_id <= %(upto)s AND event_id <> ALL(%(gaps)s)
     ORDER BY event_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
-)
+))
 """
 
 #: By the index on the id alone. An error is cut late enough that its first line is still masked as a whole.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from jobbridge.dashboard.live.audience import Audience
@@ -84,9 +83,3 @@ class Live:
                 self._database, most=self._most, most_each=self._most_each, pace=self._pace
             )
         return known
-
-    def stop(self) -> None:
-        """End all streams; from any thread, and from a signal handler."""
-        for loop, broadcaster in list(self._by_loop.items()):
-            with suppress(RuntimeError):  # that loop is closed already
-                loop.call_soon_threadsafe(broadcaster.stop)

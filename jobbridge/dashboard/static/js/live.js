@@ -55,7 +55,7 @@
     const told = read(event);
     clockAhead = Date.parse(told.now) - Date.now();
     retryAfter = RETRY[0];
-    show("live", "Live");
+    show(true, "Live");
     if (!told.resumed) {
       if (wasOpen) fireReset();
       else changed(); // between the making of the page and now
@@ -69,7 +69,7 @@
   }
 
   function failed() {
-    show("waiting", "Reconnecting…");
+    show(false, "Reconnecting…");
     if (source.readyState !== EventSource.CLOSED) return; // the browser itself asks again
     close();
     retryTimer = setTimeout(open, retryAfter * (1 + Math.random() / 2));
@@ -81,10 +81,10 @@
     return JSON.parse(event.data);
   }
 
-  function show(state, text) {
+  function show(isLive, text) {
     for (const element of document.querySelectorAll("[data-live]")) {
       element.hidden = false;
-      element.dataset.state = state;
+      element.classList.toggle("is-live", isLive);
       setText(element, text);
     }
   }
