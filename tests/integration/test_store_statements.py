@@ -21,6 +21,7 @@ from jobbridge.store import (
     keys,
     kinship,
     links,
+    live,
     pruning,
     requests,
     schedule_counts,
@@ -30,6 +31,7 @@ from jobbridge.store import (
     services,
     singletons,
     steps,
+    tenant_list,
     tenants,
     transitions,
     unattended,
@@ -39,9 +41,9 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, counting, families, flow, jobs, keys, kinship, links, pruning, requests, schedule_counts, schedule_firing,
-    schedule_mirrors, schedules, services,
-    singletons, steps, tenants, transitions, unattended, workers,
+    access, counting, families, flow, jobs, keys, kinship, links, live, pruning, requests, schedule_counts,
+    schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
+    unattended, workers,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
