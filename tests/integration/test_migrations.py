@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 import jobbridge.store.access_tables
 import jobbridge.store.count_tables
 import jobbridge.store.family_tables
+import jobbridge.store.live_tables
 import jobbridge.store.schedule_tables
 import jobbridge.store.service_tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaTooNew
