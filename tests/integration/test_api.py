@@ -390,6 +390,12 @@ def test_the_counts_are_what_sql_counts(app: Celery, client: TestClient, access:
         assert {(row["engine"], row["status"], row["jobs"]) for row in told} == set(rows)
 
 
+def test_a_filter_that_there_is_not_is_refused(client: TestClient, access: AccessStore) -> None:
+    answer = client.get("/api/v1/jobs?statsu=failed", headers=bearer(access))
+
+    assert (answer.status_code, answer.json()["problems"][0]["where"]) == (422, "query.statsu")
+
+
 def test_what_can_be_sent_is_listed(client: TestClient, access: AccessStore) -> None:
     tasks = client.get("/api/v1/tasks", headers=bearer(access)).json()["tasks"]
 

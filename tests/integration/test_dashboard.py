@@ -214,7 +214,8 @@ def test_nothing_of_another_tenant_is_on_any_route(
                         path = address(rule, "nobodys") + query
                         other = client.request(method, path, headers=headers, json=BODIES.get(rule.name))
                         assert response.status_code == other.status_code, path
-                        assert response.status_code in {403, 404}, path
+                        refused = {403, 404, 422} if rule.is_api and "text" in query else {403, 404}
+                        assert response.status_code in refused, path  # 422: that route has no such filter
                         assert without_ids(response.text) == without_ids(other.text)
                         assert sorted(response.headers) == sorted(other.headers)
     assert status_of(app, THEIRS) is JobStatus.FAILED

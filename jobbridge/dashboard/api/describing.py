@@ -31,9 +31,40 @@ def _document(visit: Visit) -> dict[str, Any]:
     dashboard = visit.dashboard
     if dashboard.description is None:
         dashboard.description = describe(dashboard.router.routes)
+        dashboard.description["paths"][f"{PREFIX}/events"] = {"get": _EVENTS}
     root = str(visit.request.scope.get("root_path", "")).rstrip("/")
     return dashboard.description | {"servers": [{"url": root or "/"}]}
 
+
+#: FastAPI describes no stream of ours.
+_EVENTS = {
+    "operationId": "api_events",
+    "tags": ["jobs"],
+    "summary": "Tell of changes of jobs as they happen, as Server-Sent Events",
+    "description": "Takes the filters of the list of jobs, or a `job_id`. The events: `open`, `jobs` (changed jobs), "
+    "`counts`, and `reset` (something may have been missed: read anew). Send the last id as `Last-Event-ID` to go on "
+    "where a stream ended.\n\nNeeds the role viewer.",
+    "parameters": [
+        {"name": name, "in": "query", "schema": {"type": "string"}}
+        for name in ("job_id", "status", "type", "engine", "queue", "tenant")
+    ],
+    "responses": {
+        "200": {"description": "A stream that does not end by itself.", "content": {"text/event-stream": {}}},
+        **{
+            status: {
+                "description": words,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+            for status, words in (
+                ("400", "A filter is not one of those there are."),
+                ("401", "No token came with it, or one that is of no use."),
+                ("404", "There is no such job, or none that this token may see."),
+                ("429", "Too many streams of this token are open."),
+                ("503", "Too many streams are open."),
+            )
+        },
+    },
+}
 
 RULES = (
     Rule(path=f"{PREFIX}/openapi.json", name="api_description", endpoint=openapi, needs=None, is_api=True),

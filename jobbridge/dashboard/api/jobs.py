@@ -14,6 +14,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard import asking
 from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
+from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer, job_detail
 from jobbridge.errors import JobBridgeError
@@ -44,6 +45,8 @@ def list_jobs(
     engine: Engine | None = None,
     queue: Word = None,
     since: Annotated[Literal["1h", "24h", "7d", "30d"] | None, Query(description="Made since then.")] = None,
+    begin: Annotated[Instant | None, Query(alias="from", description="Made then or later.")] = None,
+    end: Annotated[Instant | None, Query(alias="to", description="Made before then.")] = None,
     text: Annotated[str | None, Query(max_length=255, description="In the error; or an id.")] = None,
     before: Annotated[
         str | None,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Query
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -76,12 +78,13 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
-        dashboard, rule = self._dashboard, self._rule
+        dashboard, rule, known = self._dashboard, self._rule, _query_names(self.dependant)
 
         async def handle(request: Request) -> Response:
             visit = await admit(dashboard, rule, request, Form())
             if isinstance(visit, Response):
                 return visit
+            _refuse_unknown(request, known)
             request.state.visit = visit
             if rule.changes:
                 # FastAPI reads the body through these (starlette 1.10, `Request.body` and `.json`): it is here already.
@@ -91,6 +94,23 @@ class GuardedRoute(APIRoute):
             return await inner(request)
 
         return handle
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*(_query_names(inner) for inner in dependant.dependencies))
+
+
+def _refuse_unknown(request: Request, known: set[str]) -> None:
+    """Refuse a filter that there is not: who mistypes one would be given everything."""
+    if unknown := sorted(set(request.query_params) - known):
+        words = f"There is none of that name; use {', '.join(sorted(known))}"
+        raise RequestValidationError(
+            [
+                {"type": "extra_forbidden", "loc": ("query", name), "msg": words, "input": None}
+                for name in unknown
+            ]
+        )
 
 
 async def _visit_of(

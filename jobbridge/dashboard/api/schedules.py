@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from jobbridge.core.access import Role
@@ -20,6 +19,7 @@ from jobbridge.dashboard.api.answers import (
     ScheduleDetail,
     Schedules,
 )
+from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.showing import without_passwords
 from jobbridge.dashboard.visits import Visit, storable
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from jobbridge.store.schedule_rows import FireRow, ScheduleRow
 
 _FIRES = 50
-_EPOCH, _FAR = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-Instant = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_FAR)]
 _Value = TypeVar("_Value")
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from fastapi import Header, Response
 from kombu.exceptions import EncodeError, OperationalError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from jobbridge.app.commands import find_task
@@ -23,6 +23,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.enqueueing import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.dashboard.api.answers import SentJob, Task, Tasks
+from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer
 from jobbridge.dashboard.visits import Visit
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 #: Tasks of Celery and of ours, which are no work of anybody's.
 _INTERNAL = ("celery.", "jobbridge.")
 _A_YEAR = 366 * 24 * 3600
-_EPOCH, _FAR = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-
-Instant = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_FAR)]
 
 
 class NewJob(BaseModel):
