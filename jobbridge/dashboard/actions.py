@@ -64,9 +64,13 @@ def run_edited(visit: Visit) -> Response:
         return _form(visit, row, text=text, problem=str(error))
     try:
         sent = _send_like(visit, row, data)
-    except JobBridgeError as error:
+    except (
+        JobBridgeError,
+        TypeError,
+        ValueError,
+    ) as error:  # the last two: arguments that the function does not take
         note("run edited", outcome="refused", reason=str(error))
-        return _form(visit, row, text=text, problem=f"{error} {error.hint}".strip())
+        return _form(visit, row, text=text, problem=f"{error} {getattr(error, 'hint', '')}".strip())
     note("run edited", details={"sent": str(sent.job_id)})
     return RedirectResponse(job_path(visit, str(sent.job_id), row.tenant), status_code=303)
 

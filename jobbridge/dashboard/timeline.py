@@ -57,6 +57,8 @@ class _Axis:
 
     def place(self, begin: datetime, end: datetime) -> tuple[float, float]:
         whole = self.end - self.begin
+        # Clocks differ, and a job that is retried keeps its first start.
+        begin, end = (min(max(at, self.begin), self.end) for at in (begin, end))
         width = max(_THINNEST, WIDTH * ((end - begin) / whole))
         return min(WIDTH - width, WIDTH * ((begin - self.begin) / whole)), width
 
