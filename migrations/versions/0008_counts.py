@@ -1,6 +1,6 @@
 """Counts of jobs by status and by hour, what started and ended in each hour, and the trigger that keeps them.
 
-The jobs that there are when it is made are counted while nobody writes one: some two seconds for a million.
+The jobs that there are when it is made are counted later (0012): a trigger keeps writers waiting for a moment only.
 """
 
 from __future__ import annotations
@@ -92,27 +92,13 @@ _TRIGGERS = (
     """,
 )
 
-_COUNT_HOURS = """
-INSERT INTO public.job_hours (tenant, status, hour, engine, jobs)
-SELECT concat(tenant), status, date_trunc('hour', created_at, 'UTC'), runner_type, count(*)
-FROM public.jobs
-GROUP BY 1, 2, 3, 4
-"""
-
-_COUNT_ALL = """
-INSERT INTO public.job_counts (tenant, engine, status, jobs)
-SELECT tenant, engine, status, sum(jobs) FROM public.job_hours GROUP BY 1, 2, 3
-"""
-
 
 def upgrade() -> None:
     _create_tables()
     op.execute(_FUNCTION)
     op.execute("REVOKE ALL ON FUNCTION public.jobbridge_count_job() FROM PUBLIC")
     for trigger in _TRIGGERS:
-        op.execute(trigger)  # from here on nobody else writes jobs until the end of this transaction
-    op.execute(_COUNT_HOURS)
-    op.execute(_COUNT_ALL)
+        op.execute(trigger)
 
 
 def downgrade() -> None:

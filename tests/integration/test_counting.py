@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,9 @@ from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.recording import JobRecorder
 from jobbridge.store import migrations
-from jobbridge.store.counting import CountStore
+from jobbridge.store.counting import FOLD, CountStore
 from jobbridge.store.database import Database
+from jobbridge.store.recounting import recount
 from jobbridge.store.tenants import TenantStore
 from tests.job_events import LONG_AGO, EventsOf, any_events, new_key
 
@@ -140,6 +142,54 @@ def test_jobs_of_before_the_migration_are_counted(empty_database_url: str) -> No
     assert CountStore(database).totals() == counted(database) != {}
     assert CountStore(database).totals(ACME) == {(Engine.CELERY, JobStatus.FAILED): 2}
     database.close()
+
+
+def test_jobs_are_counted_once_while_others_write_and_fold(empty_database_url: str) -> None:
+    migrations.migrate(empty_database_url, "0007_families")
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        for status in ("queued", "failed", "completed"):
+            _insert(connection, ACME, status, 200)
+        migrations.migrate(empty_database_url, "0011_queue_pauses")
+        stopped = threading.Event()
+        writers = [
+            threading.Thread(target=_change_jobs, args=[empty_database_url, seed, stopped])
+            for seed in range(2)
+        ]
+        for writer in writers:
+            writer.start()
+        database = Database(empty_database_url)
+        counts = CountStore(database)
+        folder = threading.Thread(target=_fold_until, args=[connection, stopped])
+        folder.start()
+        for _ in range(3):  # more than once: a migration that died is begun anew
+            with psycopg.connect(empty_database_url, autocommit=True) as own:
+                recount(own)
+        stopped.set()
+        for thread in (*writers, folder):
+            thread.join()
+    migrations.migrate(empty_database_url)
+
+    assert counts.totals() == counted(database)
+    by_hour = sum(cell.jobs for cell in counts.hours(since=LONG_AGO))
+    assert by_hour == sum(counted(database).values()) > 0
+    database.close()
+
+
+def _change_jobs(url: str, seed: int, stopped: threading.Event) -> None:
+    """Make, change and delete jobs, some of them in transactions that are rolled back."""
+    chance = random.Random(seed)
+    with psycopg.connect(url, autocommit=True) as connection:
+        while not stopped.is_set():
+            with connection.transaction(force_rollback=chance.random() < 0.2):
+                _insert(connection, ACME, "queued", 3)
+                some = "SELECT ctid FROM jobs WHERE status = 'queued' ORDER BY random() LIMIT 5 FOR UPDATE SKIP LOCKED"
+                connection.execute(f"UPDATE jobs SET status = 'completed' WHERE ctid = ANY(ARRAY({some}))")
+                connection.execute(f"DELETE FROM jobs WHERE ctid = ANY(ARRAY({some.replace('5', '1')}))")
+
+
+def _fold_until(connection: psycopg.Connection[Any], stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        connection.execute(FOLD, {"limit": 7})
 
 
 def test_who_may_only_write_jobs_needs_no_rights_on_the_counts(

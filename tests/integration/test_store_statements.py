@@ -23,6 +23,7 @@ from jobbridge.store import (
     links,
     live,
     pruning,
+    recounting,
     requests,
     schedule_counts,
     schedule_firing,
@@ -41,7 +42,7 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, counting, families, flow, jobs, keys, kinship, links, live, pruning, requests, schedule_counts,
+    access, counting, families, flow, jobs, keys, kinship, links, live, pruning, recounting, requests, schedule_counts,
     schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
     unattended, workers,
 )  # fmt: skip
