@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,18 +25,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What was looked at so lately is not looked at again.
+#: What was looked at so lately is not looked at again; nor within so many times what the look took, so that looking
+#: costs a few per cent of one core at most, however large the tables are.
 FRESH = timedelta(seconds=10)
+_RESTS = 20
 #: Who is amid two steps has moved on within this time. Seconds.
 _APART = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a look found, and when."""
+    """What a look found, when, and how long it took."""
 
     checks: Sequence[Check]
     looked_at: datetime
+    took: timedelta = timedelta(0)
 
     @property
     def bad(self) -> list[Check]:
@@ -72,7 +76,9 @@ class Look:
     def is_due(self) -> bool:
         """Whether it is time for another look, and nobody has begun one."""
         last = self._last
-        return not self.is_under_way and (last is None or datetime.now(UTC) - last.looked_at > self._fresh)
+        if self.is_under_way:
+            return False
+        return last is None or datetime.now(UTC) - last.looked_at > max(self._fresh, _RESTS * last.took)
 
     def forget(self) -> None:
         """Have the next one who asks look anew."""
@@ -84,16 +90,22 @@ class Look:
         with self._looking:
             found = self._last
             if found is None or found.looked_at < begun_at:
-                found = self._last = Report(checks=self._found(), looked_at=datetime.now(UTC))
+                found = self._last = self._look()
             return found
 
     def refresh(self) -> None:
         """Look, unless somebody does so already."""
         if self._looking.acquire(blocking=False):
             try:
-                self._last = Report(checks=self._found(), looked_at=datetime.now(UTC))
+                self._last = self._look()
             finally:
                 self._looking.release()
+
+    def _look(self) -> Report:
+        begun = time.monotonic()
+        checks = self._found()
+        took = timedelta(seconds=time.monotonic() - begun)
+        return Report(checks=checks, looked_at=datetime.now(UTC), took=took)
 
     def _found(self) -> Sequence[Check]:
         try:

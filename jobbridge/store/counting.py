@@ -127,9 +127,7 @@ class CountStore:
     def totals(self, tenant: TenantId | None = None) -> Mapping[tuple[Engine, JobStatus], int]:
         """Count the jobs of a tenant, or all; what is not in it is zero."""
         statement = TOTALS if tenant is None else TOTALS_OF_TENANT
-        rows = self._database.ask(
-            lambda own: own.execute(statement, {"tenant": tenant}).fetchall(), otherwise=[]
-        )
+        rows = self._ask(statement, {"tenant": tenant})
         counts: dict[tuple[Engine, JobStatus], int] = {}
         for engine, status, jobs in rows:
             known = (Engine.parse(engine), JobStatus(status))
@@ -140,11 +138,15 @@ class CountStore:
         """Count the jobs that were made since then by the hour, oldest first; hours without any are left out."""
         statement = HOURS if tenant is None else HOURS_OF_TENANT
         params = {"since": since, "tenant": tenant, "statuses": [status.value for status in JobStatus]}
-        rows = self._database.ask(lambda own: own.execute(statement, params).fetchall(), otherwise=[])
+        rows = self._ask(statement, params)
         return [
             HourCount(hour=hour, engine=Engine.parse(engine), status=JobStatus(status), jobs=jobs)
             for hour, engine, status, jobs in rows
         ]
+
+    def _ask(self, statement: LiteralString, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        nothing: list[tuple[Any, ...]] = []
+        return self._database.ask(lambda own: own.execute(statement, params).fetchall(), otherwise=nothing)
 
     def has_changes(self, number: int) -> bool:
         """Tell whether there are so many that were not folded yet."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
@@ -113,6 +113,13 @@ FROM (
 ) AS each
 GROUP BY engine, status, bucket
 ORDER BY engine, status, bucket
+"""
+
+#: Of a database that had jobs before it had this.
+RECORDED_SINCE: LiteralString = """
+SELECT first.at
+FROM (SELECT min(at) AS at FROM public.job_flow_totals WHERE span = 'day') AS first
+WHERE EXISTS (SELECT FROM public.jobs WHERE created_at < first.at)
 """
 
 #: Days in the totals are few, and stay.
@@ -220,7 +227,8 @@ class FlowStore:
         """
         statement = CELLS if tenant is None else CELLS_OF_TENANT
         params = {"span": span.value, "since": since, "tenant": tenant}
-        rows = self._database.ask(lambda own: own.execute(statement, params).fetchall(), otherwise=[])
+        nothing: list[tuple[Any, ...]] = []
+        rows = self._database.ask(lambda own: own.execute(statement, params).fetchall(), otherwise=nothing)
         return _cells_of(rows)
 
     def totals(self) -> list[Cell]:
@@ -231,6 +239,11 @@ class FlowStore:
         """
         rows = self._database.run(lambda own: own.execute(EVER).fetchall())
         return _cells_of((datetime.min, *row) for row in rows)
+
+    def recorded_since(self) -> datetime | None:
+        """Give the day of the first start or end that is recorded; None: there are no jobs from before it."""
+        row = self._database.run(lambda own: own.execute(RECORDED_SINCE).fetchone())
+        return row[0] if row else None
 
     def prune(self, *, limit: int = 10_000) -> int:
         """Delete some of what is past its time; gives how many cells."""
@@ -255,7 +268,7 @@ def together(cells: Iterable[Cell]) -> Times:
     return Times(buckets, total)
 
 
-def _cells_of(rows: Iterable[tuple[datetime, str, str, int, int, int]]) -> list[Cell]:
+def _cells_of(rows: Iterable[tuple[Any, ...]]) -> list[Cell]:
     found: dict[tuple[datetime, Engine, JobStatus], list[tuple[int, int, int]]] = {}
     for at, engine, status, bucket, jobs, ms in rows:
         found.setdefault((at, Engine.parse(engine), JobStatus(status)), []).append((bucket, jobs, ms))

@@ -227,6 +227,19 @@ def test_what_is_past_its_time_goes_and_the_totals_only_grow(database_url: str, 
     assert counts.fold() == 0
 
 
+def test_it_says_since_when_if_there_are_older_jobs(database: Database, store: FlowStore) -> None:
+    assert store.recorded_since() is None
+    database.run(lambda own: _insert_ended(own, [datetime.now(UTC)]))
+    CountStore(database).fold()
+    assert store.recorded_since() is None
+
+    set_times(database, created_at="now() - interval '9 days'")
+
+    since = store.recorded_since()
+    assert since is not None
+    assert since == Span.DAY.begin(datetime.now(UTC))
+
+
 def test_few_changes_gather_before_they_are_folded(database_url: str, database: Database) -> None:
     app = make_app(settings=load_settings({"DATABASE_URL": database_url}))
     counter, counts = Counter(app), CountStore(database)

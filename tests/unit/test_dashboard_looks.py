@@ -79,6 +79,19 @@ def test_many_who_ask_at_once_share_a_look() -> None:
     assert look.is_due
 
 
+def test_a_look_that_takes_long_rests_long() -> None:
+    def check() -> Sequence[Check]:
+        threading.Event().wait(0.05)
+        return []
+
+    look = Look(check, fresh=timedelta(0))
+
+    report = look.now()
+
+    assert report.took >= timedelta(seconds=0.05)
+    assert not look.is_due
+
+
 def test_a_look_that_fails_is_a_finding(caplog: pytest.LogCaptureFixture) -> None:
     def fail(error: Exception) -> Sequence[Check]:
         raise error

@@ -126,6 +126,7 @@ def overview(visit: Visit) -> Response:
         charts=_charts(slots),
         marks=_marks(slots, chosen),
         totals_of_range=_summary(slots),
+        recorded_since=_recorded_since(visit, chosen.begin(now)),
         alerts=alerts(visit),
         groups=_grouped(failures)[:_GROUPS],
         failures=len(failures),
@@ -150,6 +151,12 @@ def _range(name: str) -> Range:
 
 def _path(visit: Visit, query: Mapping[str, str], name: str) -> str:
     return visit.path("overview", query=dict(query) | ({"range": name} if name != "24h" else {}))
+
+
+def _recorded_since(visit: Visit, begin: datetime) -> datetime | None:
+    """Give when the charts begin, if that is later than they seem to."""
+    since = visit.dashboard.flow.recorded_since()
+    return since if since is not None and since > begin else None
 
 
 def _slots(cells: Iterable[Cell], chosen: Range, now: datetime) -> list[Slot]:
