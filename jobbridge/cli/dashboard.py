@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from jobbridge.cli.common import app_option, load_app
+from jobbridge.core.access import Role
 from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.dashboard.identity import Authenticator
 
 #: What the extra `dashboard` brings.
 PACKAGES = ("fastapi", "jinja2", "prometheus_client", "starlette", "uvicorn")
@@ -29,20 +31,46 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
     "--proxy", "proxies", multiple=True, metavar="ADDRESS",
     help="The address of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed.",
 )  # fmt: skip
+@click.option(
+    "--proxy-user-header", metavar="HEADER", help="Where that proxy says who has signed in, as X-Remote-User."
+)
+@click.option(
+    "--proxy-role-header", metavar="HEADER", help="Where it says the role: viewer, operator, admin."
+)
+@click.option("--proxy-tenant-header", metavar="HEADER", help="Where it says the one tenant, or * for all.")
+@click.option(
+    "--proxy-role", type=click.Choice([role.value for role in Role]), default=Role.VIEWER.value, show_default=True,
+    help="Without --proxy-role-header.",
+)  # fmt: skip
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="A line per request.")
 @app_option
 def command(
-    host: str, port: int, no_auth: bool, proxies: tuple[str, ...], access_log: bool, app_name: str | None
+    host: str,
+    port: int,
+    no_auth: bool,
+    proxies: tuple[str, ...],
+    proxy_user_header: str | None,
+    proxy_role_header: str | None,
+    proxy_tenant_header: str | None,
+    proxy_role: str,
+    access_log: bool,
+    app_name: str | None,
 ) -> int:
     """Serve the dashboard and its API, until stopped.
 
     Who wants in needs a token of `jobbridge tokens create`. Behind a proxy, which should speak HTTPS, name its address
-    with --proxy.
+    with --proxy. If it signs people in, it can say who it is in a header, which is believed from that address alone;
+    what a client sends there itself, it must take away.
     """
     if no_auth and (host not in _LOOPBACK or proxies):
         raise ConfigurationError(
             f"--no-auth serves this machine only, and not {', '.join(proxies) or host}.",
             hint="Leave out --host and --proxy; or --no-auth, and make tokens: `jobbridge tokens create NAME`.",
+        )
+    if proxy_user_header is None and (proxy_role_header or proxy_tenant_header):
+        raise ConfigurationError(
+            f"{proxy_role_header or proxy_tenant_header} is of no use without a header that says who it is.",
+            hint="Name it with --proxy-user-header.",
         )
     if missing := missing_packages():
         raise ConfigurationError(
@@ -53,7 +81,11 @@ def command(
     app.loader.import_default_modules()  # to run a job again, its task must be known
     with app.database.connection():
         pass  # that checks the tables' revision
-    _serve(app, host, port, proxies, no_auth=no_auth, access_log=access_log)
+    authenticator = _local(app) if no_auth else None
+    if proxy_user_header is not None:
+        headers = (proxy_user_header, proxy_role_header, proxy_tenant_header)
+        authenticator = _by_proxy(app, proxies, headers, Role(proxy_role))
+    _serve(app, host, port, proxies, authenticator, access_log=access_log)
     return 0
 
 
@@ -62,23 +94,42 @@ def missing_packages() -> list[str]:
     return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
-def _serve(
-    app: Celery, host: str, port: int, proxies: tuple[str, ...], *, no_auth: bool, access_log: bool
-) -> None:
-    from jobbridge.dashboard.application import make_dashboard
+def _local(app: Celery) -> Authenticator:
     from jobbridge.dashboard.identity import LocalAuthenticator
-    from jobbridge.dashboard.serving import serve
     from jobbridge.store.access import AccessStore
 
-    authenticator = LocalAuthenticator(AccessStore(app.database)) if no_auth else None
-    if no_auth:
-        click.echo("There is no sign-in: this machine only, and whoever sits at it may do everything.")
+    click.echo("There is no sign-in: this machine only, and whoever sits at it may do everything.")
+    return LocalAuthenticator(AccessStore(app.database))
+
+
+def _by_proxy(
+    app: Celery, proxies: tuple[str, ...], headers: tuple[str, str | None, str | None], role: Role
+) -> Authenticator:
+    from jobbridge.dashboard.proxies import ProxyAuthenticator, ProxyHeaders
+    from jobbridge.store.access import AccessStore
+
+    user, of_role, of_tenant = headers
+    named = ProxyHeaders(user=user, role=of_role, tenant=of_tenant, default_role=role)
+    return ProxyAuthenticator(AccessStore(app.database), proxies=proxies, headers=named)
+
+
+def _serve(
+    app: Celery,
+    host: str,
+    port: int,
+    proxies: tuple[str, ...],
+    authenticator: Authenticator | None,
+    *,
+    access_log: bool,
+) -> None:
+    from jobbridge.dashboard.application import make_dashboard
+    from jobbridge.dashboard.serving import serve
+
     serve(
-        make_dashboard(app, authenticator=authenticator),
+        make_dashboard(app, authenticator=authenticator, proxies=proxies),
         host=host,
         port=port,
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=list(proxies),
+        proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.proxies
         server_header=False,
         access_log=access_log,
         log_level="info",

@@ -26,13 +26,14 @@ from jobbridge.dashboard.limits import AttemptLimit
 from jobbridge.dashboard.live import stream
 from jobbridge.dashboard.live.broadcaster import Live
 from jobbridge.dashboard.pages import health, job, jobs, overview, schedules, tenants, workers
+from jobbridge.dashboard.proxies import BehindProxies
 from jobbridge.dashboard.telling import handlers
 from jobbridge.dashboard.tenant_ids import TenantIds
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore
-from jobbridge.store.links import LinkStore
 from jobbridge.store.flow import FlowStore
+from jobbridge.store.links import LinkStore
 from jobbridge.store.monitor import MonitorStore
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Dashboard:
         self.check_up = CheckUp(app)
         self.links = LinkStore(app.database)
         self.attempts = AttemptLimit()
+        #: From all addresses together: signing in asks the database.
+        self.all_attempts = AttemptLimit(attempts=300)
         #: Of customers, by their links.
         self.looks = AttemptLimit(attempts=120)
         self.templates = _templates()
@@ -94,12 +97,15 @@ class Dashboard:
         return HTMLResponse(text, status_code=status)
 
 
-def make_dashboard(app: Celery, *, authenticator: Authenticator | None = None) -> FastAPI:
+def make_dashboard(
+    app: Celery, *, authenticator: Authenticator | None = None, proxies: Sequence[str] = ()
+) -> FastAPI:
     """Make the application; it can be mounted under any path.
 
     Args:
         app: Whose jobs.
         authenticator: Who may come in: by default whoever has a token of `jobbridge tokens create`.
+        proxies: Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
     """
     dashboard = Dashboard(app, authenticator)
     made = _Application(
@@ -108,6 +114,7 @@ def make_dashboard(app: Celery, *, authenticator: Authenticator | None = None) -
         openapi_url=None,  # a route of ours gives it, so that it has a rule
     )
     made.state.dashboard = dashboard
+    made.state.proxies = tuple(proxies)
     return made
 
 
@@ -115,7 +122,8 @@ class _Application(FastAPI):
     """FastAPI, with the headers also on what it answers when all else fails."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return SecurityHeaders(super().build_middleware_stack())
+        inner = SecurityHeaders(super().build_middleware_stack())
+        return BehindProxies(inner, self.state.proxies) if self.state.proxies else inner
 
 
 def _route(dashboard: Dashboard, rule: Rule) -> Route:

@@ -60,12 +60,18 @@ class Authenticator:
             row = self.access.find(token.strip())
             return None if row is None else Identity(principal=row.principal)
         session = sessions.read_cookie(request.cookies.get(COOKIE, ""))
-        row = None if session is None else self.access.get(session.token_id)
+        row = None if session is None else self.access.get(session.token_id, session=session.nonce)
         if session is None or row is None or not sessions.verify(session, row.hash, now=datetime.now(UTC)):
             return None
         return Identity(
             principal=row.principal, form_token=sessions.form_token(row.hash, session.nonce), is_session=True
         )
+
+    def sign_out(self, request: Request) -> None:
+        """End the session that the request belongs to: its cookie is of no use from now on, wherever it is."""
+        session = sessions.read_cookie(request.cookies.get(COOKIE, ""))
+        if session is not None:
+            self.access.sign_out(session.nonce, session.ends_at)
 
     def sign_in(self, token: str) -> str | None:
         """Give the cookie of a new session; None: the token is of no use."""

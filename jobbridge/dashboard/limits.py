@@ -5,6 +5,18 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from datetime import timedelta
+from ipaddress import IPv6Address, ip_address, ip_network
+
+
+def address_of(client: str) -> str:
+    """Give what attempts are counted by: of IPv6 the network, of which one person has all addresses."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if not isinstance(address, IPv6Address):
+        return client
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
 
 
 class AttemptLimit:

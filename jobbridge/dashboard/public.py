@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from jobbridge.core.status import JobStatus
+from jobbridge.dashboard.limits import address_of
 from jobbridge.dashboard.showing import exact
 from jobbridge.dashboard.visits import Rule, Visit
 
@@ -36,7 +37,7 @@ WORDS = {
 
 def public_job(visit: Visit) -> Response:
     """Show how far a job is."""
-    address = visit.request.client.host if visit.request.client is not None else ""
+    address = address_of(visit.request.client.host if visit.request.client is not None else "")
     if not visit.dashboard.looks.allows(address, now=time.monotonic()):
         raise HTTPException(429, "Too many requests. Wait a minute.", {"Retry-After": "60"})
     row = visit.dashboard.links.find(str(visit.request.path_params["link"]))

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import sessions
+from jobbridge.dashboard import limits, sessions
 from jobbridge.dashboard.identity import COOKIE
 from jobbridge.dashboard.visits import Rule, Visit
 
@@ -21,8 +21,11 @@ def show_sign_in(visit: Visit) -> Response:
 
 def sign_in(visit: Visit) -> Response:
     """Begin a session."""
-    address = visit.request.client.host if visit.request.client is not None else ""
-    if not visit.dashboard.attempts.allows(address, now=time.monotonic()):
+    address = limits.address_of(visit.request.client.host if visit.request.client is not None else "")
+    now = time.monotonic()
+    if not (
+        visit.dashboard.attempts.allows(address, now=now) and visit.dashboard.all_attempts.allows("", now=now)
+    ):
         raise HTTPException(429, "Too many attempts. Wait a minute.", {"Retry-After": "60"})
     back = visit.form.get("next", "")
     cookie = visit.dashboard.authenticator.sign_in(visit.form.get("token", ""))
@@ -43,7 +46,8 @@ def sign_in(visit: Visit) -> Response:
 
 
 def sign_out(visit: Visit) -> Response:
-    """End the session in this browser."""
+    """End the session, in this browser and wherever its cookie was copied to."""
+    visit.dashboard.authenticator.sign_out(visit.request)
     response = RedirectResponse(visit.path("sign_in"), status_code=303)
     response.delete_cookie(COOKIE, path=visit.path("overview"))
     return response

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobbridge.store import pruning, requests, singletons
+from jobbridge.store.access import AccessStore
 from jobbridge.store.links import LinkStore
 from jobbridge.store.unattended import BEGINNING
 
@@ -85,6 +86,7 @@ class Pruner:
                 break
         counters["singletons"] += singletons.prune(app.database, older_than=SINGLETONS)
         counters["requests"] += requests.delete_old(app.database, limit=10 * BATCH)
+        counters["sign_outs"] += AccessStore(app.database).delete_sign_outs(limit=10 * BATCH)
         counters["links"] += LinkStore(app.database).delete_expired(limit=10 * BATCH)
         longest = max(app.settings.retention.values(), default=None)
         if longest is not None:

@@ -41,7 +41,31 @@ _IS_GOOD: LiteralString = "revoked_at IS NULL AND (expires_at IS NULL OR expires
 
 FIND: LiteralString = f"SELECT {_COLUMNS} FROM public.job_tokens WHERE hash = %(hash)s AND {_IS_GOOD}"
 
-GET: LiteralString = f"SELECT {_COLUMNS} FROM public.job_tokens WHERE token_id = %(token_id)s AND {_IS_GOOD}"
+#: By a session of it, which may have ended before its time.
+GET: LiteralString = f"""
+SELECT {_COLUMNS} FROM public.job_tokens
+WHERE token_id = %(token_id)s AND {_IS_GOOD}
+  AND NOT EXISTS (SELECT FROM public.job_signouts WHERE session = %(session)s)
+"""
+
+SIGN_OUT: LiteralString = """
+INSERT INTO public.job_signouts (session, ends_at) VALUES (%(session)s, %(ends_at)s) ON CONFLICT DO NOTHING
+"""
+
+DELETE_SIGN_OUTS: LiteralString = """
+DELETE FROM public.job_signouts
+WHERE session IN (
+    SELECT session FROM public.job_signouts WHERE ends_at <= now() ORDER BY ends_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
+#: Whoever is first; all processes then read the same.
+KEEP_KEY: LiteralString = """
+INSERT INTO public.job_secrets (name, secret) VALUES (%(name)s, %(secret)s) ON CONFLICT DO NOTHING
+"""
+
+KEY: LiteralString = "SELECT secret FROM public.job_secrets WHERE name = %(name)s"
 
 STILL_GOOD: LiteralString = f"""
 SELECT token_id FROM public.job_tokens WHERE token_id = ANY(%(token_ids)s) AND {_IS_GOOD}
@@ -68,13 +92,19 @@ VALUES (
 )
 """
 
-_ACTIONS: LiteralString = "SELECT at, actor, role, action, of_tenant, subject, outcome, reason, details"
+_ACTIONS: LiteralString = """
+SELECT audit_id, at, actor, role, action, of_tenant, subject, outcome, reason, details FROM public.job_audit
+WHERE audit_id < %(before)s
+"""
 
-ACTIONS: LiteralString = f"{_ACTIONS} FROM public.job_audit ORDER BY audit_id DESC LIMIT %(limit)s"
+ACTIONS: LiteralString = f"{_ACTIONS} ORDER BY audit_id DESC LIMIT %(limit)s"
 
 ACTIONS_OF_TENANT: LiteralString = f"""
-{_ACTIONS} FROM public.job_audit WHERE of_tenant = %(tenant)s ORDER BY audit_id DESC LIMIT %(limit)s
+{_ACTIONS} AND of_tenant = %(tenant)s ORDER BY audit_id DESC LIMIT %(limit)s
 """
+
+#: Above all ids.
+_NEWEST = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +136,7 @@ class TokenRow:
 class ActionRow:
     """Something that somebody did, or was refused."""
 
+    audit_id: int
     at: datetime
     actor: str
     role: Role | None
@@ -161,9 +192,29 @@ class AccessStore:
             self._database.run(lambda own: own.execute(NOTE_USE, {"token_id": row.token_id}))
         return row
 
-    def get(self, token_id: UUID) -> TokenRow | None:
-        """Give the token of that id, if it is good."""
-        return self._first(GET, {"token_id": token_id})
+    def get(self, token_id: UUID, *, session: bytes = b"") -> TokenRow | None:
+        """Give the token of that id, if it is good, and that session of it was not ended."""
+        return self._first(GET, {"token_id": token_id, "session": session})
+
+    def sign_out(self, session: bytes, ends_at: datetime) -> None:
+        """End a session, which would be good until then."""
+        params = {"session": session, "ends_at": ends_at}
+        self._database.run(lambda own: own.execute(SIGN_OUT, params))
+
+    def delete_sign_outs(self, *, limit: int = 1000) -> int:
+        """Forget up to `limit` sessions whose time is over anyway; gives how many."""
+        return self._database.run(lambda own: own.execute(DELETE_SIGN_OUTS, {"limit": limit}).rowcount)
+
+    def secret(self, name: str) -> bytes:
+        """Give a secret of this installation; made when it is asked for first."""
+
+        def work(own: DriverConnection) -> bytes:
+            own.execute(KEEP_KEY, {"name": name, "secret": secrets.token_bytes(32)})
+            row = own.execute(KEY, {"name": name}).fetchone()
+            assert row is not None
+            return bytes(row[0])
+
+        return self._database.run(work)
 
     def all(self) -> Sequence[TokenRow]:
         """Give all tokens that were ever made, oldest first."""
@@ -203,13 +254,22 @@ class AccessStore:
         }
         self._database.run(lambda own: own.execute(NOTE_ACTION, params))
 
-    def actions(self, tenant: TenantId | None = None, *, limit: int = 100) -> Sequence[ActionRow]:
-        """Give the newest actions: all, or those on one tenant's jobs."""
+    def actions(
+        self, tenant: TenantId | None = None, *, limit: int = 100, before: int | None = None
+    ) -> Sequence[ActionRow]:
+        """Give the newest actions: all, or those on one tenant's jobs.
+
+        Args:
+            tenant: Whose.
+            limit: At most so many.
+            before: The `audit_id` of the last one of the page before.
+        """
         statement = ACTIONS if tenant is None else ACTIONS_OF_TENANT
+        params = {"tenant": tenant, "limit": limit, "before": _NEWEST if before is None else before}
 
         def fetch(own: DriverConnection) -> list[ActionRow]:
             with psycopg.Cursor(own, row_factory=kwargs_row(_action_row)) as cursor:
-                return cursor.execute(statement, {"tenant": tenant, "limit": limit}).fetchall()
+                return cursor.execute(statement, params).fetchall()
 
         return self._database.run(fetch)
 

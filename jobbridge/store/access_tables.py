@@ -111,3 +111,23 @@ job_requests = Table(
 )
 
 Index("job_requests_age_idx", job_requests.c.made_at)
+
+# Sessions that were ended before their time. A session itself is in its cookie alone.
+job_signouts = Table(
+    "job_signouts",
+    metadata,
+    Column("session", LargeBinary, nullable=False),
+    Column("ends_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("session", name="job_signouts_pkey"),
+    info={"is_local": True},
+)
+
+# What all processes of an installation sign forms with, where there is no token to do it.
+job_secrets = Table(
+    "job_secrets",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("name", name="job_secrets_pkey"),
+    info={"is_local": True},
+)

@@ -80,9 +80,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("scope", "key", name="job_requests_pkey"),
     )
     op.create_index("job_requests_age_idx", "job_requests", ["made_at"])
+    op.create_table(
+        "job_signouts",
+        sa.Column("session", sa.LargeBinary, nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("session", name="job_signouts_pkey"),
+    )
+    op.create_table(
+        "job_secrets",
+        _text("name"),
+        sa.Column("secret", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="job_secrets_pkey"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("job_secrets")
+    op.drop_table("job_signouts")
     op.drop_table("job_requests")
     op.drop_table("job_links")
     op.drop_table("job_audit")
