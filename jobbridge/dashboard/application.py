@@ -112,6 +112,7 @@ def make_dashboard(
         routes=dashboard.router.routes,
         exception_handlers=handlers(dashboard),
         openapi_url=None,  # a route of ours gives it, so that it has a rule
+        redirect_slashes=False,  # it leads to the host that the request names, whatever that is
     )
     made.state.dashboard = dashboard
     made.state.proxies = tuple(proxies)

@@ -1,0 +1,371 @@
+"""Who gets in and how: sessions, proxies, whose application it is mounted in; and what strangers try."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from jobbridge import Celery
+from jobbridge.cli.root import run
+from jobbridge.core.access import Role
+from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.dashboard import identity
+from jobbridge.dashboard.application import make_dashboard
+from jobbridge.dashboard.limits import address_of
+from jobbridge.dashboard.proxies import BehindProxies, ProxyAuthenticator, ProxyHeaders
+from jobbridge.dev.postgres import PostgresServer
+from jobbridge.errors import ConfigurationError
+from jobbridge.recording import JobRecorder
+from jobbridge.settings import load_settings
+from jobbridge.store.access import AccessStore
+from tests.job_events import EventsOf
+from tests.parity.tasks import make_app
+
+ACME, OTHER = TenantId("acme"), TenantId("other")
+BROWSER = {"accept": "text/html"}
+PROXY = "10.0.0.7"
+HEADERS = ProxyHeaders(user="X-Remote-User", role="X-Remote-Role", tenant="X-Remote-Tenant")
+ADA = {"x-remote-user": "ada", "x-remote-role": "operator", "x-remote-tenant": "*"}
+
+
+@pytest.fixture(scope="module")
+def app(postgres: PostgresServer, migrated_template: str) -> Iterator[Celery]:
+    url = postgres.create_database(f"test_access_{uuid4().hex}", template=migrated_template)
+    app = make_app(settings=load_settings({"DATABASE_URL": url, "TEMPORAL_ADDRESS": "127.0.0.1:1"}))
+    app.finalize()
+    yield app
+    app.close()
+
+
+@pytest.fixture(scope="module")
+def access(app: Celery) -> AccessStore:
+    return AccessStore(app.database)
+
+
+@pytest.fixture
+def job(app: Celery) -> EventsOf:
+    job = EventsOf(JobKey(tenant=ACME, job_id=uuid4()))
+    JobRecorder(app.database).record(job.submitted())
+    return job
+
+
+def behind_proxy(
+    app: Celery, access: AccessStore, *, peer: str = PROXY, headers: ProxyHeaders = HEADERS
+) -> TestClient:
+    authenticator = ProxyAuthenticator(access, proxies=[PROXY], headers=headers)
+    served = make_dashboard(app, authenticator=authenticator, proxies=[PROXY])
+    return TestClient(served, base_url="https://jobs.example", client=(peer, 5000), follow_redirects=False)
+
+
+def token_of(page: str) -> str:
+    found = re.search(r'name="form_token" value="([0-9a-f]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def sign_in(client: TestClient, access: AccessStore, role: Role = Role.OPERATOR) -> str:
+    token, _ = access.create(str(uuid4()), role)
+    done = client.post("/sign-in", data={"token": token})
+    assert done.status_code == 303
+    return str(client.cookies[identity.COOKIE])
+
+
+@pytest.fixture
+def client(app: Celery) -> TestClient:
+    return TestClient(make_dashboard(app), base_url="https://jobs.example", follow_redirects=False)
+
+
+# -- a proxy that signs people in
+
+
+def test_a_proxy_says_who_it_is(app: Celery, access: AccessStore, job: EventsOf) -> None:
+    client = behind_proxy(app, access)
+    path = f"/jobs/{job.key.job_id}"
+
+    page = client.get(path, headers=ADA | BROWSER)
+    refused = client.post(f"{path}/cancel", headers=ADA)
+    done = client.post(f"{path}/cancel", data={"form_token": token_of(page.text)}, headers=ADA)
+
+    assert "ada · operator" in page.text
+    assert (refused.status_code, done.status_code) == (403, 303)
+    assert access.actions(ACME)[0].actor == "ada"
+    assert client.get("/", headers=BROWSER).headers["location"].startswith("/sign-in")
+
+
+def test_the_form_of_one_person_is_of_no_use_to_another(
+    app: Celery, access: AccessStore, job: EventsOf
+) -> None:
+    client = behind_proxy(app, access)
+    path = f"/jobs/{job.key.job_id}"
+    token = token_of(client.get(path, headers=ADA | BROWSER).text)
+
+    for other in (ADA | {"x-remote-user": "eve"}, ADA | {"x-remote-role": "admin"}):
+        assert client.post(f"{path}/cancel", data={"form_token": token}, headers=other).status_code == 403
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.8", "127.0.0.1", "::1", "testclient"])
+def test_nobody_else_says_who_it_is(app: Celery, access: AccessStore, peer: str) -> None:
+    client = behind_proxy(app, access, peer=peer)
+
+    for headers in (ADA, ADA | {"x-forwarded-for": PROXY}, ADA | {"forwarded": f"for={PROXY}"}):
+        assert client.get("/api/v1/jobs", headers=headers).status_code == 401
+
+
+def test_a_client_of_the_proxy_cannot_become_the_proxy(app: Celery, access: AccessStore) -> None:
+    client = behind_proxy(app, access)
+
+    assert client.get("/api/v1/jobs", headers=ADA | {"x-forwarded-for": "6.6.6.6"}).status_code == 200
+    twice = [*ADA.items(), ("x-remote-user", "root")]
+    assert client.get("/api/v1/jobs", headers=twice).status_code == 401  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-remote-user": ""},
+        {"x-remote-user": "x" * 300},
+        {"x-remote-role": "root"},
+        {"x-remote-role": ""},
+        {"x-remote-tenant": ""},
+    ],
+)
+def test_what_a_proxy_leaves_open_is_not_guessed(
+    app: Celery, access: AccessStore, headers: dict[str, str]
+) -> None:
+    assert behind_proxy(app, access).get("/api/v1/jobs", headers=ADA | headers).status_code == 401
+
+
+def test_a_proxy_binds_a_person_to_a_tenant(app: Celery, access: AccessStore, job: EventsOf) -> None:
+    client = behind_proxy(app, access)
+
+    def shown(tenant: str) -> int:
+        headers = ADA | {"x-remote-tenant": tenant}
+        return client.get(f"/api/v1/jobs/{job.key.job_id}", headers=headers).status_code
+
+    assert (shown(ACME), shown(OTHER), shown("*")) == (200, 404, 200)
+    assert client.get("/workers", headers=ADA | {"x-remote-tenant": ACME}).status_code == 404
+
+
+def test_a_role_for_all_is_enough(app: Celery, access: AccessStore) -> None:
+    client = behind_proxy(app, access, headers=ProxyHeaders(user="X-Remote-User"))
+
+    assert client.get("/api/v1/jobs", headers={"x-remote-user": "ada"}).status_code == 200
+    assert client.get("/api/v1/tasks", headers={"x-remote-user": "ada"}).status_code == 403
+
+
+def test_attempts_are_counted_by_whom_the_proxy_forwards_for(app: Celery, access: AccessStore) -> None:
+    client = behind_proxy(app, access)
+
+    def attempt(address: str) -> int:
+        return client.post("/sign-in", data={"token": "x"}, headers={"x-forwarded-for": address}).status_code
+
+    assert [attempt("6.6.6.6") for _ in range(11)] == [401] * 10 + [429]
+    assert attempt("6.6.6.7") == 401
+
+
+def test_who_forges_its_address_is_counted_all_the_same(app: Celery) -> None:
+    client = TestClient(make_dashboard(app), base_url="https://jobs.example")
+
+    answers = [
+        client.post(
+            "/sign-in", data={"token": "x"}, headers={"x-forwarded-for": f"6.6.6.{number}"}
+        ).status_code
+        for number in range(11)
+    ]
+
+    assert answers == [401] * 10 + [429]
+
+
+def test_an_ipv6_network_is_one_address() -> None:
+    assert address_of("2001:db8::1") == address_of("2001:db8::ffff") != address_of("2001:db8:1::1")
+    assert address_of("::ffff:10.0.0.1") == "10.0.0.1"
+    assert address_of("unix") == "unix"
+
+
+def test_a_proxy_is_named_by_its_address(
+    app: Celery, access: AccessStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"proxy\.example"):
+        BehindProxies(Starlette(), ["proxy.example"])
+    with pytest.raises(ConfigurationError, match="whoever sends it"):
+        ProxyAuthenticator(access, proxies=[], headers=HEADERS)
+    assert run(["dashboard", "--proxy-role-header", "X-Role"]) == 3
+    assert "--proxy-user-header" in capsys.readouterr().err
+
+
+# -- sessions
+
+
+def test_a_session_that_was_ended_is_dead_wherever_its_cookie_is(
+    client: TestClient, access: AccessStore
+) -> None:
+    stolen = sign_in(client, access)
+    page = client.get("/", headers=BROWSER).text
+
+    client.post("/sign-out", data={"form_token": token_of(page)})
+
+    answer = client.get("/api/v1/jobs", headers={"cookie": f"{identity.COOKIE}={stolen}"})
+    assert answer.status_code == 401
+
+
+def test_each_sign_in_is_a_session_of_its_own(client: TestClient, access: AccessStore) -> None:
+    token, _ = access.create(str(uuid4()), Role.VIEWER)
+    planted = {"cookie": f"{identity.COOKIE}=planted"}
+
+    cookies = {
+        client.post("/sign-in", data={"token": token}, headers=planted).cookies[identity.COOKIE]
+        for _ in range(2)
+    }
+
+    assert len(cookies) == 2
+    assert "planted" not in cookies
+
+
+# -- what strangers try
+
+
+def test_a_method_is_what_it_says(client: TestClient, access: AccessStore, job: EventsOf) -> None:
+    sign_in(client, access)
+    path = f"/jobs/{job.key.job_id}/cancel"
+
+    for headers in ({}, {"x-http-method-override": "POST"}, {"x-method-override": "POST"}):
+        assert client.get(path, headers=headers).status_code == 405
+        assert client.get(f"{path}?_method=POST", headers=headers).status_code == 405
+    for method in ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"):
+        assert client.request(method, path).status_code == 405
+
+
+def test_the_name_of_the_host_leads_nowhere(client: TestClient, access: AccessStore) -> None:
+    evil = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-original-url": "/healthz"}
+
+    asked = client.get("/jobs", headers=evil | BROWSER)
+    assert asked.headers["location"].startswith("/sign-in")
+    token, _ = access.create(str(uuid4()), Role.VIEWER)
+    done = client.post("/sign-in", data={"token": token}, headers=evil)
+    assert done.headers["location"] == "/"
+    page = client.get("/", headers=evil | BROWSER)
+    assert page.status_code == 200
+    assert "evil.example" not in page.text
+    slash = client.get("/jobs/", headers=evil | {"authorization": f"Bearer {token}"})
+    assert "evil.example" not in slash.headers.get("location", "")
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/jobs", "/%2f%2fevil.example", "/jobs//", "/%0d%0aSet-Cookie:x=1"]
+)
+def test_an_odd_path_leads_nowhere(client: TestClient, path: str) -> None:
+    answer = client.get(path, headers=BROWSER)
+
+    assert answer.status_code in {303, 404}
+    assert answer.headers.get("location", "/sign-in").startswith("/sign-in")
+    assert "set-cookie" not in answer.headers
+
+
+def test_nothing_is_kept_by_a_cache(client: TestClient, access: AccessStore) -> None:
+    sign_in(client, access, Role.ADMIN)
+
+    for path in ("/", "/jobs", "/api/v1/jobs", "/sign-in", "/nowhere", "/healthz"):
+        assert client.get(path).headers["cache-control"] == "no-store", path
+
+
+def test_no_site_may_read_or_frame_it(client: TestClient, access: AccessStore) -> None:
+    sign_in(client, access)
+
+    answer = client.get("/api/v1/jobs", headers={"origin": "https://evil.example"})
+
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+def test_what_fails_tells_a_stranger_nothing(
+    app: Celery, access: AccessStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = make_dashboard(app)
+    monkeypatch.setattr(served.state.dashboard, "counts", None)  # a fault of ours
+    client = TestClient(served, raise_server_exceptions=False)
+    token, _ = access.create(str(uuid4()), Role.VIEWER)
+
+    answer = client.get("/api/v1/counts", headers={"authorization": f"Bearer {token}"})
+
+    assert (answer.status_code, answer.json()["error"]) == (500, "That could not be done.")
+    assert "NoneType" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+# -- whose application it is mounted in
+
+
+def _in_starlette(dashboard: ASGIApp) -> ASGIApp:
+    return Starlette(routes=[Mount("/ops/jobs", app=dashboard)])
+
+
+def _in_fastapi(dashboard: ASGIApp) -> ASGIApp:
+    outer = FastAPI()
+    outer.mount("/ops/jobs", dashboard)
+    return outer
+
+
+def _in_django(dashboard: ASGIApp) -> ASGIApp:
+    django = _django()
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path", "").startswith("/ops/jobs/"):
+            scope = {**scope, "root_path": scope.get("root_path", "") + "/ops/jobs"}
+            await dashboard(scope, receive, send)
+        else:
+            await django(scope, receive, send)
+
+    return outer
+
+
+def _django() -> ASGIApp:
+    import django
+    from django.conf import settings
+    from django.core.asgi import get_asgi_application
+
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF=(), ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+        django.setup()
+    return get_asgi_application()  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("mount", [_in_starlette, _in_fastapi, _in_django])
+def test_it_works_within_another_application(
+    app: Celery, access: AccessStore, mount: Callable[[Any], Any], job: EventsOf
+) -> None:
+    client = TestClient(mount(make_dashboard(app)), base_url="https://jobs.example", follow_redirects=False)
+    token, _ = access.create(str(uuid4()), Role.OPERATOR)
+
+    asked = client.get("/ops/jobs/jobs", headers=BROWSER)
+    assert asked.headers["location"] == "/ops/jobs/sign-in?next=%2Fops%2Fjobs%2Fjobs"
+    done = client.post("/ops/jobs/sign-in", data={"token": token, "next": "/ops/jobs/jobs"})
+    assert done.headers["location"] == "/ops/jobs/jobs"
+    assert "Path=/ops/jobs/" in done.headers["set-cookie"]
+    page = client.get("/ops/jobs/jobs", headers=BROWSER).text
+    for link in re.findall(r'(?:href|src|action)="(/[^"]*)"', page):
+        assert link.startswith("/ops/jobs/"), link
+    style = re.search(r'href="([^"]+base\.css)"', page)
+    assert style is not None
+    assert client.get(style[1]).headers["content-type"].startswith("text/css")
+    told = client.get("/ops/jobs/api/v1/openapi.json").json()
+    assert told["servers"] == [{"url": "/ops/jobs"}]
+    sent = client.post(
+        "/ops/jobs/api/v1/jobs",
+        json={"task": "parity.total", "args": [[1]]},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert client.get(sent.headers["location"]).status_code == 200
+    path = f"/ops/jobs/jobs/{job.key.job_id}"
+    form = {"form_token": token_of(client.get(path, headers=BROWSER).text)}
+    assert client.post(f"{path}/cancel", data=form).headers["location"].startswith(path)
+    assert client.get("/elsewhere").status_code == 404
