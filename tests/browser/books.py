@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from jobbridge.core.keys import Engine
+from jobbridge.core.keys import Engine, JobKey
+from jobbridge.store.links import LinkStore
 from tests.browser.stage import ACME, GLOBEX, Stage
 
 #: Texts that would open a dialog, which fails each test (see visitors.py), were they ever more than text.
@@ -25,6 +27,7 @@ class Books:
     running: dict[Engine, str]
     schedules: dict[Engine, str]
     theirs: str
+    link: str
 
     def example(self, parameter: str) -> Any:
         """Give a value for a parameter of a route: who adds a route with another one adds it here."""
@@ -33,6 +36,7 @@ class Books:
             "schedule_id": self.schedules[Engine.CELERY],
             "schedule": self.schedules[Engine.CELERY],
             "queue": "celery",
+            "link": self.link,
         }[parameter]
 
 
@@ -55,7 +59,11 @@ def keep_books(stage: Stage) -> Books:
         stage.wait_for(completed[engine], "completed")
         stage.wait_for(running[engine], "processing")
     stage.wait_for(theirs, "completed")
-    return Books(failed=failed, completed=completed, running=running, schedules=schedules, theirs=theirs)
+    key = JobKey(tenant=ACME, job_id=UUID(completed[Engine.CELERY]))
+    link, _ = LinkStore(stage.app.database).create(key, lasts=timedelta(hours=1), created_by="tests")
+    return Books(
+        failed=failed, completed=completed, running=running, schedules=schedules, theirs=theirs, link=link
+    )
 
 
 def _schedule(stage: Stage, engine: Engine) -> str:

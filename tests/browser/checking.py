@@ -16,7 +16,7 @@ from tests.browser.books import Books
 #: What answers a program, not a person.
 _FOR_PROGRAMS = re.compile(r"^/(api/|metrics|healthz|readyz)|\.(csv|json)$")
 #: What only leads elsewhere, downloads, and pieces of pages.
-_NOT_PAGES = {"from_the_original"}
+_NOT_PAGES = {"from_the_original", "artifact"}
 _SERIOUS = {"serious", "critical"}
 
 

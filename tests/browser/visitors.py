@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.stage import Stage
 
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 WIDE = {"width": 1920, "height": 1080}
+
+#: Live pages are fetched again every ten seconds at most.
+expect.set_options(timeout=12_000)
 
 #: Runs before anything of the page; what it prints comes to `_listen`.
 WATCH = """
@@ -67,7 +70,8 @@ def visit(browser: Browser, stage: Stage, cookie: dict[str, Any] | None, **optio
     _listen(visitor)
     try:
         yield visitor
-        assert visitor.complaints == []
+        if visitor.complaints:
+            raise AssertionError(f"the browser says: {visitor.complaints}")
     finally:
         context.close()
 

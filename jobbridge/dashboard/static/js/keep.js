@@ -1,0 +1,25 @@
+// What a reader has done to a page stays when the page is fetched again: what they typed or chose, and what they opened.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const callbacks = window.Idiomorph?.defaults.callbacks;
+  if (!callbacks) return;
+
+  const isTouched = (node) => {
+    switch (node.localName) {
+      case "textarea":
+        return node.value !== node.defaultValue;
+      case "input":
+        return node.type === "checkbox" || node.type === "radio"
+          ? node.checked !== node.defaultChecked
+          : node.type !== "hidden" && node.value !== node.defaultValue;
+      case "select":
+        return [...node.options].some((option) => option.selected !== option.defaultSelected);
+      default:
+        return false;
+    }
+  };
+
+  callbacks.beforeNodeMorphed = (node) => !(node instanceof Element && isTouched(node));
+  callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.localName === "details");
+});
