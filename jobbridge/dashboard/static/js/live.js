@@ -103,7 +103,7 @@
   function patch(field, job) {
     const name = field.dataset.field;
     if (name === "status") {
-      field.className = `status ${job.status}`;
+      field.classList.replace(field.textContent.trim(), job.status);
       setText(field, job.status);
     } else if (name === "progress") {
       patchProgress(field, job);
@@ -148,8 +148,10 @@
   let pause = SOONEST;
   let firedAt = 0;
   let fireTimer = 0;
+  let owed = ""; // what was not fired while nobody looked
 
   function changed() {
+    if (document.hidden) owed ||= "jobs:changed";
     if (fireTimer || document.hidden) return;
     const since = Date.now() - firedAt;
     if (since > 2 * LATEST) pause = SOONEST;
@@ -164,7 +166,10 @@
 
   function fire(name) {
     fireTimer = 0;
-    if (document.hidden) return;
+    if (document.hidden) {
+      owed = name;
+      return;
+    }
     firedAt = Date.now();
     pause = Math.min(pause * 1.5, LATEST);
     document.body.dispatchEvent(new CustomEvent(name, { bubbles: true }));
@@ -207,6 +212,8 @@
     if (!document.hidden) {
       open();
       refreshTimes();
+      if (owed) fire(owed);
+      owed = "";
     } else {
       hideTimer = setTimeout(close, HIDDEN_FOR);
     }
