@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from jobbridge.dashboard.application import RULES
 from jobbridge.dashboard.visits import Rule
@@ -45,6 +45,13 @@ def problems_of_axe(page: Page) -> list[str]:
     ]
 
 
-def overflow(page: Page) -> int:
-    """Say by how many pixels the page is wider than its window."""
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+def fits(page: Page, size: ViewportSize) -> None:
+    """Wait until nothing is wider than the window (charts are drawn anew for it).
+
+    Raises:
+        TimeoutError: Playwright's; something stays wider.
+    """
+    page.set_viewport_size(size)
+    page.wait_for_function(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth", timeout=3000
+    )

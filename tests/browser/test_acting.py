@@ -40,7 +40,7 @@ def test_a_failed_jobs_reason_is_two_clicks_away(
 
     expect(page).to_have_url(re.compile(failed))
     expect(page.locator("main")).to_contain_text("Invoice 17 has no address. Ask the client.")
-    assert page.get_by_text("Invoice 17 has no address").first.bounding_box()["y"] < 600  # type: ignore[index]
+    assert page.get_by_text("Invoice 17 has no address").first.bounding_box()["y"] < 600
 
 
 def test_a_running_job_is_cancelled_with_a_reason(arrives: Arrives, stage: Stage, engine: Engine) -> None:

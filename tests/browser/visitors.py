@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from tests.browser.stage import Stage
 
-PHONE = {"width": 390, "height": 844}
-DESK = {"width": 1280, "height": 900}
-WIDE = {"width": 1920, "height": 1080}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1280, "height": 900}
+WIDE: ViewportSize = {"width": 1920, "height": 1080}
 
 #: Live pages are fetched again every ten seconds at most.
 expect.set_options(timeout=12_000)
@@ -64,7 +64,7 @@ def visit(browser: Browser, stage: Stage, cookie: dict[str, Any] | None, **optio
     )
     context.set_default_timeout(15_000)
     if cookie is not None:
-        context.add_cookies([cookie])  # type: ignore[list-item]  # Playwright's own TypedDict
+        context.add_cookies([cookie])
     context.add_init_script(WATCH)
     visitor = Visitor(stage, context, context.new_page())
     _listen(visitor)
