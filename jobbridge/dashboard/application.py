@@ -25,7 +25,17 @@ from jobbridge.dashboard.identity import Authenticator
 from jobbridge.dashboard.limits import AttemptLimit
 from jobbridge.dashboard.live import stream
 from jobbridge.dashboard.live.broadcaster import Live
-from jobbridge.dashboard.pages import health, job, jobs, overview, schedules, tenants, workers
+from jobbridge.dashboard.pages import (
+    access,
+    clearing,
+    health,
+    job,
+    jobs,
+    overview,
+    schedules,
+    tenants,
+    workers,
+)
 from jobbridge.dashboard.proxies import BehindProxies
 from jobbridge.dashboard.telling import handlers
 from jobbridge.dashboard.tenant_ids import TenantIds
@@ -44,7 +54,7 @@ _HERE = Path(__file__).parent
 RULES: Sequence[Rule] = (
     *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
     *actions.RULES, *bulk.RULES, *exporting.RULES, *signing.RULES, *probes.RULES, *metrics.RULES,
-    *public.RULES, *api.RULES, *stream.RULES,
+    *access.RULES, *clearing.RULES, *public.RULES, *api.RULES, *stream.RULES,
 )  # fmt: skip
 
 #: The pages of the bar at the top: route, text, least role, of the whole installation.
@@ -55,6 +65,8 @@ NAVIGATION = (
     ("workers", "Workers and queues", Role.VIEWER, True),
     ("tenants", "Tenants", Role.VIEWER, True),
     ("health", "Health", Role.OPERATOR, True),
+    ("access", "Access", Role.ADMIN, True),
+    ("audit", "Audit", Role.ADMIN, False),
 )
 
 

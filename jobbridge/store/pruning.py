@@ -17,26 +17,8 @@ from uuid import UUID
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.store.database import Database
 
-#: A tenant's own rule wins over the setting, also if it says "for ever" (NULL). Statuses without either are kept. The
-#: job may have been sent again since the portion was read: then it is not final, or ended later, and stays.
-PRUNE: LiteralString = """
-WITH portion AS MATERIALIZED (
-    SELECT tenant, job_id, status, completed_at, created_at
-    FROM public.jobs
-    WHERE created_at < now() - %(shortest)s::interval
-      AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
-    ORDER BY created_at, job_id
-    LIMIT %(limit)s
-), doomed AS (
-    SELECT portion.tenant, portion.job_id,
-        now() - CASE WHEN own.tenant IS NULL THEN usual.keep ELSE own.keep END AS completed_before
-    FROM portion
-    LEFT JOIN unnest(%(statuses)s::text[], %(keeps)s::interval[]) AS usual (status, keep)
-        ON usual.status = portion.status
-    LEFT JOIN public.job_retention AS own
-        ON own.tenant = portion.tenant AND own.status = portion.status
-    WHERE portion.status = ANY(%(final)s)
-), gone AS (
+#: What goes with the jobs of `portion` that are `doomed`, and what became of it.
+GONE: LiteralString = """gone AS (
     DELETE FROM public.jobs AS job
     USING doomed
     WHERE job.tenant = doomed.tenant AND job.job_id = doomed.job_id
@@ -65,6 +47,27 @@ SELECT (SELECT count(*) FROM portion), (SELECT count(*) FROM gone), (SELECT coun
     last.created_at, last.job_id
 FROM (SELECT created_at, job_id FROM portion ORDER BY created_at DESC, job_id DESC LIMIT 1) AS last
 """
+
+#: A tenant's own rule wins over the setting, also if it says "for ever" (NULL). Statuses without either are kept. The
+#: job may have been sent again since the portion was read: then it is not final, or ended later, and stays.
+PRUNE: LiteralString = f"""
+WITH portion AS MATERIALIZED (
+    SELECT tenant, job_id, status, completed_at, created_at
+    FROM public.jobs
+    WHERE created_at < now() - %(shortest)s::interval
+      AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
+    ORDER BY created_at, job_id
+    LIMIT %(limit)s
+), doomed AS (
+    SELECT portion.tenant, portion.job_id,
+        now() - CASE WHEN own.tenant IS NULL THEN usual.keep ELSE own.keep END AS completed_before
+    FROM portion
+    LEFT JOIN unnest(%(statuses)s::text[], %(keeps)s::interval[]) AS usual (status, keep)
+        ON usual.status = portion.status
+    LEFT JOIN public.job_retention AS own
+        ON own.tenant = portion.tenant AND own.status = portion.status
+    WHERE portion.status = ANY(%(final)s)
+), {GONE}"""
 
 KEEP: LiteralString = """
 INSERT INTO public.job_retention (tenant, status, keep)

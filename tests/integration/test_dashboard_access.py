@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobbridge import Celery
 from jobbridge.cli.root import run
-from jobbridge.core.access import Role
+from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.dashboard import identity
 from jobbridge.dashboard.application import make_dashboard
@@ -228,6 +228,146 @@ def test_each_sign_in_is_a_session_of_its_own(client: TestClient, access: Access
 
     assert len(cookies) == 2
     assert "planted" not in cookies
+
+
+# -- tokens and the audit
+
+
+def test_a_token_is_made_shown_once_and_revoked(client: TestClient, access: AccessStore) -> None:
+    sign_in(client, access, Role.ADMIN)
+    form = {"form_token": token_of(client.get("/access", headers=BROWSER).text)}
+
+    made = client.post(
+        "/access/create", data=form | {"name": "bob", "role": "viewer", "tenant": ACME, "days": "7"}
+    )
+    token = re.search(r"jbt_[\w-]+", made.text)
+    assert token is not None
+    headers = {"authorization": f"Bearer {token[0]}"}
+    bob = access.find(token[0])
+    assert bob is not None
+    assert (bob.name, bob.role, bob.tenant, bob.expires_at is not None) == ("bob", Role.VIEWER, ACME, True)
+    assert token[0] not in client.get("/access", headers=BROWSER).text
+    again = client.post("/access/create", data=form | {"name": "bob", "role": "viewer"})
+    assert (again.status_code, "jbt_" in again.text) == (409, False)
+    client.post("/access/revoke", data=form | {"token_id": str(bob.token_id)})
+
+    assert client.get("/api/v1/jobs", headers=headers).status_code == 401
+    assert [(action.action, action.outcome) for action in access.actions()[:3]] == [
+        ("revoke token", "done"),
+        ("create token", "refused"),
+        ("create token", "done"),
+    ]
+    assert token[0] not in str(access.actions())
+
+
+@pytest.mark.parametrize(
+    "form", [{"name": ""}, {"role": "root"}, {"days": "-1"}, {"days": "99999"}, {"name": "x" * 201}]
+)
+def test_a_token_that_cannot_be_is_not_made(
+    client: TestClient, access: AccessStore, form: dict[str, str]
+) -> None:
+    sign_in(client, access, Role.ADMIN)
+    known = {
+        "form_token": token_of(client.get("/access", headers=BROWSER).text),
+        "name": "eve",
+        "role": "viewer",
+    }
+
+    answer = client.post("/access/create", data=known | form)
+
+    assert answer.status_code == 409
+    assert "eve" not in {row.name for row in access.all()}
+
+
+def test_an_administrator_of_a_tenant_reads_of_that_tenant_alone(app: Celery, access: AccessStore) -> None:
+    somebody = Principal(name="somebody", role=Role.OPERATOR)
+    for number in range(60):
+        access.note(somebody, f"act-{number}", tenant=ACME, subject="of-acme")
+    access.note(somebody, "cancel", tenant=OTHER, subject="of-other")
+    access.note(somebody, "suspend", subject="of-all")
+    token, _ = access.create(str(uuid4()), Role.ADMIN, tenant=ACME)
+    client = TestClient(make_dashboard(app), headers={"authorization": f"Bearer {token}"})
+
+    first = client.get(f"/audit?tenant={OTHER}").text
+    older = re.search(r'href="([^"]+)">Older', first)
+    assert older is not None
+    second = client.get(older[1]).text
+
+    assert "act-59" in first
+    assert "act-0<" in second
+    for text in (OTHER, "of-other", "of-all"):
+        assert text not in first + second
+    assert client.get("/access").status_code == 404
+    assert client.get("/audit?before=x").status_code == 400
+
+
+# -- clearing history
+
+
+def _made(app: Celery, tenant: TenantId, end: str | None, *, days: int) -> UUID:
+    job = EventsOf(JobKey(tenant=tenant, job_id=uuid4()))
+    recorder = JobRecorder(app.database)
+    recorder.record(job.submitted())
+    recorder.record(job.started())
+    if end is not None:
+        recorder.record(job.completed(1) if end == "completed" else job.failed(1))
+    with app.database.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET created_at = created_at - %s * interval '1 day' WHERE job_id = %s",
+            (days, job.key.job_id),
+        )
+    return job.key.job_id
+
+
+def test_what_was_shown_goes_and_nothing_else(client: TestClient, app: Celery, access: AccessStore) -> None:
+    tenant = TenantId(f"clear-{uuid4().hex[:6]}")
+    old = _made(app, tenant, "completed", days=100)
+    kept = {
+        _made(app, tenant, None, days=100),
+        _made(app, tenant, "failed", days=100),
+        _made(app, tenant, "completed", days=10),
+        _made(app, TenantId("clear-other"), "completed", days=100),
+    }
+    schedule = app.schedules.create("parity.total", "0 2 * * *", [[1]], name="kept", tenant=tenant)
+    token, _ = access.create(str(uuid4()), Role.ADMIN, tenant=tenant)
+    headers = {"authorization": f"Bearer {token}"}
+
+    shown = client.get("/clearing?days=90&status=completed&tenant=clear-other", headers=headers).text
+    assert "1 job would go" in shown
+    form = dict(re.findall(r'<input type="hidden" name="(before|status)" value="([^"]*)"', shown))
+    refused = client.post("/clearing/clear", data=form | {"word": "clea"}, headers=headers)
+    assert refused.status_code == 400
+    assert app.jobs.find(old) is not None
+    done = client.post("/clearing/clear?tenant=clear-other", data=form | {"word": "Clear"}, headers=headers)
+
+    assert "1 job was deleted" in done.text
+    assert app.jobs.find(old) is None
+    assert all(app.jobs.find(job_id) is not None for job_id in kept)
+    assert app.schedules.find(schedule.schedule_id).name == "kept"
+    assert [action.outcome for action in access.actions(tenant)] == ["done", "refused"]
+    assert access.actions(tenant)[0].details["jobs"] == 1
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"status": "queued"},
+        {"status": ""},
+        {"before": "2999-01-01T00:00:00+00:00"},
+        {"before": "2020-01-01T00:30:00+00:00"},
+        {"before": "x"},
+        {"after": "x"},
+    ],
+)
+def test_what_has_not_ended_cannot_be_cleared(
+    client: TestClient, access: AccessStore, form: dict[str, str]
+) -> None:
+    token, _ = access.create(str(uuid4()), Role.ADMIN)
+    known = {"status": "completed", "before": "2020-01-01T00:00:00+00:00", "word": "clear"}
+
+    answer = client.post("/clearing/clear", data=known | form, headers={"authorization": f"Bearer {token}"})
+
+    assert answer.status_code == 400
 
 
 # -- what strangers try

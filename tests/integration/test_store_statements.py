@@ -14,6 +14,7 @@ from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder, statement_of
 from jobbridge.store import (
     access,
+    clearing,
     counting,
     families,
     flow,
@@ -42,7 +43,8 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, counting, families, flow, jobs, keys, kinship, links, live, pruning, recounting, requests, schedule_counts,
+    access, clearing, counting, families, flow, jobs, keys, kinship, links, live, pruning, recounting, requests,
+    schedule_counts,
     schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
     unattended, workers,
 )  # fmt: skip
