@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jobbridge.diagnosis import consumers, engines, holders, upkeep
 from jobbridge.diagnosis.findings import Check, masked
 from jobbridge.errors import JobBridgeError
+from jobbridge.store.counting import CountStore
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -37,7 +38,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
 
 def _check_database(app: Celery) -> Check:
     try:
-        counts = app.jobs.count_by_status()
+        counts = CountStore(app.database).totals()
     except JobBridgeError as error:
         return Check(name="database", is_good=False, found=str(error), hint=error.hint)
     total = sum(counts.values())

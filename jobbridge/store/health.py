@@ -1,4 +1,4 @@
-"""What a health check asks of `jobs`. The status has no index (see `tables`): these read much of the table."""
+"""What a health check asks of `jobs`. The status has no index; the counts lead to rare ones (see `cells`)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from psycopg.rows import kwargs_row
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
+from jobbridge.store.cells import CELLS, IN_CELL
 from jobbridge.store.database import Database
 
 #: What is due and has not started.
-WAITING: LiteralString = """
+WAITING: LiteralString = f"""
+WITH {CELLS}
 SELECT runner_type AS engine, status, coalesce(queue, '') AS queue, type AS task, count(*) AS count,
     min(updated_at) AS since
-FROM public.jobs
-WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now())
+FROM cell CROSS JOIN LATERAL (
+    SELECT runner_type, status, queue, type, updated_at FROM public.jobs
+    WHERE {IN_CELL} AND (status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now()))
+    OFFSET 0
+) AS job
 GROUP BY 1, 2, 3, 4
 ORDER BY since
 """
+_STATUSES = [
+    status.value for status in (JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING)
+]
 
 #: What workers refused lately because they do not know the task; by time, which has an index. Celery's own consumer
 #: calls it NotRegistered; what a worker knows and failed so was about another task, so the names are compared, too.
@@ -73,7 +81,7 @@ class HealthStore:
 
         def fetch(own: DriverConnection) -> list[WaitingGroup]:
             with psycopg.Cursor(own, row_factory=kwargs_row(_waiting_group)) as cursor:
-                return cursor.execute(WAITING).fetchall()
+                return cursor.execute(WAITING, {"statuses": _STATUSES}).fetchall()
 
         return self._database.run(fetch)
 

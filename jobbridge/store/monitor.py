@@ -143,7 +143,7 @@ class Search:
     Attributes:
         since: Made then or later.
         until: Made before then.
-        text: Somewhere in the error, in any case of letters; or an id: the beginning of the job's, or a whole other one.
+        text: Somewhere in the error, in any case of letters; the beginning of the job's id; or another id of it.
     """
 
     tenant: TenantId | None = None

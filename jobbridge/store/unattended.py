@@ -1,7 +1,7 @@
 """Open jobs that may have been left: what the reaper and the reconcilers look at.
 
-Rare statuses have no index (decision 0003), and these questions pay for that: they read the whole table, in
-portions, and are asked rarely. See decision 0006 for what that costs.
+Rare statuses have no index (decision 0003). Who asks for jobs in the order of their age pays for that: the whole table
+is read, in portions, and rarely (decision 0006). Who does not is led to them by the counts (`cells`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from psycopg.rows import kwargs_row
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
+from jobbridge.store.cells import CELLS, IN_CELL
 from jobbridge.store.database import Database
 
 _COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, attempt, delivery, runner_type, external_id, broker,
@@ -50,11 +51,15 @@ LIMIT %(limit)s
 #: What is said to be under way, for who looks whether it is. A job that waits for others was begun, and has neither
 #: delivery nor worker; what was written by hand, or adopted, may have no delivery either, and belongs here.
 UNDER_WAY: LiteralString = f"""
-SELECT {_COLUMNS}
-FROM public.jobs
-WHERE status = ANY(%(statuses)s)
-  AND (delivery IS NOT NULL OR worker IS NOT NULL OR attempt = 0)
-  AND runner_type = ANY(%(engines)s)
+WITH {CELLS}
+SELECT job.*
+FROM cell CROSS JOIN LATERAL (
+    SELECT {_COLUMNS} FROM public.jobs
+    WHERE {IN_CELL} AND status = ANY(%(statuses)s)
+      AND (delivery IS NOT NULL OR worker IS NOT NULL OR attempt = 0)
+      AND runner_type = ANY(%(engines)s)
+    OFFSET 0
+) AS job
 ORDER BY updated_at
 LIMIT %(limit)s
 """
