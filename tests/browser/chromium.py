@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 VARIABLE = "JOBBRIDGE_CHROMIUM"
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -30,16 +30,18 @@ class NoChromium(Exception):
         )
 
 
-def find_chromium(playwright: Playwright) -> str:
+def find_chromium(*, playwrights_own: str) -> str:
     """Give the browser that was named, else the one on the PATH, else Playwright's own.
+
+    Args:
+        playwrights_own: Where Playwright would have put one.
 
     Raises:
         NoChromium: There is none.
     """
     named = os.environ.get(VARIABLE)
     found = [named] if named else [shutil.which(name) for name in _NAMES]
-    own = playwright.chromium.executable_path
-    path = next(filter(None, found), own)
+    path = next(filter(None, found), playwrights_own)
     if shutil.which(path) is None and not Path(path).is_file():
         raise NoChromium
     return path
@@ -49,7 +51,7 @@ def find_chromium(playwright: Playwright) -> str:
 def run_chromium() -> Iterator[Browser]:
     """Run a browser with a fresh profile, until the block ends."""
     with sync_playwright() as playwright:
-        path = find_chromium(playwright)
+        path = find_chromium(playwrights_own=playwright.chromium.executable_path)
         browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
         try:
             yield browser
