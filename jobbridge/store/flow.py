@@ -32,6 +32,7 @@ BOUNDS: Sequence[int] = sorted({round(2 ** (half / 2)) for half in range(61)})
 #: Hours and days are kept for so long. A page shows a week by the hour at most.
 HOURS_KEPT = timedelta(days=8)
 DAYS_KEPT = timedelta(days=90)
+DAYS_SHOWN = timedelta(days=31)
 
 #: The status by which cells tell of starts.
 STARTED = JobStatus.PROCESSING
@@ -46,14 +47,15 @@ _BOUNDS: LiteralString = (
     "8388608,11863283,16777216,23726566,33554432,47453133,67108864,94906266,134217728,189812531,268435456,379625062,"
     "536870912,759250125,1073741824}'::bigint[]"
 )
-_BUCKET: LiteralString = (
+#: Of `flow_ms`.
+BUCKET: LiteralString = (
     f"CASE WHEN flow_ms IS NULL THEN -1 ELSE width_bucket(flow_ms - 1, {_BOUNDS}) END::smallint"
 )
-_MS: LiteralString = "coalesce(greatest(flow_ms, 0), 0)"
+MILLISECONDS: LiteralString = "coalesce(greatest(flow_ms, 0), 0)"
 
 #: Of `counting.FOLD`, which has taken the changes. In the order of their keys, as there.
 ADD_FLOW: LiteralString = f"""happened AS MATERIALIZED (
-    SELECT tenant, flow_hour, engine, status, {_BUCKET} AS bucket, count(*) AS jobs, sum({_MS}) AS ms
+    SELECT tenant, flow_hour, engine, status, {BUCKET} AS bucket, count(*) AS jobs, sum({MILLISECONDS}) AS ms
     FROM taken
     WHERE flow_hour IS NOT NULL AND status IS NOT NULL
     GROUP BY 1, 2, 3, 4, 5
@@ -89,7 +91,7 @@ FROM (
     SELECT at, engine, status, bucket, jobs, ms FROM {table}
     WHERE span = %(span)s AND at >= %(since)s AND {of}
     UNION ALL
-    SELECT date_trunc(%(span)s, flow_hour, 'UTC'), engine, status, {_BUCKET}, 1, {_MS}
+    SELECT date_trunc(%(span)s, flow_hour, 'UTC'), engine, status, {BUCKET}, 1, {MILLISECONDS}
     FROM public.job_count_changes
     WHERE flow_hour >= %(since)s AND status IS NOT NULL AND {of}
 ) AS each
@@ -107,7 +109,7 @@ SELECT engine, status, bucket, sum(jobs)::bigint, sum(ms)::bigint
 FROM (
     SELECT engine, status, bucket, jobs, ms FROM public.job_flow_totals WHERE span = 'ever'
     UNION ALL
-    SELECT engine, status, {_BUCKET}, 1, {_MS}
+    SELECT engine, status, {BUCKET}, 1, {MILLISECONDS}
     FROM public.job_count_changes
     WHERE flow_hour IS NOT NULL AND status IS NOT NULL
 ) AS each

@@ -16,7 +16,7 @@ RECOUNT: LiteralString = """
 WITH missing AS MATERIALIZED (
     SELECT tenant, status, hour, engine, sum(jobs) AS jobs
     FROM (
-        SELECT concat(tenant) AS tenant, status, date_trunc('hour', created_at, 'UTC') AS hour, runner_type AS engine,
+        SELECT tenant, status, date_trunc('hour', created_at, 'UTC') AS hour, runner_type AS engine,
             count(*) AS jobs
         FROM public.jobs
         GROUP BY 1, 2, 3, 4

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from jobbridge.store.flow_history import NOTE
+
 revision = "0008_counts"
 down_revision = "0007_families"
 branch_labels = None
@@ -99,6 +101,7 @@ def upgrade() -> None:
     op.execute("REVOKE ALL ON FUNCTION public.jobbridge_count_job() FROM PUBLIC")
     for trigger in _TRIGGERS:
         op.execute(trigger)
+    op.execute(NOTE)
 
 
 def downgrade() -> None:

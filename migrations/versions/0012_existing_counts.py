@@ -1,10 +1,14 @@
-"""The jobs that there were before 0008 are counted, too: some two seconds for a million, and nobody waits for it."""
+"""The jobs that there were before 0008 are counted, too, and what of them started and ended within the last month.
+
+Some seconds for a million, and nobody waits for it.
+"""
 
 from __future__ import annotations
 
 from alembic import op
 
 from jobbridge.store.callers import DriverConnection
+from jobbridge.store.flow_history import record_history
 from jobbridge.store.recounting import recount
 
 revision = "0012_existing_counts"
@@ -16,6 +20,7 @@ depends_on = None
 def upgrade() -> None:
     driver: DriverConnection = op.get_bind().connection.driver_connection  # type: ignore[assignment]  # psycopg's
     recount(driver)
+    record_history(driver)
 
 
 def downgrade() -> None:

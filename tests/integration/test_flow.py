@@ -20,7 +20,7 @@ from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.maintenance.counting import Counter
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store import flow
+from jobbridge.store import flow, migrations
 from jobbridge.store.counting import CountStore
 from jobbridge.store.database import Database
 from jobbridge.store.flow import (
@@ -240,6 +240,30 @@ def test_it_says_since_when_if_there_are_older_jobs(database: Database, store: F
     assert since == Span.DAY.begin(datetime.now(UTC))
 
 
+def test_the_month_before_the_migration_is_told_from_the_jobs(empty_database_url: str) -> None:
+    migrations.migrate(empty_database_url, "0007_families")
+    database = Database(empty_database_url)
+    now = datetime.now(UTC)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        _insert_ended(connection, [now - timedelta(days=days) for days in (1, 5, 20, 50)])
+        migrations.migrate(empty_database_url, "0008_counts")
+        _insert_ended(connection, [datetime.now(UTC)])
+        migrations.migrate(empty_database_url)
+        _insert_ended(connection, [datetime.now(UTC)])
+        for _ in range(2):
+            store = FlowStore(database)
+            for tenant in (None, ACME):
+                days = store.cells(Span.DAY, since=LONG_AGO, tenant=tenant)
+                assert told([cell for cell in days if cell.status is not STARTED]) == {
+                    (Engine.CELERY, JobStatus.COMPLETED): 5
+                }
+                assert sum(cell.jobs for cell in store.cells(Span.HOUR, since=LONG_AGO, tenant=tenant)) == 7
+            assert told(store.totals()) == {(Engine.CELERY, JobStatus.COMPLETED): 2}
+            migrations.downgrade(empty_database_url, "core@0011_queue_pauses")
+            migrations.migrate(empty_database_url)
+    database.close()
+
+
 def test_few_changes_gather_before_they_are_folded(database_url: str, database: Database) -> None:
     app = make_app(settings=load_settings({"DATABASE_URL": database_url}))
     counter, counts = Counter(app), CountStore(database)
@@ -348,8 +372,9 @@ def _plan(database: Database, statement: str, params: dict[str, Any]) -> str:
 def _insert_ended(connection: psycopg.Connection[Any], moments: list[datetime]) -> None:
     connection.execute(
         """
-        INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, started_at, completed_at)
-        SELECT 'acme', gen_random_uuid(), 'x', 'invoice.send', 'completed', 'celery', at - interval '1 s', at
+        INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, created_at, started_at, completed_at)
+        SELECT 'acme', gen_random_uuid(), 'x', 'invoice.send', 'completed', 'celery', at - interval '2 s',
+            at - interval '1 s', at
         FROM unnest(%s::timestamptz[]) AS at
         """,
         [moments],
