@@ -45,6 +45,7 @@ class Numbers:
         yield from self._flow()
         yield from self._workers()
         yield from self._schedules()
+        yield from self._findings()
 
     def _build(self) -> Iterator[Metric]:
         built = GaugeMetricFamily("jobbridge_build_info", "1; the release is the label.", labels=["version"])
@@ -95,6 +96,19 @@ class Numbers:
         for state in ("active", "ended", "paused"):
             schedules.add_metric([state], counts.get(state, 0))
         yield schedules
+
+    def _findings(self) -> Iterator[Metric]:
+        """Tell what the last look at the tables found; a look that is due is made first, and asks the tables alone."""
+        look = self._visit.dashboard.check_up.quick
+        report = look.now() if look.last is None or look.is_due else look.last
+        findings = GaugeMetricFamily(
+            "jobbridge_findings",
+            "What `jobbridge doctor` finds in the tables: problems somebody has to see to, and what is good.",
+            labels=["severity"],
+        )
+        findings.add_metric(["problem"], len(report.bad))
+        findings.add_metric(["good"], len(report.good))
+        yield findings
 
 
 def _histogram(name: str, documentation: str, cells: list[Cell]) -> Metric:

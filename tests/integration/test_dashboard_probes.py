@@ -80,6 +80,7 @@ def test_the_metrics_are_what_sql_counts(client: TestClient, app: Celery) -> Non
         assert value(told, "jobbridge_job_run_seconds_bucket", engine="celery", le="+Inf") == 3
         assert value(told, "jobbridge_workers", engine="celery") == 0
         assert value(told, "jobbridge_schedules", state="active") == 1
+        assert value(told, "jobbridge_findings", severity="problem") >= 1  # nobody serves the queue
         types = {family.name: family.type for family in told.values()}
         assert (types["jobbridge_jobs"], types["jobbridge_job_wait_seconds"]) == ("gauge", "histogram")
 
