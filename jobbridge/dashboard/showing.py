@@ -117,6 +117,11 @@ def per_cent(value: float) -> str:
     return f"{'99.9' if shown == '100.0' and value < 100 else shown.removesuffix('.0')} %"
 
 
+def sentence(text: str) -> str:
+    """Begin a text with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def with_jobs(text: str) -> list[tuple[str, str | None]]:
     """Take a text apart where it names a job by its id: pieces, each with the id if it is one."""
     return [(part, part if _ID.fullmatch(part) else None) for part in _ID.split(text) if part]
@@ -138,6 +143,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "first_line": first_line,
     "per_cent": per_cent,
+    "sentence": sentence,
     "with_jobs": with_jobs,
     "with_commands": with_commands,
     "without_passwords": without_passwords,

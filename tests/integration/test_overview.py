@@ -209,7 +209,7 @@ def test_what_needs_attention_is_there_with_where_to_go(
         ("warn", "/tenants?state=suspended", "Suspended tenants"),
         ("warn", "/jobs?status=failed&since=24h", "Dead letters"),
     ]
-    assert "1 parity.add (celery) in the queue 'celery'" in page
+    assert "No worker serves what waits: 1 parity.add (celery) in the queue 'celery'" in page
     mine = of_acme.page("/")
     assert re.findall(r'<li class="notice (\w+)"><div><strong><a href="([^"]+)">([^<]+)', mine) == [
         ("bad", "/jobs?status=skipped", "Suspended")
