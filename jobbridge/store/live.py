@@ -1,8 +1,8 @@
 """The log of changed jobs: written while somebody watches, read without loss and without a lock that jobs would feel.
 
-A trigger on `jobs` inserts the id of each job that is made or changes its status into `job_events`, if some row of
-`job_watchers` is not past its time. A watcher renews its row, reads the log a few times a second, and when it was quiet
-for a while marks its row as asleep: only then the trigger sends a NOTIFY.
+A trigger on `jobs` inserts the id of each job that is made, or changes its status or progress, into `job_events`, if
+some row of `job_watchers` is not past its time. A watcher renews its row, reads the log a few times a second, and when
+it was quiet for a while marks its row as asleep: only then the trigger sends a NOTIFY.
 
 **Ids come in order, commits do not.** So a reader remembers the ids that it did not see below the newest it saw
 (`Gaps`), and asks for them again. A gap is no loss once the transaction that took its id is over: it was rolled back.
@@ -314,7 +314,7 @@ class LiveLog:
         return _totals(rows)
 
     async def totals_of(self, tenants: Iterable[TenantId]) -> Mapping[TenantId | None, Totals]:
-        """Count the jobs of some tenants, which must be of the tenant column's type: those of jobs that were read."""
+        """Count the jobs of some tenants, which must be of the column's type."""
         asked = list(tenants)
         rows = await (await self._connection.execute(TOTALS_OF_TENANTS, {"tenants": asked})).fetchall()
         by_tenant: dict[TenantId | None, list[Any]] = {tenant: [] for tenant in asked}

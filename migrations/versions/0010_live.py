@@ -45,8 +45,8 @@ _TRIGGERS = (
     """,
     """
     CREATE TRIGGER jobbridge_tell_changed AFTER UPDATE ON public.jobs
-    FOR EACH ROW WHEN ((old.status, old.runner_type, old.attempt, old.queue)
-        IS DISTINCT FROM (new.status, new.runner_type, new.attempt, new.queue))
+    FOR EACH ROW WHEN ((old.status, old.runner_type, old.attempt, old.queue, old.progress, old.progress_message)
+        IS DISTINCT FROM (new.status, new.runner_type, new.attempt, new.queue, new.progress, new.progress_message))
     EXECUTE FUNCTION public.jobbridge_tell_job()
     """,
 )

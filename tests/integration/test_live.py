@@ -386,6 +386,27 @@ def test_the_totals_are_what_sql_counts(
     run(app, test)
 
 
+def test_whoever_comes_is_told_the_totals_and_that_jobs_were_deleted(
+    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
+) -> None:
+    some(recorder)
+
+    def queued(stream: Stream) -> list[int]:
+        return [counts["celery"]["queued"] for counts in stream.all_of("counts")]
+
+    async def test(watch: Watch) -> None:
+        async with watch.open() as first, watch.open(tenant=ACME) as mine:
+            for stream in (first, mine):
+                await stream.until(lambda stream=stream: queued(stream) == [1])
+            async with watch.open() as second:
+                await second.until(lambda: queued(second) == [1])
+            connection.execute("DELETE FROM jobs")
+            for stream in (first, mine):
+                await stream.until(lambda stream=stream: queued(stream)[-1] == 0)
+
+    run(app, test, pace=replace(QUICK, recount=0.1))
+
+
 def test_a_revoked_token_ends_its_streams(app: Celery, access: AccessStore) -> None:
     async def test(watch: Watch) -> None:
         token, row = access.create("ada", Role.VIEWER)
@@ -418,7 +439,9 @@ def test_whoever_comes_back_is_told_what_it_missed(app: Celery, recorder: JobRec
     run(app, test, pace=replace(QUICK, linger=5))
 
 
-def test_the_progress_of_a_single_job_is_told(app: Celery, recorder: JobRecorder) -> None:
+def test_progress_is_told_and_whoever_watches_one_job_is_told_of_no_other(
+    app: Celery, recorder: JobRecorder
+) -> None:
     job, other = some(recorder), some(recorder)
     for each in (job, other):
         recorder.record(each.started())
@@ -433,6 +456,7 @@ def test_the_progress_of_a_single_job_is_told(app: Celery, recorder: JobRecorder
             recorder.record(job.completed())
             await stream.until(lambda: status(job, stream) == "completed")
             assert set(stream.jobs) == {job_id}
+            assert "counts" not in stream.names
             assert stream.jobs[job_id]["progress_message"] == "step 50"
 
     run(app, test)

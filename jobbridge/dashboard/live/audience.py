@@ -92,6 +92,9 @@ class Audience:
         parts = [_told(row, viewer.interest) for row in missed or () if viewer.interest.takes(row)]
         if parts:
             viewer.put(telling.jobs_events(parts, moment=self.moment), moment=self.moment)
+        known = self._told_totals.get(viewer.interest.tenant)
+        if known is not None and viewer.interest.job_id is None:
+            viewer.put(self._counts(known), moment=self.moment)
 
     def tell(self, rows: Sequence[LiveRow]) -> None:
         """Tell each of what is of interest to it."""
@@ -128,18 +131,10 @@ class Audience:
         self._told_totals = {
             tenant: own for tenant, own in self._told_totals.items() if tenant in self.counted
         } | news
-        written = {
-            tenant: telling.event("counts", telling.totals_json(own), moment=self.moment)
-            for tenant, own in news.items()
-        }
+        written = {tenant: self._counts(own) for tenant, own in news.items()}
         for interest, viewers in self._open.items():
             if interest.job_id is None and interest.tenant in written:
                 self._put(viewers, written[interest.tenant])
-
-    @property
-    def single_jobs(self) -> set[UUID]:
-        """The jobs that somebody watches on their own, with their progress."""
-        return {interest.job_id for interest in self._open if interest.job_id is not None}
 
     @property
     def token_ids(self) -> set[UUID]:
@@ -157,6 +152,9 @@ class Audience:
         """End all streams."""
         for viewer in self._all():
             viewer.close()
+
+    def _counts(self, totals: Totals) -> bytes:
+        return telling.event("counts", telling.totals_json(totals), moment=self.moment)
 
     def _all(self) -> list[Viewer]:
         return [*self._waiting, *(viewer for viewers in self._open.values() for viewer in viewers)]

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import psycopg
 
@@ -41,7 +40,8 @@ class Pace:
         quiet: Without changes, after which it asks to be woken.
         backstop: Between two looks while it sleeps.
         open_within: A stream is opened then, although older transactions are not over.
-        counts: Between two counts, and between two looks at the progress of single jobs.
+        counts: Between two counts of what changed.
+        recount: Of everything: jobs that are deleted are no news.
         renew: Of the row that says that somebody watches.
         prune: Between two prunings of the log.
         kept: What was read stays in the log, for those who come back.
@@ -55,6 +55,7 @@ class Pace:
     backstop: float = 2.0
     open_within: float = 2.0
     counts: float = 1.0
+    recount: float = 15.0
     renew: float = 20.0
     prune: float = 10.0
     kept: float = 120.0
@@ -134,8 +135,7 @@ class _Watch:
         self._done_at: dict[str, float] = {}
         self._marks: deque[tuple[float, tuple[int, list[int]]]] = deque()
         self._was_complete = self._is_asleep = False
-        self._moved: set[TenantId] = set()
-        self._singles: dict[UUID, LiveRow] = {}
+        self._moved: set[TenantId | None] = set()  # whose totals may have changed; None: of all
 
     async def run(self) -> None:
         await self._log.watch()
@@ -161,36 +161,14 @@ class _Watch:
 
     async def _look(self) -> bool:
         changed, has_more = await self._log.read()
-        singles = self._unfinished() if self._is_due("singles", self._pace.counts) else []
-        rows = await self._log.jobs([*changed, *singles]) if changed or singles else []
-        known = frozenset(changed)
-        news = [row for row in rows if row.job_id in known or self._singles.get(row.job_id) != row]
-        self._note_moment()
+        news = await self._log.jobs(changed) if changed else []
+        self._audience.moment = self._moments.note(self._log.complete_to, now=time.monotonic())
         self._audience.tell(news)
-        self._remember(news)
+        for row in news:
+            self._moved |= {None, row.tenant}
         if changed:
             self._changed_at = time.monotonic()
         return has_more
-
-    def _note_moment(self) -> None:
-        self._audience.moment = self._moments.note(self._log.complete_to, now=time.monotonic())
-
-    def _unfinished(self) -> Sequence[UUID]:
-        """Progress is no change of the log: who watches one job is told of it by looking."""
-        single = self._audience.single_jobs
-        self._singles = {job_id: row for job_id, row in self._singles.items() if job_id in single}
-        return [
-            job_id
-            for job_id in single
-            if job_id not in self._singles or not self._singles[job_id].status.is_final
-        ]
-
-    def _remember(self, news: Sequence[LiveRow]) -> None:
-        single = self._audience.single_jobs
-        for row in news:
-            self._moved.add(row.tenant)
-            if row.job_id in single:
-                self._singles[row.job_id] = row
 
     async def _keep_up(self) -> None:
         """Do what is due once in a while."""
@@ -206,14 +184,15 @@ class _Watch:
                 await self._log.prune(self._marks.popleft()[1])
 
     async def _count(self) -> None:
+        if self._is_due("recount", self._pace.recount):
+            self._moved |= self._audience.counted
         if not self._moved or not self._is_due("counts", self._pace.counts):
             return
-        moved, self._moved = self._moved, set()
-        wanted = self._audience.counted
+        moved, self._moved = self._moved & self._audience.counted, set()
         totals: dict[TenantId | None, Totals] = {}
-        if theirs := [tenant for tenant in moved if tenant in wanted]:
+        if theirs := [tenant for tenant in moved if tenant is not None]:
             totals.update(await self._log.totals_of(theirs))
-        if None in wanted:
+        if None in moved:
             totals[None] = await self._log.totals()
         self._audience.tell_totals(totals)
 
@@ -225,6 +204,7 @@ class _Watch:
         if self._was_complete or time.monotonic() - self._begun_at > self._pace.open_within:
             for viewer in self._audience.take_waiting():
                 self._audience.open(viewer, await self._missed(viewer.seen))
+                self._moved.add(viewer.interest.tenant)
 
     async def _missed(self, seen: str | None) -> Sequence[LiveRow] | None:
         after = None if seen is None else self._moments.find(seen)
@@ -243,14 +223,11 @@ class _Watch:
         elif not self._is_asleep:
             await self._fall_asleep(True)  # and look once more
         else:
-            await self._wait(min(self._pace.backstop, self._next_due()))
+            await self._wait(self._pace.counts if self._moved else self._pace.backstop)
 
     async def _fall_asleep(self, is_asleep: bool) -> None:
         self._is_asleep = is_asleep
         await self._log.sleep(is_asleep)
-
-    def _next_due(self) -> float:
-        return self._pace.counts if self._unfinished() or self._moved else self._pace.backstop
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a notification, or for somebody who joins."""
