@@ -35,8 +35,8 @@ from jobbridge.store.rows import JobRow, job_row
 SCAN = 10_000
 #: The same, where the second step follows: a tenant's jobs are far apart, so each may be a page from the disk.
 SCAN_BEFORE_CELLS = 2_000
-#: Cells that the second step follows: some 50 ms. So many of them first, the newest: mostly they are enough.
-CELLS = 300
+#: Cells that the second step follows: some 25 ms. So many of them first, the newest: mostly they are enough.
+CELLS = 150
 FIRST_CELLS = 60
 
 #: Where a search stands: it goes on with older jobs than this one.
