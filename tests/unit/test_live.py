@@ -199,10 +199,15 @@ def test_whoever_does_not_keep_up_is_told_to_read_anew(audience: Audience) -> No
 
 def test_what_waits_for_one_viewer_is_bounded_in_bytes() -> None:
     slow = viewer()
-    for _ in range(10):
-        slow.put(b"x" * (viewers.MOST_BYTES // 2), moment="now")
+    for number in range(64):
+        slow.put(b"%d" % (number % 10) * (viewers.MOST_BYTES // 8), moment="now")
 
-    assert len(received(slow)) <= viewers.MOST_BYTES
+    told = []
+    while some := received(slow):
+        told.append(some)
+    assert sum(map(len, told)) <= viewers.MOST_BYTES
+    assert told[0].startswith("id: now\nevent: reset\n"), "what it lost is before what it has"
+    assert told[-1].endswith("3")
 
 
 def test_one_more_than_there_may_be_is_refused(audience: Audience) -> None:

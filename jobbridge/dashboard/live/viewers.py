@@ -15,8 +15,10 @@ from jobbridge.dashboard.live import telling
 from jobbridge.store.live import LiveRow
 
 #: What waits for one viewer, at most. The bytes are shared by all who have the same interest.
-MOST_BYTES = 4 * 1024 * 1024
-MOST_EVENTS = 500
+MOST_BYTES = 8 * 1024 * 1024
+MOST_EVENTS = 1_000
+#: Bytes that are sent at once, and are this viewer's own then.
+_AT_ONCE = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,13 +91,14 @@ class Viewer:
         self._has_news.set()
 
     async def take(self, *, timeout: float) -> bytes:
-        """Give all that waits, as soon as there is something; nothing, if there was none for so many seconds."""
+        """Give what waits, as soon as there is something; nothing, if there was none for so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._has_news.wait()
-        told = b"".join(self._waiting)
-        self._waiting.clear()
-        self._bytes = 0
-        if not self._is_closed:
+        told: list[bytes] = []
+        while self._waiting and sum(map(len, told)) < _AT_ONCE:
+            told.append(self._waiting.popleft())
+        self._bytes -= sum(map(len, told))
+        if not self._waiting and not self._is_closed:
             self._has_news.clear()
-        return told
+        return b"".join(told)
