@@ -117,12 +117,18 @@ GROUP BY engine, status, bucket
 ORDER BY engine, status, bucket
 """
 
-#: Of a database that had jobs before it had this.
-RECORDED_SINCE: LiteralString = """
+
+def _recorded_since(of: LiteralString) -> LiteralString:
+    return f"""
 SELECT first.at
 FROM (SELECT min(at) AS at FROM public.job_flow_totals WHERE span = 'day') AS first
-WHERE EXISTS (SELECT FROM public.jobs WHERE created_at < first.at)
+WHERE EXISTS (SELECT FROM public.jobs WHERE created_at < first.at AND {of})
 """
+
+
+#: Of a database that had jobs before it had this.
+RECORDED_SINCE: LiteralString = _recorded_since("true")
+RECORDED_SINCE_OF_TENANT: LiteralString = _recorded_since("tenant = %(tenant)s")
 
 #: Days in the totals are few, and stay.
 PRUNE: LiteralString = """
@@ -242,9 +248,13 @@ class FlowStore:
         rows = self._database.run(lambda own: own.execute(EVER).fetchall())
         return _cells_of((datetime.min, *row) for row in rows)
 
-    def recorded_since(self) -> datetime | None:
-        """Give the day of the first start or end that is recorded; None: there are no jobs from before it."""
-        row = self._database.run(lambda own: own.execute(RECORDED_SINCE).fetchone())
+    def recorded_since(self, tenant: TenantId | None = None) -> datetime | None:
+        """Give the day of the first start or end that is recorded; None: there are no (such) jobs from before it."""
+        statement = RECORDED_SINCE if tenant is None else RECORDED_SINCE_OF_TENANT
+        nothing: tuple[datetime] | None = None
+        row = self._database.ask(
+            lambda own: own.execute(statement, {"tenant": tenant}).fetchone(), otherwise=nothing
+        )
         return row[0] if row else None
 
     def prune(self, *, limit: int = 10_000) -> int:

@@ -238,6 +238,8 @@ def test_it_says_since_when_if_there_are_older_jobs(database: Database, store: F
     since = store.recorded_since()
     assert since is not None
     assert since == Span.DAY.begin(datetime.now(UTC))
+    assert store.recorded_since(ACME) == since
+    assert store.recorded_since(OTHER) is None
 
 
 def test_the_month_before_the_migration_is_told_from_the_jobs(empty_database_url: str) -> None:

@@ -155,7 +155,7 @@ def _path(visit: Visit, query: Mapping[str, str], name: str) -> str:
 
 def _recorded_since(visit: Visit, begin: datetime) -> datetime | None:
     """Give when the charts begin, if that is later than they seem to."""
-    since = visit.dashboard.flow.recorded_since()
+    since = visit.dashboard.flow.recorded_since(visit.tenant)
     return since if since is not None and since > begin else None
 
 
