@@ -17,6 +17,7 @@
 (() => {
   const SOONEST = 2000; // milliseconds between two `jobs:changed`
   const LATEST = 10000;
+  const SHARE = 30; // a page that takes a second to fetch is fetched every half minute
   const HIDDEN_FOR = 30000; // a page that nobody looks at keeps its stream for so long
   const RETRY = [5000, 60000]; // after the server refused the stream
 
@@ -110,8 +111,8 @@
     } else if (name === "ran") {
       const ran = job.started_at && job.completed_at ? seconds(job.started_at, job.completed_at) : null;
       setText(field, ran === null ? "—" : length(ran));
-    } else if (!(name in job)) {
-      return;
+    } else if (!(name in job) || field.tagName === "PRE") {
+      return; // an event has the first line of an error: the whole is fetched
     } else if (field.tagName === "TIME") {
       if (!job[name]) return;
       field.dateTime = field.title = job[name];
@@ -148,6 +149,7 @@
   let pause = SOONEST;
   let firedAt = 0;
   let fireTimer = 0;
+  let fetchTook = 0;
   let owed = ""; // what was not fired while nobody looked
 
   function changed() {
@@ -155,7 +157,8 @@
     if (fireTimer || document.hidden) return;
     const since = Date.now() - firedAt;
     if (since > 2 * LATEST) pause = SOONEST;
-    const wait = Math.max(SOONEST / 4, pause - since) * (1 + Math.random() / 2); // not all pages at once
+    const apart = Math.max(pause, Math.min(SHARE * fetchTook, RETRY[1]));
+    const wait = Math.max(SOONEST / 4, apart - since) * (1 + Math.random() / 2); // not all pages at once
     fireTimer = setTimeout(() => fire("jobs:changed"), wait);
   }
 
@@ -173,6 +176,12 @@
     firedAt = Date.now();
     pause = Math.min(pause * 1.5, LATEST);
     document.body.dispatchEvent(new CustomEvent(name, { bubbles: true }));
+  }
+
+  function measureFetches() {
+    let began = 0;
+    document.body.addEventListener("htmx:beforeRequest", () => (began = performance.now()));
+    document.body.addEventListener("htmx:afterRequest", () => (fetchTook = performance.now() - began));
   }
 
   // -- times, in the words of the server (dashboard/showing.py)
@@ -224,5 +233,6 @@
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);
   setInterval(refreshTimes, 5000);
+  measureFetches();
   open();
 })();
