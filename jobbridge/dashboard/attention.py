@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobbridge.broker.dead import dead_lately
-from jobbridge.core.keys import TenantId
+from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
+from jobbridge.store.monitor import Search
 from jobbridge.store.schedules import ScheduleStore
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Dead letters and findings older than this are history.
 _LATELY = timedelta(days=1)
+#: A dead worker's job begins anew elsewhere, or the reaper ends it, within this time.
+_RECOVERY = timedelta(seconds=45)
+#: So many running jobs of one tenant are looked at.
+_LOOKED_AT = 100
 #: A schedule that is so late is not going to fire by itself.
 _PATIENCE = timedelta(minutes=1)
 
@@ -118,6 +123,7 @@ def _of_tenant(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
             text=f"Jobs do not start since {age(state.suspended_at)} ago{reason}. Those that were due became skipped.",
             path=_jobs(visit, tenant, JobStatus.SKIPPED),
         )
+    yield from _left_behind(visit, tenant)
     late = datetime.now(UTC) - _PATIENCE
     for row in ScheduleStore(visit.app.database).list(tenant=tenant):
         if not row.paused and row.due_at is not None and row.due_at < late:
@@ -127,6 +133,39 @@ def _of_tenant(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
                 text=f"{row.name!r} was to fire {age(row.due_at)} ago, and did not.",
                 path=visit.path("schedules", query=_query(visit, tenant)),
             )
+
+
+def _left_behind(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
+    """Tell of jobs whose worker is gone, and of those that another engine took; the worker is not theirs to know."""
+    running = visit.dashboard.monitor.page(
+        Search(tenant=tenant, statuses=[JobStatus.PROCESSING]), limit=_LOOKED_AT
+    ).jobs
+    living = {worker.number for worker in visit.app.workers.alive()} if running else set()
+    silent_since = datetime.now(UTC) - _RECOVERY
+    stuck = [
+        job
+        for job in running
+        if job.worker_number is not None and job.worker_number not in living and job.updated_at < silent_since
+    ]
+    if stuck:
+        named = some([f"{job.job_id} ({job.type})" for job in stuck])
+        yield Alert(
+            kind="bad",
+            title="Stuck jobs",
+            text=f"The worker of a running job is gone: {named}. They run again, or fail, when that is settled.",
+            path=_jobs(visit, tenant, JobStatus.PROCESSING),
+        )
+    fallen = visit.app.jobs.fallen_back(within=_LATELY, tenant=tenant, limit=6)
+    if fallen:
+        named = some([f"{row.key.job_id} ({row.type})" for row in fallen])
+        yield Alert(
+            kind="warn",
+            title="Fallen back",
+            text=f"The other engine took jobs within the last day, since theirs could not be reached: {named}.",
+            path=visit.path(
+                "jobs", query=_query(visit, tenant) | {"engine": Engine.CELERY.value, "since": "24h"}
+            ),
+        )
 
 
 def _jobs(visit: Visit, tenant: TenantId, status: JobStatus) -> str:

@@ -58,6 +58,10 @@ _RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, re
 
 GET: LiteralString = f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s"
 
+GET_SOME: LiteralString = (
+    f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = ANY(%(job_ids)s)"
+)
+
 #: Until the transaction ends nobody else changes the row.
 LOCK: LiteralString = "SELECT 1 FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s FOR UPDATE"
 
@@ -125,15 +129,21 @@ COUNT_BY_STATUS: LiteralString = """
 SELECT runner_type, status, count(*) FROM public.jobs GROUP BY runner_type, status ORDER BY runner_type, status
 """
 
+
 #: Follows the partial index of such steps.
-FALLEN_BACK: LiteralString = """
+def _fallen_back(of: LiteralString) -> LiteralString:
+    return f"""
 SELECT job.tenant, job.job_id, job.type, job.status, step.created_at AS fell_back_at, step.metadata
 FROM public.job_details AS step
 JOIN public.jobs AS job ON job.tenant = step.tenant AND job.job_id = step.job_id
-WHERE step.step_name = 'fallback' AND step.created_at > now() - %(within)s::interval
+WHERE step.step_name = 'fallback' AND step.created_at > now() - %(within)s::interval AND {of}
 ORDER BY step.created_at DESC
 LIMIT %(limit)s
 """
+
+
+FALLEN_BACK: LiteralString = _fallen_back("true")
+FALLEN_BACK_OF_TENANT: LiteralString = _fallen_back("step.tenant = %(tenant)s")
 
 #: What people and programs wrote about a job; nothing decides by it.
 DESCRIBE: LiteralString = """
@@ -186,6 +196,11 @@ class JobStore:
     def get(self, key: JobKey, connection: CallersConnection | None = None) -> JobRow | None:
         """Give the job of that tenant and id."""
         return _first(self._fetch(job_row, GET, _key(key), connection))
+
+    def some(self, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, JobRow]:
+        """Give those of these jobs of a tenant that there are, by their ids."""
+        rows = self._fetch(job_row, GET_SOME, {"tenant": tenant, "job_ids": list(job_ids)})
+        return {row.job_id: row for row in rows}
 
     def lock(self, key: JobKey, connection: CallersConnection) -> None:
         """Hold a job's row until the caller's transaction ends."""
@@ -243,10 +258,12 @@ class JobStore:
         return self._database.run(lambda own: own.execute(DESCRIBE, params).fetchone()) is not None
 
     def fallen_back(
-        self, *, within: timedelta = timedelta(days=1), limit: int = 100
+        self, *, within: timedelta = timedelta(days=1), limit: int = 100, tenant: TenantId | None = None
     ) -> Sequence[FallenBackRow]:
-        """Give the jobs that another engine took than theirs, newest first."""
-        return self._fetch(fallen_back_row, FALLEN_BACK, {"within": within, "limit": limit})
+        """Give the jobs (of a tenant) that another engine took than theirs, newest first."""
+        statement = FALLEN_BACK if tenant is None else FALLEN_BACK_OF_TENANT
+        params = {"within": within, "limit": limit, "tenant": tenant}
+        return self._fetch(fallen_back_row, statement, params)
 
     def count_by_status(self) -> dict[tuple[Engine, JobStatus], int]:
         """Count all jobs. Reads the whole table."""

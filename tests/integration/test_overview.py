@@ -16,14 +16,16 @@ from starlette.testclient import TestClient
 from jobbridge import Celery
 from jobbridge.broker import dead
 from jobbridge.core.access import Role
-from jobbridge.core.keys import SYSTEM_TENANT, TenantId
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.application import make_dashboard
+from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store import tenant_list
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore
 from jobbridge.store.tenant_list import TenantList
+from tests.job_events import EventsOf, new_key
 from tests.parity.tasks import make_app
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
@@ -228,6 +230,38 @@ def _dead_letter(app: Celery) -> None:
             """
         )
     )
+
+
+def test_a_tenant_is_told_of_its_jobs_that_are_stuck_or_fell_back(
+    app: Celery, of_acme: Reader, client: TestClient
+) -> None:
+    recorder = JobRecorder(app.database)
+    jobs = {tenant: EventsOf(new_key(tenant)) for tenant in (ACME, OTHER)}
+    fallen = {tenant: EventsOf(new_key(tenant), Engine.TEMPORAL) for tenant in (ACME, OTHER)}
+    for tenant in (ACME, OTHER):
+        recorder.record(jobs[tenant].submitted())
+        recorder.record(jobs[tenant].started(worker_number=1))
+        recorder.record(fallen[tenant].submitted(status=JobStatus.PENDING))
+        assert recorder.record(fallen[tenant].fell_back()).applied
+    app.database.run(
+        lambda own: own.execute(
+            """
+            UPDATE jobs SET updated_at = now() - interval '1 hour' WHERE status = 'processing';
+            INSERT INTO job_details (tenant, job_id, step_name, status)
+            SELECT tenant, job_id, 'fallback', 'completed' FROM jobs WHERE status = 'queued'
+            """
+        )
+    )
+
+    page = of_acme.page("/")
+
+    assert re.findall(r'<li class="notice (\w+)"><div><strong><a href="([^"]+)">([^<]+)', page) == [
+        ("bad", "/jobs?status=processing", "Stuck jobs"),
+        ("warn", "/jobs?engine=celery&since=24h", "Fallen back"),
+    ]
+    for known in (jobs, fallen):
+        assert f'<a href="/jobs/{known[ACME].key.job_id}">' in page
+        assert str(known[OTHER].key.job_id) not in page
 
 
 def test_a_schedule_that_did_not_fire_is_told_to_its_tenant(
