@@ -70,7 +70,7 @@ def sync_declared(app: Celery, entries: Sequence[Any] | None = None) -> Synced:
         # An app without a name cannot tell its schedules from those of another one without.
         if declared_by:
             kept = {definition.schedule_id for definition in definitions}
-            for row in app.schedules.store.list(declared_by=declared_by, connection=connection):
+            for row in app.schedules.store.list(declared_by=declared_by, limit=None, connection=connection):
                 if row.schedule_id not in kept:
                     app.schedules.store.delete(row.tenant, row.schedule_id, connection)
                     synced.deleted.append(row.name)

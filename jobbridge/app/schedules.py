@@ -184,8 +184,9 @@ class ScheduleService:
     def list(
         self, *, tenant: str | None = None, task: str | None = None, engine: Engine | None = None
     ) -> Sequence[ScheduleRow]:
-        """Give schedules by tenant and name."""
-        return self.store.list(tenant=None if tenant is None else TenantId(tenant), task=task, engine=engine)
+        """Give all schedules by tenant and name."""
+        known = None if tenant is None else TenantId(tenant)
+        return self.store.list(tenant=known, task=task, engine=engine, limit=None)
 
     def history(
         self, schedule: str | UUID, tenant: str | None = None, *, limit: int = 100

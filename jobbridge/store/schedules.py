@@ -92,6 +92,9 @@ WHERE deleted_at IS NULL
   AND (%(task)s::text IS NULL OR task = %(task)s)
   AND (%(engine)s::text IS NULL OR engine = %(engine)s)
   AND (%(declared_by)s::text IS NULL OR declared_by = %(declared_by)s)
+  AND (%(text)s::text IS NULL OR strpos(lower(name), lower(%(text)s)) > 0 OR strpos(lower(task), lower(%(text)s)) > 0)
+  AND (%(paused)s::boolean IS NULL OR paused = %(paused)s)
+  AND (%(after_tenant)s::text IS NULL OR (tenant::text, name) > (%(after_tenant)s::text, %(after_name)s::text))
 ORDER BY tenant, name
 LIMIT %(limit)s
 """
@@ -232,11 +235,24 @@ class ScheduleStore:
         task: str | None = None,
         engine: Engine | None = None,
         declared_by: str | None = None,
-        limit: int = 1000,
+        text: str | None = None,
+        paused: bool | None = None,
+        after: tuple[TenantId, str] = (TenantId(""), ""),
+        limit: int | None = 1000,
         connection: CallersConnection | None = None,
     ) -> Sequence[ScheduleRow]:
-        """Give schedules by tenant and name; those that were deleted are not among them."""
+        """Give schedules by tenant and name; those that were deleted are not among them.
+
+        Args:
+            text: In the name, or the task's.
+            after: Tenant and name of the last one that is known already.
+            limit: At most so many; None: all.
+        """
         params = {
+            "text": text,
+            "paused": paused,
+            "after_tenant": after[0] or None,
+            "after_name": after[1],
             "tenant": tenant,
             "task": task,
             "engine": engine and engine.value,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
 from jobbridge.core.access import Role
-from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.api.answers import (
     Backfilled,
     Fire,
@@ -21,15 +19,14 @@ from jobbridge.dashboard.api.answers import (
 )
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.scheduling import do_to_schedule, find_schedule
 from jobbridge.dashboard.showing import without_passwords
-from jobbridge.dashboard.visits import Visit, storable
-from jobbridge.errors import JobBridgeError, ScheduleNotFound, UnsupportedOption
+from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
     from jobbridge.store.schedule_rows import FireRow, ScheduleRow
 
 _FIRES = 50
-_Value = TypeVar("_Value")
 
 
 class PauseSchedule(BaseModel):
@@ -57,7 +54,7 @@ def list_schedules(visit: Asked) -> Schedules:
 
 def get_schedule(visit: Asked, schedule_id: str) -> ScheduleDetail:
     """Give one schedule with its next instants and its newest fires."""
-    row, service = _found(visit), visit.app.schedules
+    row, service = find_schedule(visit), visit.app.schedules
     try:
         upcoming = list(service.upcoming(row))
     except UnsupportedOption:
@@ -70,73 +67,38 @@ def get_schedule(visit: Asked, schedule_id: str) -> ScheduleDetail:
 
 def pause_schedule(visit: Asked, schedule_id: str, asked: PauseSchedule | None = None) -> Schedule:
     """Keep a schedule from firing until it is resumed; its running jobs go on."""
-    row, note = _found(visit), asked.note if asked else None
-    _done(
+    row, note = find_schedule(visit), asked.note if asked else None
+    do_to_schedule(
         visit,
         row,
         "pause",
         partial(visit.app.schedules.store.pause, row.tenant, row.schedule_id, note=note),
-        note,
+        reason=note,
     )
-    return Schedule.model_construct(**_fields(_found(visit)))
+    return Schedule.model_construct(**_fields(find_schedule(visit)))
 
 
 def resume_schedule(visit: Asked, schedule_id: str) -> Schedule:
     """Let a schedule fire again, from now on."""
-    row = _found(visit)
-    _done(visit, row, "resume", partial(visit.app.schedules.store.resume, row.tenant, row.schedule_id))
-    return Schedule.model_construct(**_fields(_found(visit)))
+    row = find_schedule(visit)
+    do_to_schedule(
+        visit, row, "resume", partial(visit.app.schedules.store.resume, row.tenant, row.schedule_id)
+    )
+    return Schedule.model_construct(**_fields(find_schedule(visit)))
 
 
 def run_schedule(visit: Asked, schedule_id: str) -> FiredNow:
     """Make a schedule's job now, whatever its times and its overlap policy, also while it is paused."""
-    row = _found(visit)
+    row = find_schedule(visit)
     run = partial(visit.app.schedules.run_now, row.schedule_id, row.tenant)
-    return FiredNow(job_id=_done(visit, row, "run now", run))
+    return FiredNow(job_id=do_to_schedule(visit, row, "run now", run))
 
 
 def backfill_schedule(visit: Asked, schedule_id: str, asked: Backfill) -> Backfilled:
     """Make the jobs of all fires within a time that have none; refused if they are more than a thousand."""
-    row = _found(visit)
+    row = find_schedule(visit)
     run = partial(visit.app.schedules.backfill, row.schedule_id, asked.start, asked.end, row.tenant)
-    return Backfilled(made=list(_done(visit, row, "backfill", run)))
-
-
-def _found(visit: Visit) -> ScheduleRow:
-    """Give the schedule of the address.
-
-    Raises:
-        HTTPException: 404, alike for one that is not there and one that is not theirs to see.
-    """
-    text = storable(str(visit.request.path_params["schedule_id"]))
-    try:
-        return visit.app.schedules.find(text, visit.tenant)
-    except ScheduleNotFound as error:
-        several = visit.tenant is None and "Several" in str(error)
-        raise HTTPException(
-            404, f"{error} Name its tenant." if several else f"There is no schedule {text}."
-        ) from None
-
-
-def _done(
-    visit: Visit, row: ScheduleRow, action: str, run: Callable[[], _Value], reason: str | None = None
-) -> _Value:
-    """Do it and put it on record, also when it is refused."""
-    note = partial(
-        visit.dashboard.access.note,
-        visit.principal,
-        f"{action} schedule",
-        tenant=TenantId(str(row.tenant)),
-        subject=row.name,
-        details={"schedule_id": str(row.schedule_id)},
-    )
-    try:
-        value = run()
-    except JobBridgeError as error:
-        note(outcome="refused", reason=str(error))
-        raise
-    note(reason=reason)
-    return value
+    return Backfilled(made=list(do_to_schedule(visit, row, "backfill", run)))
 
 
 _SAME = (
