@@ -12,6 +12,7 @@ from playwright.sync_api import Page, ViewportSize
 from jobbridge.dashboard.application import RULES
 from jobbridge.dashboard.visits import Rule
 from tests.browser.books import Books
+from tests.support import wait_until
 
 #: What answers a program, not a person.
 _FOR_PROGRAMS = re.compile(r"^/(api/|metrics|healthz|readyz)|\.(csv|json)$")
@@ -46,12 +47,26 @@ def problems_of_axe(page: Page) -> list[str]:
 
 
 def fits(page: Page, size: ViewportSize) -> None:
-    """Wait until nothing is wider than the window (charts are drawn anew for it).
-
-    Raises:
-        TimeoutError: Playwright's; something stays wider.
-    """
+    """Wait until nothing is wider than the window: charts are drawn anew for it."""
     page.set_viewport_size(size)
-    page.wait_for_function(
-        "document.documentElement.scrollWidth <= document.documentElement.clientWidth", timeout=3000
+
+    def fitting() -> bool:
+        if wide := _too_wide(page):
+            raise AssertionError(f"{page.url} in {size}: {wide}")
+        return True
+
+    wait_until(fitting, timeout=3, every=0.1)
+
+
+def _too_wide(page: Page) -> list[str]:
+    """Name what makes the page wider than the window. (Playwright's own waiting needs `eval`, which pages forbid.)"""
+    found = page.evaluate(
+        """() => {
+            const width = document.documentElement.clientWidth;
+            if (document.documentElement.scrollWidth <= width) return [];
+            const wide = [...document.querySelectorAll('body *')].filter(
+                one => one.getBoundingClientRect().right > width && !one.closest('.wide table, .pages a'));
+            return ['too wide', ...wide.slice(0, 5).map(one => `${one.localName}.${one.className}#${one.id}`)];
+        }"""
     )
+    return list(found)

@@ -14,6 +14,7 @@ from jobbridge.store.access import AccessStore
 from tests.browser.books import EVIL, SECRET, Books
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, Stage
+from tests.support import wait_until
 
 
 def a_tenant() -> TenantId:
@@ -71,9 +72,8 @@ def test_what_is_typed_stays_while_the_job_goes_on(arrives: Arrives, stage: Stag
     expect(page.get_by_text("page 55 of 100").first).to_be_visible()
     stage.tell(running, 60)
     expect(page.get_by_text("page 60 of 100").first).to_be_visible()
-    page.wait_for_function(
-        "performance.getEntriesByType('resource').some(one => one.initiatorType === 'xmlhttprequest')"
-    )
+    asked = "performance.getEntriesByType('resource').some(one => one.initiatorType === 'xmlhttprequest')"
+    wait_until(lambda: page.evaluate(asked), timeout=15, message="the page is fetched again")
 
     expect(page.get_by_role("textbox", name="Reason")).to_have_value("wrong")
     expect(page.get_by_role("textbox", name="Reason")).to_be_focused()

@@ -18,6 +18,9 @@ WIDE: ViewportSize = {"width": 1920, "height": 1080}
 #: Live pages are fetched again every ten seconds at most.
 expect.set_options(timeout=12_000)
 
+#: From here on a layout shift is not "good" any more (web.dev, "Cumulative Layout Shift").
+MOST_SHIFT = 0.1
+
 #: Runs before anything of the page; what it prints comes to `_listen`.
 WATCH = """
 addEventListener('securitypolicyviolation', event =>
@@ -26,7 +29,10 @@ window.shifts = [];
 if (window.PerformanceObserver)
     new PerformanceObserver(list => {
         for (const entry of list.getEntries())
-            if (!entry.hadRecentInput) window.shifts.push(entry.value);
+            if (!entry.hadRecentInput) window.shifts.push({
+                by: entry.value,
+                of: entry.sources.map(({node}) => node && (node.id || node.className || node.nodeName)).join(),
+            });
     }).observe({type: 'layout-shift', buffered: true});
 """
 #: A page that was left in the middle of a request says so.
@@ -51,9 +57,11 @@ class Visitor:
         self.page.goto(self.stage.path(name, query=query, **params), wait_until="domcontentloaded")
         return self.page
 
-    def shift(self) -> float:
-        """Sum up how far things have moved by themselves since the page was opened."""
-        return float(self.page.evaluate("window.shifts.reduce((sum, one) => sum + one, 0)"))
+    def stands_still(self) -> None:
+        """Check that things have not moved by themselves since the page was opened, as Google's Web Vitals count it."""
+        shifts = self.page.evaluate("window.shifts")
+        if sum(shift["by"] for shift in shifts) >= MOST_SHIFT:
+            raise AssertionError(f"{self.page.url} moved: {shifts}")
 
 
 @contextmanager

@@ -23,3 +23,8 @@ document.addEventListener("DOMContentLoaded", () => {
   callbacks.beforeNodeMorphed = (node) => !(node instanceof Element && isTouched(node));
   callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.localName === "details");
 });
+
+// Who is not signed in any more is asked to.
+document.addEventListener("htmx:responseError", (event) => {
+  if (event.detail.xhr.status === 401) location.reload();
+});
