@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import kwargs_row
@@ -45,6 +45,7 @@ PRUNE_BATCH = 10_000
 WATCH: LiteralString = """
 INSERT INTO public.job_watchers (watcher_id, until)
 VALUES (%(watcher_id)s, now() + %(lease)s * interval '1 second')
+ON CONFLICT (watcher_id) DO UPDATE SET until = excluded.until, is_asleep = false
 """
 
 #: One that is past its time already has missed something.
@@ -213,11 +214,15 @@ class LiveLog:
 
     Args:
         connection: In autocommit mode.
+        watcher_id: Whose row it is: the same after a lost connection, else nobody would wake up the row that is left.
+        lease: Seconds.
     """
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any], *, lease: float = LEASE) -> None:
+    def __init__(
+        self, connection: psycopg.AsyncConnection[Any], watcher_id: UUID, *, lease: float = LEASE
+    ) -> None:
         self._connection = connection
-        self._own = {"watcher_id": uuid4(), "lease": lease}
+        self._own = {"watcher_id": watcher_id, "lease": lease}
         self._gaps = Gaps(0)
         self._bound = 0
         #: Ids after that are in the log, if they were not pruned.
@@ -252,7 +257,6 @@ class LiveLog:
             LostTrack: For a time this was not seen to watch.
         """
         if await (await self._connection.execute(RENEW, self._own)).fetchone() is None:
-            await self._connection.execute(LEAVE, self._own)
             await self._connection.execute(WATCH, self._own)
             raise LostTrack("the watcher was not renewed in time")
 

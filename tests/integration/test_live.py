@@ -601,3 +601,33 @@ def test_changes_are_told_whatever_their_kind(app: Celery, recorder: JobRecorder
                 await stream.until(lambda expected=expected: status(job, stream) == expected)
 
     run(app, test)
+
+
+def test_who_could_not_renew_its_row_is_told_to_read_anew(
+    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
+) -> None:
+    async def test(watch: Watch) -> None:
+        async with watch.open() as stream:
+            connection.execute("UPDATE job_watchers SET until = now() - interval '1 second'")
+            some(recorder)
+            await stream.until_event("reset")
+            job = some(recorder)
+            await stream.until(lambda: status(job, stream) == "queued")
+            assert count(connection, "job_watchers") == 1
+
+    run(app, test, pace=replace(QUICK, renew=0.2))
+
+
+def test_an_import_that_is_too_large_to_be_told_is_a_reset(
+    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
+) -> None:
+    async def test(watch: Watch) -> None:
+        async with watch.open() as stream:
+            # What an import of as many leaves that was rolled back.
+            connection.execute("SELECT setval('job_events_event_id_seq', %s)", [live.MOST_GAPS + 100])
+            some(recorder)
+            await stream.until_event("reset")
+            job = some(recorder)
+            await stream.until(lambda: status(job, stream) == "queued")
+
+    run(app, test)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 
@@ -78,6 +79,7 @@ class Reader:
         self._database, self._audience, self._pace = database, audience, pace
         self._task: asyncio.Task[None] | None = None
         self._poke = asyncio.Event()
+        self._watcher_id = uuid4()
 
     def wake(self) -> None:
         """Somebody waits to be told."""
@@ -107,7 +109,7 @@ class Reader:
 
     async def _watch(self) -> None:
         async with await open_held_async(self._database, name="jobbridge live events") as connection:
-            log = LiveLog(connection, lease=self._pace.lease)
+            log = LiveLog(connection, self._watcher_id, lease=self._pace.lease)
             try:
                 await _Watch(connection, log, self._audience, self._pace, self._poke).run()
             finally:
@@ -148,7 +150,8 @@ class _Watch:
             except LostTrack as lost:
                 logger.info("live.begins_anew", extra={"reason": str(lost)})
                 await self._log.begin()
-                self._was_complete, has_more = False, True
+                self._was_complete = self._is_asleep = False
+                has_more = True
             await self._count()
             await self._open()
             if not has_more:
