@@ -1,139 +1,51 @@
 """What a monitor asks of the jobs. Each question reads a bounded number of rows, however many there are.
 
-`jobs` has no index on the status, nor on the type or the text of an error (decision 0003). So a page of the jobs that
-match a filter is found in two steps:
+`jobs` has no index on the status, nor on the type or the text of an error (decision 0003). So the jobs that match a
+filter are looked for in steps, from the newest on, until the page is full or the time is over:
 
-1. The newest `SCAN` jobs (of the tenant) are read along an index, and those that match are the page. That finds what is
-   frequent.
-2. If they are too few and statuses were asked for, the cells of `job_hours` (see `counting`) lead to the hours and
-   tenants that have such jobs at all: the newest of them, up to `CELLS`. That finds what is rare.
+- A *scan* reads the newest jobs (of the tenant) along an index. That finds what is frequent, and is the first step.
+- Where statuses were asked for, the cells of `job_hours` (see `counting`) lead to the hours and tenants that have such
+  jobs at all, and only those are read. That finds what is rare. An hour in which that would be too much is scanned, a
+  portion at a time; the hours without such jobs are leapt over all the same.
+- An id that has an index is looked up: what it finds is on the first page, however old it is, and on no other.
 
-If that is still too few, the page has fewer jobs than its limit, and `next` goes on from where the search ended:
-`searched_to` tells the reader how far it came.
+If the time is over before the page is full, `next` goes on from where the search ended: `searched_to` tells the reader
+how far it came. Each page comes on by one step at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, LiteralString
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
-
-import psycopg
-from psycopg import sql
-from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import COLUMNS
-from jobbridge.store.rows import JobRow, job_row
+from jobbridge.store.rows import JobRow
+from jobbridge.store.searching import Position, Questions, names_of
 
-#: Jobs that the first step reads: some 10 ms, if they are in memory.
-SCAN = 10_000
-#: The same, where the second step follows: a tenant's jobs are far apart, so each may be a page from the disk.
-SCAN_BEFORE_CELLS = 2_000
-#: Cells that the second step follows: some 25 ms. So many of them first, the newest: mostly they are enough.
-CELLS = 150
-FIRST_CELLS = 60
+#: For how long a page is searched for; a step that has begun is ended.
+BUDGET = timedelta(milliseconds=40)
+#: Jobs that one scan reads: some 5 ms, if they are in memory.
+SCAN = 5_000
+#: The same, of one tenant, or where cells lead on: such jobs are far apart, so each may be a page from the disk.
+SCAN_OF_FEW = 1_500
+#: Cells of a status that are looked for at once, and of how many of them the jobs are read in one step.
+CELLS = 300
+CELLS_OF_STEP = 60
+#: Jobs that one step reads in cells; more in one hour are scanned instead.
+ROWS_OF_STEP = 3_000
 
-#: Where a search stands: it goes on with older jobs than this one.
-Position = tuple[datetime, UUID]
-_NEWEST: Position = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=0))
 _LEAST_ID = UUID(int=0)
+_NEWEST: Position = (datetime(9999, 1, 1, tzinfo=UTC), _LEAST_ID)
+_HOUR = timedelta(hours=1)
+_INSTANT = timedelta(microseconds=1)
 
-_OLDER: LiteralString = "(created_at, job_id) < (%(before_at)s, %(before_id)s)"
-_NEWEST_FIRST: LiteralString = "ORDER BY created_at DESC, job_id DESC"
-
-#: What the index, or the cells, are asked for. No cast: a tenant is text in some databases and a uuid in others.
-_MINE: LiteralString = " AND tenant = %(tenant)s"
-_SINCE: LiteralString = " AND created_at >= %(since)s"
-
-#: What is asked of each job that was read.
-_FILTERS: dict[str, LiteralString] = {
-    "statuses": "status = ANY(%(statuses)s)",
-    "type": "type = %(type)s",
-    "engines": "runner_type = ANY(%(engines)s)",
-    "queue": "queue = %(queue)s",
-    "text": """(
-        strpos(lower(coalesce(error, '')), lower(%(text)s)) > 0 OR starts_with(job_id::text, lower(%(text)s))
-        OR external_id = %(text)s OR task_id = %(text)s OR singleton_key = %(text)s
-        OR lower(%(text)s) IN (user_id::text, root_id::text, parent_id::text)
-    )""",
-}
-
-
-def _scan(of: LiteralString) -> LiteralString:
-    return f"""
-SELECT {COLUMNS}
-FROM (
-    SELECT {COLUMNS} FROM public.jobs
-    WHERE {_OLDER}{of}
-    {_NEWEST_FIRST}
-    LIMIT %(scan)s
-) AS newest
-WHERE {{filters}}
-{_NEWEST_FIRST}
-LIMIT %(limit)s
-"""
-
-
-def _end_of_scan(of: LiteralString) -> LiteralString:
-    return f"""
-SELECT created_at, job_id FROM public.jobs
-WHERE {_OLDER}{of}
-{_NEWEST_FIRST}
-OFFSET %(scan)s - 1
-LIMIT 1
-"""
-
-
-def _hours(of: LiteralString) -> LiteralString:
-    return f"""
-SELECT wanted.status, cell.hour
-FROM unnest(%(statuses)s::text[]) AS wanted (status)
-CROSS JOIN LATERAL (
-    (
-        SELECT hour FROM public.job_hours
-        WHERE status = wanted.status AND hour <= %(before_at)s{of}
-        ORDER BY hour DESC
-        LIMIT %(cells)s
-    )
-    UNION ALL
-    (
-        SELECT hour FROM public.job_count_changes
-        WHERE status = wanted.status AND hour <= %(before_at)s{of}
-        ORDER BY hour DESC
-        LIMIT %(cells)s
-    )
-) AS cell
-"""
-
-
-def _in_cells(of: LiteralString, since: LiteralString) -> LiteralString:
-    found = ", ".join(f"job.{name.strip()}" for name in COLUMNS.split(","))
-    return f"""
-WITH cell AS MATERIALIZED (
-    SELECT tenant, hour FROM public.job_hours
-    WHERE status = ANY(%(statuses)s) AND hour BETWEEN %(first_hour)s AND %(last_hour)s{of}
-    UNION
-    SELECT tenant, hour FROM public.job_count_changes
-    WHERE status = ANY(%(statuses)s) AND hour BETWEEN %(first_hour)s AND %(last_hour)s{of}
-)
-SELECT {found}
-FROM cell
-CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM public.jobs
-    WHERE tenant = cell.tenant AND created_at >= cell.hour AND created_at < cell.hour + interval '1 hour'
-      AND {_OLDER}{since} AND {{filters}}
-    {_NEWEST_FIRST}
-    LIMIT %(limit)s
-) AS job
-ORDER BY job.created_at DESC, job.job_id DESC
-LIMIT %(limit)s
-"""
+__all__ = ["FoundPage", "MonitorStore", "Position", "Search"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,14 +87,23 @@ class MonitorStore:
 
     Args:
         database: Where they are.
-        scan: How many jobs the first step reads.
-        cells: How many cells the second step follows.
+        scan: How many jobs a scan reads.
+        cells: How many cells are looked for at once.
+        rows: How many jobs one step reads in cells.
+        budget: For how long a page is searched for.
     """
 
-    def __init__(self, database: Database, *, scan: int = SCAN, cells: int = CELLS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        scan: int = SCAN,
+        cells: int = CELLS,
+        rows: int = ROWS_OF_STEP,
+        budget: timedelta = BUDGET,
+    ) -> None:
         self._database = database
-        self._scan = scan
-        self._cells = cells
+        self._bounds = _Bounds(scan=scan, cells=cells, rows=rows, budget=budget)
 
     def page(self, search: Search, *, before: Position | None = None, limit: int = 50) -> FoundPage:
         """Give one page of the jobs that match, newest first.
@@ -192,78 +113,120 @@ class MonitorStore:
             before: The `next` of the page before.
             limit: At most so many; a page that has fewer is the last one only if its `next` is None.
         """
+        return self._database.run(
+            lambda own: _PageSearch(own, search, limit=limit, bounds=self._bounds).run(before)
+        )
 
-        def work(own: DriverConnection) -> FoundPage:
-            return _PageSearch(own, search, limit=limit, scan=self._scan, cells=self._cells).run(before)
 
-        return self._database.run(work)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bounds:
+    scan: int
+    cells: int
+    rows: int
+    budget: timedelta
+
+
+#: Some jobs that match, and up to where all of them were found; None: there are no more.
+_Found = tuple[list[JobRow], Position | None]
 
 
 class _PageSearch:
     """One search, on one connection."""
 
-    def __init__(
-        self, connection: DriverConnection, search: Search, *, limit: int, scan: int, cells: int
-    ) -> None:
-        self._connection = connection
+    def __init__(self, connection: DriverConnection, search: Search, *, limit: int, bounds: _Bounds) -> None:
         self._limit = limit
-        self._newest = _NEWEST if search.until is None else (search.until, _LEAST_ID)
+        self._bounds = bounds
+        self._text = search.text
         self._has_statuses = search.statuses is not None
-        self._of = _MINE if search.tenant is not None else ""
-        self._since = _SINCE if search.since is not None else ""
-        self._values: dict[str, Any] = {
-            "tenant": search.tenant,
-            "statuses": None if search.statuses is None else [status.value for status in search.statuses],
-            "type": search.type,
-            "engines": _names(search.engine),
-            "queue": search.queue,
-            "since": search.since,
-            "text": search.text,
-            "limit": limit + 1,
-            "scan": scan if search.statuses is None else min(scan, SCAN_BEFORE_CELLS),
-            "cells": cells,
-        }
-        used = [sql.SQL(clause) for name, clause in _FILTERS.items() if self._values[name] is not None]
-        self._filters = sql.SQL(" AND ").join(used) if used else sql.SQL("true")
+        self._newest = _NEWEST if search.until is None else (search.until, _LEAST_ID)
+        few = min(bounds.scan, SCAN_OF_FEW)
+        self._questions = Questions(
+            connection,
+            {
+                "tenant": search.tenant,
+                "statuses": None if search.statuses is None else [status.value for status in search.statuses],
+                "type": search.type,
+                "engines": names_of(search.engine),
+                "queue": search.queue,
+                "since": search.since,
+                "until": search.until,
+                "text": search.text,
+                "scan": bounds.scan if search.tenant is None and not self._has_statuses else few,
+                "cells": bounds.cells,
+                "limit": limit + 1,
+            },
+        )
 
     def run(self, before: Position | None) -> FoundPage:
-        self._start_at(min(before or _NEWEST, self._newest))
-        found = self._fetch(_scan(self._of + self._since))
-        end = self._end_of_scan()
-        if len(found) > self._limit or end is None:
-            return self._page(found, searched_to=None)
+        known = self._by_ids()
+        on_this_page = known if before is None else []
+        room = self._limit - len(on_this_page)
+        self._questions.limit = room + 1
+        found, end = self._search(min(before or _NEWEST, self._newest), room)
+        jobs = sorted([*found[:room], *on_this_page], key=_place, reverse=True)
+        if len(found) > room:
+            return FoundPage(jobs=jobs, next=_place(found[room - 1]), searched_to=None)
+        return FoundPage(jobs=jobs, next=end, searched_to=None if end is None else end[0])
+
+    def _by_ids(self) -> list[JobRow]:
+        """Give the jobs that have the text as an id, if they leave room on a page; a search finds them no more."""
+        if self._text is None:
+            return []
+        found = {row.job_id: row for row in self._questions.by_ids(self._text)}
+        if len(found) >= self._limit:
+            return []
+        self._questions.leave_out(list(found))
+        return list(found.values())
+
+    def _search(self, start: Position, room: int) -> _Found:
+        """Scan, and go on step by step until the page is full, or the time is over, or there are no more."""
+        ends_at = time.monotonic() + self._bounds.budget.total_seconds()
+        found, end = self._questions.newest(start)
+        step: Callable[[Position], _Found] = self._questions.newest
         if self._has_statuses:
-            self._start_at(end)
-            hours, complete_from = self._hours()
-            found += self._in_cells(hours, len(found))
-            if len(found) > self._limit or complete_from is None:
-                return self._page(found, searched_to=None)
-            end = min(end, (complete_from, _LEAST_ID))
-        return self._page(found, searched_to=end)
+            step = _Cells(self._questions, self._bounds).step
+        # The cells are asked once, whatever the time: else what is rare would be on no first page.
+        is_wanted = self._has_statuses
+        while end is not None and len(found) <= room and (is_wanted or time.monotonic() < ends_at):
+            more, end = step(end)
+            found += more
+            is_wanted = False
+        return found, end
 
-    def _page(self, found: list[JobRow], *, searched_to: Position | None) -> FoundPage:
-        jobs = found[: self._limit]
-        if len(found) > self._limit:
-            return FoundPage(jobs=jobs, next=(jobs[-1].created_at, jobs[-1].job_id), searched_to=None)
-        at = None if searched_to is None else searched_to[0]
-        return FoundPage(jobs=jobs, next=searched_to, searched_to=at)
 
-    def _start_at(self, position: Position) -> None:
-        self._values |= {"before_at": position[0], "before_id": position[1]}
+class _Cells:
+    """Walks from cell to cell of the statuses that were asked for."""
 
-    def _end_of_scan(self) -> Position | None:
-        """Give the last job that was scanned; None when there are no more."""
-        statement = _end_of_scan(self._of + self._since)
-        row = self._connection.execute(statement, self._values).fetchone()
-        return None if row is None else (row[0], row[1])
+    def __init__(self, questions: Questions, bounds: _Bounds) -> None:
+        self._questions = questions
+        self._bounds = bounds
+        self._hours: list[datetime] = []  # one for each cell, newest first
+        self._hours_to: datetime | None = None  # since when they are all; None: ever
 
-    def _hours(self) -> tuple[list[datetime], datetime | None]:
-        """Give the hours of the cells, newest first, one for each; and since when they are all."""
+    def step(self, start: Position) -> _Found:
+        """Read some cells, or the newest jobs from the next cell on."""
+        last = start[0] if start[1] > _LEAST_ID else start[0] - _INSTANT
+        self._hours = [hour for hour in self._hours if hour <= last]
+        if not self._hours:
+            self._hours, self._hours_to = self._ask(last)
+        if not self._hours:
+            return [], None
+        hours = self._affordable()
+        if not hours:  # what was leapt over has no such jobs
+            return self._questions.newest(min(start, (self._hours[0] + _HOUR, _LEAST_ID)))
+        found = self._questions.in_cells(start, hours[-1], hours[0])
+        self._hours = [hour for hour in self._hours if hour < hours[-1]]
+        if self._hours:
+            return found, (hours[-1], _LEAST_ID)
+        return found, None if self._hours_to is None else (min(hours[-1], self._hours_to), _LEAST_ID)
+
+    def _ask(self, last: datetime) -> tuple[list[datetime], datetime | None]:
+        """Give the hours of the next cells; and since when they are all."""
         by_status: dict[str, list[datetime]] = {}
-        for status, hour in self._connection.execute(_hours(self._of), self._values).fetchall():
+        for status, hour in self._questions.hours(last):
             by_status.setdefault(status, []).append(hour)
-        # Of a list that was cut, its oldest hour may miss cells; `_in_cells` reads whole hours.
-        most = self._values["cells"]
+        # Of a list that was cut, its oldest hour may miss cells; what is read is whole hours.
+        most = self._bounds.cells
         cut = [min(hours) for hours in by_status.values() if len(hours) >= most]
         hours = sorted((hour for own in by_status.values() for hour in own), reverse=True)
         if len(hours) > most:
@@ -271,24 +234,17 @@ class _PageSearch:
         complete_from = max(cut, default=None)
         return [hour for hour in hours if complete_from is None or hour >= complete_from], complete_from
 
-    def _in_cells(self, hours: list[datetime], already: int) -> list[JobRow]:
-        found: list[JobRow] = []
-        for portion in (FIRST_CELLS, len(hours)):
-            if not hours or already + len(found) > self._limit:
+    def _affordable(self) -> list[datetime]:
+        """Give the next hours that one step can read, newest first; none: the first one is too much already."""
+        last, first = self._hours[0], self._hours[:CELLS_OF_STEP][-1]
+        rows, hours = 0, []
+        for hour, in_hour in self._questions.rows_in_cells(first, last):
+            rows += in_hour
+            if rows > self._bounds.rows:
                 break
-            last, first = hours[0], hours[min(portion, len(hours)) - 1]
-            self._values |= {"first_hour": first, "last_hour": last}
-            found += self._fetch(_in_cells(self._of, self._since))
-            hours = [hour for hour in hours if hour < first]
-        return found
-
-    def _fetch(self, statement: LiteralString) -> list[JobRow]:
-        with psycopg.Cursor(self._connection, row_factory=kwargs_row(job_row)) as cursor:
-            composed = sql.SQL(statement).format(filters=self._filters)
-            return cursor.execute(composed, self._values).fetchall()
+            hours.append(hour)
+        return hours
 
 
-def _names(engine: Engine | None) -> list[str] | None:
-    if engine is None:
-        return None
-    return [engine.value, "pgboss"] if engine is Engine.CELERY else [engine.value]
+def _place(job: JobRow) -> Position:
+    return job.created_at, job.job_id

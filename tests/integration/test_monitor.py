@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobbridge.core.keys import Engine, TenantId
+from jobbridge.core.keys import Engine, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.store import monitor
+from jobbridge.store import searching
 from jobbridge.store.counting import CountStore
 from jobbridge.store.database import Database
 from jobbridge.store.monitor import FoundPage, MonitorStore, Search
@@ -29,12 +29,19 @@ SELECT 't' || n % 5, gen_random_uuid(), n::text, 'type-' || n % 3,
 FROM generate_series(1, 20000) AS n
 """
 
+OLDEST = UUID("0198a3f7-1b2c-7d3e-8f40-5a6b7c8d9e0f")
+
 
 @pytest.fixture(scope="module")
 def database(postgres: Any, migrated_template: str) -> Iterator[Database]:
     database = Database(postgres.create_database("test_monitor", template=migrated_template))
     with database.connection() as connection:
         connection.execute(FILL)
+        connection.execute(
+            "UPDATE jobs SET job_id = %s, external_id = 'wf-19998' WHERE task_id = '19998'", [OLDEST]
+        )
+        rename = "UPDATE jobs SET job_id = %s, task_id = 'my-task' WHERE task_id = '19993'"
+        connection.execute(rename, [job_id_for("my-task")])
         CountStore(database).fold(limit=15_000)  # and some not
         for table in ("jobs", "job_hours", "job_count_changes"):
             connection.execute(f"ANALYZE {table}")
@@ -69,8 +76,16 @@ def expected(database: Database, search: Search) -> list[UUID]:
         and (search.engine is None or search.engine is Engine.parse(engine))
         and search.queue in (None, queue)
         and (search.since is None or at >= search.since)
+        and (search.until is None or at < search.until)
         and (search.text is None or search.text.lower() in error.lower())
     ]
+
+
+NOW = datetime.now(UTC)
+
+
+def _ago(age: timedelta | None) -> datetime | None:
+    return None if age is None else NOW - age
 
 
 SEARCHES = st.builds(
@@ -89,6 +104,8 @@ SEARCHES = st.builds(
     engine=st.sampled_from([None, None, Engine.CELERY, Engine.TEMPORAL]),
     queue=st.sampled_from([None, None, "queue-2"]),
     text=st.sampled_from([None, None, "CONNECTION", "100% of", "mail-3", "no_such"]),
+    since=st.sampled_from([None, None, timedelta(days=3)]).map(_ago),
+    until=st.sampled_from([None, None, timedelta(hours=25, minutes=7)]).map(_ago),
 )  # fmt: skip
 
 
@@ -98,11 +115,15 @@ SEARCHES = st.builds(
     limit=st.sampled_from([200, 3000]),
     scan=st.sampled_from([500, 3000]),
     cells=st.sampled_from([20, 1000]),
+    rows=st.sampled_from([5, 100, 6000]),
+    budget=st.sampled_from([timedelta(0), timedelta(milliseconds=5), timedelta(seconds=5)]),
 )
 def test_the_pages_are_what_sql_gives(
-    database: Database, search: Search, limit: int, scan: int, cells: int
+    database: Database, search: Search, limit: int, scan: int, cells: int, rows: int, budget: timedelta
 ) -> None:
-    found = pages(MonitorStore(database, scan=scan, cells=cells), search, limit=limit)
+    store = MonitorStore(database, scan=scan, cells=cells, rows=rows, budget=budget)
+
+    found = pages(store, search, limit=limit)
 
     assert [job.job_id for page in found for job in page.jobs] == expected(database, search)
     assert all(len(page.jobs) <= limit for page in found)
@@ -118,39 +139,87 @@ def test_a_search_of_a_time_reads_no_further(database: Database) -> None:
 
 
 def test_a_rare_status_is_on_the_first_page(database: Database) -> None:
-    page = MonitorStore(database, scan=100).page(Search(statuses=[JobStatus.PROCESSING]), limit=50)
+    store = MonitorStore(database, scan=100, budget=timedelta(0))
+
+    page = store.page(Search(statuses=[JobStatus.PROCESSING]), limit=50)
 
     assert len(page.jobs) == 20
     assert page.next is None
 
 
 def test_a_search_that_ends_early_says_how_far_it_came(database: Database) -> None:
-    page = MonitorStore(database, scan=100).page(Search(text="no_such"), limit=50)
+    store = MonitorStore(database, scan=100, budget=timedelta(0))
+
+    page = store.page(Search(text="no_such"), limit=50)
 
     assert page.jobs == []
     assert page.next is not None
     assert page.searched_to == page.next[0]
 
 
-@pytest.mark.parametrize("search", [Search(), Search(tenant=TenantId("t1"))], ids=["all", "tenant"])
-def test_each_step_follows_an_index(database: Database, search: Search) -> None:
-    told = _explained(database, search)
+def test_a_search_goes_on_while_there_is_time(database: Database) -> None:
+    store = MonitorStore(database, scan=100, budget=timedelta(minutes=1))
+
+    [page] = pages(store, Search(text="no_such"), limit=50)
+
+    assert page.next is None
+
+
+@pytest.mark.parametrize("tenant", [None, TenantId("t3")], ids=["all", "tenant"])
+@pytest.mark.parametrize("id_of", ["job", "first digits", "broker", "task"])
+def test_a_job_is_found_by_its_ids_however_old_it_is(
+    database: Database, id_of: str, tenant: TenantId | None
+) -> None:
+    store = MonitorStore(database, scan=100, budget=timedelta(0))
+    text = {
+        "job": str(OLDEST),
+        "first digits": str(OLDEST)[:11].upper(),
+        "broker": "wf-19998",
+        "task": "my-task",
+    }
+    search = Search(text=text[id_of], tenant=tenant)
+
+    found = pages(store, search, limit=50)
+
+    assert [job.job_id for job in found[0].jobs] == [job_id_for("my-task") if id_of == "task" else OLDEST]
+    assert [job.job_id for page in found[1:] for job in page.jobs] == [], "it is shown once"
+    assert store.page(Search(text=text[id_of], tenant=TenantId("t1"))).jobs == [], "to nobody else"
+    assert store.page(Search(text=text[id_of], since=NOW)).jobs == [], "other filters count, too"
+
+
+def test_what_an_id_finds_stands_where_its_time_is(database: Database) -> None:
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET error = 'see wf-19998' WHERE task_id IN ('3', '19999')")
+        store = MonitorStore(database, scan=100, budget=timedelta(0))
+        found = pages(store, Search(text="wf-19998"), limit=2)
+        connection.execute("UPDATE jobs SET error = NULL WHERE task_id IN ('3', '19999')")
+
+    assert [[job.task_id for job in page.jobs] for page in found if page.jobs] == [["3", "19998"], ["19999"]]
+
+
+@pytest.mark.parametrize("tenant", [None, "t1"], ids=["all", "tenant"])
+def test_each_step_follows_an_index(database: Database, tenant: str | None) -> None:
+    told = _explained(database, tenant)
 
     for step, index in (
         ("scan", "newest_idx"),  # of the tenant, or of all: with five tenants both are good
+        ("end_of_scan", "newest_idx"),
         ("hours", "job_hours_"),
+        ("rows_in_cells", "job_hours_"),
         ("in_cells", "newest_idx"),
+        ("by_ids", "jobs_external_id_idx"),
     ):
         assert index in told[step], told[step]
         assert "Seq Scan on jobs" not in told[step], told[step]
 
 
-def _explained(database: Database, search: Search) -> dict[str, str]:
-    of = monitor._MINE if search.tenant else ""
+def _explained(database: Database, tenant: str | None) -> dict[str, str]:
+    of = searching.MINE if tenant else ""
     newest = MonitorStore(database).page(Search(), limit=1).jobs[0]
     values = {
-        "tenant": search.tenant,
+        "tenant": tenant,
         "statuses": ["processing"],
+        "all_statuses": [status.value for status in JobStatus],
         "before_at": newest.created_at,
         "before_id": newest.job_id,
         "scan": 1000,
@@ -158,12 +227,19 @@ def _explained(database: Database, search: Search) -> dict[str, str]:
         "cells": 1000,
         "first_hour": newest.created_at - timedelta(hours=2),
         "last_hour": newest.created_at,
+        "text": "01234567",
+        "first_id": UUID(int=0x01234567 << 96),
+        "last_id": UUID(int=0x01234568 << 96),
+        "derived_id": UUID(int=0),
     }
     filters = "status = ANY(%(statuses)s)"
     statements = {
-        "scan": monitor._scan(of).format(filters=filters),
-        "hours": monitor._hours(of),
-        "in_cells": monitor._in_cells(of, "").format(filters=filters),
+        "scan": searching.scan(of).format(filters=filters),
+        "end_of_scan": searching.end_of_scan(of),
+        "hours": searching.hours(of),
+        "rows_in_cells": searching.rows_in_cells(of),
+        "in_cells": searching.in_cells(of, "").format(filters=filters),
+        "by_ids": searching.by_ids(of).format(filters=filters),
     }
     with database.connection() as connection:
         return {
