@@ -208,6 +208,32 @@ def test_history_outlives_its_jobs_and_a_purge_takes_a_tenants_but_not_the_total
     assert told(store.totals()) == of_day(store) == everything
 
 
+def test_totals_only_grow_while_several_fold_and_others_write(database: Database, store: FlowStore) -> None:
+    recorder, stopped = JobRecorder(database), threading.Event()
+
+    def fold() -> None:
+        counts = CountStore(database)
+        while not stopped.is_set():
+            counts.fold(limit=5)
+
+    folders = [threading.Thread(target=fold) for _ in range(2)]
+    for folder in folders:
+        folder.start()
+    try:
+        for ended in range(40):
+            job = EventsOf(new_key(ACME))
+            for event in (job.submitted(), job.started(), job.completed()):
+                recorder.record(event)
+            assert told(store.totals()) == {
+                (Engine.CELERY, STARTED): ended + 1,
+                (Engine.CELERY, JobStatus.COMPLETED): ended + 1,
+            }
+    finally:
+        stopped.set()
+        for folder in folders:
+            folder.join()
+
+
 def test_what_is_past_its_time_goes_and_the_totals_only_grow(database_url: str, database: Database) -> None:
     store, counts = FlowStore(database), CountStore(database)
     now = datetime.now(UTC)

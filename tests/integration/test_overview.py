@@ -197,6 +197,7 @@ def test_what_needs_attention_is_there_with_where_to_go(
     app: Celery, admin: Reader, of_acme: Reader, client: TestClient, access: AccessStore
 ) -> None:
     empty = admin.page("/")
+    assert "There are no jobs yet. Send one: <code>jobbridge enqueue" in empty
     assert "Nothing is stuck, overdue or without a worker." in empty
     app.enqueue("parity.add", [1, 2], tenant=OTHER)
     app.tenants.suspend(ACME, reason="has not paid", suspended_by="ada")
