@@ -1,53 +1,46 @@
-"""Live events: what changes is told to those who may see it, also when it comes late; and nobody pays for nobody."""
+"""Live events: what changes is told, also when it comes late or a connection is lost; and nobody pays for nobody."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
-import httpx
 import psycopg
 import pytest
-import uvicorn
 from psycopg import sql
 
 from jobbridge import Celery
-from jobbridge.core.access import Role
-from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.core.keys import JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.application import RULES, make_dashboard
+from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dashboard.live.broadcaster import Live
-from jobbridge.dashboard.live.reader import Pace
-from jobbridge.dashboard.serving import Server
 from jobbridge.recording import JobRecorder
-from jobbridge.settings import load_settings
 from jobbridge.store import live
-from jobbridge.store.access import AccessStore
+from tests.integration.live_support import (
+    ACME,
+    OTHER,
+    QUICK,
+    Watch,
+    count,
+    in_thread,
+    open_app,
+    run,
+    some,
+    status,
+)
 from tests.job_events import EventsOf, new_key
-from tests.parity.tasks import make_app
-from tests.streams import Stream, streaming
+from tests.streams import streaming
 from tests.support import wait_until
-
-ACME, OTHER = TenantId("acme"), TenantId("other-tenant-xyz")
-STREAMS = [rule for rule in RULES if rule.is_stream]
-
-#: As in use, but a test does not wait for what takes its time.
-QUICK = Pace(look=0.02, quiet=0.1, backstop=0.2, counts=0.05, linger=0.1, reconnect=(0.05, 0.2))
 
 
 @pytest.fixture
 def app(database_url: str) -> Iterator[Celery]:
-    app = make_app(settings=load_settings({"DATABASE_URL": database_url, "TEMPORAL_ADDRESS": "127.0.0.1:1"}))
-    app.finalize()
-    yield app
-    app.close()
+    with open_app(database_url) as app:
+        yield app
 
 
 @pytest.fixture
@@ -59,77 +52,6 @@ def recorder(app: Celery) -> JobRecorder:
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-
-
-@pytest.fixture
-def access(app: Celery) -> AccessStore:
-    return AccessStore(app.database)
-
-
-def run(app: Celery, test: Callable[[Watch], Awaitable[None]], *, pace: Pace = QUICK, **limits: int) -> None:
-    """Run a test in an event loop of its own, with a dashboard that keeps that pace."""
-
-    async def in_loop() -> None:
-        dashboard = make_dashboard(app)
-        dashboard.state.dashboard.live = Live(
-            app.database, **{"most": 100, "most_each": 100} | limits, pace=pace
-        )
-        try:
-            await test(Watch(app, dashboard))
-        finally:
-            dashboard.state.dashboard.live.here().stop()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 10)
-
-    asyncio.run(in_loop())
-
-
-class Watch:
-    """Opens streams of a dashboard."""
-
-    def __init__(self, app: Celery, dashboard: Any) -> None:
-        self.dashboard = dashboard
-        self._access = AccessStore(app.database)
-
-    def token(self, tenant: TenantId | None = None) -> dict[str, str]:
-        token, _ = self._access.create(str(uuid4()), Role.VIEWER, tenant=tenant)
-        return {"authorization": f"Bearer {token}"}
-
-    @asynccontextmanager
-    async def open(
-        self, query: str = "", *, tenant: TenantId | None = None, headers: dict[str, str] | None = None
-    ) -> AsyncIterator[Stream]:
-        """Open a stream with a token of its own, and wait until it tells of changes."""
-        sent = self.token(tenant) | (headers or {})
-        async with streaming(self.dashboard, f"/events{query}", headers=sent) as stream:
-            await stream.until_event("open")
-            yield stream
-
-    async def refusal(self, query: str, *, tenant: TenantId | None = None) -> tuple[int, str]:
-        async with streaming(self.dashboard, f"/events{query}", headers=self.token(tenant)) as stream:
-            await stream.until(lambda: stream.has_ended)
-            return stream.status, stream.text
-
-
-def some(recorder: JobRecorder, tenant: TenantId = ACME, **more: Any) -> EventsOf:
-    job = EventsOf(new_key(tenant))
-    recorder.record(job.submitted(**more))
-    return job
-
-
-def status(job: EventsOf, stream: Stream) -> str | None:
-    return stream.statuses.get(str(job.key.job_id))
-
-
-async def in_thread(work: Callable[[], Any]) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
-
-
-def count(connection: psycopg.Connection[Any], table: str) -> int:
-    [(rows,)] = connection.execute(
-        sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
-    ).fetchall()
-    return int(rows)
 
 
 # -- nothing is lost
@@ -268,6 +190,52 @@ def test_two_dashboards_are_told_both(app: Celery, recorder: JobRecorder) -> Non
     run(app, test)
 
 
+def test_changes_are_told_whatever_their_kind(app: Celery, recorder: JobRecorder) -> None:
+    async def test(watch: Watch) -> None:
+        async with watch.open() as stream:
+            job = EventsOf(JobKey(tenant=ACME, job_id=uuid4()))
+            for event, expected in [
+                (job.submitted(), JobStatus.QUEUED),
+                (job.started(), JobStatus.PROCESSING),
+                (job.requeued(), JobStatus.QUEUED),
+                (job.cancelled(), JobStatus.CANCELLED),
+            ]:
+                recorder.record(event)
+                await stream.until(lambda expected=expected: status(job, stream) == expected)
+
+    run(app, test)
+
+
+def test_who_could_not_renew_its_row_is_told_to_read_anew(
+    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
+) -> None:
+    async def test(watch: Watch) -> None:
+        async with watch.open() as stream:
+            connection.execute("UPDATE job_watchers SET until = now() - interval '1 second'")
+            some(recorder)
+            await stream.until_event("reset")
+            job = some(recorder)
+            await stream.until(lambda: status(job, stream) == "queued")
+            assert count(connection, "job_watchers") == 1
+
+    run(app, test, pace=replace(QUICK, renew=0.2))
+
+
+def test_an_import_that_is_too_large_to_be_told_is_a_reset(
+    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
+) -> None:
+    async def test(watch: Watch) -> None:
+        async with watch.open() as stream:
+            # What an import of as many leaves that was rolled back.
+            connection.execute("SELECT setval('job_events_event_id_seq', %s)", [live.MOST_GAPS + 100])
+            some(recorder)
+            await stream.until_event("reset")
+            job = some(recorder)
+            await stream.until(lambda: status(job, stream) == "queued")
+
+    run(app, test)
+
+
 # -- nobody pays when nobody looks
 
 
@@ -332,237 +300,6 @@ def test_who_may_write_jobs_needs_no_further_grants(
         connection.execute(f"DROP ROLE {role}")
 
 
-# -- who is told what
-
-
-def test_a_token_of_one_tenant_is_told_nothing_of_another(app: Celery, recorder: JobRecorder) -> None:
-    theirs = some(recorder, OTHER, type="type-of-others")
-
-    async def test(watch: Watch) -> None:
-        for query in ("", f"?tenant={OTHER}", "?type=type-of-others", "?queue=celery&status=failed"):
-            async with watch.open(query, tenant=ACME) as mine, watch.open(f"?tenant={OTHER}") as others:
-                job = some(recorder, OTHER, type="type-of-others")
-                recorder.record(job.started())
-                recorder.record(job.failed(error="error-of-others"))
-                await others.until(lambda job=job: status(job, others) == "failed")
-                await others.until_event("counts")
-                own = some(recorder, ACME, type="type-of-others")
-                recorder.record(own.started())
-                recorder.record(own.failed(error="mine"))
-                await mine.until(lambda own=own: status(own, mine) == "failed")
-                await mine.until_event("counts")
-                for text in (str(OTHER), str(job.key.job_id), "error-of-others", "tenant"):
-                    assert text not in mine.text
-        missing = await watch.refusal(f"?job_id={uuid4()}", tenant=ACME)
-        foreign = await watch.refusal(f"?job_id={theirs.key.job_id}", tenant=ACME)
-        assert missing[0] == foreign[0] == 404
-        assert str(OTHER) not in foreign[1]
-
-    run(app, test)
-
-
-def test_the_totals_are_what_sql_counts(
-    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
-) -> None:
-    def totals(where: str) -> dict[str, int]:
-        rows = connection.execute(f"SELECT status, count(*) FROM jobs WHERE {where} GROUP BY 1").fetchall()  # type: ignore[arg-type]
-        return dict(rows)
-
-    def told(stream: Stream) -> dict[str, int]:
-        counts = stream.all_of("counts")
-        return {status: jobs for status, jobs in counts[-1]["celery"].items() if jobs} if counts else {}
-
-    async def test(watch: Watch) -> None:
-        async with watch.open() as everything, watch.open(tenant=ACME) as mine:
-            for tenant in (ACME, OTHER, ACME):
-                job = some(recorder, tenant)
-                recorder.record(job.started())
-                recorder.record(job.completed())
-            some(recorder)
-            await everything.until(lambda: told(everything) == totals("true"))
-            await mine.until(lambda: told(mine) == totals("tenant = 'acme'"))
-            assert told(mine) == {"completed": 2, "queued": 1}
-
-    run(app, test)
-
-
-def test_whoever_comes_is_told_the_totals_and_that_jobs_were_deleted(
-    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
-) -> None:
-    some(recorder)
-
-    def queued(stream: Stream) -> list[int]:
-        return [counts["celery"]["queued"] for counts in stream.all_of("counts")]
-
-    async def test(watch: Watch) -> None:
-        async with watch.open() as first, watch.open(tenant=ACME) as mine:
-            for stream in (first, mine):
-                await stream.until(lambda stream=stream: queued(stream) == [1])
-            async with watch.open() as second:
-                await second.until(lambda: queued(second) == [1])
-            connection.execute("DELETE FROM jobs")
-            for stream in (first, mine):
-                await stream.until(lambda stream=stream: queued(stream)[-1] == 0)
-
-    run(app, test, pace=replace(QUICK, recount=0.1))
-
-
-def test_a_revoked_token_ends_its_streams(app: Celery, access: AccessStore) -> None:
-    async def test(watch: Watch) -> None:
-        token, row = access.create("ada", Role.VIEWER)
-        headers = {"authorization": f"Bearer {token}"}
-        async with watch.open(headers=headers) as hers, watch.open() as other:
-            access.revoke(row.name)
-            await hers.until(lambda: hers.has_ended)
-            assert not other.has_ended
-
-    run(app, test, pace=replace(QUICK, tokens=0.05))
-
-
-def test_whoever_comes_back_is_told_what_it_missed(app: Celery, recorder: JobRecorder) -> None:
-    async def test(watch: Watch) -> None:
-        async with watch.open(tenant=ACME) as first:
-            seen = some(recorder)
-            await first.until(lambda: status(seen, first))
-            last = first.last_id
-        missed, foreign = some(recorder), some(recorder, OTHER)
-        async with watch.open(headers={"last-event-id": last}, tenant=ACME) as second:
-            assert second.all_of("open")[0]["resumed"] is True
-            await second.until(lambda: status(missed, second) == "queued")
-            assert status(foreign, second) is None
-        async with watch.open(f"?last_event_id={quote(last)}", tenant=ACME) as third:
-            assert third.all_of("open")[0]["resumed"] is True
-        for unknown in ("x", "000000000000-1", "0" * 3000):
-            async with watch.open(headers={"last-event-id": unknown}, tenant=ACME) as anew:
-                assert anew.all_of("open")[0]["resumed"] is False
-
-    run(app, test, pace=replace(QUICK, linger=5))
-
-
-def test_progress_is_told_and_whoever_watches_one_job_is_told_of_no_other(
-    app: Celery, recorder: JobRecorder
-) -> None:
-    job, other = some(recorder), some(recorder)
-    for each in (job, other):
-        recorder.record(each.started())
-    job_id = str(job.key.job_id)
-
-    async def test(watch: Watch) -> None:
-        async with watch.open(f"?job_id={job_id}", tenant=ACME) as stream:
-            for progress in (10, 50):
-                recorder.record(job.progressed(progress=progress, message=f"step {progress}"))
-                recorder.record(other.progressed(progress=progress))
-                await stream.until(lambda p=progress: stream.jobs.get(job_id, {}).get("progress") == p)
-            recorder.record(job.completed())
-            await stream.until(lambda: status(job, stream) == "completed")
-            assert set(stream.jobs) == {job_id}
-            assert "counts" not in stream.names
-            assert stream.jobs[job_id]["progress_message"] == "step 50"
-
-    run(app, test)
-
-
-def test_an_event_says_what_a_row_of_the_jobs_page_shows(app: Celery, recorder: JobRecorder) -> None:
-    async def test(watch: Watch) -> None:
-        async with watch.open("?status=failed") as stream:
-            job = some(recorder, type="<b>")
-            recorder.record(job.started())
-            recorder.record(job.failed(error="OSError: smtp://me:hunter2@mail\nmore"))
-            await stream.until(lambda: status(job, stream) == "failed")
-            [told] = stream.all_of("jobs")[0]
-            assert told.pop("completed_at") > told.pop("started_at") > told.pop("created_at")
-            assert told.pop("updated_at")
-            assert told == {
-                "job_id": str(job.key.job_id), "tenant": ACME, "type": "<b>", "status": "failed",
-                "engine": "celery", "queue": "celery", "attempt": 1, "progress": None, "progress_message": None,
-                "run_at": None, "error": "OSError: smtp://me:••••••@mail",
-            }  # fmt: skip
-            assert stream.headers["content-type"].startswith("text/event-stream")
-            assert stream.headers["cache-control"] == "no-store"
-            assert stream.headers["x-accel-buffering"] == "no"
-            assert "default-src 'none'" in stream.headers["content-security-policy"]
-
-    run(app, test)
-
-
-def test_what_cannot_be_asked_is_told(app: Celery) -> None:
-    async def test(watch: Watch) -> None:
-        for query in ("?status=lost", "?engine=x"):
-            assert (await watch.refusal(query))[0] == 400
-        assert (await watch.refusal("?job_id=%00"))[0] == 404
-        async with watch.open(f"?tenant=%00&type={'x' * 2000}"):
-            pass
-
-    run(app, test)
-
-
-def test_too_many_streams_are_refused(app: Celery) -> None:
-    async def test(watch: Watch) -> None:
-        token = watch.token()
-        async with watch.open(headers=token), watch.open(headers=token):
-            async with streaming(watch.dashboard, "/events", headers=token) as refused:
-                await refused.until(lambda: refused.has_ended)
-                assert (refused.status, refused.headers["retry-after"]) == (429, "60")
-            async with watch.open():
-                assert (await watch.refusal(""))[0] == 503
-        async with watch.open(headers=token):
-            pass
-
-    run(app, test, most=3, most_each=2)
-
-
-def test_every_stream_is_a_route_with_a_rule_and_begins_with_open(app: Celery) -> None:
-    assert {rule.path for rule in STREAMS} >= {"/events"}
-
-    async def test(watch: Watch) -> None:
-        for rule in STREAMS:
-            assert rule.needs is Role.VIEWER
-            async with streaming(watch.dashboard, rule.path, headers=watch.token(ACME)) as stream:
-                await stream.until(lambda stream=stream: stream.names[:1] == ["open"])
-                assert stream.status == 200
-            async with streaming(watch.dashboard, rule.path) as stranger:
-                assert stranger.status == 401
-
-    run(app, test)
-
-
-def test_a_client_that_takes_nothing_does_not_hold_up_the_others(app: Celery, recorder: JobRecorder) -> None:
-    async def test(watch: Watch) -> None:
-        async with watch.open() as stuck, watch.open() as other:
-            stuck.is_stuck = True
-            jobs = [some(recorder) for _ in range(5)]
-            await other.until(lambda: all(status(job, other) for job in jobs))
-            assert status(jobs[-1], stuck) is None
-
-    run(app, test)
-
-
-def test_a_server_stops_at_once_although_streams_are_open(app: Celery, access: AccessStore) -> None:
-    dashboard = make_dashboard(app)
-    config = uvicorn.Config(dashboard, port=0, log_level="warning", timeout_graceful_shutdown=30)
-    server = Server(config, dashboard.state.dashboard.live)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        token, _ = access.create("ada", Role.VIEWER)
-        headers = {"authorization": f"Bearer {token}"}
-        with httpx.stream("GET", f"http://127.0.0.1:{port}/events", headers=headers) as response:
-            lines = response.iter_lines()
-            assert "event: open" in (next(lines) for _ in range(10))
-            server.should_exit = True
-            assert "event: jobs" not in list(lines), "the answer ends"
-        thread.join(timeout=5)
-        assert not thread.is_alive()
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(timeout=10)
-
-
-# -- what it reads
-
-
 def test_what_is_asked_while_jobs_change_follows_an_index(connection: psycopg.Connection[Any]) -> None:
     connection.execute(
         """
@@ -585,49 +322,3 @@ def test_what_is_asked_while_jobs_change_follows_an_index(connection: psycopg.Co
         explain = sql.SQL("EXPLAIN ") + sql.SQL(statement)  # type: ignore[arg-type]  # constants
         plan = "\n".join(line for (line,) in connection.execute(explain, params).fetchall())
         assert "Seq Scan" not in plan, plan
-
-
-def test_changes_are_told_whatever_their_kind(app: Celery, recorder: JobRecorder) -> None:
-    async def test(watch: Watch) -> None:
-        async with watch.open() as stream:
-            job = EventsOf(JobKey(tenant=ACME, job_id=uuid4()))
-            for event, expected in [
-                (job.submitted(), JobStatus.QUEUED),
-                (job.started(), JobStatus.PROCESSING),
-                (job.requeued(), JobStatus.QUEUED),
-                (job.cancelled(), JobStatus.CANCELLED),
-            ]:
-                recorder.record(event)
-                await stream.until(lambda expected=expected: status(job, stream) == expected)
-
-    run(app, test)
-
-
-def test_who_could_not_renew_its_row_is_told_to_read_anew(
-    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
-) -> None:
-    async def test(watch: Watch) -> None:
-        async with watch.open() as stream:
-            connection.execute("UPDATE job_watchers SET until = now() - interval '1 second'")
-            some(recorder)
-            await stream.until_event("reset")
-            job = some(recorder)
-            await stream.until(lambda: status(job, stream) == "queued")
-            assert count(connection, "job_watchers") == 1
-
-    run(app, test, pace=replace(QUICK, renew=0.2))
-
-
-def test_an_import_that_is_too_large_to_be_told_is_a_reset(
-    app: Celery, recorder: JobRecorder, connection: psycopg.Connection[Any]
-) -> None:
-    async def test(watch: Watch) -> None:
-        async with watch.open() as stream:
-            # What an import of as many leaves that was rolled back.
-            connection.execute("SELECT setval('job_events_event_id_seq', %s)", [live.MOST_GAPS + 100])
-            some(recorder)
-            await stream.until_event("reset")
-            job = some(recorder)
-            await stream.until(lambda: status(job, stream) == "queued")
-
-    run(app, test)
