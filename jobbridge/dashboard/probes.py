@@ -48,12 +48,22 @@ async def readyz(visit: Visit) -> Response:
     async with readiness.lock:
         if time.monotonic() - readiness.looked_at > FRESH:
             # Not on the server's threads: they may all be busy.
-            readiness.reason = await asyncio.to_thread(_reason, visit.app.database)
+            readiness.reason = await _looked(visit.app.database)
             readiness.looked_at = time.monotonic()
     told = {"status": "ready" if readiness.reason is None else "not ready", "temporal": _temporal(visit.app)}
     if readiness.reason is not None:
         told["reason"] = readiness.reason
     return JSONResponse(told, status_code=200 if readiness.reason is None else 503)
+
+
+async def _looked(database: Database) -> str | None:
+    try:
+        async with asyncio.timeout(
+            2 * PATIENCE
+        ):  # a network that swallows packets ends neither of the two waits
+            return await asyncio.to_thread(_reason, database)
+    except TimeoutError:
+        return DatabaseUnavailable.__name__
 
 
 def _reason(database: Database) -> str | None:

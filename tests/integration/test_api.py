@@ -226,6 +226,19 @@ def test_a_key_is_forgotten_after_two_days(app: Celery, send: Send) -> None:
     assert send(key="old", **TOTAL).status_code == 201
 
 
+def test_a_job_for_temporal_waits_for_the_relay_if_it_has_a_key(app: Celery, send: Send) -> None:
+    first = send(key="temporal", **TOTAL, engine="temporal").json()
+    again = send(key="temporal", **TOTAL, engine="temporal").json()
+
+    assert (first["job"]["engine"], first["job"]["status"]) == ("temporal", "pending")
+    assert again["job"]["job_id"] == first["job"]["job_id"]
+    with app.database.connection() as connection:
+        [(is_waiting,)] = connection.execute(
+            "SELECT undelivered_since IS NOT NULL FROM jobs WHERE job_id = %s", (first["job"]["job_id"],)
+        ).fetchall()
+    assert is_waiting
+
+
 def test_a_singleton_key_gives_the_job_that_holds_it(send: Send) -> None:
     first = send(**TOTAL, singleton_key="one")
     second = send(**TOTAL, singleton_key="one")

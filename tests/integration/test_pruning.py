@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from jobbridge import Celery
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.pruner import Pruner
 from jobbridge.settings import load_settings
-from jobbridge.store import pruning
+from jobbridge.store import clearing, pruning
 from jobbridge.store.unattended import BEGINNING
 from tests.parity.tasks import make_app
 
@@ -217,4 +218,33 @@ def test_a_portion_reads_an_index_and_no_table(app: Celery, connection: psycopg.
     )
 
     assert "jobs_newest_idx" in plan
+    assert "Seq Scan on jobs" not in plan
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [(clearing.CLEAR, "jobs_newest_idx"), (clearing.CLEAR_OF_TENANT, "jobs_tenant_newest_idx")],
+)
+def test_clearing_history_follows_an_index(
+    connection: psycopg.Connection[Any], statement: LiteralString, index: str
+) -> None:
+    connection.execute(
+        "INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, created_at) SELECT 'acme' || n % 500,"
+        " gen_random_uuid(), n::text, 'mail', 'completed', 'celery', now() - n * interval '1 minute'"
+        " FROM generate_series(1, 50000) AS n"
+    )
+    connection.execute("ANALYZE jobs")
+    params = {
+        "before": "infinity",
+        "after_at": "-infinity",
+        "after_id": uuid4(),
+        "limit": 20,
+        "statuses": ["completed"],
+        "final": ["completed"],
+        "tenant": "acme3",
+    }
+    rows = connection.execute(sql.SQL("EXPLAIN ") + sql.SQL(statement), params).fetchall()
+    plan = "\n".join(row for (row,) in rows)
+
+    assert index in plan
     assert "Seq Scan on jobs" not in plan
