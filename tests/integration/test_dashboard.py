@@ -162,7 +162,7 @@ def form_token(page: str) -> str:
 # -- made from the route table
 
 CLOSED = [rule for rule in RULES if rule.needs is not None]
-#: Those whose answer ends; what streams send is looked at in test_live.py.
+#: Those whose answer ends; what streams send is looked at in test_live_streams.py.
 ASKED = [rule for rule in CLOSED if not rule.is_stream]
 #: What everybody may ask for. Whoever adds a route here has thought about it.
 OPEN = {"sign_in", "do_sign_in", "healthz", "readyz", "from_the_original", "public_job", "api_description"}
