@@ -26,7 +26,7 @@ from jobbridge.dashboard.api.answers import SentJob, Task, Tasks
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer
-from jobbridge.dashboard.visits import Visit
+from jobbridge.dashboard.visits import Visit, storable
 from jobbridge.errors import JobBridgeError, UnknownHandler, UnsupportedOption
 from jobbridge.store import requests
 from jobbridge.store.requests import RequestKey
@@ -203,19 +203,16 @@ class _Sending:
 
 def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
     """Give whose job it is to be; of a bound principal there is one answer."""
-    own = visit.principal.tenant
-    named = {
-        asked.tenant,
-        tenant_in(asked.data),
-        tenant_in(asked.kwargs),
-        visit.request.query_params.get("tenant"),
-    }
-    if own is not None and named - {None, "", own}:
+    own, by_query = visit.principal.tenant, storable(visit.request.query_params.get("tenant", ""))
+    named = {asked.tenant, by_query, tenant_in(asked.data), tenant_in(asked.kwargs)} - {None, ""}
+    if own is not None and named - {own}:
         raise HTTPException(403, f"Your token is of the tenant {own}, and the job would be another one's.")
-    tenant = own or (TenantId(asked.tenant) if asked.tenant else visit.tenant)
-    if tenant is not None and not visit.dashboard.tenant_ids.can_be(tenant):
-        raise HTTPException(422, f"The tenant is {tenant[:60]!r}; here tenants are uuids.")
-    return tenant
+    text = own or asked.tenant or by_query
+    if not text:
+        return None
+    if not visit.dashboard.tenant_ids.can_be(text):
+        raise HTTPException(422, f"The tenant is {text[:60]!r}; here tenants are uuids.")
+    return TenantId(text)
 
 
 def _later(run_at: datetime | None, countdown: float | None) -> datetime | None:
