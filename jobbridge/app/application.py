@@ -96,6 +96,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         signals.connect()
         names = ("CheckTables", "BePresent", "StayPresent", "AcknowledgeFirst", "Maintain", "WakeOnSignal")
         self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
+        self.steps["consumer"].add("jobbridge.app.queue_pausing:RespectPauses")
         self.loader.override_backends = {
             **self.loader.override_backends,
             BROKER_SCHEME: "jobbridge.app.backend:JobBackend",

@@ -18,15 +18,18 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from jobbridge.app.execution import in_pool_child
+from jobbridge.app.queue_pausing import QueuePausing
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.store.callers import DriverConnection
 from jobbridge.store.holding import close_held, open_held
+from jobbridge.store.queue_pauses import LISTEN
 from jobbridge.store.workers import LOCK, LOCK_BASE, REGISTER, UNREGISTER, draw_number
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 REFRESH = 30.0
 #: How often it looks whether its session is there still, and tries to get another one. Seconds.
 CHECK = 1.0
+#: How often it looks which queues are paused, if it hears of no change. Seconds.
+LOOK = 5.0
 
 _PR_SET_PDEATHSIG = 1
 
@@ -52,10 +57,12 @@ class Presence:
 
     Attributes:
         number: Drawn at once, so that it is known before the pool forks.
+        pausing: What it hears of paused queues.
     """
 
     def __init__(self, app: Celery, *, name: str, engine: Engine) -> None:
         self.number = draw_number()
+        self.pausing = QueuePausing()
         self._app = app
         self._name = name
         self._engine = engine
@@ -75,6 +82,8 @@ class Presence:
             if row is None or not row[0]:
                 return False  # the server has not given up the session before this one: it speaks for us
             self._write(self._connection)
+            self._connection.execute(LISTEN)
+            self.pausing.look(self._connection)
         except (psycopg.Error, DatabaseError) as error:
             logger.warning("worker.not_registered", extra={"worker": self._name, "error": str(error)})
             self._drop()
@@ -100,13 +109,15 @@ class Presence:
         self._drop()
 
     def _keep(self) -> None:
-        is_open, age = self._connection is not None, 0.0
+        is_open, age, looked = self._connection is not None, 0.0, 0.0
         while not self._stopped.wait(CHECK):
-            age += CHECK
+            age, looked = age + CHECK, looked + CHECK
             if not is_open:
                 is_open, age = self.open(), 0.0
             elif age >= REFRESH or not self._is_quiet():
                 is_open, age = self._refresh(), 0.0
+            elif self._was_told() or looked >= LOOK:
+                is_open, looked = self._look(), 0.0
 
     def _is_quiet(self) -> bool:
         """Whether the server has not closed the session; asks nobody."""
@@ -119,10 +130,24 @@ class Presence:
             return False
         return connection.pgconn.status == psycopg.pq.ConnStatus.OK
 
+    def _was_told(self) -> bool:
+        """Whether a queue was paused or resumed, by what `_is_quiet` has read."""
+        assert self._connection is not None
+        was_told = False
+        while self._connection.pgconn.notifies() is not None:
+            was_told = True
+        return was_told
+
     def _refresh(self) -> bool:
+        return self._with_session(self._write)
+
+    def _look(self) -> bool:
+        return self._with_session(self.pausing.look)
+
+    def _with_session(self, use: Callable[[DriverConnection], None]) -> bool:
         assert self._connection is not None
         try:
-            self._write(self._connection)
+            use(self._connection)
         except psycopg.Error as error:
             logger.warning("worker.session_lost", extra={"worker": self._name, "error": str(error)})
             self._drop()

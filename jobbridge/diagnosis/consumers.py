@@ -10,6 +10,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
 from jobbridge.store.health import HealthStore, WaitingGroup
+from jobbridge.store.queue_pauses import QueuePause, QueuePauses
 from jobbridge.store.schedules import ScheduleStore
 from jobbridge.store.workers import WorkerRow
 
@@ -27,7 +28,11 @@ def check_workers(app: Celery) -> list[Check]:
     workers = app.workers.alive()
     health = HealthStore(app.database)
     waiting = health.waiting()
-    accepted = [group for group in waiting if group.status is not JobStatus.PENDING]
+    paused = QueuePauses(app.database).all()
+    left_alone = {pause.queue for pause in paused}  # by somebody's will: that nobody serves them is no fault
+    accepted = [
+        group for group in waiting if group.status is not JobStatus.PENDING and group.queue not in left_alone
+    ]
     unserved = [group for group in accepted if not serving(workers, group.engine, group.queue)]
     return [
         _check_queues(workers, unserved),
@@ -40,6 +45,7 @@ def check_workers(app: Celery) -> list[Check]:
             [each.task for each in health.unknown_tasks(within=_LATELY) if not _is_known(workers, each.task)],
         ),
         _check_undelivered([group for group in waiting if group.status is JobStatus.PENDING]),
+        *_paused(paused),
     ]
 
 
@@ -139,6 +145,13 @@ def _check_known(unknown: Sequence[WaitingGroup], refused: Sequence[str]) -> Che
         hint="Add the module that declares it to `include` (or `imports`) of the worker's app, and restart the worker; "
         "`jobbridge handlers list` shows what an app has.",
     )
+
+
+def _paused(paused: Sequence[QueuePause]) -> list[Check]:
+    if not paused:
+        return []
+    found = some([f"{pause.queue!r} {pause}" for pause in paused])
+    return [Check(name="paused queues", is_good=True, found=found)]
 
 
 def _is_known(workers: Sequence[WorkerRow], task: str) -> bool:

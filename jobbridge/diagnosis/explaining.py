@@ -14,6 +14,7 @@ from jobbridge.diagnosis.consumers import knowing, serving, start_hint
 from jobbridge.diagnosis.findings import age, duration
 from jobbridge.errors import EngineUnavailable
 from jobbridge.store.gate import suspension_of
+from jobbridge.store.queue_pauses import QueuePauses
 from jobbridge.store.workers import WorkerRow
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Reason:
     Attributes:
         code: For programs: ended, not_due, pending, no_worker, unknown_task, in_line, prefetched, running, worker_lost,
             no_message, buried, no_workflow, workflow_closed, unreachable, fell_back, expires, last_error, not_started,
-            waits_for_chain, suspended, children.
+            waits_for_chain, suspended, children, queue_paused.
         what: For people.
         hint: What to do, in the imperative; empty: nothing.
     """
@@ -69,6 +70,7 @@ def _by_status(app: Celery, job: JobRow) -> Iterator[Reason]:
         yield from _processing(app, job)
         return
     yield from _suspended(app, job)
+    yield from _in_paused_queue(app, job)
     if job.run_at is not None and job.run_at > datetime.now(UTC):
         due = duration(job.run_at - datetime.now(UTC))
         yield Reason(code="not_due", what=f"It is not due: it starts at {job.run_at.isoformat()}, in {due}.")
@@ -131,6 +133,16 @@ def _suspended(app: Celery, job: JobRow) -> Iterator[Reason]:
             code="suspended",
             what=f"The tenant {job.tenant!r} is suspended: {why}. The job is skipped when a worker takes it.",
             hint=f"Let its jobs run again with `jobbridge tenants resume {job.tenant}`.",
+        )
+
+
+def _in_paused_queue(app: Celery, job: JobRow) -> Iterator[Reason]:
+    queue = job.queue or app.conf.task_default_queue
+    if (pause := QueuePauses(app.database).get(queue)) is not None:
+        yield Reason(
+            code="queue_paused",
+            what=f"The queue {queue!r} is paused {pause}. Workers take nothing new from it.",
+            hint=f"Let them take from it again with `jobbridge queues resume {queue}`.",
         )
 
 

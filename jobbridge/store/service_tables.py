@@ -1,6 +1,6 @@
-"""The tables of the workers and of the services that look after the jobs.
+"""The tables of the workers, of what they leave alone, and of the services that look after the jobs.
 
-`job_workers` and `job_services` belong to the installation, not to tenants: like the broker's tables they stay where
+`job_workers`, `job_queue_pauses` and `job_services` belong to the installation, not to tenants: like the broker's tables they stay where
 they are when the others are distributed, and nothing joins them with `jobs`.
 """
 
@@ -38,6 +38,18 @@ job_workers = Table(
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     PrimaryKeyConstraint("number", name="job_workers_pkey"),
+    info={"is_local": True},
+)
+
+# Queues from which no worker takes anything new, on either engine.
+job_queue_pauses = Table(
+    "job_queue_pauses",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("paused_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("paused_by", Text),
+    Column("note", Text),
+    PrimaryKeyConstraint("queue", name="job_queue_pauses_pkey"),
     info={"is_local": True},
 )
 

@@ -1,6 +1,9 @@
-"""Queues that are paused."""
+"""Queues that are paused: workers take nothing new from them. See `jobbridge.store.queue_pauses`."""
 
 from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0011_queue_pauses"
 down_revision = "0010_live"
@@ -9,8 +12,15 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.create_table(
+        "job_queue_pauses",
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+        sa.Column("paused_by", sa.Text),
+        sa.Column("note", sa.Text),
+        sa.PrimaryKeyConstraint("queue", name="job_queue_pauses_pkey"),
+    )
 
 
 def downgrade() -> None:
-    pass
+    op.drop_table("job_queue_pauses")

@@ -23,7 +23,7 @@ _OLD = timedelta(minutes=5)
 _GROUPS = (
     ("Engines", ("edition", "temporal", "fallback", "drift")),
     ("Database and broker", ("database", "broker")),
-    ("Workers and queues", ("workers", "tasks", "handlers", "delivery", "held jobs")),
+    ("Workers and queues", ("workers", "tasks", "handlers", "delivery", "held jobs", "paused queues")),
     ("Schedules", ("schedules",)),
     ("Services", ("services",)),
 )

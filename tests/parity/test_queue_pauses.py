@@ -1,0 +1,72 @@
+"""A queue that is paused gives nothing to workers, on either engine; what runs goes on, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jobbridge.core.keys import job_id_for
+from jobbridge.diagnosis.consumers import check_workers
+from jobbridge.diagnosis.explaining import explain
+from jobbridge.store.queue_pauses import QueuePauses
+from tests.parity.conftest import World
+from tests.support import wait_until
+
+
+@pytest.fixture
+def pauses(world: World) -> Iterator[QueuePauses]:
+    pauses = QueuePauses(world.app.database)
+    yield pauses
+    pauses.resume("celery")
+
+
+def wait_until_paused(world: World) -> None:
+    """Wait until the world's worker says itself that it consumes nothing."""
+
+    def has_let_go() -> bool:
+        answers: Any = world.app.control.inspect(timeout=1.0, limit=1).active_queues()
+        return bool(answers) and all(queues == [] for queues in answers.values())
+
+    wait_until(has_let_go, timeout=10, message="the worker lets go of the queue")
+
+
+def test_a_paused_queue_waits_and_what_runs_goes_on(world: World, pauses: QueuePauses) -> None:
+    running = world.task("hold").delay()
+    world.wait_for_status(running.id, "processing")
+
+    assert pauses.pause("celery", by="ops", note="mail provider is down")
+    wait_until_paused(world)
+    waiting = [world.task("add").delay(n, 1) for n in range(3)]
+
+    world.release(running)
+    world.wait_for_status(running.id, "completed")
+    assert [world.row(sent.id)["status"] for sent in waiting] == ["queued"] * 3
+    job = world.app.jobs.find(job_id_for(waiting[0].id))
+    assert job is not None
+    reason = explain(world.app, job).reasons[0]
+    assert reason.code == "queue_paused"
+    assert "by ops (mail provider is down)" in reason.what
+    checks = {check.name: check for check in check_workers(world.app)}
+    assert checks["workers"].is_good
+    assert "mail provider is down" in checks["paused queues"].found
+
+    assert pauses.resume("celery")
+    for n, sent in enumerate(waiting):
+        world.wait_for_status(sent.id, "completed")
+        assert world.lines(sent.id, "add") == [f"{n}+1"], "once"
+
+
+def test_a_queue_is_resumed_while_a_job_of_before_runs(world: World, pauses: QueuePauses) -> None:
+    running = world.task("hold").delay()
+    world.wait_for_status(running.id, "processing")
+    pauses.pause("celery")
+    wait_until_paused(world)
+
+    pauses.resume("celery")
+    sent = world.task("add").delay(2, 2)
+    world.wait_for_status(sent.id, "completed")
+
+    world.release(running)
+    world.wait_for_status(running.id, "completed")
