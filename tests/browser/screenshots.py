@@ -167,6 +167,9 @@ def _page(browser: Browser, size: Any, theme: Any) -> Iterator[Page]:
 def _take(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.wait_for_load_state("load")
+    page.add_style_tag(
+        content="html { scrollbar-gutter: auto !important; }"
+    )  # no scroll bar is in the picture
     page.wait_for_timeout(
         timedelta(seconds=1.5) / timedelta(milliseconds=1)
     )  # charts are drawn, the stream is open
