@@ -29,7 +29,7 @@ from jobbridge.store.rows import JobRow
 from jobbridge.store.searching import Position, Questions, names_of
 
 #: For how long a page is searched for; a step that has begun is ended.
-BUDGET = timedelta(milliseconds=40)
+BUDGET = timedelta(milliseconds=30)
 #: Jobs that one scan reads: some 5 ms, if they are in memory.
 SCAN = 5_000
 #: The same, of one tenant, or where cells lead on: such jobs are far apart, so each may be a page from the disk.

@@ -119,8 +119,8 @@ def _tell(found: Sequence[tuple[str, int, float, str]], clients: int) -> None:
         by_kind[kind].append(took)
     print(f"{len(found)} requests, {clients} at a time; statuses {dict(Counter(row[1] for row in found))}")
     print(f"{'ms':38} {'p50':>7} {'p95':>7} {'p99':>7} {'most':>7}")
-    for kind, took in sorted(by_kind.items(), key=lambda item: -_quantile(item[1], 0.95)):
-        print(f"{kind:38} {_line(took)}")
+    for kind, times in sorted(by_kind.items(), key=lambda item: -_quantile(item[1], 0.95)):
+        print(f"{kind:38} {_line(times)}")
     print(f"{'all':38} {_line([row[2] for row in found])}")
     for _, status, took, text in sorted(found, key=lambda row: -row[2])[:8]:
         print(f"  {took:7.0f} {status} {text}")

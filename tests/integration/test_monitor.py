@@ -243,6 +243,6 @@ def _explained(database: Database, tenant: str | None) -> dict[str, str]:
     }
     with database.connection() as connection:
         return {
-            name: "\n".join(row for (row,) in connection.execute(f"EXPLAIN {statement}", values).fetchall())  # type: ignore[call-overload]  # from constants
+            name: "\n".join(row for (row,) in connection.execute(f"EXPLAIN {statement}", values).fetchall())
             for name, statement in statements.items()
         }
