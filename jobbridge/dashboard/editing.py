@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jobbridge.dashboard.api import bodies
 from jobbridge.dashboard.showing import MASK, masked
 
 #: Characters; what is longer is not for editing in a browser.
@@ -33,6 +34,9 @@ def read(text: str, original: Any) -> Any:
     """
     try:
         edited = json.loads(text)
+        bodies.check(edited)
+    except bodies.Unreadable as error:
+        raise NotJson(error.detail) from None
     except (ValueError, RecursionError) as error:
         raise NotJson(f"That is no JSON: {error}.") from None
     return unmasked(edited, original)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
@@ -12,6 +12,7 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from jobbridge.app.jobs import tenant_in
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.dashboard.identity import Identity
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 Form: TypeAlias = ImmutableMultiDict[str, str]
+Query: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,12 @@ class Visit:
         asked = self.principal.tenant or storable(self.request.query_params.get("tenant", ""))
         return self.dashboard.tenant_ids.known(TenantId(asked)) if asked else None
 
-    def path(self, name: str, /, *, query: Mapping[str, Any] | None = None, **params: Any) -> str:
+    def names_another_tenant(self, *data: Any) -> bool:
+        """Tell whether a job's data names a tenant that is not the only one there is for this principal."""
+        own = self.principal.tenant
+        return own is not None and any(tenant_in(each) not in {None, own} for each in data)
+
+    def path(self, name: str, /, *, query: Query | None = None, **params: Any) -> str:
         """Give the address of a route, wherever the application is mounted."""
         root = str(self.request.scope.get("root_path", "")).rstrip("/")
         path = root + str(self.dashboard.router.url_path_for(name, **params))

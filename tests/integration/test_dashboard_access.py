@@ -30,7 +30,7 @@ from jobbridge.store.access import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
-ACME, OTHER = TenantId("acme"), TenantId("other")
+ACME, OTHER = TenantId("acme"), TenantId("tenant-b")
 BROWSER = {"accept": "text/html"}
 PROXY = "10.0.0.7"
 HEADERS = ProxyHeaders(user="X-Remote-User", role="X-Remote-Role", tenant="X-Remote-Tenant")
@@ -228,6 +228,31 @@ def test_each_sign_in_is_a_session_of_its_own(client: TestClient, access: Access
 
     assert len(cookies) == 2
     assert "planted" not in cookies
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"tenantId": "other"}',
+        '{"data": ' + "[" * 900 + "]" * 900 + "}",
+        '{"x": "\\u0000"}',
+        '{"x": "\\ud800"}',
+        '{"x": 1e999}',
+    ],
+    ids=range(5),
+)
+def test_edited_data_is_of_the_tenant_and_can_be_stored(
+    app: Celery, client: TestClient, access: AccessStore, data: str
+) -> None:
+    job = app.enqueue("parity.total", {"args": [[1]]}, tenant=ACME)
+    app.cancel_job(job.job_id)
+    token, _ = access.create(str(uuid4()), Role.OPERATOR, tenant=ACME)
+
+    answer = client.post(
+        f"/jobs/{job.job_id}/edit", data={"data": data}, headers={"authorization": f"Bearer {token}"}
+    )
+
+    assert answer.status_code == 422
 
 
 # -- tokens and the audit

@@ -24,7 +24,7 @@ class Unreadable(HTTPException):
     """A body that is no JSON of ours: 422."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(422, f"The body cannot be used: {problem}.")
+        super().__init__(422, f"What was sent cannot be used: {problem}.")
 
 
 async def read(request: Request) -> Any:
@@ -45,7 +45,7 @@ async def read(request: Request) -> Any:
         raise Unreadable(f"it is deeper than {DEPTH} levels") from None
     except ValueError as error:  # also what is no UTF-8, and numbers of thousands of digits
         raise Unreadable(f"it is no JSON ({str(error)[:120]})") from None
-    _check(value)
+    check(value)
     return value
 
 
@@ -53,8 +53,12 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _check(value: Any) -> None:
-    """Refuse what Postgres or a worker could not hold. Not recursive: the depth is what is not known yet."""
+def check(value: Any) -> None:
+    """Refuse what Postgres or a worker could not hold. Not recursive: the depth is what is not known yet.
+
+    Raises:
+        Unreadable: It is too deep, or has a text or number that cannot be stored.
+    """
     level = [value]
     for _ in range(DEPTH):
         if not level:

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from jobbridge.app.commands import find_task
-from jobbridge.app.jobs import tenant_in
 from jobbridge.core.access import Role
 from jobbridge.core.enqueueing import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, JobKey, TenantId
@@ -204,8 +203,8 @@ class _Sending:
 def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
     """Give whose job it is to be; of a bound principal there is one answer."""
     own, by_query = visit.principal.tenant, storable(visit.request.query_params.get("tenant", ""))
-    named = {asked.tenant, by_query, tenant_in(asked.data), tenant_in(asked.kwargs)} - {None, ""}
-    if own is not None and named - {own}:
+    named = {asked.tenant, by_query} - {None, "", own}
+    if own is not None and (named or visit.names_another_tenant(asked.data, asked.kwargs)):
         raise HTTPException(403, f"Your token is of the tenant {own}, and the job would be another one's.")
     text = own or asked.tenant or by_query
     if not text:
