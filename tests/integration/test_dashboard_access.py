@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
+from tests.streams import streaming
 
 ACME, OTHER = TenantId("acme"), TenantId("tenant-b")
 BROWSER = {"accept": "text/html"}
@@ -534,3 +536,22 @@ def test_it_works_within_another_application(
     form = {"form_token": token_of(client.get(path, headers=BROWSER).text)}
     assert client.post(f"{path}/cancel", data=form).headers["location"].startswith(path)
     assert client.get("/elsewhere").status_code == 404
+
+
+@pytest.mark.parametrize("mount", [_in_starlette, _in_django])
+@pytest.mark.parametrize("path", ["/ops/jobs/events", "/ops/jobs/api/v1/events"])
+def test_streams_begin_within_another_application(
+    app: Celery, access: AccessStore, mount: Callable[[Any], Any], path: str
+) -> None:
+    token, _ = access.create(str(uuid4()), Role.VIEWER)
+    dashboard = make_dashboard(app)
+
+    async def watch() -> None:
+        headers = {"authorization": f"Bearer {token}"}
+        async with streaming(mount(dashboard), path, headers=headers) as stream:
+            await stream.until_event("open")
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert stream.headers["cache-control"] == "no-store"
+        dashboard.state.dashboard.live.here().stop()
+
+    asyncio.run(watch())
