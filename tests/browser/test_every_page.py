@@ -37,17 +37,11 @@ def test_everybody_can_use_it_by_keyboard_in_the_dark_and_on_a_phone(
 
 
 @every_page
-def test_it_can_be_read_without_javascript(
-    reader: Visitor, plain_reader: Visitor, books: Books, rule: Rule
-) -> None:
-    texts = []
-    for visitor in (reader, plain_reader):
-        page = visitor.open(rule.name, **address(rule, books))
-        expect(page.locator("main h1")).to_be_visible()
-        texts.append(page.locator("main h1").inner_text())
-        assert page.locator("main").inner_text().count("\n") > 2
+def test_it_can_be_read_without_javascript(plain_reader: Visitor, books: Books, rule: Rule) -> None:
+    page = plain_reader.open(rule.name, **address(rule, books))
 
-    assert texts[0] == texts[1]
+    expect(page.locator("main h1")).to_be_visible()
+    assert page.locator("main").inner_text().count("\n") > 2
 
 
 def test_what_people_wrote_is_text(reader: Visitor, books: Books) -> None:
