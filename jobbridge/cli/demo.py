@@ -165,7 +165,8 @@ def open_stage(
                 run_temporal(log_path=output / "logs" / "temporal.log", has_ui=stays)
             )
             settings["TEMPORAL_ADDRESS"] = temporal.address
-            settings["TEMPORAL_UI_URL"] = temporal.ui_url or ""
+            if temporal.ui_url is not None:
+                settings["TEMPORAL_UI_URL"] = temporal.ui_url
         # A sink for each engine, so that it can be told which of them sent a mail.
         sinks = {
             engine: stack.enter_context(run_mail_sink(output / "mail" / engine.value)) for engine in engines

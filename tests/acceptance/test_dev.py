@@ -120,7 +120,7 @@ def test_temporals_own_cli_drives_the_contract_and_the_rows_agree(shop: Path) ->
         listed = run_jobbridge("jobs", "list", "-A", "shop", "--json", cwd=shop)
         assert {job["job_id"] for job in json.loads(listed.stdout)} == {finished, cancelled}
         page = httpx.get(f"{dashboard_of(dev)}jobs/{finished}", headers={"accept": "text/html"}).text
-        assert finished in page
+        assert f"http://127.0.0.1:{ui_port_of(dev)}/namespaces/default/workflows/{finished}" in page
         assert press_ctrl_c(dev) < STOPS_WITHIN
         assert dev.exit_code == 0, dev.log()
 
@@ -128,6 +128,11 @@ def test_temporals_own_cli_drives_the_contract_and_the_rows_agree(shop: Path) ->
 def dashboard_of(dev: ManagedProcess) -> str:
     [address] = re.findall(r"^Dashboard: (\S+)$", dev.log(), re.MULTILINE)
     return str(address)
+
+
+def ui_port_of(dev: ManagedProcess) -> str:
+    [port] = re.findall(r"web UI http://127\.0\.0\.1:(\d+)", dev.log())
+    return str(port)
 
 
 def run_workflow(address: str, name: str, data: dict[str, Any]) -> str:

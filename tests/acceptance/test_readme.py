@@ -63,7 +63,7 @@ def test_the_example_works_as_printed(newcomer: Path) -> None:
 def test_the_example_is_short() -> None:
     [program] = blocks("python")
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
-    assert README.count("\n") <= 75
+    assert README.count("\n") <= 80
 
 
 def test_every_page_that_it_points_to_is_there() -> None:
