@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from fastapi import Depends, Query
 from fastapi.dependencies.models import Dependant
@@ -96,19 +96,34 @@ class GuardedRoute(APIRoute):
         return handle
 
 
-def _query_names(dependant: Dependant) -> set[str]:
-    own = {parameter.alias for parameter in dependant.query_params}
-    return own.union(*(_query_names(inner) for inner in dependant.dependencies))
+def _query_names(dependant: Dependant) -> dict[str, bool]:
+    """Name the parameters of a query, and tell which may be there several times."""
+    names = {
+        parameter.alias: _is_list(parameter.field_info.annotation) for parameter in dependant.query_params
+    }
+    for inner in dependant.dependencies:
+        names |= _query_names(inner)
+    return names
 
 
-def _refuse_unknown(request: Request, known: set[str]) -> None:
-    """Refuse a filter that there is not: who mistypes one would be given everything."""
-    if unknown := sorted(set(request.query_params) - known):
-        words = f"There is none of that name; use {', '.join(sorted(known))}"
+def _is_list(annotation: Any) -> bool:
+    return list in {get_origin(each) for each in (annotation, *get_args(annotation))}
+
+
+def _refuse_unknown(request: Request, known: Mapping[str, bool]) -> None:
+    """Refuse a filter that there is not: who mistypes one would be given everything. And one of two values."""
+    words = f"There is none of that name; use {', '.join(sorted(known))}"
+    flaws = [(name, words) for name in sorted(set(request.query_params) - set(known))]
+    flaws += [
+        (name, "It is there several times; send it once")
+        for name, is_list in known.items()
+        if not is_list and len(request.query_params.getlist(name)) > 1
+    ]
+    if flaws:
         raise RequestValidationError(
             [
                 {"type": "extra_forbidden", "loc": ("query", name), "msg": words, "input": None}
-                for name in unknown
+                for name, words in flaws
             ]
         )
 
