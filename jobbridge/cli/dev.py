@@ -51,8 +51,9 @@ def command(
     """Start everything a developer needs, and stop it all with Ctrl-C.
 
     Postgres (its data stays in the folder), Temporal with its web UI, the tables, celery worker, beat, Temporal
-    worker, the dashboard and a mail server that writes files. DATABASE_URL, TEMPORAL_ADDRESS and SMTP_URL, if set, are used instead of
-    servers of ours. Other commands in this folder find the servers while they run.
+    worker, the dashboard (for this machine, without signing in) and a mail server that writes files. DATABASE_URL,
+    TEMPORAL_ADDRESS and SMTP_URL, if set, are used instead of servers of ours. Other commands in this folder find the
+    servers while they run.
 
     A worker that dies is reported and not restarted; when a server dies, everything stops and the exit code is 1.
     """

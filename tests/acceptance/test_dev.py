@@ -121,7 +121,9 @@ def test_temporals_own_cli_drives_the_contract_and_the_rows_agree(shop: Path) ->
         assert {job["job_id"] for job in json.loads(listed.stdout)} == {finished, cancelled}
         page = httpx.get(f"{dashboard_of(dev)}jobs/{finished}", headers={"accept": "text/html"}).text
         assert f"http://127.0.0.1:{ui_port_of(dev)}/namespaces/default/workflows/{finished}" in page
-        assert press_ctrl_c(dev) < STOPS_WITHIN
+        with httpx.stream("GET", f"{dashboard_of(dev)}events", timeout=30) as open_tab:
+            assert open_tab.status_code == 200
+            assert press_ctrl_c(dev) < STOPS_WITHIN
         assert dev.exit_code == 0, dev.log()
 
 
