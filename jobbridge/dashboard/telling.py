@@ -46,6 +46,12 @@ _THEIRS: Mapping[type[JobBridgeError], int] = {
     UnsupportedOption: 422,
 }
 _SHOWN = 20
+_HINTS = {
+    401: "Make one with `jobbridge tokens create NAME`.",
+    404: "It may have been deleted, or belong to another tenant than the token's.",
+    405: "See /api/v1/openapi.json for what there is.",
+    429: "Come back after the time in Retry-After.",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +100,8 @@ def words(error: Exception) -> Told:
     """Say what went wrong."""
     match error:
         case HTTPException():
-            return Told(status=error.status_code, text=error.detail, headers=error.headers or {})
+            hint = _HINTS.get(error.status_code, "")
+            return Told(status=error.status_code, text=error.detail, hint=hint, headers=error.headers or {})
         case RequestValidationError():
             return _of_values(error)
         case DatabaseUnavailable():

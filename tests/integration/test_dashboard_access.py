@@ -21,6 +21,7 @@ from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.dashboard import identity
 from jobbridge.dashboard.application import make_dashboard
+from jobbridge.dashboard.identity import LocalAuthenticator
 from jobbridge.dashboard.limits import address_of
 from jobbridge.dashboard.proxies import BehindProxies, ProxyAuthenticator, ProxyHeaders
 from jobbridge.dev.postgres import PostgresServer
@@ -255,6 +256,25 @@ def test_edited_data_is_of_the_tenant_and_can_be_stored(
     )
 
     assert answer.status_code == 422
+
+
+def test_without_tokens_a_command_on_this_machine_may_act_and_a_page_of_another_site_not(
+    app: Celery, access: AccessStore
+) -> None:
+    local = make_dashboard(app, authenticator=LocalAuthenticator(access))
+    client = TestClient(local, base_url="http://localhost:8484", client=("127.0.0.1", 5000))
+    body = {"task": "parity.total", "args": [[1]]}
+
+    assert client.post("/api/v1/jobs", json=body).status_code == 201
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"referer": "http://evil"},
+    ):
+        assert client.post("/api/v1/jobs", json=body, headers=headers).status_code == 403
+    assert (
+        client.post("/api/v1/jobs", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+    )
 
 
 # -- tokens and the audit
