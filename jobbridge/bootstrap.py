@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from jobbridge.app.observing import Observer
     from jobbridge.maintenance.maintainer import Maintainer
 
 _default_app: Celery | None = None
@@ -87,7 +89,23 @@ def _temporal_reconciler(app: Celery) -> Any:
     return WorkflowReconciler(app, delivery)
 
 
+def _observer(app: Celery) -> Observer | None:
+    if not app.settings.tracing:
+        return None
+    from jobbridge.observability.setup import instrument_from_settings
+
+    return instrument_from_settings(app)
+
+
+def _dress(logger: logging.Logger, log_format: str) -> None:
+    from jobbridge.observability.logs import dress
+
+    dress(logger, log_format)
+
+
 Celery.settings_loader = staticmethod(load_settings)
 Celery.delivery_factories[Engine.TEMPORAL] = _temporal_delivery
 Celery.maintainer_factory = staticmethod(make_maintainer)
+Celery.observer_factory = staticmethod(_observer)
+Celery.log_dresser = staticmethod(_dress)
 Celery.default_app_loader = staticmethod(default_app)

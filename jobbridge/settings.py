@@ -50,6 +50,8 @@ class Settings(BaseModel):
     temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
     temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
     temporal_ui_url: str | None = Field(None, validation_alias="TEMPORAL_UI_URL")
+    tracing: bool = Field(False, validation_alias="JOB_RUNNER_TRACING")
+    log_format: Literal["text", "json"] = Field("text", validation_alias="JOB_RUNNER_LOG_FORMAT")
     maintenance: bool = Field(True, validation_alias="JOB_RUNNER_MAINTENANCE")
     retention_completed_days: float | None = Field(
         None, gt=0, validation_alias="JOB_RUNNER_RETENTION_COMPLETED_DAYS"

@@ -27,6 +27,14 @@ class AMQP(_Base):  # type: ignore[misc]  # see _Base
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             job_options = JobOptions.take_from(options)
             job_producer = JobProducer(app, producer, name, job_options, queue=options.get("queue"))
-            return send(job_producer, name, job_producer.prepared(message), **options)
+            prepared, observer = job_producer.prepared(message), app.observer
+            if observer is None:
+                return send(job_producer, name, prepared, **options)
+            with observer.sending(name, prepared.headers, queue=_name_of(options.get("queue"))):
+                return send(job_producer, name, prepared, **options)
 
         return send_task_message
+
+
+def _name_of(queue: Any) -> str:
+    return str(getattr(queue, "name", queue) or "")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
+from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
@@ -27,7 +28,10 @@ from jobbridge.store.tenants import TenantStore
 from jobbridge.store.workers import WorkerStore
 
 if TYPE_CHECKING:
+    import logging
+
     from jobbridge.app.delivery import Delivery
+    from jobbridge.app.observing import Observer
     from jobbridge.app.options import Sent
     from jobbridge.app.presence import Presence
     from jobbridge.app.schedules import ScheduleService
@@ -80,6 +84,8 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     settings_loader: ClassVar[Callable[[], Settings] | None] = None
     delivery_factories: ClassVar[dict[Engine, Callable[[Celery], Delivery]]] = {}
     maintainer_factory: ClassVar[Callable[[Celery, Engine, str], Maintenance] | None] = None
+    observer_factory: ClassVar[Callable[[Celery], Observer | None] | None] = None
+    log_dresser: ClassVar[Callable[[logging.Logger, str], None] | None] = None
 
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
         self._settings = settings
@@ -88,19 +94,36 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         self._deliveries: dict[Engine, Delivery] = {}
         #: Where a worker of this app runs: that it does.
         self.presence: Presence | None = None
+        self._observer: Observer | None = None
+        self._is_observer_chosen = False
         #: Where tasks run on the thread that acknowledges: how to do that at once.
         self.acknowledge_now: Callable[[str], None] | None = None
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
         signals.connect()
-        names = ("CheckTables", "BePresent", "StayPresent", "AcknowledgeFirst", "Maintain", "WakeOnSignal")
+        for signal in (celery_signals.after_setup_logger, celery_signals.after_setup_task_logger):
+            signal.connect(self._dress_logs)
+        names = (
+            "CheckTables",
+            "Observe",
+            "BePresent",
+            "StayPresent",
+            "AcknowledgeFirst",
+            "Maintain",
+            "WakeOnSignal",
+        )
         self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
         self.steps["consumer"].add("jobbridge.app.queue_pausing:RespectPauses")
         self.loader.override_backends = {
             **self.loader.override_backends,
             BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
         }
+
+    def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
+        dresser = type(self).log_dresser
+        if dresser is not None and logger is not None:
+            dresser(logger, self.settings.log_format)
 
     # -- settings and what they lead to
 
@@ -116,6 +139,20 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
                 )
             self._settings = loader()
         return self._settings
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who is told of what is sent and run, if the settings or the application's code say that somebody is."""
+        if not self._is_observer_chosen:
+            self._is_observer_chosen = True
+            factory = type(self).observer_factory
+            if factory is not None:
+                self._observer = factory(self) or self._observer
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._observer, self._is_observer_chosen = observer, True
 
     @property
     def default_engine(self) -> Engine:

@@ -67,7 +67,7 @@ def make(
         connection,
         parent,
         task=fan_out.task,
-        options={**options, "root_id": root_id, "parent_id": parent_id},
+        options={**options, "root_id": root_id, "parent_id": parent_id, **_trace(app)},
         concurrency=fan_out.concurrency,
     )
     # Only then are there any: 100,000 at most.
@@ -129,7 +129,7 @@ def _prepared(task: Any, parents: TenantId, child: Child) -> tuple[list[Any], di
 def resumption(task: Any) -> str:
     """Give the message by which the job that runs goes on, as JSON: what a retry of it would be."""
     request = task.request
-    headers = {**(request.headers or {}), FAMILY_HEADER: True}
+    headers = {**(request.headers or {}), **_trace(task.app).get("headers", {}), FAMILY_HEADER: True}
     signature = task.signature_from_request(request, headers=headers, retries=0, expires=None)
     message = {
         "task": signature.task,
@@ -138,6 +138,12 @@ def resumption(task: Any) -> str:
         "options": {name: value for name, value in signature.options.items() if value is not None},
     }
     return _as_json(message, f"The message of {task.name!r}")
+
+
+def _trace(app: Celery) -> dict[str, Any]:
+    """Give the options by which children belong to the trace of their parent, whoever sends them."""
+    carried = app.observer.carrier() if app.observer is not None else {}
+    return {"headers": carried} if carried else {}
 
 
 def run_eagerly(app: Celery, fan_out: FanOut) -> dict[str, Any]:

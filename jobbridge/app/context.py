@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from celery.worker import state as worker_state
@@ -121,7 +121,11 @@ class JobContext:
         if self._run is None or self._run.attempt is None:
             yield Step(name=name, key=key)
             return
-        with self._task.app.job_steps.step(self._run.key, self._run.attempt, name, key=key) as step:
+        observer = self._task.app.observer
+        with (
+            nullcontext() if observer is None else observer.step(name, key),
+            self._task.app.job_steps.step(self._run.key, self._run.attempt, name, key=key) as step,
+        ):
             yield step
 
     # -- children

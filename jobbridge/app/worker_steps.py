@@ -61,6 +61,16 @@ def tell_engine(settings: Settings) -> None:
             logger.warning("%s says otherwise; %s wins.", other, settings.sources[overruled])
 
 
+class Observe(_Step):  # type: ignore[misc]  # untyped base
+    """Begin to observe, if that is switched on, before the pool forks."""
+
+    def create(self, worker: Any) -> None:
+        try:
+            _ = worker.app.observer
+        except JobBridgeError as error:
+            raise Misconfigured(f"{error}\nHint: {error.hint}") from error
+
+
 class BePresent(_Step):  # type: ignore[misc]  # untyped base
     """Register the worker before its pool forks, and take it off the list when all its jobs have ended.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -132,5 +132,14 @@ def _serve(
         proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.proxies
         server_header=False,
         access_log=access_log,
-        log_level="info",
+        **_logging(app),
     )
+
+
+def _logging(app: Celery) -> dict[str, Any]:
+    if app.settings.log_format == "text":
+        return {"log_level": "info"}  # as uvicorn writes it
+    from jobbridge.observability.logs import configure
+
+    configure(app.settings.log_format)
+    return {"log_level": "info", "log_config": None}

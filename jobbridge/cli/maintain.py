@@ -31,9 +31,10 @@ def command(app_name: str | None, loglevel: str) -> int:
     Workers run them too, unless JOB_RUNNER_MAINTENANCE is off. Any number may run: one at a time leads each service.
     """
     from jobbridge.bootstrap import make_maintainer
+    from jobbridge.observability.logs import configure
 
-    logging.basicConfig(level=loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = load_app(app_name)
+    configure(app.settings.log_format, level=loglevel.upper())
     app.loader.import_default_modules()  # whether a task may run twice is said where it is declared
     try:
         with app.database.connection():
