@@ -165,6 +165,7 @@ def open_stage(
                 run_temporal(log_path=output / "logs" / "temporal.log", has_ui=stays)
             )
             settings["TEMPORAL_ADDRESS"] = temporal.address
+            settings["JOB_RUNNER_TYPE"] = Engine.TEMPORAL.value  # as the enterprise edition says
             if temporal.ui_url is not None:
                 settings["TEMPORAL_UI_URL"] = temporal.ui_url
         # A sink for each engine, so that it can be told which of them sent a mail.

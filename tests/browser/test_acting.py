@@ -12,6 +12,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.store.access import AccessStore
 from tests.browser.books import EVIL, SECRET, Books
+from tests.browser.checking import problems_of_axe
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, Stage
 from tests.support import wait_until
@@ -77,6 +78,7 @@ def test_what_is_typed_stays_while_the_job_goes_on(arrives: Arrives, stage: Stag
 
     expect(page.get_by_role("textbox", name="Reason")).to_have_value("wrong")
     expect(page.get_by_role("textbox", name="Reason")).to_be_focused()
+    expect(page.get_by_role("button", name=f"Copy: jobbridge explain {running}")).to_have_count(1)
     stage.release(running)
     expect(page.locator("h1")).to_contain_text("completed")
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
@@ -149,10 +151,12 @@ def test_many_are_cancelled_after_their_number_was_shown(arrives: Arrives, stage
     page.get_by_label("all that match this filter").check()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("h1")).to_have_text("Cancel 6 jobs?")
+    assert problems_of_axe(page) == []
     page.get_by_role("textbox", name="Reason").fill("the customer left")
     page.get_by_role("button", name="Cancel 6 jobs").click()
 
     expect(page.locator("h1")).to_have_text("6 jobs cancelled")
+    assert problems_of_axe(page) == []
     rows = stage.rows("tenant = %s", tenant)
     assert {str(row["job_id"]) for row in rows if row["status"] == "cancelled"} == set(waiting)
     assert {row["cancel_reason"] for row in rows if row["status"] == "cancelled"} == {"the customer left"}

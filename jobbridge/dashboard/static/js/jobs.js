@@ -35,9 +35,15 @@
   document.addEventListener("htmx:afterSwap", showSelection);
   if (list()) showSelection();
 
-  // Commands to copy.
-  for (const code of document.querySelectorAll("[data-copy]")) {
-    if (!navigator.clipboard) break;
+  // Commands to copy. A page that is fetched again may have new ones; those that have a button keep it (keep.js).
+  function addCopyButtons() {
+    if (!navigator.clipboard) return;
+    for (const code of document.querySelectorAll("[data-copy]")) {
+      if (!code.nextElementSibling?.classList.contains("copy")) code.after(copyButton(code));
+    }
+  }
+
+  function copyButton(code) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "quiet copy";
@@ -48,6 +54,9 @@
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = "Copy"; }, 2000);
     });
-    code.after(button);
+    return button;
   }
+
+  document.addEventListener("htmx:afterSettle", addCopyButtons);
+  addCopyButtons();
 })();

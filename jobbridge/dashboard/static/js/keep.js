@@ -20,6 +20,8 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   };
 
+  // What scripts have added is not in what the server sends: drawn charts, buttons to copy.
+  callbacks.beforeNodeRemoved = (node) => !(node instanceof Element && node.matches(".plot, .copy"));
   callbacks.beforeNodeMorphed = (node) => !(node instanceof Element && isTouched(node));
   callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.localName === "details");
 });
