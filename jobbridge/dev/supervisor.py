@@ -1,8 +1,8 @@
 """`jobbridge dev`: everything that a developer needs, in one terminal, until Ctrl-C.
 
 Servers first (Postgres, Temporal, a mail sink), then the tables, then who works on them (celery worker, beat, Temporal
-worker) and the dashboard. They stop in the reverse order, within ten seconds. A worker that dies is reported and not restarted: whoever
-develops it wants to read why; the others go on. When a server dies, nothing can go on, and all stop.
+worker) and the dashboard. They stop in the reverse order, within ten seconds. A worker that dies is reported and not
+restarted: whoever develops it wants to read why; the others go on. When a server dies, nothing can go on, and all stop.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def backfill(visit: Visit) -> Response:
                 f"It has more than {_BACKFILL:,} fires within that time.", hint="Choose a shorter one."
             )
         if visit.form.get("confirmed") != "yes":
-            return _show(visit, row, instants=instants, **times)
+            return _show(visit, row, instants=instants, start=start, end=end)
         made = do_to_schedule(
             visit,
             row,
