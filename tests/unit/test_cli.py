@@ -158,3 +158,15 @@ def test_a_traceback_is_shown_for_what_nobody_foresaw_and_when_asked_for(
 
 def test_a_usage_error_keeps_clicks_own_code() -> None:
     assert report(click.UsageError("no"), is_debug=False) == 2
+
+
+def test_a_dashboard_without_its_packages_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+
+    assert run(["dashboard"]) != 0
+
+    told = capsys.readouterr().err
+    assert "needs the package uvicorn, which is not installed" in told
+    assert "pip install 'jobbridge[dashboard]'" in told
