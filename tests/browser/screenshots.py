@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -167,12 +166,8 @@ def _page(browser: Browser, size: Any, theme: Any) -> Iterator[Page]:
 def _take(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.wait_for_load_state("load")
-    page.add_style_tag(
-        content="html { scrollbar-gutter: auto !important; }"
-    )  # no scroll bar is in the picture
-    page.wait_for_timeout(
-        timedelta(seconds=1.5) / timedelta(milliseconds=1)
-    )  # charts are drawn, the stream is open
+    page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")  # there is no scroll bar to see
+    page.wait_for_timeout(1500)  # milliseconds: charts are drawn, the stream is open
     page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
 
 
