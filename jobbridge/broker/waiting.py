@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,6 +45,45 @@ FULL JOIN (
     GROUP BY queue
 ) AS served USING (queue)
 ORDER BY queue
+"""
+
+# Those that last: not the ones of a process, which Celery's remote control makes.
+QUEUE_NAMES = """
+SELECT name FROM jobbridge_broker.queues
+WHERE NOT auto_delete AND owner IS NULL AND expires IS NULL
+ORDER BY name
+LIMIT 10000
+"""
+
+# Of each queue the first entries of two indexes, and of each priority the first one: the oldest is among those. Tasks'
+# priorities are 0 to 9.
+LOOK = """
+SELECT asked.queue, ready.count AS ready, later.count AS later, oldest.published_at AS oldest_at
+FROM unnest(%(queues)s::text[]) AS asked (queue)
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM (
+        SELECT FROM jobbridge_broker.messages
+        WHERE queue = asked.queue AND leased_by IS NULL AND due_at IS NULL
+        LIMIT %(limit)s
+    ) AS counted
+) AS ready
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM (
+        SELECT FROM jobbridge_broker.messages
+        WHERE queue = asked.queue AND leased_by IS NULL AND due_at IS NOT NULL
+        LIMIT %(limit)s
+    ) AS counted
+) AS later
+CROSS JOIN LATERAL (
+    SELECT min(first.published_at) AS published_at
+    FROM generate_series(0, 9) AS asked_priority (priority)
+    CROSS JOIN LATERAL (
+        SELECT published_at FROM jobbridge_broker.messages
+        WHERE queue = asked.queue AND priority = asked_priority.priority AND leased_by IS NULL AND due_at IS NULL
+        ORDER BY id
+        LIMIT 1
+    ) AS first
+) AS oldest
 """
 
 # Two looks, since only what waits has an index on the correlation id; what is leased is little.
@@ -108,6 +148,34 @@ class QueueDepth:
     leased: int
     dead_letters: int
     consumers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLook:
+    """What a look at one queue tells.
+
+    Attributes:
+        ready: Messages that can be delivered now; counted up to the limit.
+        later: Messages that are not due yet; the same.
+        oldest_at: Since when the oldest ready one is there.
+    """
+
+    queue: str
+    ready: int
+    later: int
+    oldest_at: datetime | None
+
+
+def queue_names(connection: object) -> list[str]:
+    """Name the queues that last, in order."""
+    return [name for (name,) in driver_connection(connection).execute(QUEUE_NAMES).fetchall()]
+
+
+def look_at_queues(connection: object, queues: Sequence[str], *, limit: int) -> list[QueueLook]:
+    """Count what waits in these queues, up to `limit` each: so it costs no more, however long they are."""
+    cursor = driver_connection(connection).cursor(row_factory=dict_row)
+    params = {"queues": list(queues), "limit": limit}
+    return [QueueLook(**row) for row in cursor.execute(LOOK, params).fetchall()]
 
 
 def delete_waiting(connection: object, correlation_id: str) -> int:

@@ -7,7 +7,8 @@ kept (see `store.counting` and `store.flow`), never the jobs themselves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,17 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.diagnosis import queues
 from jobbridge.store.flow import STARTED, FlowStore, together
 from jobbridge.store.schedule_counts import count_schedules
 
 if TYPE_CHECKING:
+    from jobbridge.diagnosis.queues import Queue
     from jobbridge.store.flow import Cell
+
+
+#: Series cost Prometheus memory: so many queues are told, by name.
+QUEUES = 200
 
 
 class Numbers:
@@ -43,7 +50,7 @@ class Numbers:
         yield from self._build()
         yield from self._jobs()
         yield from self._flow()
-        yield from self._workers()
+        yield from self._workers_and_queues()
         yield from self._schedules()
         yield from self._findings()
 
@@ -83,12 +90,14 @@ class Numbers:
             [cell for cell in cells if cell.status is not STARTED],
         )
 
-    def _workers(self) -> Iterator[Metric]:
-        alive = Counter(worker.engine for worker in self._app.workers.alive())
-        workers = GaugeMetricFamily("jobbridge_workers", "Workers that live, by engine.", labels=["engine"])
+    def _workers_and_queues(self) -> Iterator[Metric]:
+        workers = self._app.workers.alive()
+        by_engine = Counter(worker.engine for worker in workers)
+        alive = GaugeMetricFamily("jobbridge_workers", "Workers that live, by engine.", labels=["engine"])
         for engine in Engine:
-            workers.add_metric([engine.value], alive[engine])
-        yield workers
+            alive.add_metric([engine.value], by_engine[engine])
+        yield alive
+        yield from _of_queues(queues.look(self._app, workers, limit=QUEUES).queues, datetime.now(UTC))
 
     def _schedules(self) -> Iterator[Metric]:
         counts = count_schedules(self._app.database)
@@ -109,6 +118,28 @@ class Numbers:
         findings.add_metric(["problem"], len(report.bad))
         findings.add_metric(["good"], len(report.good))
         yield findings
+
+
+def _of_queues(rows: Sequence[Queue], now: datetime) -> Iterator[Metric]:
+    depth = GaugeMetricFamily(
+        "jobbridge_queue_depth",
+        f"What a worker could take now; counted to {queues.COUNTED} on the broker.",
+        labels=["engine", "queue"],
+    )
+    oldest = GaugeMetricFamily(
+        "jobbridge_queue_oldest_seconds", "How long the first of it waits.", labels=["engine", "queue"]
+    )
+    paused = GaugeMetricFamily("jobbridge_queue_paused", "1: no worker takes from it.", labels=["queue"])
+    for row in rows:
+        paused.add_metric([row.name], row.pause is not None)
+        for waiting in row.waiting:
+            if waiting.ready is None:
+                continue  # Temporal is away: unknown is not zero
+            labels = [waiting.engine.value, row.name]
+            depth.add_metric(labels, waiting.ready)
+            age = (now - waiting.oldest_at).total_seconds() if waiting.oldest_at and waiting.ready else 0
+            oldest.add_metric(labels, max(0, age))
+    yield from (depth, oldest, paused)
 
 
 def _histogram(name: str, documentation: str, cells: list[Cell]) -> Metric:

@@ -407,6 +407,10 @@ def test_a_filter_that_there_is_not_is_refused(client: TestClient, access: Acces
     answer = client.get("/api/v1/jobs?statsu=failed", headers=bearer(access))
 
     assert (answer.status_code, answer.json()["problems"][0]["where"]) == (422, "query.statsu")
+    twice = client.get("/api/v1/jobs?tenant=acme&tenant=other", headers=bearer(access))
+    assert (twice.status_code, twice.json()["problems"][0]["where"]) == (422, "query.tenant")
+    several = client.get("/api/v1/jobs?status=failed&status=queued", headers=bearer(access))
+    assert several.status_code == 200
 
 
 def test_what_can_be_sent_is_listed(client: TestClient, access: AccessStore) -> None:
@@ -448,6 +452,34 @@ def test_a_schedule_is_paused_run_and_resumed(
         "pause schedule",
     ]
     assert access.actions(ACME)[0].outcome == "refused"
+
+
+# -- queues
+
+
+def test_a_queue_is_paused_and_resumed(client: TestClient, access: AccessStore, send: Send) -> None:
+    send(**TOTAL, queue="letters")
+    headers = bearer(access)
+
+    def shown() -> dict[str, Any]:
+        queues = client.get("/api/v1/queues", headers=headers).json()["queues"]
+        return next(queue for queue in queues if queue["name"] == "letters")
+
+    assert shown()["pause"] is None
+    assert [(each["engine"], each["ready"]) for each in shown()["waiting"]] == [("celery", 1)]
+    assert send("/queues/letters/pause", note="until Monday").json()["changed"] is True
+    assert shown()["pause"]["note"] == "until Monday"
+    assert send("/queues/letters/pause").json()["changed"] is False
+    assert send("/queues/letters/resume").json() == {"name": "letters", "paused": False, "changed": True}
+    assert shown()["pause"] is None
+    assert send(f"/queues/{'x' * 300}/pause").status_code == 422
+    actions = [(action.action, action.outcome) for action in access.actions(limit=4)]
+    assert actions == [
+        ("pause queue", "refused"),
+        ("resume queue", "done"),
+        ("pause queue", "was paused before"),
+        ("pause queue", "done"),
+    ]
 
 
 # -- links for customers

@@ -21,6 +21,7 @@ from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore
+from jobbridge.store.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
@@ -61,6 +62,9 @@ def test_the_metrics_are_what_sql_counts(client: TestClient, app: Celery) -> Non
             recorder.record(job.completed(1) if end == "completed" else job.failed(1))
     CountStore(app.database).fold(limit=3)  # what is folded and what is not, together
     app.schedules.create("parity.total", "0 2 * * *", [[1]])
+    app.enqueue("parity.total", [1], queue="numbers")
+    app.enqueue("parity.total", [1], queue="numbers")
+    QueuePauses(app.database).pause("numbers")
 
     for accept in ("text/plain", "application/openmetrics-text; version=1.0.0"):
         told = scrape(client, app, accept)
@@ -80,6 +84,9 @@ def test_the_metrics_are_what_sql_counts(client: TestClient, app: Celery) -> Non
         assert value(told, "jobbridge_job_run_seconds_bucket", engine="celery", le="+Inf") == 3
         assert value(told, "jobbridge_workers", engine="celery") == 0
         assert value(told, "jobbridge_schedules", state="active") == 1
+        assert value(told, "jobbridge_queue_depth", engine="celery", queue="numbers") == 2
+        assert 0 <= value(told, "jobbridge_queue_oldest_seconds", engine="celery", queue="numbers") < 60
+        assert value(told, "jobbridge_queue_paused", queue="numbers") == 1
         assert value(told, "jobbridge_findings", severity="problem") >= 1  # nobody serves the queue
         types = {family.name: family.type for family in told.values()}
         assert (types["jobbridge_jobs"], types["jobbridge_job_wait_seconds"]) == ("gauge", "histogram")

@@ -246,3 +246,46 @@ class Backfilled(Answer):
     """Which fires were made up for."""
 
     made: list[datetime]
+
+
+class Waiting(Answer):
+    """What waits in a queue on one engine."""
+
+    engine: Engine
+    ready: int | None = Field(description="What a worker could take now; null: it is not known.")
+    is_more: bool = Field(description="It was not counted to its end.")
+    later: int | None = Field(description="What is not due yet, where the engine tells.")
+    oldest_at: datetime | None
+
+
+class Pause(Answer):
+    """That a queue is paused."""
+
+    paused_at: datetime
+    paused_by: str | None
+    note: str | None
+
+
+class Queue(Answer):
+    """A queue, on whichever engines use it."""
+
+    name: str = Field(examples=["celery"])
+    waiting: list[Waiting]
+    workers: list[str] = Field(description="The names of the living workers that serve it.")
+    pause: Pause | None
+
+
+class Queues(Answer):
+    """Queues, by name."""
+
+    queues: list[Queue]
+    next: str | None = Field(description="Pass it as `after`; null: there are no more.")
+    problem: str = Field(description="Why it is not known what waits in Temporal; empty: it is.")
+
+
+class QueuePaused(Answer):
+    """What came of pausing or resuming."""
+
+    name: str
+    paused: bool
+    changed: bool = Field(description="False: it was so before.")

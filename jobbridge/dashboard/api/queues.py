@@ -1,0 +1,113 @@
+"""Queues, of both engines: what waits, who serves them; pause and resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobbridge.core.access import Role
+from jobbridge.dashboard.api.answers import Pause, Queue, QueuePaused, Queues, Waiting
+from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.visits import storable
+from jobbridge.diagnosis import queues as looking
+from jobbridge.errors import JobBridgeError
+from jobbridge.store.queue_pauses import QueuePauses
+
+
+class PauseQueue(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str | None = Field(None, max_length=500)
+
+
+def list_queues(
+    visit: Asked,
+    after: Annotated[str, Query(max_length=255, description="A page's `next`.")] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 100,
+) -> Queues:
+    """Give the queues that are served, used or paused, by name, with what waits there."""
+    page = looking.look(visit.app, visit.app.workers.alive(), after=storable(after), limit=limit)
+    return Queues(queues=[_queue(row) for row in page.queues], next=page.next, problem=page.problem)
+
+
+def pause_queue(visit: Asked, queue: str, asked: PauseQueue | None = None) -> QueuePaused:
+    """Have no worker take anything new from a queue, on either engine.
+
+    What runs goes on, nothing is lost, and it holds until the queue is resumed, also for workers that start later.
+    """
+    name, note = storable(queue), asked.note if asked else None
+    record = visit.dashboard.access.note
+    try:
+        is_new = QueuePauses(visit.app.database).pause(name, by=visit.principal.name, note=note)
+    except JobBridgeError as error:
+        record(visit.principal, "pause queue", outcome="refused", subject=name[:200], reason=str(error))
+        raise
+    outcome = "done" if is_new else "was paused before"
+    record(visit.principal, "pause queue", outcome=outcome, subject=name, reason=note)
+    return QueuePaused(name=name, paused=True, changed=is_new)
+
+
+def resume_queue(visit: Asked, queue: str) -> QueuePaused:
+    """Let workers take from a queue again."""
+    name = storable(queue)
+    was_paused = QueuePauses(visit.app.database).resume(name)
+    outcome = "done" if was_paused else "was not paused"
+    visit.dashboard.access.note(visit.principal, "resume queue", outcome=outcome, subject=name[:200])
+    return QueuePaused(name=name, paused=False, changed=was_paused)
+
+
+def _queue(row: looking.Queue) -> Queue:
+    pause = row.pause
+    return Queue(
+        name=row.name,
+        waiting=[
+            Waiting(
+                engine=each.engine,
+                ready=each.ready,
+                is_more=each.is_more,
+                later=each.later,
+                oldest_at=each.oldest_at,
+            )
+            for each in row.waiting
+        ],
+        workers=sorted({name for _, name in row.workers}),
+        pause=None
+        if pause is None
+        else Pause(paused_at=pause.paused_at, paused_by=pause.paused_by, note=pause.note),
+    )
+
+
+_TAG = "workers and queues"
+
+RULES = (
+    ApiRule(
+        path=f"{PREFIX}/queues",
+        name="api_queues",
+        endpoint=list_queues,
+        needs=Role.VIEWER,
+        is_global=True,
+        tag=_TAG,
+    ),
+    ApiRule(
+        path=f"{PREFIX}/queues/{{queue}}/pause",
+        name="api_queue_pause",
+        endpoint=pause_queue,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        is_global=True,
+        tag=_TAG,
+    ),
+    ApiRule(
+        path=f"{PREFIX}/queues/{{queue}}/resume",
+        name="api_queue_resume",
+        endpoint=resume_queue,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        is_global=True,
+        tag=_TAG,
+    ),
+)

@@ -1,0 +1,150 @@
+"""The queues of both engines: what waits there, who serves them, and which are paused.
+
+Nothing here reads a queue to its end, and nobody waits long for Temporal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jobbridge.broker import look_at_queues, queue_names
+from jobbridge.core.keys import Engine
+from jobbridge.errors import EngineUnavailable
+from jobbridge.store.queue_pauses import QueuePause, QueuePauses
+from jobbridge.store.running import recent_queues
+from jobbridge.store.workers import WorkerRow
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: Messages of a queue are counted so far: nobody needs to know more than "a lot".
+COUNTED = 10_000
+#: How long Temporal may take.
+_PATIENCE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """What waits in a queue on one engine.
+
+    Attributes:
+        ready: What a worker could take now; None: it is not known.
+        later: What is not due yet, where the engine tells.
+        oldest_at: Since when the first waits.
+    """
+
+    engine: Engine
+    ready: int | None
+    later: int | None = None
+    oldest_at: datetime | None = None
+
+    @property
+    def is_more(self) -> bool:
+        """Whether it was not counted to its end."""
+        return self.ready is not None and self.engine is Engine.CELERY and self.ready > COUNTED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queue:
+    """A queue, on whichever engines use it.
+
+    Attributes:
+        workers: The names of the living workers that serve it, by engine.
+    """
+
+    name: str
+    waiting: Sequence[Waiting]
+    workers: Sequence[tuple[Engine, str]]
+    pause: QueuePause | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queues:
+    """A page of queues.
+
+    Attributes:
+        next: The name after which the next page begins; None: there is none.
+        problem: Why it is not known what waits in Temporal.
+    """
+
+    queues: Sequence[Queue]
+    next: str | None = None
+    problem: str = ""
+
+
+def look(
+    app: Celery, workers: Sequence[WorkerRow], *, after: str = "", limit: int = 100, only_paused: bool = False
+) -> Queues:
+    """Give the queues that workers serve, that the broker has, that jobs lately used, or that are paused; by name.
+
+    Args:
+        app: Whose.
+        workers: Those that live.
+        after: The `next` of the page before.
+        limit: At most so many.
+        only_paused: Leave out the others.
+    """
+    pauses = {pause.queue: pause for pause in QueuePauses(app.database).all()}
+    used = _used(app, workers)
+    names = sorted(set(pauses) if only_paused else {name for _, name in used} | set(pauses))
+    following = [name for name in names if name > after]
+    shown = following[:limit]
+    celery = _at_celery(app, shown)
+    at_temporal = [name for name in shown if (Engine.TEMPORAL, name) in used]
+    temporal, problem = _at_temporal(app, at_temporal)
+    return Queues(
+        queues=[
+            Queue(
+                name=name,
+                waiting=[*celery.get(name, ()), *([temporal[name]] if name in temporal else [])],
+                workers=[(worker.engine, worker.name) for worker in workers if name in worker.queues],
+                pause=pauses.get(name),
+            )
+            for name in shown
+        ],
+        next=shown[-1] if len(following) > limit else None,
+        problem=problem,
+    )
+
+
+def _used(app: Celery, workers: Sequence[WorkerRow]) -> set[tuple[Engine, str]]:
+    used = {(worker.engine, queue) for worker in workers for queue in worker.queues}
+    used |= {(Engine(engine), queue) for engine, queue in recent_queues(app.database)}
+    if app.shares_database_with_broker:
+        with app.database.connection() as connection:
+            used |= {(Engine.CELERY, name) for name in queue_names(connection)}
+    return used
+
+
+def _at_celery(app: Celery, names: Sequence[str]) -> dict[str, Sequence[Waiting]]:
+    if not names or not app.shares_database_with_broker:
+        return {}
+    with app.database.connection() as connection:
+        found = look_at_queues(connection, names, limit=COUNTED + 1)
+    return {
+        each.queue: [
+            Waiting(engine=Engine.CELERY, ready=each.ready, later=each.later, oldest_at=each.oldest_at)
+        ]
+        for each in found
+    }
+
+
+def _at_temporal(app: Celery, names: Sequence[str]) -> tuple[dict[str, Waiting], str]:
+    if not names:
+        return {}, ""
+    try:
+        from jobbridge.temporal.backlogs import backlogs
+
+        found = backlogs(app, names, patience=_PATIENCE)
+    except (ImportError, EngineUnavailable) as error:
+        return {name: Waiting(engine=Engine.TEMPORAL, ready=None) for name in names}, str(error)
+    now = datetime.now(UTC)
+    return {
+        name: Waiting(
+            engine=Engine.TEMPORAL, ready=each.tasks, oldest_at=now - each.oldest if each.tasks else None
+        )
+        for name, each in found.items()
+    }, ""
