@@ -29,6 +29,7 @@ _COMMANDS = {
         "Run the services that look after jobs: deliver, free, repair, delete.",
     ),
     "migrate": ("jobbridge.cli.migrate", "Make or update the tables."),
+    "queues": ("jobbridge.cli.queues", "List, pause and resume queues."),
     "schedules": (
         "jobbridge.cli.schedules",
         "List, show, create, pause, resume, run, backfill and delete schedules.",

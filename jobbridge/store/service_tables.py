@@ -1,7 +1,7 @@
 """The tables of the workers, of what they leave alone, and of the services that look after the jobs.
 
-`job_workers`, `job_queue_pauses` and `job_services` belong to the installation, not to tenants: like the broker's tables they stay where
-they are when the others are distributed, and nothing joins them with `jobs`.
+`job_workers`, `job_queue_pauses` and `job_services` belong to the installation, not to tenants: like the broker's
+tables they stay where they are when the others are distributed, and nothing joins them with `jobs`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,104 @@
-"""The workers that live, by engine, and what they serve."""
+"""The workers that live, by engine, what they run, and the queues that they serve."""
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.visits import Rule, Visit, storable
+from jobbridge.diagnosis.queues import COUNTED, look
+from jobbridge.errors import JobBridgeError
+from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.running import running_jobs
+
+if TYPE_CHECKING:
+    from jobbridge.store.running import RunningJob
+
+_QUEUES = 100
+_WORKERS = 200
+_JOBS_OF_A_WORKER = 5
 
 
 def workers(visit: Visit) -> Response:
-    """The workers that live, by engine, and what they serve."""
+    """The workers and the queues."""
     rows = visit.app.workers.all()
-    return visit.dashboard.page(visit, "workers.html", workers=rows)
+    alive = [row for row in rows if row.is_alive]
+    runs: defaultdict[int, list[RunningJob]] = defaultdict(list)
+    for job in running_jobs(visit.app.database, [row.number for row in alive]):
+        runs[job.worker_number].append(job)
+    query = visit.request.query_params
+    queues = look(
+        visit.app,
+        alive,
+        after=storable(query.get("after", "")),
+        limit=_QUEUES,
+        only_paused=query.get("state") == "paused",
+    )
+    return visit.dashboard.page(
+        visit,
+        "workers.html",
+        workers=rows[:_WORKERS],
+        unshown=max(0, len(rows) - _WORKERS),
+        runs=runs,
+        jobs_shown=_JOBS_OF_A_WORKER,
+        queues=queues.queues,
+        following=visit.path("workers", query={"after": queues.next}) if queues.next else None,
+        problem=queues.problem,
+        counted=COUNTED,
+        may_act=visit.principal.may(Role.OPERATOR),
+    )
 
 
-RULES = (Rule(path="/workers", name="workers", endpoint=workers, needs=Role.VIEWER, is_global=True),)
+def pause(visit: Visit) -> Response:
+    """Have no worker take anything new from a queue, on either engine, until somebody resumes it."""
+    note = visit.form.get("note", "").strip() or None
+    pauses = QueuePauses(visit.app.database)
+    return _do(
+        visit, "pause queue", lambda queue: pauses.pause(queue, by=visit.principal.name, note=note), note
+    )
+
+
+def resume(visit: Visit) -> Response:
+    """Let workers take from a queue again."""
+    return _do(visit, "resume queue", QueuePauses(visit.app.database).resume)
+
+
+def _do(visit: Visit, action: str, run: Callable[[str], bool], reason: str | None = None) -> Response:
+    queue = storable(visit.form.get("queue", ""))
+    note = visit.dashboard.access.note
+    if not queue:
+        raise HTTPException(400, "The form names no queue.")
+    try:
+        has_changed = run(queue)
+    except JobBridgeError as error:
+        note(visit.principal, action, outcome="refused", subject=queue[:200], reason=str(error))
+        raise HTTPException(422, f"{error} {error.hint}".strip()) from error
+    outcome = "done" if has_changed else "was so before"
+    note(visit.principal, action, outcome=outcome, subject=queue, reason=reason)
+    return RedirectResponse(visit.path("workers"), status_code=303)
+
+
+RULES = (
+    Rule(path="/workers", name="workers", endpoint=workers, needs=Role.VIEWER, is_global=True),
+    Rule(
+        path="/queues/pause",
+        name="pause_queue",
+        endpoint=pause,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        is_global=True,
+    ),
+    Rule(
+        path="/queues/resume",
+        name="resume_queue",
+        endpoint=resume,
+        needs=Role.OPERATOR,
+        methods=("POST",),
+        is_global=True,
+    ),
+)

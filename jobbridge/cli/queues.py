@@ -1,0 +1,96 @@
+"""`jobbridge queues list|pause|resume`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.table import Table
+
+from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.diagnosis.queues import COUNTED, Waiting, look
+from jobbridge.store.queue_pauses import QueuePauses
+
+_MOST = 10_000
+
+
+@click.group("queues")
+def command() -> None:
+    """List, pause and resume queues, of both engines."""
+
+
+@command.command("list")
+@click.option("--paused", "only_paused", is_flag=True, help="Only those.")
+@app_option
+@json_option
+def list_queues(only_paused: bool, app_name: str | None, as_json: bool) -> None:
+    """List the queues that workers serve, that hold messages, that jobs lately used, or that are paused."""
+    app = load_app(app_name)
+    found = look(app, app.workers.alive(), limit=_MOST, only_paused=only_paused)
+    if as_json:
+        write_json(asdict(found))
+        return
+    if not found.queues:
+        click.echo("There are no such queues.")
+        return
+    table = Table("queue", "engine", "waiting", "not due", "oldest", "workers", "paused", box=None)
+    for queue in found.queues:
+        paused = str(queue.pause) if queue.pause else ""
+        for number, waiting in enumerate(queue.waiting or [None]):
+            engine = waiting.engine if waiting else None
+            served = sum(of == engine for of, _ in queue.workers) if engine else len(queue.workers)
+            table.add_row(
+                "" if number else queue.name, engine.value if engine else "", _ready(waiting), _later(waiting),
+                ago(waiting.oldest_at) if waiting else "", str(served), "" if number else paused,
+            )  # fmt: skip
+    console().print(table)
+    if found.problem:
+        click.echo(found.problem, err=True)
+
+
+def _ready(waiting: Waiting | None) -> str:
+    if waiting is None or waiting.ready is None:
+        return "?"
+    return f"{COUNTED:,}+" if waiting.is_more else f"{waiting.ready:,}"
+
+
+def _later(waiting: Waiting | None) -> str:
+    return "" if waiting is None or waiting.later is None else f"{waiting.later:,}"
+
+
+@command.command("pause")
+@click.argument("queue")
+@click.option("--note", help="Why; shown in lists and by `explain`.")
+@click.option("--by", metavar="NAME", help="Who pauses it.")
+@app_option
+@json_option
+def pause(queue: str, note: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
+    """Have no worker take anything new from QUEUE, on either engine. What runs goes on; nothing is lost."""
+    is_new = QueuePauses(load_app(app_name).database).pause(queue, by=by, note=note)
+    _tell(
+        {"queue": queue, "paused": True, "changed": is_new},
+        f"The queue {queue} is paused." if is_new else f"The queue {queue} was paused before.",
+        as_json,
+    )
+
+
+@command.command("resume")
+@click.argument("queue")
+@app_option
+@json_option
+def resume(queue: str, app_name: str | None, as_json: bool) -> None:
+    """Let workers take from QUEUE again."""
+    was_paused = QueuePauses(load_app(app_name).database).resume(queue)
+    _tell(
+        {"queue": queue, "paused": False, "changed": was_paused},
+        f"The queue {queue} runs again." if was_paused else f"The queue {queue} was not paused.",
+        as_json,
+    )
+
+
+def _tell(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        write_json(facts)
+    else:
+        click.echo(text)
