@@ -24,8 +24,10 @@ from jobbridge.store import (
     links,
     live,
     pruning,
+    queue_pauses,
     recounting,
     requests,
+    running,
     schedule_counts,
     schedule_firing,
     schedule_mirrors,
@@ -43,7 +45,8 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, clearing, counting, families, flow, jobs, keys, kinship, links, live, pruning, recounting, requests,
+    access, clearing, counting, families, flow, jobs, keys, kinship, links, live, pruning, queue_pauses,
+    recounting, requests, running,
     schedule_counts,
     schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
     unattended, workers,
