@@ -37,7 +37,13 @@ _SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 
 
 #: Tests that start workers and servers, and wait for them: first, so that none of them is what the run ends with.
-_LONG = ("tests/acceptance/", "tests/browser/", "tests/integration/temporal/", "test_broker_workers", "tests/parity/")
+_LONG = (
+    "tests/acceptance/",
+    "tests/browser/",
+    "tests/integration/temporal/",
+    "test_broker_workers",
+    "tests/parity/",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
