@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -34,6 +36,7 @@ def test_everybody_can_use_it_by_keyboard_in_the_dark_and_on_a_phone(
     page.set_viewport_size(DESK)
     page.emulate_media(color_scheme="light")
     assert SECRET not in page.content()
+    assert not re.search(r"&(#\d+|lt|gt|amp|quot);", page.locator("main").inner_text()), "escaped twice"
 
 
 @every_page
