@@ -19,6 +19,7 @@ from jobbridge.dashboard.api import routes as api
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
 from jobbridge.dashboard.api.waiting import Waiters
 from jobbridge.dashboard.checkup import CheckUp
+from jobbridge.dashboard.folding import Folder
 from jobbridge.dashboard.guard import guarded
 from jobbridge.dashboard.headers import SecurityHeaders
 from jobbridge.dashboard.identity import Authenticator
@@ -83,6 +84,7 @@ class Dashboard:
         self.access = AccessStore(app.database)
         self.authenticator = authenticator or Authenticator(self.access)
         self.counts = CountStore(app.database)
+        self.folder = Folder(self.counts)
         self.flow = FlowStore(app.database)
         self.monitor = MonitorStore(app.database)
         self.check_up = CheckUp(app)

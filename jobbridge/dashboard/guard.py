@@ -60,6 +60,8 @@ async def admit(dashboard: Dashboard, rule: Rule, request: Request, form: Form) 
     if identity is None:
         return _ask_to_sign_in(visit, rule)
     _check(rule, identity, visit)
+    if dashboard.folder.is_due:
+        await run_in_threadpool(dashboard.folder.wake)
     return visit
 
 

@@ -99,6 +99,10 @@ ORDER BY hour
 """
 
 
+HAS_WAITING: LiteralString = """
+SELECT count(*) >= %(number)s FROM (SELECT FROM public.job_count_changes LIMIT %(number)s) AS counted
+"""
+
 # No cast of the parameter: a tenant is text in some databases and a uuid in others.
 _MINE: LiteralString = "tenant = %(tenant)s"
 
@@ -151,6 +155,11 @@ class CountStore:
     def has_changes(self, number: int) -> bool:
         """Tell whether there are so many that were not folded yet."""
         return bool(self._database.run(lambda own: own.execute(HAS_CHANGES, {"number": number}).fetchall()))
+
+    def has_waiting(self, number: int) -> bool:
+        """Whether at least so many changes wait to be folded."""
+        row = self._database.run(lambda own: own.execute(HAS_WAITING, {"number": number}).fetchone())
+        return bool(row and row[0])
 
     def fold(self, *, limit: int = BATCH) -> int:
         """Add some changes to the counts; gives how many. Answers are the same before and after."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
+from jobbridge.dashboard import folding
 from jobbridge.recording import JobRecorder
 from jobbridge.store import migrations
 from jobbridge.store.counting import FOLD, CountStore
@@ -22,6 +23,7 @@ from jobbridge.store.database import Database
 from jobbridge.store.recounting import recount
 from jobbridge.store.tenants import TenantStore
 from tests.job_events import LONG_AGO, EventsOf, any_events, new_key
+from tests.support import wait_until
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 
@@ -215,3 +217,19 @@ def _insert(connection: psycopg.Connection[Any], tenant: str, status: str, numbe
         """,
         [tenant, status, number],
     )
+
+
+def test_a_dashboard_folds_what_nobody_else_does(
+    database: Database, counts: CountStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "MANY", 10)
+    monkeypatch.setattr(folding, "PORTION", 20)
+    with database.connection() as connection:
+        _insert(connection, ACME, "completed", 45)
+    folder = folding.Folder(counts)
+
+    folder.wake()
+    folder.wake()
+
+    wait_until(lambda: rows_of(database, "job_count_changes") < 10, message="they are folded")
+    assert counts.totals() == counted(database)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.core.keys import Engine
+from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard import asking
 from jobbridge.dashboard.columns import COOKIE, available, chosen, remember
@@ -75,6 +75,10 @@ def jobs(visit: Visit) -> Response:
 def _by_id(visit: Visit, search: Search) -> Response | None:
     if not search.text or not (job_id := uuid_or_none(search.text)):
         return None
+    tenant, store = search.tenant, visit.app.jobs
+    row = store.find(job_id) if tenant is None else store.get(JobKey(tenant=tenant, job_id=job_id))
+    if row is None:
+        return None  # the id of a user, a parent, or of the engine: the search sees to it
     whose = {"tenant": search.tenant} if search.tenant and visit.principal.tenant is None else None
     return RedirectResponse(visit.path("job", job_id=job_id, query=whose), status_code=303)
 
