@@ -48,15 +48,14 @@ def test_a_token_is_made_used_and_revoked(arrives: Arrives) -> None:
     theirs.get_by_label("Token").fill(token)
     theirs.get_by_role("button", name="Sign in").click()
     expect(theirs.get_by_role("heading", name="Overview")).to_be_visible()
+    theirs.goto("about:blank")
     page = admin.open("access")
     assert token not in page.content()
     page.get_by_role("button", name=f"Revoke {name}").click()
     expect(page.get_by_role("button", name=f"Revoke {name}")).to_have_count(0)
 
-    ada.open("schedules")
+    ada.open("jobs")
     expect(theirs.get_by_role("heading", name="Sign in")).to_be_visible()
-    assert all("401" in complaint for complaint in ada.complaints), ada.complaints
-    ada.complaints.clear()
     page = admin.open("audit")
     expect(page.get_by_text("create token").or_(page.get_by_text("revoke token")).first).to_be_visible()
 
