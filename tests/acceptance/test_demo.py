@@ -34,7 +34,7 @@ ONCE = {
 
 
 def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: Path) -> None:
-    done = run_jobbridge("demo", cwd=open_folder, timeout=110)
+    done = run_jobbridge("demo", "--dashboard-port", "0", cwd=open_folder, timeout=110)
 
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((open_folder / "build/demo/summary.json").read_text())
@@ -107,7 +107,7 @@ def test_a_demo_that_is_stopped_in_the_middle_leaves_nothing_running(open_folder
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
 
-    with start([*JOBBRIDGE, "demo", "--engine", "celery"], cwd=open_folder) as demo:
+    with start([*JOBBRIDGE, "demo", "--engine", "celery", "--dashboard-port", "0"], cwd=open_folder) as demo:
         wait_until(lambda: "Starting the workers" in demo.log())
         started = descendants(demo.pid)
 

@@ -200,7 +200,9 @@ def test_a_taken_port_is_avoided_and_a_worker_that_dies_is_named_while_the_other
 
 
 def test_when_a_server_dies_everything_stops_and_says_which(shop: Path) -> None:
-    with start_dev("-A", "shop", "--no-temporal", "--postgres-port", "0", cwd=shop) as dev:
+    with start_dev(
+        "-A", "shop", "--no-temporal", "--postgres-port", "0", "--dashboard-port", "0", cwd=shop
+    ) as dev:
         os.kill(pid_of(dev, "Postgres"), signal.SIGKILL)
 
         assert dev.wait(timedelta(seconds=20)) == 1
@@ -209,7 +211,9 @@ def test_when_a_server_dies_everything_stops_and_says_which(shop: Path) -> None:
 
 
 def test_data_survives_and_nothing_is_left_running_when_it_is_killed(shop: Path) -> None:
-    with start_dev("-A", "shop", "--no-temporal", "--postgres-port", "0", cwd=shop) as dev:
+    with start_dev(
+        "-A", "shop", "--no-temporal", "--postgres-port", "0", "--dashboard-port", "0", cwd=shop
+    ) as dev:
         sent = run_jobbridge(
             "enqueue", "-A", "shop", "receipt", "--data", '{"number": 1}', "--wait", cwd=shop
         )
@@ -219,7 +223,9 @@ def test_data_survives_and_nothing_is_left_running_when_it_is_killed(shop: Path)
         dev.kill()
 
         wait_until(lambda: not any(is_alive(pid) for pid in started), timeout=15)
-    with start_dev("-A", "shop", "--no-temporal", "--postgres-port", "0", cwd=shop) as dev:
+    with start_dev(
+        "-A", "shop", "--no-temporal", "--postgres-port", "0", "--dashboard-port", "0", cwd=shop
+    ) as dev:
         listed = run_jobbridge("jobs", "list", "-A", "shop", "--json", cwd=shop)
         assert sent.returncode == 0
         [job] = json.loads(listed.stdout)
@@ -239,7 +245,9 @@ def test_a_port_that_was_asked_for_and_is_taken_is_named(shop: Path) -> None:
 
 def test_an_app_that_cannot_be_imported_stops_it_with_the_reason(shop: Path) -> None:
     (shop / "shop.py").write_text("import no_such_module\n")
-    done = run_jobbridge("dev", "-A", "shop", "--no-temporal", "--postgres-port", "0", cwd=shop)
+    done = run_jobbridge(
+        "dev", "-A", "shop", "--no-temporal", "--postgres-port", "0", "--dashboard-port", "0", cwd=shop
+    )
     assert done.returncode == 4
     assert "no_such_module" in done.stderr
     assert not (shop / ".jobbridge" / "dev.json").exists()

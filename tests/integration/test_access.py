@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobbridge import bootstrap
 from jobbridge.cli.root import run
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
@@ -112,6 +113,8 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
+    # Another test may have made it, for its own database.
+    monkeypatch.setattr(bootstrap, "_default_app", None)
 
     assert run(["tokens", "create", "ada", "--role", "operator", "--tenant", ACME, "--days", "7"]) == 0
     made = capsys.readouterr()
@@ -133,3 +136,4 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(
     assert run(["tokens", "revoke", "ada"]) == 0
     assert access.find(token) is None
     assert run(["tokens", "revoke", "ada"]) == 5
+    bootstrap.default_app().close()
