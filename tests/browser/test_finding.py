@@ -13,6 +13,7 @@ from jobbridge.core.keys import Engine
 from tests.browser.books import THEIRS, Books
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, GLOBEX, Stage
+from tests.browser.test_acting import a_tenant
 from tests.browser.visitors import PHONE, Visitor
 
 
@@ -41,15 +42,21 @@ def test_an_id_leads_to_its_job(reader: Visitor, books: Books) -> None:
     expect(page.locator("h1")).to_contain_text("shop.report")
 
 
-def test_on_a_phone_the_filter_is_folded_and_works(arrives: Arrives, books: Books) -> None:
-    page = arrives(Role.VIEWER, viewport=PHONE, has_touch=True).open("jobs")
+def test_on_a_phone_the_filter_is_folded_and_works(arrives: Arrives, stage: Stage) -> None:
+    tenant = a_tenant()
+    completed = stage.send("bill", {"number": 1}, engine=Engine.CELERY, tenant=tenant)
+    failed = stage.send("bill", {"number": 17}, engine=Engine.CELERY, tenant=tenant)
+    stage.wait_for(completed, "completed")
+    stage.wait_for(failed, "failed")
+    page = arrives(Role.VIEWER, tenant, viewport=PHONE, has_touch=True).open("jobs")
     expect(page.get_by_role("button", name="Show")).not_to_be_visible()
 
     page.get_by_text("Filter", exact=True).tap()
     page.get_by_role("checkbox", name="completed").tap()
     page.get_by_role("button", name="Show").tap()
 
-    expect(page.locator(f"[data-job='{books.completed[Engine.CELERY]}']")).to_be_visible()
+    expect(page.locator(f"[data-job='{failed}']")).to_have_count(0)
+    expect(page.locator(f"[data-job='{completed}']")).to_be_visible()
 
 
 def test_columns_that_were_chosen_stay(arrives: Arrives, books: Books) -> None:
