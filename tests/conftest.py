@@ -43,6 +43,7 @@ _LONG = (
     "tests/integration/temporal/",
     "test_broker_workers",
     "tests/parity/",
+    "test_plans",
 )
 
 

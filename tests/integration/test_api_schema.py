@@ -26,6 +26,9 @@ from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
 from tests.parity.tasks import make_app
 
+#: They share a database that takes a while to fill.
+pytestmark = pytest.mark.xdist_group("api-schema")
+
 #: Of each kind, for each route and token.
 EXAMPLES = 10
 MADE_UP = settings(

@@ -18,6 +18,9 @@ from jobbridge.store.counting import CountStore
 from jobbridge.store.database import Database
 from jobbridge.store.monitor import FoundPage, MonitorStore, Search
 
+#: They share a database that takes a while to fill.
+pytestmark = pytest.mark.xdist_group("monitor")
+
 #: Five tenants, two engines, three queues; one job in 41 failed, one in 997 runs; a job a minute.
 FILL = """
 INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue, error, created_at)

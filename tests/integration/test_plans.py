@@ -28,6 +28,9 @@ from jobbridge.store.counting import CountStore
 from tests.integration.test_dashboard import ACME, ASKED, BROWSER, MINE, address, bearer
 from tests.parity.tasks import make_app
 
+#: They share a database that takes a while to fill.
+pytestmark = pytest.mark.xdist_group("plans")
+
 #: With as many rows as there are jobs, hours, actions, or messages.
 LARGE = {
     "jobs", "job_details", "job_hours", "job_flow", "job_audit", "job_schedule_fires", "job_requests", "job_links",

@@ -45,8 +45,9 @@ class World:
             ).fetchall()
 
     def row(self, task_id: str) -> dict[str, Any]:
-        (row,) = self.rows("job_id = %s", job_id_for(task_id))
-        return row
+        rows = self.rows("job_id = %s", job_id_for(task_id))
+        assert len(rows) == 1, f"{len(rows)} rows of {task_id}"  # who waits for one comes again
+        return rows[0]
 
     def details(self, task_id: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
