@@ -163,7 +163,13 @@ class Supervisor:
         if self.options.smtp_url is not None:
             return
         port = self._choose_port("mail", None, MAIL_PORT)
-        sink = stack.enter_context(run_mail_sink(self.options.folder / "mail", port=port))
+        folder = self.options.folder / "mail"
+        try:
+            sink = stack.enter_context(run_mail_sink(folder, port=port))
+        except DevServerError:
+            if port is None:
+                raise
+            sink = stack.enter_context(run_mail_sink(folder))  # somebody took that port in between
         self.settings["SMTP_URL"] = sink.url
         self.members.append(Member(name="mail sink", address=f"{sink.url}   writes to {sink.folder}"))
 

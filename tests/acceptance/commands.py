@@ -40,7 +40,11 @@ def start(
 def start_dev(*arguments: str, cwd: Path, **settings: str) -> ManagedProcess:
     """Start `jobbridge dev`, and wait until it says that it is ready."""
     process = start([*JOBBRIDGE, "dev", *arguments], cwd=cwd, settings=settings)
-    wait_until_up(process)
+    try:
+        wait_until_up(process)
+    except BaseException:
+        process.stop()
+        raise
     return process
 
 
