@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -123,13 +124,16 @@ def test_a_notification_wakes_the_consumer_at_once(connection: Connection, table
         Consumer(connection, [Queue("q")], callbacks=[lambda body, _: bodies.append(body)], no_ack=True),
         kombu_connection(tables.broker_url) as sender,
     ):
-        with pytest.raises(TimeoutError):
-            connection.drain_events(timeout=0.05)
-        send(sender, "hello")
-        started = time.monotonic()
-        connection.drain_events(timeout=4)
-        assert time.monotonic() - started < 0.5
-    assert bodies == ["hello"]
+        waits = []
+        for number in range(5):
+            with pytest.raises(TimeoutError):
+                connection.drain_events(timeout=0.05)
+            send(sender, number)
+            started = time.monotonic()
+            connection.drain_events(timeout=4)
+            waits.append(time.monotonic() - started)
+    assert bodies == list(range(5))
+    assert median(waits) < 0.5, "the interval of polling, not a notification, ended these waits"
 
 
 def test_a_burst_of_which_only_the_first_notifies_comes_at_once(
@@ -140,14 +144,16 @@ def test_a_burst_of_which_only_the_first_notifies_comes_at_once(
         Consumer(connection, [Queue("q")], callbacks=[lambda body, _: bodies.append(body)], no_ack=True),
         kombu_connection(tables.broker_url) as sender,
     ):
+        waits = []
         for burst in range(10):
             send(sender, (burst, 1))
             connection.drain_events(timeout=2)
             send(sender, (burst, 2))  # the queue was notified a moment ago
             started = time.monotonic()
             connection.drain_events(timeout=4)
-            assert time.monotonic() - started < 0.7
+            waits.append(time.monotonic() - started)
     assert len(bodies) == 20
+    assert median(waits) < 0.7
 
 
 def test_two_consumers_share_a_queue_and_nothing_comes_twice(connection: Connection, tables: Tables) -> None:

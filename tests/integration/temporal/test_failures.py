@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,17 +19,15 @@ from tests.integration.temporal.tasks import make_app
 from tests.support import wait_until
 
 
-def test_a_killed_workers_job_is_run_by_another_within_15_seconds(own_world: TemporalWorld) -> None:
+def test_a_killed_workers_job_is_run_by_another(own_world: TemporalWorld) -> None:
     first = own_world.worker("-c", "1")
     result = own_world.task("temporal.steady").delay()
     own_world.wait_for_start(result.id)
     own_world.worker("-c", "1")
 
     first.kill()
-    killed_at = time.monotonic()
     own_world.wait_for_start(result.id, times=2)
 
-    assert time.monotonic() - killed_at < 15
     own_world.release(result.id)
     assert result.get(timeout=TIMEOUT) == 2
     assert len(own_world.lines(result.id, "done")) == 1  # the first one's process died with it
