@@ -10,7 +10,6 @@ there is room (a fresh database is then there in 30 ms instead of 500), and test
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import shutil
 import sys
@@ -49,9 +48,6 @@ _LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A test that forks has a child with all that the tests before left. Collecting it there would end Temporal's
-    # runtimes, whose threads are not in the child: it would wait for them for ever.
-    os.register_at_fork(after_in_child=gc.freeze)
     _keep_compiled_modules()
     if config.getoption("dist", "no") == "load":  # what `-n` alone means
         config.option.dist = "loadgroup"

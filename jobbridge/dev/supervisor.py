@@ -121,9 +121,9 @@ class Supervisor:
         self._start_mail(stack)
         self.tell("Migrating the database …")
         self.migrate(self.settings["DATABASE_URL"])
-        stack.enter_context(_published(self.options.folder / "dev.json", self.settings))
         # After the workers; neither server needs the other, so that the two grace periods are one.
         stack.callback(_stop_together, [m.process for m in self.members if m.process is not None])
+        stack.enter_context(_published(self.options.folder / "dev.json", self.settings))
         self._start_workers(stack)
 
     def _start_postgres(self, stack: ExitStack) -> None:

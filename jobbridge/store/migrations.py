@@ -45,7 +45,7 @@ SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), stat
     relation::regclass::text
 FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
 WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
-  AND pid <> pg_backend_pid()
+  AND datname = current_database() AND pid <> pg_backend_pid()
 ORDER BY xact_start
 LIMIT 3
 """

@@ -1,16 +1,19 @@
 """One connection to Temporal per process, made when it is first used, on a thread with an event loop of its own.
 
 Temporal's runtime does not survive a fork, so everything is kept under the process id: a forked child makes its own and
-never touches its parent's.
+never touches its parent's. Nor does it ever free that: the runtime would wait, for ever, for threads that only the
+parent has; a web server's forked worker would never end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -74,7 +77,6 @@ class TemporalClient:
         self._settings = settings
         self._identity = identity
         self._by_process: dict[int, _PerProcess] = {}
-        self._lock = threading.Lock()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -143,18 +145,17 @@ class TemporalClient:
         """Drop this process's connection and its thread. The next use makes new ones."""
         here = self._by_process.pop(os.getpid(), None)
         if here is not None:
-            here.loop.call_soon_threadsafe(here.loop.stop)
-            if threading.current_thread() is not here.thread:
-                here.thread.join(timeout=5)
+            _stop_loop(here)
 
     def _here(self) -> _PerProcess:
         pid = os.getpid()
         here = self._by_process.get(pid)
         if here is None:
-            with self._lock:
-                here = self._by_process.get(pid)
-                if here is None:
-                    here = self._by_process[pid] = _start_loop()
+            # No lock, which a fork could copy while it is held.
+            made = _start_loop()
+            here = self._by_process.setdefault(pid, made)
+            if here is not made:
+                _stop_loop(made)
         return here
 
     def _remembered(self, here: _PerProcess) -> EngineUnavailable | None:
@@ -221,17 +222,34 @@ async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:
     return await awaitable
 
 
+#: Of this process, until they are freed: also those that are closed, and wait for the garbage collector.
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _let_go_of_inherited() -> None:
+    for runtime in list(_runtimes):
+        # A reference that nobody has: it holds where a global variable does not, at the end of the interpreter.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
+    _runtimes.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_of_inherited)
+
+
 def _start_loop() -> _PerProcess:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_run_loop, args=(loop,), name="jobbridge-temporal", daemon=True)
-    here = _PerProcess(
-        loop=loop,
-        thread=thread,
-        runtime=Runtime(telemetry=TelemetryConfig()),
-        single_flight=asyncio.Lock(),
-    )
+    runtime = Runtime(telemetry=TelemetryConfig())
+    _runtimes.add(runtime)
+    here = _PerProcess(loop=loop, thread=thread, runtime=runtime, single_flight=asyncio.Lock())
     thread.start()
     return here
+
+
+def _stop_loop(here: _PerProcess) -> None:
+    here.loop.call_soon_threadsafe(here.loop.stop)
+    if threading.current_thread() is not here.thread:
+        here.thread.join(timeout=5)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -138,6 +138,7 @@ def test_what_the_original_writes_meanwhile_is_taken_over_too(
 ) -> None:
     waits_for_us = (
         "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE INDEX CONC%'"
+        " AND datname = current_database()"
     )
     with psycopg.connect(url) as reader:  # its snapshot is what an index made concurrently waits for
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

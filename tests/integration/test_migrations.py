@@ -123,7 +123,10 @@ def test_processes_that_migrate_at_once_do_not_collide(
     empty_database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     lock = "hashtextextended('jobbridge migrate', 0)"
-    waiting = "SELECT FROM pg_stat_activity WHERE application_name = 'jobbridge migrate'"
+    waiting = (
+        "SELECT FROM pg_stat_activity"
+        " WHERE application_name = 'jobbridge migrate' AND datname = current_database()"
+    )
     program = "import sys; from jobbridge.store.migrations import migrate; migrate(sys.argv[1])"
     connection.execute(f"SELECT pg_advisory_lock({lock})")
     processes = [

@@ -361,7 +361,7 @@ with database.connection() as connection:
 
 
 def test_a_child_that_ends_its_interpreter_leaves_the_parents_session_open(database_url: str) -> None:
-    # In a process of its own: collecting what the other tests left would end runtimes that survive no fork.
+    # In a process of its own: what the other tests left is none of its business.
     done = subprocess.run(
         [sys.executable, "-c", _FORKS_AND_LETS_THE_CHILD_END, database_url],
         capture_output=True, text=True, timeout=60, check=False,

@@ -155,14 +155,16 @@ def test_a_key_that_was_taken_in_a_transaction_is_free_after_its_rollback(own_wo
 
 
 def test_who_asks_for_a_key_waits_for_the_transaction_that_takes_it(own_world: World) -> None:
-    with ThreadPoolExecutor(1) as pool, psycopg.connect(own_world.database_url) as connection:
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(own_world.database_url) as connection,
+        psycopg.connect(own_world.database_url, autocommit=True) as outside,
+    ):
         with own_world.app.enqueue_on(connection):
             first = send(own_world)
         other = pool.submit(send, own_world)
-        wait_until(
-            lambda: connection.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall(),
-            message="the other caller waits",
-        )
+        wait_until(lambda: outside.execute(waiting).fetchall(), message="the other caller waits")
         connection.commit()
 
         assert other.result(timeout=TIMEOUT).job_id == first.job_id
