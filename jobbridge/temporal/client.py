@@ -3,12 +3,17 @@
 Temporal's runtime does not survive a fork, so everything is kept under the process id: a forked child makes its own and
 never touches its parent's. Nor does it ever free that: the runtime would wait, for ever, for threads that only the
 parent has; a web server's forked worker would never end.
+
+Its threads must not outlive the interpreter either: what they still hand over then ends the process with SIGABRT or
+SIGSEGV (temporalio/sdk-python#300). So whatever is left is closed, and freed, before the interpreter ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
+import gc
 import logging
 import os
 import threading
@@ -77,6 +82,7 @@ class TemporalClient:
         self._settings = settings
         self._identity = identity
         self._by_process: dict[int, _PerProcess] = {}
+        _clients.add(self)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -222,6 +228,7 @@ async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:
     return await awaitable
 
 
+_clients: weakref.WeakSet[TemporalClient] = weakref.WeakSet()
 #: Of this process, until they are freed: also those that are closed, and wait for the garbage collector.
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
@@ -233,7 +240,15 @@ def _let_go_of_inherited() -> None:
     _runtimes.clear()
 
 
+def _free_all() -> None:
+    for client in list(_clients):
+        client.close()
+    if _runtimes:
+        gc.collect()  # the SDK's objects refer to each other; the last reference joins the runtime's threads
+
+
 os.register_at_fork(after_in_child=_let_go_of_inherited)
+atexit.register(_free_all)
 
 
 def _start_loop() -> _PerProcess:

@@ -1,0 +1,65 @@
+"""Processes that use Temporal and end: short programs, and forked workers of a web server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support import clean_environment
+
+_USES_TEMPORAL = """
+import gc, os, sys
+from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
+from jobbridge.settings import load_settings
+from jobbridge.temporal.client import TemporalClient
+
+async def version(client):
+    return (await client.workflow_service.get_system_info(GetSystemInfoRequest())).server_version
+
+client = TemporalClient(load_settings({"TEMPORAL_ADDRESS": sys.argv[1]}))
+before = client.call(version)
+"""
+
+_FORKS = """
+if sys.argv[2] == "closed":
+    gc.disable()  # so that what is closed is still there
+    client.close()
+child = os.fork()
+if child == 0:
+    if sys.argv[2] == "uses":
+        assert client.call(version) == before
+    if sys.argv[2] == "drops":
+        del client
+    gc.collect()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0, "the child did not end well"
+assert client.call(version) == before
+"""
+
+
+def _run(program: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("then", ["exits", "uses", "drops", "closed"])
+def test_a_forked_child_ends_whatever_it_does_with_its_parents_client(
+    temporal_server: str, then: str
+) -> None:
+    _run(_USES_TEMPORAL + _FORKS, temporal_server, then)
+
+
+@pytest.mark.parametrize("last", ["", "client.close()"], ids=["left", "closed"])
+def test_a_program_that_ends_at_once_ends_well(temporal_server: str, last: str) -> None:
+    # Several, since it is a race: without care about every third one ends with SIGABRT or SIGSEGV.
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(_run, _USES_TEMPORAL + last, temporal_server) for _ in range(12)]
+    for run in runs:
+        run.result()
