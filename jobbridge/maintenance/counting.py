@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from jobbridge.store import count_parts
 from jobbridge.store.counting import BATCH, CountStore
 from jobbridge.store.flow import FlowStore
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: How long one run may go on.
 SECONDS = 3.0
+#: How long one run may merge what large statements added: nobody waits for that.
+MERGING_SECONDS = 0.5
 #: So many changes are folded at once, fewer only after this time: who asks for a count reads them in a millisecond.
 ENOUGH = 1_000
 PATIENCE = timedelta(seconds=30)
@@ -40,10 +43,12 @@ class Counter:
     interval = timedelta(seconds=5)
 
     def __init__(self, app: Celery, *, patience: timedelta = PATIENCE) -> None:
+        self._database = app.database
         self._counts = CountStore(app.database)
         self._flow = FlowStore(app.database)
         self._patience = patience.total_seconds()
         self._fold_at = 0.0
+        self._merge_at = 0.0
         self._prune_at = 0.0
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
@@ -53,6 +58,9 @@ class Counter:
         if now >= self._fold_at or self._counts.has_changes(ENOUGH):
             self._fold_at = now + self._patience
             done["changes"] = self._fold(stopped, now + SECONDS)
+        if now >= self._merge_at:
+            done["parts"] = self._merge(stopped, time.monotonic() + MERGING_SECONDS)
+            self._merge_at = now if done["parts"] else now + self._patience
         if now >= self._prune_at:
             self._prune_at = now + PRUNING_REST.total_seconds()
             done["cells"] = self._prune(stopped, now + SECONDS)
@@ -66,6 +74,14 @@ class Counter:
             if now < BATCH:
                 break
         return folded
+
+    def _merge(self, stopped: threading.Event, until: float) -> int:
+        merged = 0
+        for portion in count_parts.merge(self._database):
+            merged += portion
+            if stopped.is_set() or time.monotonic() >= until:
+                break
+        return merged
 
     def _prune(self, stopped: threading.Event, until: float) -> int:
         deleted = 0

@@ -3,7 +3,8 @@
 A trigger on `jobs` inserts a row into `job_count_changes` for each job that is made, changes its status or engine, or
 goes, in the transaction that does it. `fold` adds such rows to `job_counts` and `job_hours`, and deletes them. What is
 asked adds what was not folded yet, in the same statement: so an answer is what `SELECT count(*) FROM jobs` would give
-in that moment, whether somebody folds or not.
+in that moment, whether somebody folds or not. A statement that makes or deletes more than a thousand jobs adds to both
+tables at once, in a part of its own (see `count_parts`).
 
 The same rows say which jobs started or ended, and `fold` adds that to the tables of `flow`.
 """
@@ -42,11 +43,11 @@ WITH taken AS (
 ), totals AS (
     INSERT INTO public.job_counts AS total (tenant, engine, status, jobs)
     SELECT tenant, engine, status, sum(jobs) FROM moved GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (tenant, engine, status) DO UPDATE SET jobs = total.jobs + excluded.jobs
+    ON CONFLICT ON CONSTRAINT job_counts_pkey DO UPDATE SET jobs = total.jobs + excluded.jobs
 ), hours AS (
     INSERT INTO public.job_hours AS cell (tenant, status, hour, engine, jobs)
     SELECT tenant, status, hour, engine, jobs FROM moved ORDER BY 1, 2, 3, 4
-    ON CONFLICT (tenant, status, hour, engine) DO UPDATE SET jobs = cell.jobs + excluded.jobs
+    ON CONFLICT ON CONSTRAINT job_hours_pkey DO UPDATE SET jobs = cell.jobs + excluded.jobs
     RETURNING cell.tenant, cell.status, cell.hour, cell.engine, cell.jobs
 ), {ADD_FLOW}
 SELECT (SELECT count(*) FROM taken), tenant, status, hour, engine, jobs FROM hours
@@ -167,13 +168,14 @@ class CountStore:
         def work(own: DriverConnection) -> int:
             with own.transaction():
                 rows = own.execute(FOLD, {"limit": limit}).fetchall()
-                _delete_empty(own, [row[1:] for row in rows if row[5] == 0])
+                delete_empty(own, [row[1:] for row in rows if row[5] == 0])
                 return int(rows[0][0])
 
         return self._database.run(work)
 
 
-def _delete_empty(connection: DriverConnection, cells: list[tuple[Any, ...]]) -> None:
+def delete_empty(connection: DriverConnection, cells: list[tuple[Any, ...]]) -> None:
+    """Delete those of these cells (tenant, status, hour, engine, jobs) that have no jobs."""
     if not cells:
         return
     tenants, statuses, hours, engines, _ = map(list, zip(*cells, strict=True))

@@ -45,12 +45,12 @@ WITH happened AS (
 ), flow AS (
     INSERT INTO public.job_flow AS cell (tenant, span, at, engine, status, bucket, jobs, ms)
     SELECT tenant, span, at, engine, status, bucket, jobs, ms FROM cells ORDER BY 1, 2, 3, 4, 5, 6
-    ON CONFLICT (tenant, span, at, engine, status, bucket)
+    ON CONFLICT ON CONSTRAINT job_flow_pkey
     DO UPDATE SET jobs = cell.jobs + excluded.jobs, ms = cell.ms + excluded.ms
 )
 INSERT INTO public.job_flow_totals AS cell (span, at, engine, status, bucket, jobs, ms)
 SELECT span, at, engine, status, bucket, sum(jobs), sum(ms) FROM cells GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
-ON CONFLICT (span, at, engine, status, bucket)
+ON CONFLICT ON CONSTRAINT job_flow_totals_pkey
 DO UPDATE SET jobs = cell.jobs + excluded.jobs, ms = cell.ms + excluded.ms
 """
 

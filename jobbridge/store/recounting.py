@@ -11,6 +11,7 @@ from typing import LiteralString
 
 from jobbridge.store.callers import DriverConnection
 
+#: The keys are named by their constraints: migrations run this before and after 0013 gave them a part.
 #: Reads all jobs, in the order in which they lie. Cells are added in the order of their keys, as `counting.FOLD` does.
 RECOUNT: LiteralString = """
 WITH missing AS MATERIALIZED (
@@ -33,11 +34,11 @@ WITH missing AS MATERIALIZED (
 ), hours AS (
     INSERT INTO public.job_hours AS cell (tenant, status, hour, engine, jobs)
     SELECT tenant, status, hour, engine, jobs FROM missing ORDER BY 1, 2, 3, 4
-    ON CONFLICT (tenant, status, hour, engine) DO UPDATE SET jobs = cell.jobs + excluded.jobs
+    ON CONFLICT ON CONSTRAINT job_hours_pkey DO UPDATE SET jobs = cell.jobs + excluded.jobs
 ), totals AS (
     INSERT INTO public.job_counts AS total (tenant, engine, status, jobs)
     SELECT tenant, engine, status, sum(jobs) FROM missing GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (tenant, engine, status) DO UPDATE SET jobs = total.jobs + excluded.jobs
+    ON CONFLICT ON CONSTRAINT job_counts_pkey DO UPDATE SET jobs = total.jobs + excluded.jobs
 )
 SELECT count(*) FROM missing
 """

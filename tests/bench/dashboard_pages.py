@@ -87,17 +87,13 @@ def _kinds(chance: random.Random) -> Mapping[str, Query]:
 
 
 def fill(url: str, jobs: int) -> None:
-    """Make the jobs, without the trigger that counts them; `jobbridge migrate` counts what is there."""
+    """Make the jobs."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")
         for first in range(1, jobs + 1, _BATCH):
             params = {"types": list(TYPES), "queues": list(QUEUES), "all": jobs, "first": first}
             connection.execute(_FILL, params | {"last": min(jobs, first + _BATCH - 1)})
             print(f"{first + _BATCH - 1:,} jobs", flush=True)
         connection.execute("VACUUM (ANALYZE) public.jobs")
-        from jobbridge.store.recounting import recount
-
-        recount(connection)
 
 
 def measure(

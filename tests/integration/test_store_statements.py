@@ -15,6 +15,7 @@ from jobbridge.recording import JobRecorder, statement_of
 from jobbridge.store import (
     access,
     clearing,
+    count_parts,
     counting,
     families,
     flow,
@@ -45,7 +46,7 @@ from jobbridge.store.database import Database
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, clearing, counting, families, flow, jobs, keys, kinship, links, live, pruning, queue_pauses,
+    access, clearing, count_parts, counting, families, flow, jobs, keys, kinship, links, live, pruning, queue_pauses,
     recounting, requests, running,
     schedule_counts,
     schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
