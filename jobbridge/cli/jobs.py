@@ -1,4 +1,4 @@
-"""`jobbridge jobs list|show|cancel|retry|watch`."""
+"""`jobbridge jobs list|show|cancel|retry|watch|recount`."""
 
 from __future__ import annotations
 
@@ -179,6 +179,27 @@ def watch(job_id: str, tenant: str | None, timeout: float | None, app_name: str 
         else:
             click.echo(told(last))
     return 0 if last.status is JobStatus.COMPLETED else FAILED
+
+
+@command.command("recount")
+@app_option
+@json_option
+def recount(app_name: str | None, as_json: bool) -> None:
+    """Count all jobs anew, while everybody goes on.
+
+    The counts follow each change of a job by triggers. What was written without them (a restore with
+    --disable-triggers, session_replication_role = replica) is in no count, and rare jobs of it are in no list, until
+    this is run.
+    """
+    from jobbridge.store import recounting
+
+    cells = load_app(app_name).database.run(recounting.recount)
+    if as_json:
+        write_json({"corrected": cells})
+    elif cells:
+        click.echo(f"Counted; {cells:,} counts (of a tenant, status and hour) were wrong, and are right now.")
+    else:
+        click.echo("Counted; all counts were right.")
 
 
 def find_job(app: Celery, text: str, tenant: str | None) -> JobRow:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from jobbridge.cli.root import run
 from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
@@ -250,3 +251,24 @@ def test_the_migration_knows_the_same_bounds(database: Database) -> None:
     )
 
     assert f"{{{','.join(map(str, BOUNDS))}}}" in source
+
+
+def test_what_was_written_without_triggers_is_counted_on_demand(
+    database_url: str,
+    database: Database,
+    counts: CountStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with database.connection() as own:
+        own.execute("SET session_replication_role = replica")
+        fill(own, 1_500)
+        own.execute("RESET session_replication_role")
+    assert counts.totals() == {}
+
+    assert run(["jobs", "recount"]) == 0
+    assert "were wrong" in capsys.readouterr().out
+    assert run(["jobs", "recount"]) == 0
+    assert "all counts were right" in capsys.readouterr().out
+    assert counts.totals() == counted(database) != {}
