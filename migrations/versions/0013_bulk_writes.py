@@ -41,12 +41,13 @@ _TOOK = f"CASE WHEN status IN {_FINAL} THEN 1000 * extract(epoch FROM {_ENDED_AT
 
 
 def _add_part(rows: str, sign: str) -> str:
-    """The sums of a statement's rows, as a part of their own."""
+    """The sums of a statement's rows, as a part of their own; by the key, so that its pages are written once."""
     return f"""
         INSERT INTO public.job_hours (tenant, status, hour, engine, part, jobs)
         SELECT tenant, status, date_trunc('hour', created_at, 'UTC'), runner_type, own, {sign}count(*)
         FROM {rows}
-        GROUP BY 1, 2, 3, 4;
+        GROUP BY 1, 2, 3, 4
+        ORDER BY 1, 2, 3, 4;
         INSERT INTO public.job_counts (tenant, engine, status, part, jobs)
         SELECT tenant, runner_type, status, own, {sign}count(*)
         FROM {rows}
