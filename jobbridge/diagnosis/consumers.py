@@ -115,7 +115,7 @@ def _check_queues(workers: Sequence[WorkerRow], unserved: Sequence[WaitingGroup]
     if not unserved:
         return Check(name="workers", is_good=True, found=running or "none runs, and nothing waits for one")
     waiting = "; ".join(
-        f"{group.count} {group.task} ({group.engine.value}) in the queue {group.queue!r} for {age(group.since)}"
+        f"{group.number} {group.task} ({group.engine.value}) in the queue {group.queue!r} for {age(group.since)}"
         for group in unserved[:5]
     )
     by_engine = {
@@ -133,7 +133,7 @@ def _check_known(unknown: Sequence[WaitingGroup], refused: Sequence[str]) -> Che
     if not unknown and not refused:
         return Check(name="tasks", is_good=True, found="a worker knows every task that waits")
     parts = [
-        f"{group.count} {group.task!r} wait in {group.queue!r} ({group.engine.value})"
+        f"{group.number} {group.task!r} wait in {group.queue!r} ({group.engine.value})"
         for group in unknown[:5]
     ]
     if refused:
@@ -163,7 +163,7 @@ def _check_undelivered(pending: Sequence[WaitingGroup]) -> Check:
     if not late:
         return Check(name="delivery", is_good=True, found="every job was delivered")
     told = ", ".join(
-        f"{group.count} {group.engine.value} pending (the oldest: {age(group.since)} ago)" for group in late
+        f"{group.number} {group.engine.value} pending (the oldest: {age(group.since)} ago)" for group in late
     )
     return Check(
         name="delivery",

@@ -13,17 +13,20 @@ from psycopg.rows import kwargs_row
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
-from jobbridge.store.cells import CELLS, IN_CELL
+from jobbridge.store.cells import CELLS, IN_CELL, IS_CUT, MOST_JOBS, bounds
 from jobbridge.store.database import Database
 
-#: What is due and has not started.
+#: What is due and has not started. Where such jobs are everywhere, some of them (see `cells`).
 WAITING: LiteralString = f"""
 WITH {CELLS}
 SELECT runner_type AS engine, status, coalesce(queue, '') AS queue, type AS task, count(*) AS count,
-    min(updated_at) AS since
+    min(updated_at) AS since, {IS_CUT} AS is_cut
 FROM cell CROSS JOIN LATERAL (
-    SELECT runner_type, status, queue, type, updated_at FROM public.jobs
-    WHERE {IN_CELL} AND (status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now()))
+    SELECT runner_type, status, queue, type, updated_at FROM (
+        SELECT runner_type, status, queue, type, updated_at, run_at FROM public.jobs
+        WHERE {IN_CELL}
+    ) AS read
+    WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now())
     OFFSET 0
 ) AS job
 GROUP BY 1, 2, 3, 4
@@ -51,7 +54,11 @@ ORDER BY task
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaitingGroup:
-    """Jobs of one task that are due and wait in one queue, and since when the longest."""
+    """Jobs of one task that are due and wait in one queue, and since when the longest.
+
+    Attributes:
+        is_cut: There may be more: not all jobs were looked at.
+    """
 
     engine: Engine
     status: JobStatus
@@ -59,6 +66,12 @@ class WaitingGroup:
     task: str
     count: int
     since: datetime
+    is_cut: bool = False
+
+    @property
+    def number(self) -> str:
+        """How many they are, as far as that is known."""
+        return f"at least {self.count}" if self.is_cut else str(self.count)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,17 +84,25 @@ class UnknownTask:
 
 
 class HealthStore:
-    """Questions of a health check."""
+    """Questions of a health check.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Whose jobs.
+        jobs: How many of them one question reads at most.
+    """
+
+    def __init__(self, database: Database, *, jobs: int = MOST_JOBS) -> None:
         self._database = database
+        self._bounds = bounds(jobs=jobs)
 
     def waiting(self) -> Sequence[WaitingGroup]:
         """Count the jobs that are due and have not started."""
 
         def fetch(own: DriverConnection) -> list[WaitingGroup]:
             with psycopg.Cursor(own, row_factory=kwargs_row(_waiting_group)) as cursor:
-                return cursor.execute(WAITING, {"statuses": _STATUSES}).fetchall()
+                return cursor.execute(
+                    WAITING, {"statuses": _STATUSES} | self._bounds, prepare=False
+                ).fetchall()
 
         return self._database.run(fetch)
 

@@ -30,8 +30,12 @@ WITH cell AS MATERIALIZED (
 SELECT job.*
 FROM cell CROSS JOIN LATERAL (
     SELECT tenant, job_id, type, queue, worker_number, attempt, started_at, progress
-    FROM public.jobs
-    WHERE {IN_CELL} AND status = 'processing' AND worker_number = ANY(%(numbers)s)
+    FROM (
+        SELECT tenant, job_id, type, queue, worker_number, attempt, started_at, progress, status
+        FROM public.jobs
+        WHERE {IN_CELL}
+    ) AS read
+    WHERE status = 'processing' AND worker_number = ANY(%(numbers)s)
     OFFSET 0
 ) AS job
 ORDER BY job.started_at
@@ -46,6 +50,8 @@ WHERE queue IS NOT NULL
 """
 
 _CELLS = 100
+#: Jobs that are read in one of them.
+_JOBS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +73,7 @@ def running_jobs(database: Database, numbers: Sequence[int], *, limit: int = 500
 
     def fetch(own: DriverConnection) -> list[RunningJob]:
         with psycopg.Cursor(own, row_factory=class_row(RunningJob)) as cursor:
-            params = {"numbers": list(numbers), "cells": _CELLS, "limit": limit}
+            params = {"numbers": list(numbers), "cells": _CELLS, "jobs": _JOBS, "limit": limit}
             return cursor.execute(RUNNING, params).fetchall()
 
     return database.run(fetch) if numbers else []

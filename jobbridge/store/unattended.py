@@ -18,7 +18,7 @@ from psycopg.rows import kwargs_row
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.callers import DriverConnection
-from jobbridge.store.cells import CELLS, IN_CELL
+from jobbridge.store.cells import CELLS, IN_CELL, bounds
 from jobbridge.store.database import Database
 
 _COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, attempt, delivery, runner_type, external_id, broker,
@@ -49,13 +49,17 @@ LIMIT %(limit)s
 """
 
 #: What is said to be under way, for who looks whether it is. A job that waits for others was begun, and has neither
-#: delivery nor worker; what was written by hand, or adopted, may have no delivery either, and belongs here.
+#: delivery nor worker; what was written by hand, or adopted, may have no delivery either, and belongs here. Where such
+#: jobs are everywhere, some of them (see `cells`).
 UNDER_WAY: LiteralString = f"""
 WITH {CELLS}
 SELECT job.*
 FROM cell CROSS JOIN LATERAL (
-    SELECT {_COLUMNS} FROM public.jobs
-    WHERE {IN_CELL} AND status = ANY(%(statuses)s)
+    SELECT {_COLUMNS} FROM (
+        SELECT {_COLUMNS} FROM public.jobs
+        WHERE {IN_CELL}
+    ) AS read
+    WHERE status = ANY(%(statuses)s)
       AND (delivery IS NOT NULL OR worker IS NOT NULL OR attempt = 0)
       AND runner_type = ANY(%(engines)s)
     OFFSET 0
@@ -126,7 +130,7 @@ def jobs_under_way(
 ) -> list[OpenJob]:
     """Give the jobs that an engine is said to have, those first to which nothing happened for the longest time."""
     params = {"engines": _names(engine), "statuses": [status.value for status in statuses], "limit": limit}
-    return _fetch(database, UNDER_WAY, params)
+    return _fetch(database, UNDER_WAY, params | bounds())
 
 
 def count_steps(database: Database, key: JobKey, name: str) -> int:
