@@ -16,6 +16,7 @@ from jobbridge.app.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.dashboard.commands import send_like
 from jobbridge.dashboard.timeline import timeline
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
 from jobbridge.diagnosis.explaining import Reason, explain
@@ -139,6 +140,8 @@ def _commands(visit: Visit, row: JobRow) -> Iterator[str]:
         yield f"jobbridge jobs retry {row.job_id}"
     if can.run_again:
         yield f"jobbridge jobs retry {row.job_id} --new"
+    if can.edit:
+        yield " ".join(send_like(row))
 
 
 def _temporal_url(visit: Visit, row: JobRow) -> str | None:
