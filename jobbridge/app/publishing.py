@@ -163,9 +163,16 @@ class JobPublication:
             message=message,
             broker=broker,
             root_id=_optional_id(headers.get("root_id")),
-            parent_id=_optional_id(headers.get("parent_id")),
+            parent_id=self._parent_id,
             group_id=headers.get("group"),
         )
+
+    @property
+    def _parent_id(self) -> uuid.UUID | None:
+        sender = _optional_id(self._headers.get("parent_id"))
+        return (
+            None if sender == self._key.job_id else sender
+        )  # it sends itself again: its parent stays who it was
 
     def _continuation(self) -> Continuation | None:
         if self._options.continues is not None:

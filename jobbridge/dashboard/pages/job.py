@@ -17,12 +17,12 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.commands import send_like
+from jobbridge.dashboard.kin import kin_of
 from jobbridge.dashboard.timeline import timeline
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
 from jobbridge.diagnosis.explaining import Reason, explain
 
 if TYPE_CHECKING:
-    from jobbridge.core.families import Member
     from jobbridge.store.rows import JobRow
 
 #: Reasons that tell of nothing but the job itself: who is bound to a tenant learns nothing of the others' workers,
@@ -33,7 +33,6 @@ _OF_THE_JOB = frozenset(
         "waits_for_chain", "suspended", "children", "paused",
     }
 )  # fmt: skip
-_CHILDREN_SHOWN = 50
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
 
 
@@ -62,8 +61,7 @@ def job(visit: Visit) -> Response:
         bars=timeline(row, details, now=datetime.now(UTC)),
         steps=[step for step in details if step.result is not None],
         reasons=_reasons(visit, explain(visit.app, row).reasons),
-        children=visit.app.families.counts(row.key),
-        members=_members(visit, row),
+        kin=kin_of(visit, row),
         artifacts=artifacts_of(visit.app, row),
         data=row.metadata.get("data"),
         has_data="data" in row.metadata,
@@ -116,11 +114,6 @@ def _reasons(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
     if visit.principal.tenant is None:
         return list(reasons)
     return [Reason(code=reason.code, what=reason.what) for reason in reasons if reason.code in _OF_THE_JOB]
-
-
-def _members(visit: Visit, row: JobRow) -> list[Member]:
-    members = visit.app.families.members(row.key, limit=_CHILDREN_SHOWN)
-    return [member for member in members if visit.principal.sees(member.key.tenant)]
 
 
 def _schedule(row: JobRow) -> dict[str, Any] | None:
