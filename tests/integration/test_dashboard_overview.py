@@ -14,11 +14,13 @@ from starlette.testclient import TestClient
 
 from jobbridge import Celery
 from jobbridge.cli.root import jobbridge as shell
+from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dashboard.identity import LocalAuthenticator
 from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
+from jobbridge.store.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
@@ -132,3 +134,29 @@ def test_who_has_no_jobs_is_given_a_command_that_sends_one(client: TestClient, a
         told = CliRunner().invoke(shell, split(unescape(command).replace("{…}", "{}")))
 
         assert "Usage:" not in told.output, told.output
+
+
+# -- queues that are paused
+
+
+def test_a_paused_queue_needs_attention(client: TestClient, app: Celery) -> None:
+    QueuePauses(app.database).pause("mail", by="ada", note="the printer burns")
+
+    page = unescape(client.get("/").text)
+
+    assert "Paused queues" in page
+    assert "Workers take nothing new from 'mail' for" in page
+    assert "Nothing is stuck" not in page
+
+
+def test_a_tenant_is_told_that_its_jobs_queue_is_paused_and_not_by_whom(app: Celery) -> None:
+    job_id = app.tasks["parity.total"].apply_async(args=[[1]], queue="mail", tenant=ACME).id
+    QueuePauses(app.database).pause("mail", by="lovelace", note="globex floods it")
+    token, _ = AccessStore(app.database).create("support", Role.VIEWER, tenant=ACME)
+    theirs = TestClient(make_dashboard(app), headers={"authorization": f"Bearer {token}"})
+
+    page = theirs.get(f"/jobs/{job_id}").text
+
+    assert "Its queue is paused: workers take nothing new from it." in page
+    assert "globex" not in page
+    assert "lovelace" not in page

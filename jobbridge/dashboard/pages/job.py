@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 _OF_THE_JOB = frozenset(
     {
         "ended", "not_due", "pending", "running", "fell_back", "expires", "last_error", "not_started",
-        "waits_for_chain", "suspended", "children", "paused",
+        "waits_for_chain", "suspended", "children", "queue_paused",
     }
 )  # fmt: skip
+#: What they are told instead: who paused a queue, and why, may be about others.
+_IN_SHORT = {"queue_paused": "Its queue is paused: workers take nothing new from it."}
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
 
 
@@ -113,7 +115,11 @@ def _reasons(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
     """Leave out what tells of others; the hints are commands for operators of the whole installation."""
     if visit.principal.tenant is None:
         return list(reasons)
-    return [Reason(code=reason.code, what=reason.what) for reason in reasons if reason.code in _OF_THE_JOB]
+    return [
+        Reason(code=reason.code, what=_IN_SHORT.get(reason.code, reason.what))
+        for reason in reasons
+        if reason.code in _OF_THE_JOB
+    ]
 
 
 def _schedule(row: JobRow) -> dict[str, Any] | None:
