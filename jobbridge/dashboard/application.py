@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,10 @@ class Dashboard:
 
     def page(self, visit: Visit, template: str, *, status: int = 200, **values: Any) -> Response:
         """Give a page."""
-        known = {"visit": visit, "path": visit.path, "who": visit.identity, "navigation": NAVIGATION}
+        known = {
+            "visit": visit, "path": visit.path, "who": visit.identity, "navigation": NAVIGATION,
+            "now": datetime.now(UTC),
+        }  # fmt: skip
         text = self.templates.get_template(template).render(known | values)
         return HTMLResponse(text, status_code=status)
 
