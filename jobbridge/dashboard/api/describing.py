@@ -41,12 +41,22 @@ _EVENTS = {
     "operationId": "api_events",
     "tags": ["jobs"],
     "summary": "Tell of changes of jobs as they happen, as Server-Sent Events",
-    "description": "Takes the filters of the list of jobs, or a `job_id`. The events: `open`, `jobs` (changed jobs), "
+    "description": "Takes filters as the list of jobs does, or a `job_id`. The events: `open`, `jobs` (changed jobs), "
     "`counts`, and `reset` (something may have been missed: read anew). Send the last id as `Last-Event-ID` to go on "
     "where a stream ended.\n\nNeeds the role viewer.",
     "parameters": [
-        {"name": name, "in": "query", "schema": {"type": "string"}}
-        for name in ("job_id", "status", "type", "engine", "queue", "tenant")
+        *(
+            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+            for name in ("job_id", "type", "engine", "queue", "tenant")
+        ),
+        {
+            "name": "status",
+            "in": "query",
+            "required": False,
+            "description": "The new state; several.",
+            "schema": {"type": "array", "items": {"$ref": "#/components/schemas/JobStatus"}},
+        },
+        {"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}},
     ],
     "responses": {
         "200": {"description": "A stream that does not end by itself.", "content": {"text/event-stream": {}}},
