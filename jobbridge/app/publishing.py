@@ -158,7 +158,7 @@ class JobPublication:
             singleton_key=self._options.singleton_key,
             max_attempts=None if max_retries is None else max_retries + 1,
             user_id=self._options.user_id,
-            metadata={**self._readable_arguments(), **(self._options.job_metadata or {})},
+            metadata={**self._readable_arguments(), **self._options.metadata_of(headers)},
             external_id=self._task_id,
             message=message,
             broker=broker,
