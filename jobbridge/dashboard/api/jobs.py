@@ -13,6 +13,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard import asking
 from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
+from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import FilterInstant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer, job_detail
@@ -28,7 +29,9 @@ class CancelJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(None, max_length=1000, examples=["wrong month"])
+    reason: str | None = Field(
+        None, max_length=1000, examples=["wrong month"], json_schema_extra={**STORABLE}
+    )
 
 
 class RetryJob(BaseModel):
