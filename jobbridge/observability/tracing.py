@@ -13,6 +13,7 @@ has room for them; the headers of their parent are kept for them (`carrier`).
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,8 @@ class Tracer:
         setattr(task.request, _OPEN, None)
         if span.is_recording():
             span.set_attributes(self._of_attempt(task, state, retval))
+            if state is None:
+                _note_interruption(span)
         span.end()
         contexts.detach(token)
 
@@ -223,7 +226,16 @@ def _state(state: Any, retval: Any) -> str:
         case Ignore():
             return "ignored"
         case _:
-            return str(state or "unknown").lower()
+            return str(state or "interrupted").lower()
+
+
+def _note_interruption(span: Span) -> None:
+    """Mark an attempt that came to no end: its process is told to stop, by a hard time limit or from outside."""
+    cause = sys.exc_info()[
+        1
+    ]  # Celery sends the signal while it goes up (celery 5.7, app/trace.py: `finally`)
+    span.set_status(Status(StatusCode.ERROR, "interrupted"))
+    span.set_attribute(_ERROR, "_OTHER" if cause is None else _type_of(cause))
 
 
 def _type_of(error: BaseException) -> str:

@@ -141,6 +141,22 @@ def test_what_could_not_be_sent_says_by_which_error(app: Celery, spans: InMemory
     assert span.status.status_code is StatusCode.ERROR
 
 
+def test_an_attempt_that_is_interrupted_has_failed(app: Celery, spans: InMemorySpanExporter) -> None:
+    """As by a hard time limit: the process is told to stop while the handler runs."""
+
+    @app.task(name="interrupted")
+    def interrupted() -> None:
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        interrupted.apply()
+
+    [span] = [each for each in spans.get_finished_spans() if each.name == "process interrupted"]
+    attributes = span.attributes or {}
+    assert span.status.status_code is StatusCode.ERROR
+    assert (attributes["jobbridge.job.state"], attributes["error.type"]) == ("interrupted", "SystemExit")
+
+
 def test_the_row_is_found_by_its_key(app: Celery, spans: InMemorySpanExporter) -> None:
     """Who looks at a job finds its trace."""
     row = failed(app)
