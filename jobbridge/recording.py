@@ -381,6 +381,8 @@ def _failed(event: Failed) -> _Params:
             "task_id": event.task_id,
             "engine": event.engine.value,
             "external_id": event.external_id or event.task_id,
+            "root_id": event.root_id,
+            "parent_id": event.parent_id,
         }
     )
 

@@ -23,12 +23,17 @@ from typing import Any, Protocol
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer, run_temporal
 from tests.support import REPOSITORY, SETTING_PREFIXES, clean_environment, worker_process
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 _TEMPLATE = "template_jobbridge"
 _PREFIX = "jobbridge-test-"

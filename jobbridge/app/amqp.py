@@ -30,7 +30,8 @@ class AMQP(_Base):  # type: ignore[misc]  # see _Base
             prepared, observer = job_producer.prepared(message), app.observer
             if observer is None:
                 return send(job_producer, name, prepared, **options)
-            with observer.sending(name, prepared.headers, queue=_name_of(options.get("queue"))):
+            queue, former = _name_of(options.get("queue")), job_options.former_trace
+            with observer.sending(name, prepared.headers, queue=queue, former=former):
                 return send(job_producer, name, prepared, **options)
 
         return send_task_message

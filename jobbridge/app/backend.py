@@ -22,7 +22,7 @@ from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
-from jobbridge.app.execution import Run, identify, record, record_end, run_of
+from jobbridge.app.execution import Run, current_run, identify, record, record_end, run_of
 from jobbridge.core.events import (
     AttemptFailed,
     Cancelled,
@@ -33,7 +33,7 @@ from jobbridge.core.events import (
     Progressed,
     Recorded,
 )
-from jobbridge.core.keys import job_id_for
+from jobbridge.core.keys import JobKey, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs import StoredResult
 
@@ -121,6 +121,8 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
             stored = self.app.jobs.find(identified.key.job_id)
             if stored is not None:
                 identified.key = stored.key
+            elif (cause := current_run(self.app)) is not None:
+                identified.key = JobKey(tenant=cause.key.tenant, job_id=identified.key.job_id)
         return identified
 
     def _event(self, run: Run, result: Any, state: str, traceback: Any, request: Any) -> JobEvent | None:
@@ -146,6 +148,7 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
                 delivery=run.delivery,
                 type=getattr(request, "task", None) or UNSENT,
                 task_id=run.task_id,
+                **self._origin(run),
             )
         if state == states.RETRY and run.attempt is not None:
             return AttemptFailed(key=run.key, attempt=run.attempt, error=_error_line(result), traceback=text)
@@ -153,6 +156,14 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
             reason = _error_line(result)
             return Expired(key=run.key) if "expired" in reason else Cancelled(key=run.key, reason=reason)
         return None
+
+    def _origin(self, run: Run) -> dict[str, Any]:
+        """Tell with whom a job belongs that fails unsent, since a link before it in its chain has failed."""
+        cause = current_run(self.app)
+        if cause is None or cause.task_id == run.task_id:
+            return {}
+        root_id = self.app.current_worker_task.request.root_id or cause.task_id
+        return {"root_id": job_id_for(root_id), "parent_id": cause.key.job_id}
 
     def _encoded(
         self, result: Any, state: str, traceback: Any, request: Any

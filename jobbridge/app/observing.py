@@ -11,9 +11,13 @@ class Observer(Protocol):
     """Is told of messages that are sent and of steps; of tasks that run Celery's own signals tell."""
 
     def sending(
-        self, name: str, headers: MutableMapping[str, Any], *, queue: str
+        self, name: str, headers: MutableMapping[str, Any], *, queue: str, former: str | None
     ) -> AbstractContextManager[object]:
-        """Surround the sending of a task message; may add to its headers."""
+        """Surround the sending of a task message; may add to its headers.
+
+        Args:
+            former: The trace of the job that is sent again, as in its `traceparent`.
+        """
 
     def step(self, name: str, key: str | None) -> AbstractContextManager[object]:
         """Surround a step of the job that runs."""

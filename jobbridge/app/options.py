@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from jobbridge.core.enqueueing import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
+from jobbridge.core.envelope import TRACE
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
 
@@ -56,6 +58,16 @@ class JobOptions:
             taken["singleton_policy"] = policy_named(taken["singleton_policy"])
         check_singleton(taken["singleton_key"], taken["singleton_policy"])
         return cls(**taken)
+
+    @property
+    def former_trace(self) -> str | None:
+        """The trace of the job whose metadata was handed on, if this one is that job sent again."""
+        return (self.job_metadata or {}).get(TRACE)
+
+    def metadata_of(self, headers: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the metadata of the row: with the message's own trace, and never the former's."""
+        own = {name: value for name, value in (self.job_metadata or {}).items() if name != TRACE}
+        return own | ({TRACE: headers[TRACE]} if headers.get(TRACE) else {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

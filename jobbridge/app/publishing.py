@@ -158,14 +158,21 @@ class JobPublication:
             singleton_key=self._options.singleton_key,
             max_attempts=None if max_retries is None else max_retries + 1,
             user_id=self._options.user_id,
-            metadata={**self._readable_arguments(), **(self._options.job_metadata or {})},
+            metadata={**self._readable_arguments(), **self._options.metadata_of(headers)},
             external_id=self._task_id,
             message=message,
             broker=broker,
             root_id=_optional_id(headers.get("root_id")),
-            parent_id=_optional_id(headers.get("parent_id")),
+            parent_id=self._parent_id,
             group_id=headers.get("group"),
         )
+
+    @property
+    def _parent_id(self) -> uuid.UUID | None:
+        sender = _optional_id(self._headers.get("parent_id"))
+        return (
+            None if sender == self._key.job_id else sender
+        )  # it sends itself again: its parent stays who it was
 
     def _continuation(self) -> Continuation | None:
         if self._options.continues is not None:

@@ -85,8 +85,12 @@ def command(
     if proxy_user_header is not None:
         headers = (proxy_user_header, proxy_role_header, proxy_tenant_header)
         authenticator = _by_proxy(app, proxies, headers, Role(proxy_role))
-    _serve(app, host, port, proxies, authenticator, access_log=access_log)
+    _serve(app, host, port, proxies, authenticator, app_name=app_name, access_log=access_log)
     return 0
+
+
+def _named(app_name: str | None) -> str | None:
+    return None if app_name == "jobbridge" else app_name  # it is what commands take by default
 
 
 def missing_packages() -> list[str]:
@@ -120,13 +124,14 @@ def _serve(
     proxies: tuple[str, ...],
     authenticator: Authenticator | None,
     *,
+    app_name: str | None,
     access_log: bool,
 ) -> None:
     from jobbridge.dashboard.application import make_dashboard
     from jobbridge.dashboard.serving import serve
 
     serve(
-        make_dashboard(app, authenticator=authenticator, proxies=proxies),
+        make_dashboard(app, authenticator=authenticator, proxies=proxies, app_name=_named(app_name)),
         host=host,
         port=port,
         proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.proxies

@@ -12,6 +12,8 @@ Json = Any  # what json.loads returns
 
 #: The header that JobBridge adds to every message of a tracked job: {"tenant", "delivery", "engine"}.
 HEADER = "jobbridge"
+#: The header of the W3C that names a message's trace; by the same name the metadata of a row has it.
+TRACE = "traceparent"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -154,7 +154,7 @@ class Failed:
 
     With an attempt: from `processing` at that attempt. Without one (unknown task, dead letter, a chain's earlier
     link failed, cannot be delivered): from any non-final status, and a missing row is made from `type`, `task_id`,
-    `engine` and `external_id`.
+    `engine`, `external_id`, `root_id` and `parent_id`.
     With `delivery`, only while the row holds it. With `waiting_at`, only while it waits after that many attempts.
     """
 
@@ -171,6 +171,8 @@ class Failed:
     task_id: str | None = None
     engine: Engine = Engine.CELERY
     external_id: str | None = None  # None: the task id
+    root_id: UUID | None = None
+    parent_id: UUID | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import actions, bulk, exporting, metrics, probes, public, showing, signing
+from jobbridge.dashboard import actions, bulk, commands, exporting, metrics, probes, public, showing, signing
 from jobbridge.dashboard.api import routes as api
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
 from jobbridge.dashboard.api.waiting import Waiters
@@ -77,9 +79,12 @@ class Dashboard:
     Args:
         app: Whose jobs.
         authenticator: Who may come in; by tokens if None.
+        app_name: How commands name the app.
     """
 
-    def __init__(self, app: Celery, authenticator: Authenticator | None = None) -> None:
+    def __init__(
+        self, app: Celery, authenticator: Authenticator | None = None, *, app_name: str | None = None
+    ) -> None:
         self.app = app
         self.access = AccessStore(app.database)
         self.authenticator = authenticator or Authenticator(self.access)
@@ -94,7 +99,7 @@ class Dashboard:
         self.all_attempts = AttemptLimit(attempts=300)
         #: Of customers, by their links.
         self.looks = AttemptLimit(attempts=120)
-        self.templates = _templates()
+        self.templates = _templates(app_name)
         #: The API's, once somebody asked for it.
         self.description: dict[str, Any] | None = None
         self.tenant_ids = TenantIds(app.database)
@@ -106,13 +111,20 @@ class Dashboard:
 
     def page(self, visit: Visit, template: str, *, status: int = 200, **values: Any) -> Response:
         """Give a page."""
-        known = {"visit": visit, "path": visit.path, "who": visit.identity, "navigation": NAVIGATION}
+        known = {
+            "visit": visit, "path": visit.path, "who": visit.identity, "navigation": NAVIGATION,
+            "now": datetime.now(UTC),
+        }  # fmt: skip
         text = self.templates.get_template(template).render(known | values)
         return HTMLResponse(text, status_code=status)
 
 
 def make_dashboard(
-    app: Celery, *, authenticator: Authenticator | None = None, proxies: Sequence[str] = ()
+    app: Celery,
+    *,
+    authenticator: Authenticator | None = None,
+    proxies: Sequence[str] = (),
+    app_name: str | None = None,
 ) -> FastAPI:
     """Make the application; it can be mounted under any path.
 
@@ -120,8 +132,9 @@ def make_dashboard(
         app: Whose jobs.
         authenticator: Who may come in: by default whoever has a token of `jobbridge tokens create`.
         proxies: Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
+        app_name: How `celery -A` names the app, for the commands that pages show.
     """
-    dashboard = Dashboard(app, authenticator)
+    dashboard = Dashboard(app, authenticator, app_name=app_name)
     made = _Application(
         routes=dashboard.router.routes,
         exception_handlers=handlers(dashboard),
@@ -147,7 +160,7 @@ def _route(dashboard: Dashboard, rule: Rule) -> Route:
     return Route(rule.path, guarded(dashboard, rule), methods=rule.methods, name=rule.name)
 
 
-def _templates() -> jinja2.Environment:
+def _templates(app_name: str | None) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -156,4 +169,8 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(showing.FILTERS)
+    environment.filters |= {
+        "in_shell": partial(commands.in_shell, app_name=app_name),
+        "with_commands": partial(commands.with_commands, app_name=app_name),
+    }
     return environment

@@ -27,7 +27,7 @@ LIMIT = 50
 MOST = 200
 
 #: What of an address says which jobs; the rest is how they are shown.
-FILTERS = ("status", "type", "engine", "queue", "since", "from", "to", "text", "tenant")
+FILTERS = ("status", "type", "engine", "queue", "since", "ended", "from", "to", "text", "tenant")
 
 
 def search_of(query: Query, tenant: TenantId | None) -> Search:
@@ -41,10 +41,8 @@ def search_of(query: Query, tenant: TenantId | None) -> Search:
         HTTPException: 400, a value is not one of those there are.
     """
     statuses = [_one_of(JobStatus, "status", text) for text in query.getlist("status") if text]
-    engine, since = query.get("engine"), query.get("since")
-    if since and since not in SINCE:
-        raise _unknown("since", since, SINCE)
-    begins = [datetime.now(UTC) - SINCE[since]] if since else []
+    engine, since = query.get("engine"), _lately(query, "since")
+    begins = [since] if since else []
     begins += [begin] if (begin := _instant(query, "from")) else []
     return Search(
         tenant=tenant,
@@ -54,6 +52,7 @@ def search_of(query: Query, tenant: TenantId | None) -> Search:
         queue=_text(query, "queue"),
         since=max(begins, default=None),
         until=_instant(query, "to"),
+        ended_since=_lately(query, "ended"),
         text=_text(query, "text"),
     )
 
@@ -99,6 +98,13 @@ def limit_of(query: Query) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MOST):
         raise HTTPException(400, f"limit is {text!r}; it must be 1 to {MOST}.")
     return int(text)
+
+
+def _lately(query: Query, name: str) -> datetime | None:
+    text = query.get(name)
+    if text and text not in SINCE:
+        raise _unknown(name, text, SINCE)
+    return datetime.now(UTC) - SINCE[text] if text else None
 
 
 def _instant(query: Query, name: str) -> datetime | None:

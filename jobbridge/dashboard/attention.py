@@ -12,6 +12,7 @@ from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
 from jobbridge.store.monitor import Search
+from jobbridge.store.queue_pauses import QueuePauses
 from jobbridge.store.schedules import ScheduleStore
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def alerts(visit: Visit) -> list[Alert]:
     if visit.tenant is not None:
         found = list(_of_tenant(visit, visit.tenant))
     else:
-        found = [*_of_checks(visit), *_suspensions(visit), *_dead_letters(visit)]
+        found = [*_of_checks(visit), *_paused_queues(visit), *_suspensions(visit), *_dead_letters(visit)]
     return sorted(found, key=lambda alert: alert.kind != "bad")
 
 
@@ -86,6 +87,18 @@ def _of_check(visit: Visit, check: Check) -> Alert:
         path=visit.path(page, query=query),
         hint=check.hint,
     )
+
+
+def _paused_queues(visit: Visit) -> Iterator[Alert]:
+    paused = QueuePauses(visit.app.database).all()
+    if paused:
+        told = [f"{pause.queue!r} for {age(pause.paused_at)}" for pause in paused]
+        yield Alert(
+            kind="warn",
+            title="Paused queues",
+            text=f"Workers take nothing new from {some(told, limit=5)}.",
+            path=visit.path("workers", query={"state": "paused"}),
+        )
 
 
 def _suspensions(visit: Visit) -> Iterator[Alert]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobbridge.dashboard.showing import exact, first_line, length
+from jobbridge.dashboard.timeline import first_due_at
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,18 +42,14 @@ def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
     return end - begin if begin and end else None
 
 
-def _due(job: JobRow) -> datetime:
-    return max(job.created_at, job.run_at) if job.run_at else job.created_at
-
-
 COLUMNS: Sequence[Column] = (
     Column(name="made", title="Made", of=lambda job: job.created_at),
     Column(name="engine", title="Engine", of=lambda job: job.runner_type.value),
     Column(name="queue", title="Queue", of=lambda job: job.queue),
     Column(name="tenant", title="Tenant", of=lambda job: job.tenant, is_global=True),
     Column(name="attempt", title="Attempts", of=lambda job: job.attempt, field="attempt", is_number=True),
-    Column(name="waited", title="Waited", of=lambda job: length(_between(_due(job), job.started_at)), is_number=True,
-           is_default=False),
+    Column(name="waited", title="Waited", is_number=True, is_default=False,
+           of=lambda job: length(_between(first_due_at(job), job.started_at))),
     Column(name="ran", title="Ran", of=lambda job: length(_between(job.started_at, job.completed_at)), field="ran",
            is_number=True),
     Column(name="error", title="Error", of=lambda job: first_line(job.error), field="error"),

@@ -10,6 +10,7 @@ import uvicorn
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from jobbridge.dashboard.api.waiting import Waiters
     from jobbridge.dashboard.live.broadcaster import Live
 
 #: Seconds for answers that are on their way.
@@ -19,15 +20,20 @@ GRACE = 10
 class Server(uvicorn.Server):
     """Uvicorn waits for open answers before it tells the application that it stops, and a stream would not end.
 
+    Nor would who waits for a job be answered in time: that is cut off after `GRACE`, with an error.
+
     Source: uvicorn 0.54, `Server.shutdown`.
     """
 
-    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, waiters: Waiters | None = None) -> None:
         super().__init__(config)
         self._live = live
+        self._waiters = waiters
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self._live.here().stop()
+        if self._waiters is not None:
+            self._waiters.stop()
         await super().shutdown(sockets)
 
 
@@ -39,7 +45,8 @@ def serve(application: FastAPI, **options: Any) -> None:
         options: Of `uvicorn.Config`.
     """
     config = uvicorn.Config(application, timeout_graceful_shutdown=GRACE, **options)
-    server = Server(config, application.state.dashboard.live)
+    dashboard = application.state.dashboard
+    server = Server(config, dashboard.live, dashboard.waiters)
     try:
         server.run()
     except KeyboardInterrupt:

@@ -127,11 +127,6 @@ def with_jobs(text: str) -> list[tuple[str, str | None]]:
     return [(part, part if _ID.fullmatch(part) else None) for part in _ID.split(text) if part]
 
 
-def with_commands(text: str) -> list[tuple[str, bool]]:
-    """Take a hint apart where it has a command between backquotes: pieces, and whether each is one."""
-    return [(part, place % 2 == 1) for place, part in enumerate(text.split("`")) if part]
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "with_tenant": with_tenant,
     "as_json": as_json,
@@ -145,6 +140,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "per_cent": per_cent,
     "sentence": sentence,
     "with_jobs": with_jobs,
-    "with_commands": with_commands,
     "without_passwords": without_passwords,
 }

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from jobbridge.dashboard.visits import Form, Visit
 from jobbridge.errors import (
     CannotRetry,
+    DatabaseError,
     DatabaseUnavailable,
     DuplicateJob,
     EngineUnavailable,
@@ -47,11 +49,32 @@ _THEIRS: Mapping[type[JobBridgeError], int] = {
 }
 _SHOWN = 20
 _HINTS = {
+    400: "Correct the address; an empty value leaves a filter out.",
     401: "Make one with `jobbridge tokens create NAME`.",
+    403: "Use a token that may do it; if this was a form, load its page again.",
     404: "It may have been deleted, or belong to another tenant than the token's.",
-    405: "See /api/v1/openapi.json for what there is.",
+    405: "Use a method that Allow names; /api/v1/openapi.json says what each does.",
+    409: "Look at it as it is now, and decide anew.",
+    413: "Send less at once.",
+    415: "Send JSON, with Content-Type: application/json.",
+    422: "Correct it; /api/v1/openapi.json says what each value may be.",
     429: "Come back after the time in Retry-After.",
+    503: "Try again in a moment.",
 }
+
+
+class Refused(HTTPException):
+    """What cannot be done, and what to do instead.
+
+    Args:
+        status: Of the answer.
+        text: What is wrong.
+        hint: In the imperative.
+    """
+
+    def __init__(self, status: int, text: str, *, hint: str) -> None:
+        super().__init__(status, text)
+        self.hint = hint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +99,8 @@ def _teller(dashboard: Dashboard) -> Callable[[Request, Any], Coroutine[Any, Any
         told = words(error)
         if told.status >= 500:
             logger.warning("dashboard.failed", extra={"path": request.url.path, "error": str(error)})
+        if told.status == 405:
+            told = replace(told, headers={"Allow": _allowed(dashboard, request)})
         if not _wants_page(request):
             content: dict[str, Any] = {"error": told.text, "hint": told.hint}
             if told.problems:
@@ -91,6 +116,18 @@ def _teller(dashboard: Dashboard) -> Callable[[Request, Any], Coroutine[Any, Any
     return tell
 
 
+def _allowed(dashboard: Dashboard, request: Request) -> str:
+    """Name the methods of all routes of a path: each route knows its own only (starlette 1.10, `Route.handle`)."""
+    routes = [route for route in dashboard.router.routes if isinstance(route, Route)]
+    methods = {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+
+
 def _wants_page(request: Request) -> bool:
     path = request.url.path.removeprefix(str(request.scope.get("root_path", "")).rstrip("/"))
     return not path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
@@ -99,6 +136,8 @@ def _wants_page(request: Request) -> bool:
 def words(error: Exception) -> Told:
     """Say what went wrong."""
     match error:
+        case Refused():
+            return Told(status=error.status_code, text=error.detail, hint=error.hint)
         case HTTPException():
             hint = _HINTS.get(error.status_code, "")
             return Told(status=error.status_code, text=error.detail, hint=hint, headers=error.headers or {})
@@ -109,6 +148,10 @@ def words(error: Exception) -> Told:
             return Told(
                 status=503, text="The database cannot be reached.", hint=hint, headers={"Retry-After": "5"}
             )
+        case DatabaseError():
+            text = "The tables are not those of this release."
+            hint = "Run `jobbridge migrate`, or upgrade this installation; `jobbridge doctor` says which."
+            return Told(status=503, text=text, hint=hint, headers={"Retry-After": "60"})
         case EngineUnavailable():
             hint = "Try again in a moment; `jobbridge doctor` says what is wrong."
             return Told(
@@ -129,6 +172,6 @@ def _of_values(error: RequestValidationError) -> Told:
     return Told(
         status=422,
         text=f"{first['where']}: {first['what']}.",
-        hint="Correct it; /api/v1/openapi.json says what each value may be.",
+        hint=_HINTS[422],
         problems=problems,
     )

@@ -39,15 +39,23 @@ class Bar:
 
 def timeline(job: JobRow, steps: Sequence[JobDetailRow], *, now: datetime) -> list[Bar]:
     """Give a bar for the time before the first start, and one for each attempt and step, in their order."""
-    due_at = max(job.created_at, job.run_at) if job.run_at else job.created_at
+    due_at = first_due_at(job)
     ends = [step.processed_at or now for step in steps]
     begin = min([job.created_at, *(step.created_at for step in steps)])
     end = max([job.completed_at or now, *ends, begin + timedelta(milliseconds=1)])
     axis = _Axis(begin, end)
     waited_until = job.started_at or job.completed_at or now
-    bars = [_wait(axis, "not due yet", job.created_at, min(due_at, waited_until))] if job.run_at else []
+    is_later = due_at > job.created_at
+    bars = [_wait(axis, "not due yet", job.created_at, min(due_at, waited_until))] if is_later else []
     bars.append(_wait(axis, "waited", min(due_at, waited_until), waited_until))
     return bars + [_bar(axis, step, now) for step in steps]
+
+
+def first_due_at(job: JobRow) -> datetime:
+    """Give when it could start for the first time; a retry's instant takes its place, and it is not known then."""
+    if job.run_at is None or (job.started_at is not None and job.run_at > job.started_at):
+        return job.created_at
+    return max(job.created_at, job.run_at)
 
 
 @dataclass(frozen=True, slots=True)

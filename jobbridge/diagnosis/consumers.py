@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
@@ -105,7 +106,7 @@ def knowing(workers: Sequence[WorkerRow], engine: Engine, queue: str, task: str)
 def start_hint(engine: Engine, queues: Sequence[str] = ()) -> str:
     """Say how a worker of that engine is started."""
     command = "celery -A APP worker" if engine is Engine.CELERY else "jobbridge temporal-worker -A APP"
-    return f"Start one: `{command}" + (f" -Q {','.join(queues)}`." if queues else "`.")
+    return f"Start one: `{command}" + (f" -Q {quote(','.join(queues))}`." if queues else "`.")
 
 
 def _check_queues(workers: Sequence[WorkerRow], unserved: Sequence[WaitingGroup]) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from jobbridge.broker import count_ahead, messages_of, why_buried
@@ -113,7 +114,7 @@ def _ended(job: JobRow) -> Reason:
             return Reason(
                 code="ended",
                 what=f"It was skipped{at}: {_first_line(job.error) or 'its tenant is suspended'}",
-                hint=f"After `jobbridge tenants resume {job.tenant}`: `jobbridge jobs retry {job.job_id}`.",
+                hint=f"After `jobbridge tenants resume {quote(job.tenant)}`: `jobbridge jobs retry {job.job_id}`.",
             )
 
 
@@ -132,7 +133,7 @@ def _suspended(app: Celery, job: JobRow) -> Iterator[Reason]:
         yield Reason(
             code="suspended",
             what=f"The tenant {job.tenant!r} is suspended: {why}. The job is skipped when a worker takes it.",
-            hint=f"Let its jobs run again with `jobbridge tenants resume {job.tenant}`.",
+            hint=f"Let its jobs run again with `jobbridge tenants resume {quote(job.tenant)}`.",
         )
 
 
@@ -142,7 +143,7 @@ def _in_paused_queue(app: Celery, job: JobRow) -> Iterator[Reason]:
         yield Reason(
             code="queue_paused",
             what=f"The queue {queue!r} is paused {pause}. Workers take nothing new from it.",
-            hint=f"Let them take from it again with `jobbridge queues resume {queue}`.",
+            hint=f"Let them take from it again with `jobbridge queues resume {quote(queue)}`.",
         )
 
 

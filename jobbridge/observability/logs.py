@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,28 +13,37 @@ from celery._state import get_current_worker_task
 
 from jobbridge.app.execution import run_of
 
-#: What every record has; the rest was passed as `extra`.
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "task_id", "task_name"}
+#: What every record has, or has from Celery and uvicorn as something else already; the rest was passed as `extra`.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message", "asctime", "taskName", "task_id", "task_name", "color_message",
+}  # fmt: skip
 _NOTHING = {"job_id": None, "tenant": None, "attempt": None, "engine": None, "job_type": None}
+#: Ends of lines to some readers, and to JSON none; written as JSON's escapes.
+_ENDS_OF_LINES = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class JobContext(logging.Filter):
     """Adds `job_id`, `tenant`, `attempt`, `engine`, `job_type`, and the ids of the trace, to records made within a job.
 
+    What Celery's worker says of a task from outside of it, as that it was received, has the first and the last of them.
     What a record has already (by `extra`) is left as it is.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the record, and more of it."""
-        for name, value in (_NOTHING | _job() | _trace()).items():
+        for name, value in (_NOTHING | _named_by_celery(record) | _job() | _trace()).items():
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one line of JSON: time, level, logger, event, what was added, and the traceback if any."""
+    """Writes a record as one line of JSON: time, level, logger, event, what was added, and the traceback if any.
+
+    Whatever is in a record, there is a line: what is no JSON is written as text, and what was added by a name of ours
+    has `extra_` before it.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Write it."""
@@ -43,16 +52,57 @@ class JsonFormatter(logging.Formatter):
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
-        }
-        told |= {
-            name: value
-            for name, value in vars(record).items()
-            if name not in _OWN and not name.startswith("_") and value is not None
+            "event": _event(record),
         }
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False, default=str)
+        if record.stack_info:
+            told["stack"] = self.formatStack(record.stack_info)
+        told |= {f"extra_{name}" if name in told else name: value for name, value in _added(record)}
+        try:
+            line = _json(told)
+        except (TypeError, ValueError, RecursionError):
+            line = _json({name: _written(value) for name, value in told.items()})
+        # A half of a surrogate pair cannot be encoded; as a backslash's escape it is JSON as well.
+        return line.translate(_ENDS_OF_LINES).encode("utf-8", "backslashreplace").decode()
+
+
+def _event(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # whatever the arguments raise when they are formatted
+        return f"{_shown(record.msg)} {_shown(record.args)}"
+
+
+def _added(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    is_of_celery = _celerys(record) is not None
+    for name, value in vars(record).items():
+        if name in _OWN or name.startswith("_") or value is None:
+            continue
+        if name == "data" and is_of_celery:
+            # With the arguments, in which secrets may be; the ids are in the record already.
+            yield from ((each, value[each]) for each in ("runtime",) if each in value)
+        else:
+            yield name, value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_shown)
+
+
+def _written(value: Any) -> Any:
+    try:
+        _json(value)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, NaN, what holds itself
+        return _shown(value)
+    return value
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # whatever somebody's __str__ raises
+        return f"<{type(value).__name__}>"
 
 
 def configure(log_format: str, *, level: int | str = logging.INFO) -> None:
@@ -61,6 +111,8 @@ def configure(log_format: str, *, level: int | str = logging.INFO) -> None:
     handler.setFormatter(logging.Formatter(TEXT))
     _dress([handler], log_format)
     logging.basicConfig(level=level, handlers=[handler])
+    if log_format == "json":
+        logging.captureWarnings(True)
 
 
 def dress(logger: logging.Logger, log_format: str) -> None:
@@ -77,6 +129,18 @@ def _dress(handlers: Iterable[logging.Handler], log_format: str) -> None:
             handler.addFilter(JobContext())
         if log_format == "json":
             handler.setFormatter(JsonFormatter())
+
+
+def _celerys(record: logging.LogRecord) -> Mapping[str, Any] | None:
+    """Give what Celery adds to its own records of a task (celery 5.7, `worker/strategy.py`, `app/trace.py`)."""
+    told = getattr(record, "data", None)
+    is_told = record.name.startswith("celery.") and isinstance(told, Mapping) and "id" in told
+    return told if is_told else None
+
+
+def _named_by_celery(record: logging.LogRecord) -> dict[str, Any]:
+    told = _celerys(record)
+    return {} if told is None else {"job_id": told["id"], "job_type": told.get("name")}
 
 
 def _job() -> dict[str, Any]:

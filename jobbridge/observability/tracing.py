@@ -13,6 +13,7 @@ has room for them; the headers of their parent are kept for them (`carrier`).
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,11 @@ from celery.exceptions import Ignore, Reject, Retry
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from jobbridge import __version__
 from jobbridge.app.execution import run_of
-from jobbridge.core.envelope import HEADER
+from jobbridge.core.envelope import HEADER, TRACE
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OPEN = "jobbridge_open_span"
-_HEADERS = ("traceparent", "tracestate", "baggage")
+#: OpenTelemetry's conventions want it of each operation that failed.
+_ERROR = "error.type"
+_HEADERS = (TRACE, "tracestate", "baggage")
+_W3C = TraceContextTextMapPropagator()
 #: How long a process that ends may go on sending its last spans. Milliseconds.
 _FLUSH = 3_000
 
@@ -73,14 +78,25 @@ class Tracer:
     # -- what the app tells
 
     @contextmanager
-    def sending(self, name: str, headers: MutableMapping[str, Any], *, queue: str) -> Iterator[Span]:
-        """Surround the sending of a task message, and put the trace's context into its headers."""
+    def sending(
+        self, name: str, headers: MutableMapping[str, Any], *, queue: str, former: str | None
+    ) -> Iterator[Span]:
+        """Surround the sending of a task message, and put the trace's context into its headers.
+
+        A job that is sent again is in the trace of who does so, and has a link to where it was sent before.
+        """
         with self._tracer.start_as_current_span(
-            f"send {name}", context=self._parent_of(headers), kind=SpanKind.PRODUCER
+            f"send {name}",
+            context=self._parent_of(headers),
+            kind=SpanKind.PRODUCER,
+            links=_links_to(former),
         ) as span:
             propagate.inject(headers)
             try:
                 yield span
+            except Exception as error:
+                span.set_attribute(_ERROR, _type_of(error))
+                raise
             finally:
                 if span.is_recording():
                     span.set_attributes(_of_message(name, headers, queue=queue, operation="send"))
@@ -127,6 +143,8 @@ class Tracer:
         setattr(task.request, _OPEN, None)
         if span.is_recording():
             span.set_attributes(self._of_attempt(task, state, retval))
+            if state is None:
+                _note_interruption(span)
         span.end()
         contexts.detach(token)
 
@@ -136,6 +154,7 @@ class Tracer:
             # Its message and traceback; never the arguments, which are the jobs' own.
             span.record_exception(exception)
             span.set_status(Status(StatusCode.ERROR, type(exception).__name__))
+            span.set_attribute(_ERROR, _type_of(exception))
 
     def _note_retry(self, sender: Any = None, reason: Any = None, **_: Any) -> None:
         span = self._open_span(sender)
@@ -207,7 +226,29 @@ def _state(state: Any, retval: Any) -> str:
         case Ignore():
             return "ignored"
         case _:
-            return str(state or "unknown").lower()
+            return str(state or "interrupted").lower()
+
+
+def _note_interruption(span: Span) -> None:
+    """Mark an attempt that came to no end: its process is told to stop, by a hard time limit or from outside."""
+    cause = sys.exc_info()[
+        1
+    ]  # Celery sends the signal while it goes up (celery 5.7, app/trace.py: `finally`)
+    span.set_status(Status(StatusCode.ERROR, "interrupted"))
+    span.set_attribute(_ERROR, "_OTHER" if cause is None else _type_of(cause))
+
+
+def _type_of(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _links_to(former: str | None) -> list[trace.Link]:
+    if not former:
+        return []
+    extracted = _W3C.extract({TRACE: former}, contexts.Context())
+    context = trace.get_current_span(extracted).get_span_context()
+    return [trace.Link(context)] if context.is_valid else []
 
 
 def _carried(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavaila
 from jobbridge.store.callers import DriverConnection, driver_connection
 
 #: The newest revision of the core branch that this release knows; a test compares it with `migrations/`.
-EXPECTED_REVISION = "0013_bulk_writes"
+EXPECTED_REVISION = "0014_relatives"
 
 #: Prefix of any of our URL forms: `postgres://`, `postgresql+psycopg://`, the broker's `jobbridge+postgresql://`.
 _POSTGRES_SCHEME = re.compile(r"^(?:[\w.:]+\+)?postgres(?:ql)?(?:\+\w+)?://")

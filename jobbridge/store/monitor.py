@@ -55,6 +55,7 @@ class Search:
     Attributes:
         since: Made then or later.
         until: Made before then.
+        ended_since: Ended then or later, whenever it was made.
         text: Somewhere in the error, in any case of letters; the beginning of the job's id; or another id of it.
     """
 
@@ -65,6 +66,7 @@ class Search:
     queue: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    ended_since: datetime | None = None
     text: str | None = None
 
 
@@ -150,6 +152,7 @@ class _PageSearch:
                 "queue": search.queue,
                 "since": search.since,
                 "until": search.until,
+                "ended_since": search.ended_since,
                 "text": search.text,
                 "scan": bounds.scan if search.tenant is None and not self._has_statuses else few,
                 "cells": bounds.cells,

@@ -32,12 +32,18 @@ SINCE: LiteralString = " AND created_at >= %(since)s"
 UNTIL: LiteralString = " AND created_at < %(until)s"
 SINCE_HOUR: LiteralString = " AND hour > %(since)s - interval '1 hour'"
 
+_FINAL: LiteralString = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
+
 #: What is asked of each job that was read.
 FILTERS: dict[str, LiteralString] = {
     "statuses": "status = ANY(%(statuses)s)",
     "type": "type = %(type)s",
     "engines": "runner_type = ANY(%(engines)s)",
     "queue": "queue = %(queue)s",
+    # Adopted rows may have ended without an instant.
+    "ended_since": f"""
+        CASE WHEN status IN ({_FINAL}) THEN coalesce(completed_at, updated_at) END >= %(ended_since)s
+    """,
     "text": """(
         strpos(lower(coalesce(error, '')), lower(%(text)s)) > 0 OR starts_with(job_id::text, lower(%(text)s))
         OR external_id = %(text)s OR task_id = %(text)s OR singleton_key = %(text)s

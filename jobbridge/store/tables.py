@@ -108,6 +108,23 @@ Index(
 )
 Index("jobs_tenant_newest_idx", jobs.c.tenant, jobs.c.created_at.desc(), jobs.c.job_id.desc())
 Index("jobs_newest_idx", jobs.c.created_at.desc(), jobs.c.job_id.desc(), jobs.c.tenant)
+# What belongs together: few jobs were sent by others, or are of a group. None of these columns changes.
+Index(
+    "jobs_root_idx",
+    jobs.c.tenant,
+    jobs.c.root_id,
+    jobs.c.created_at,
+    jobs.c.job_id,
+    postgresql_where=jobs.c.root_id != jobs.c.job_id,
+)
+Index(
+    "jobs_group_idx",
+    jobs.c.tenant,
+    jobs.c.group_id,
+    jobs.c.created_at,
+    jobs.c.job_id,
+    postgresql_where=jobs.c.group_id.is_not(None),
+)
 # What the relay has to deliver: EE only, and only until an engine has it.
 Index(
     "jobs_undelivered_idx",

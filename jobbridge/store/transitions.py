@@ -308,12 +308,12 @@ WITH moved AS (
 
 FAIL_UNKNOWN: LiteralString = """
 INSERT INTO public.jobs (
-    tenant, job_id, task_id, type, status, runner_type, external_id, delivery, result, result_payload,
-    result_type, error, traceback, created_at, updated_at, completed_at
+    tenant, job_id, task_id, type, status, runner_type, external_id, root_id, parent_id, delivery, result,
+    result_payload, result_type, error, traceback, created_at, updated_at, completed_at
 )
 VALUES (
-    %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(external_id)s, %(delivery)s, %(result)s,
-    %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
+    %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(external_id)s, %(root_id)s, %(parent_id)s,
+    %(delivery)s, %(result)s, %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
     clock_timestamp(), clock_timestamp(), clock_timestamp()
 )
 ON CONFLICT (tenant, job_id) DO NOTHING

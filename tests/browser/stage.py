@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class Stage:
     app: Celery
     folder: Path
     url: str
+    environment: Mapping[str, str]
 
     def path(self, name: str, *, query: dict[str, Any] | None = None, **params: Any) -> str:
         """Give the address of a page by its route's name."""
@@ -126,4 +127,10 @@ def run_stage(
                 ready="Uvicorn running on",
             )
         )
-        yield Stage(database_url=database_url, app=app, folder=notes, url=f"http://127.0.0.1:{port}")
+        yield Stage(
+            database_url=database_url,
+            app=app,
+            folder=notes,
+            url=f"http://127.0.0.1:{port}",
+            environment=environment,
+        )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 import uuid
 
 from playwright.sync_api import expect
@@ -15,7 +18,7 @@ from tests.browser.books import EVIL, SECRET, Books
 from tests.browser.checking import problems_of_axe
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, Stage
-from tests.support import wait_until
+from tests.support import clean_environment, wait_until
 
 
 def a_tenant() -> TenantId:
@@ -208,3 +211,31 @@ def test_an_action_is_reached_by_the_keyboard_alone(arrives: Arrives, stage: Sta
 
     expect(page.locator("h1")).to_contain_text("cancelled")
     assert stage.row(waiting)["cancel_reason"] == "by hand"
+
+
+def test_the_commands_of_a_page_run_as_they_were_copied(
+    arrives: Arrives, stage: Stage, engine: Engine
+) -> None:
+    failed = stage.send("bill", {"number": 17, "note": (note := f"it's {engine}")}, engine=engine)
+    stage.wait_for(failed, "failed")
+    page = arrives(Role.OPERATOR).open("job", job_id=failed)
+
+    shown = page.get_by_role("region", name="Facts").locator("code[data-copy]").all_inner_texts()
+    ran = {}
+    for command in shown:
+        ran[command] = _in_a_shell(command, stage)
+        stage.wait_for(failed, "failed")
+
+    assert {command.split()[1] for command in shown} == {"explain", "jobs", "enqueue"}
+    assert {command: told.stderr for command, told in ran.items() if told.returncode} == {}
+    again = stage.rows("type = 'shop.bill' AND metadata->'data'->>'note' = %s", note)
+    assert [row["runner_type"] for row in again] == [engine] * 3, "with --new, and with the same data"
+
+
+def _in_a_shell(command: str, stage: Stage) -> subprocess.CompletedProcess[str]:
+    environment = clean_environment(stage.environment)
+    python = f"{shlex.quote(sys.executable)} -m jobbridge.cli"
+    return subprocess.run(
+        command.replace("jobbridge", python, 1),
+        shell=True, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip

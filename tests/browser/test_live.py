@@ -9,7 +9,7 @@ from jobbridge.core.keys import Engine
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, GLOBEX, Stage
 from tests.browser.test_acting import a_tenant
-from tests.browser.visitors import Visitor
+from tests.browser.visitors import DESK, Visitor
 
 
 def is_live(visitor: Visitor, name: str, **parameters: str) -> Page:
@@ -95,3 +95,72 @@ def test_a_jobs_page_follows_its_progress(arrives: Arrives, stage: Stage, engine
 
     assert is_the_same(page)
     visitor.stands_still()
+
+
+def test_a_jobs_page_stands_still_when_the_job_ends(arrives: Arrives, stage: Stage, engine: Engine) -> None:
+    job_id = stage.send("report", {}, engine=engine, tenant=ACME)
+    stage.tell(job_id, 5)
+    stage.wait_for(job_id, "processing")
+    visitor = arrives(Role.OPERATOR, ACME, viewport=DESK)
+    page = is_live(visitor, "job", job_id=job_id)
+
+    stage.release(job_id)
+    expect(page.get_by_role("button", name="Run again")).to_be_visible()
+
+    visitor.stands_still(most=0.02)
+
+
+def test_a_long_error_makes_no_row_higher(arrives: Arrives, stage: Stage) -> None:
+    visitor = arrives(Role.OPERATOR, tenant := a_tenant())
+    page = is_live(visitor, "jobs")
+    stage.wait_for(stage.send("bill", {"number": 1}, engine=Engine.CELERY, tenant=tenant), "completed")
+    note = "A very long story. " * 200
+    failed = stage.send("bill", {"number": 17, "note": note}, engine=Engine.CELERY, tenant=tenant)
+    expect(page.locator(f"[data-job='{failed}'] [data-field=error]")).to_contain_text("A very long story.")
+    expect(page.locator("tr[data-job]")).to_have_count(2)
+
+    heights = page.locator("tr[data-job]").evaluate_all("rows => rows.map(row => row.offsetHeight)")
+
+    assert max(heights) - min(heights) <= 6, heights
+    visitor.stands_still(most=0.02)
+
+
+def test_tenants_come_by_themselves(arrives: Arrives, stage: Stage) -> None:
+    page = is_live(arrives(Role.VIEWER), "tenants")
+
+    stage.send("keep", {}, engine=Engine.CELERY, tenant=(tenant := a_tenant()))
+
+    expect(page.get_by_role("link", name=tenant)).to_be_visible()
+    assert is_the_same(page)
+
+
+def test_a_schedule_that_somebody_pauses_tells_so(arrives: Arrives, stage: Stage) -> None:
+    create = stage.app.schedules.create
+    handle = create("shop.keep", "0 3 * * *", {}, name="nightly", tenant=(tenant := a_tenant()))
+    visitor = arrives(Role.VIEWER, tenant)
+    page = is_live(visitor, "schedule", schedule_id=str(handle.schedule_id))
+    expect(page.locator("[data-viewer-time]")).to_have_count(5)
+
+    stage.app.schedules.run_now(handle.schedule_id, tenant)
+    expect(page.get_by_role("region", name="Last fires").locator("tbody tr")).to_have_count(1)
+    expect(page.locator("[data-viewer-time]").first).to_be_visible()
+    stage.app.schedules.pause(handle.schedule_id, tenant)
+    stage.send("keep", {}, engine=Engine.CELERY, tenant=tenant)
+
+    expect(page.get_by_text("None while it is paused.")).to_be_visible()
+    expect(page.locator("h1")).to_contain_text("paused")
+    assert is_the_same(page)
+    visitor.stands_still()
+
+
+def test_times_go_on_also_where_nothing_is_live(arrives: Arrives) -> None:
+    visitor = arrives(Role.ADMIN)
+    visitor.page.clock.install()
+    page = visitor.open("access")
+    first = page.locator("tbody time").first
+    before = first.inner_text()
+
+    page.clock.fast_forward("03:00:00")
+
+    expect(first).to_have_text("3 h ago")
+    assert before != "3 h ago"

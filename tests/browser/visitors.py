@@ -57,10 +57,10 @@ class Visitor:
         self.page.goto(self.stage.path(name, query=query, **params), wait_until="domcontentloaded")
         return self.page
 
-    def stands_still(self) -> None:
+    def stands_still(self, *, most: float = MOST_SHIFT) -> None:
         """Check that things have not moved by themselves since the page was opened, as Google's Web Vitals count it."""
         shifts = self.page.evaluate("window.shifts")
-        if sum(shift["by"] for shift in shifts) >= MOST_SHIFT:
+        if sum(shift["by"] for shift in shifts) >= most:
             raise AssertionError(f"{self.page.url} moved: {shifts}")
 
 

@@ -23,12 +23,14 @@ pytestmark = pytest.mark.xdist_group("monitor")
 
 #: Five tenants, two engines, three queues; one job in 41 failed, one in 997 runs; a job a minute.
 FILL = """
-INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue, error, created_at)
+INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue, error, created_at,
+    completed_at)
 SELECT 't' || n % 5, gen_random_uuid(), n::text, 'type-' || n % 3,
     CASE WHEN n % 997 = 0 THEN 'processing' WHEN n % 41 = 0 THEN 'failed' ELSE 'completed' END,
     CASE WHEN n % 4 = 0 THEN 'temporal' WHEN n % 4 = 1 THEN 'pgboss' ELSE 'celery' END, 'queue-' || n % 3,
     CASE WHEN n % 41 = 0 THEN 'ConnectionError: 100% of mail-' || n % 7 END,
-    now() - n * interval '1 minute'
+    now() - n * interval '1 minute',
+    CASE WHEN n % 997 > 0 AND n % 3 > 0 THEN now() - n * interval '50 seconds' END
 FROM generate_series(1, 20000) AS n
 """
 
@@ -66,13 +68,14 @@ def pages(store: MonitorStore, search: Search, *, limit: int) -> list[FoundPage]
 def expected(database: Database, search: Search) -> list[UUID]:
     rows = database.run(
         lambda own: own.execute(
-            "SELECT job_id, tenant, status, type, runner_type, queue, created_at, coalesce(error, '') FROM jobs"
+            "SELECT job_id, tenant, status, type, runner_type, queue, created_at, coalesce(error, ''),"
+            " CASE WHEN status <> 'processing' THEN coalesce(completed_at, updated_at) END FROM jobs"
             " ORDER BY created_at DESC, job_id DESC"
         ).fetchall()
     )
     return [
         job_id
-        for job_id, tenant, status, type_, engine, queue, at, error in rows
+        for job_id, tenant, status, type_, engine, queue, at, error, ended_at in rows
         if search.tenant in (None, tenant)
         and (search.statuses is None or status in search.statuses)
         and search.type in (None, type_)
@@ -80,6 +83,7 @@ def expected(database: Database, search: Search) -> list[UUID]:
         and search.queue in (None, queue)
         and (search.since is None or at >= search.since)
         and (search.until is None or at < search.until)
+        and (search.ended_since is None or (ended_at is not None and ended_at >= search.ended_since))
         and (search.text is None or search.text.lower() in error.lower())
     ]
 
@@ -109,6 +113,7 @@ SEARCHES = st.builds(
     text=st.sampled_from([None, None, "CONNECTION", "100% of", "mail-3", "no_such"]),
     since=st.sampled_from([None, None, timedelta(days=3)]).map(_ago),
     until=st.sampled_from([None, None, timedelta(hours=25, minutes=7)]).map(_ago),
+    ended_since=st.sampled_from([None, None, timedelta(days=2)]).map(_ago),
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from jobbridge.store import (
     pruning,
     queue_pauses,
     recounting,
+    relatives,
     requests,
     running,
     schedule_counts,
@@ -47,8 +48,7 @@ from tests.job_events import FIRST, EventsOf
 
 MODULES = (
     access, clearing, count_parts, counting, families, flow, jobs, keys, kinship, links, live, pruning, queue_pauses,
-    recounting, requests, running,
-    schedule_counts,
+    recounting, relatives, requests, running, schedule_counts,
     schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
     unattended, workers,
 )  # fmt: skip
@@ -98,6 +98,9 @@ def test_no_event_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> No
 
 def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
     undelivered = {"older_than": "2s", "again_after": "30s", "limit": 100}
+    of_chain = {
+        "tenant": "t1", "job_id": FIRST, "root_id": FIRST, "group_id": "g", "read": 500, "limit": 50,
+    }  # fmt: skip
     questions: list[tuple[str, dict[str, Any], str]] = [
         (jobs.FIND, {"job_id": FIRST}, "jobs_job_id_idx"),
         (jobs.FIND_EXTERNAL, {"external_id": "x"}, "jobs_external_id_idx"),
@@ -106,6 +109,8 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
         (unattended.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
         (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
+        (relatives.RELATIVES, of_chain, "jobs_root_idx"),
+        (relatives.RELATIVES, of_chain, "jobs_group_idx"),
     ]
     for statement, params, index in questions:
         plan = _plan(large, statement, params)

@@ -300,3 +300,24 @@ def test_a_signature_from_json_runs(world: World) -> None:
     sent = signature({**world.task("add").s(2, 2)}, app=world.app).delay()
 
     assert AsyncResult(sent.id, app=world.app).get(timeout=TIMEOUT) == 4
+
+
+def test_the_end_of_a_chain_that_failed_before_it_belongs_to_the_chain_and_its_tenant(world: World) -> None:
+    add, fail = world.task("add"), world.task("fail")
+
+    result = chain(add.s(1, 2), fail.si("broken"), add.s(1)).apply_async(tenant="acme")
+
+    failing, first = result.parent.id, uuid.UUID(result.parent.parent.id)
+    assert world.wait_for_status(failing, "failed")["tenant"] == "acme"
+    never_sent = world.wait_for_status(result.id, "failed")
+    assert (never_sent["root_id"], never_sent["parent_id"]) == (first, uuid.UUID(failing))
+    assert never_sent["tenant"] == "acme"
+
+
+def test_a_job_that_is_retried_keeps_who_sent_it(world: World) -> None:
+    result = chain(world.task("add").s(0, 1), world.task("retry_until").s()).delay()
+
+    assert result.get(timeout=TIMEOUT) is not None
+    row = world.wait_for_status(result.id, "completed")
+    assert row["attempt"] == 2
+    assert row["parent_id"] == row["root_id"] == uuid.UUID(result.parent.id)

@@ -10,7 +10,8 @@ import pytest
 
 from jobbridge.dashboard.charts import columns, lines, nice_length, nice_number
 from jobbridge.dashboard.checkup import Look
-from jobbridge.dashboard.showing import per_cent, with_commands, with_jobs
+from jobbridge.dashboard.commands import in_shell, with_commands
+from jobbridge.dashboard.showing import per_cent, with_jobs
 from jobbridge.diagnosis.findings import Check
 from jobbridge.errors import DatabaseUnavailable
 
@@ -49,7 +50,7 @@ def test_a_line_has_gaps_where_nothing_is_known() -> None:
 
 def test_texts_are_taken_apart() -> None:
     assert with_jobs(f"stuck: {JOB} (x)") == [("stuck: ", None), (JOB, JOB), (" (x)", None)]
-    assert with_commands("Run `celery`.") == [("Run ", False), ("celery", True), (".", False)]
+    assert with_commands("Run `celery`.", None) == [("Run ", False), ("celery", True), (".", False)]
     assert [per_cent(value) for value in (100, 99.99, 98.25, 0)] == ["100 %", "99.9 %", "98.2 %", "0 %"]
 
 
@@ -102,3 +103,19 @@ def test_a_look_that_fails_is_a_finding(caplog: pytest.LogCaptureFixture) -> Non
     assert [check.found for check in away.bad] == ["It is away."]
     assert [check.found for check in wrong.bad] == ["They could not be made: RuntimeError."]
     assert "dashboard.check_failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("jobbridge jobs retry 7", "jobbridge jobs retry 7 -A shop"),
+        ("celery -A APP worker -Q mail", "celery -A shop worker -Q mail"),
+        ("jobbridge temporal-worker -A APP", "jobbridge temporal-worker -A shop"),
+        ("jobbridge jobs show 7 -A other", "jobbridge jobs show 7 -A other"),
+        ("jobbridge migrate", "jobbridge migrate"),
+    ],
+)
+def test_a_command_names_the_app_where_it_has_to_know_it(command: str, named: str) -> None:
+    assert in_shell(command, "shop") == named
+    assert in_shell(command, None) == command
+    assert with_commands(f"Run `{command}`", "shop")[1] == (named, True)

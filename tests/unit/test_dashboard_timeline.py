@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.timeline import WIDTH, timeline
+from jobbridge.dashboard.timeline import WIDTH, first_due_at, timeline
 from jobbridge.store.rows import JobDetailRow, JobRow
 from tests.job_events import new_key
 
@@ -39,7 +39,7 @@ def test_every_bar_is_on_the_axis(
     row = job(run_at=run_at, started_at=started_at, completed_at=completed_at)
     bars = timeline(row, [step(*part) for part in parts], now=NOW + timedelta(seconds=1))
 
-    assert len(bars) == (2 if run_at else 1) + len(parts)
+    assert len(bars) == (2 if first_due_at(row) > NOW else 1) + len(parts)
     for bar in bars:
         assert -0.001 <= bar.begin <= WIDTH
         assert 0 < bar.width <= WIDTH
@@ -55,3 +55,12 @@ def test_what_waits_and_what_runs_follow_each_other() -> None:
     assert (waited.begin, waited.width) == (0, WIDTH / 4)
     assert (attempt.begin, attempt.width) == (WIDTH / 4, WIDTH * 3 / 4)
     assert (waited.took, attempt.took) == (timedelta(seconds=1), timedelta(seconds=3))
+
+
+def test_a_job_that_is_retried_waited_for_its_first_start_and_not_for_its_retry() -> None:
+    started, again = NOW + timedelta(seconds=2), NOW + timedelta(seconds=10)
+    row = job(started_at=started, run_at=again, completed_at=again + timedelta(seconds=1))
+
+    waited, *_ = timeline(row, [step(started, started), step(again, again)], now=again)
+
+    assert (waited.label, waited.took) == ("waited", timedelta(seconds=2))

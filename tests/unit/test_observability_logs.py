@@ -108,3 +108,100 @@ def test_a_line_is_one_line_with_its_traceback_and_odd_values(
     assert line["event"] == "failed é\n"
     assert "ValueError: two\nlines" in line["traceback"]
     assert line["odd"] in ("{1, 2}", "{2, 1}")
+
+
+class Unsayable:
+    """What cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+def of_itself() -> list[Any]:
+    inner: list[Any] = []
+    inner.append(inner)
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("odd", "shown"),
+    [
+        (float("nan"), "nan"),
+        ({"rate": float("inf")}, "{'rate': inf}"),
+        ({(1, 2): 3}, "{(1, 2): 3}"),
+        (of_itself(), "[[...]]"),
+        (Unsayable(), "<Unsayable>"),
+        ([Unsayable()], ["<Unsayable>"]),
+        (b"\xff", "b'\\xff'"),
+        (2**200, 2**200),
+        ("\ud800", "\ud800"),
+    ],
+    ids=range(9),
+)
+def test_nothing_that_is_added_loses_the_line(
+    logger: logging.Logger, written: io.StringIO, odd: Any, shown: Any
+) -> None:
+    dress(logger, "json")
+    logger.info("odd", extra={"odd": odd, "plain": 1})
+
+    written.getvalue().encode()  # a stream writes bytes
+    [line] = written.getvalue().splitlines()
+    told = json.loads(line, parse_constant=pytest.fail)
+    assert (told["event"], told["plain"], told["odd"]) == ("odd", 1, shown)
+
+
+def test_a_line_is_one_line_to_every_reader(logger: logging.Logger, written: io.StringIO) -> None:
+    dress(logger, "json")
+    logger.info("a\u2028b\u2029c\x85d\r\ne")
+
+    [line] = lines(written)
+    assert line["event"] == "a\u2028b\u2029c\x85d\r\ne"
+
+
+def test_what_is_added_does_not_take_the_place_of_what_a_line_says(
+    logger: logging.Logger, written: io.StringIO
+) -> None:
+    dress(logger, "json")
+    logger.info("sent", extra={"level": "mine", "event": "mine", "time": "mine", "logger": "mine"})
+
+    [line] = lines(written)
+    assert (line["level"], line["event"], line["logger"]) == ("info", "sent", "shop.invoices")
+    assert line["time"].startswith("20")
+    assert (line["extra_level"], line["extra_event"]) == ("mine", "mine")
+
+
+def test_a_message_that_does_not_fit_its_arguments_is_written_all_the_same(
+    logger: logging.Logger, written: io.StringIO
+) -> None:
+    dress(logger, "json")
+    logger.info("%d pages", "many", stack_info=True)
+
+    [line] = lines(written)
+    assert line["event"] == "%d pages ('many',)"
+    assert "test_observability_logs" in line["stack"]
+
+
+def test_what_celery_says_of_a_task_names_the_job_and_not_its_arguments(written: io.StringIO) -> None:
+    logger = logging.Logger("celery.worker.strategy")
+    logger.addHandler(logging.StreamHandler(written))
+    dress(logger, "json")
+    told = {"id": "0193", "name": "invoice.send", "args": "['hunter2']", "kwargs": "{}", "runtime": 0.5}
+
+    logger.info("Task %(name)s[%(id)s] received", told, extra={"data": told})
+
+    [line] = lines(written)
+    assert line["event"] == "Task invoice.send[0193] received"
+    assert (line["job_id"], line["job_type"], line["runtime"]) == ("0193", "invoice.send", 0.5)
+    assert "hunter2" not in written.getvalue()
+
+
+def test_the_data_of_others_is_theirs(logger: logging.Logger, written: io.StringIO) -> None:
+    dress(logger, "json")
+    logger.info("sent", extra={"data": {"id": 1}, "color_message": "\x1b[1msent"})
+
+    [line] = lines(written)
+    assert line["data"] == {"id": 1}
+    assert "color_message" not in line
+    assert "job_id" not in line

@@ -17,6 +17,9 @@ LIMIT = 1024 * 1024
 #: Levels of objects and lists within each other.
 DEPTH = 40
 
+#: Says of a text in a description what `check` refuses in all texts.
+STORABLE = {"pattern": r"^[^\x00]*$"}
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 

@@ -7,18 +7,20 @@ from typing import Annotated, Literal
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
-from jobbridge.core.status import JobStatus
+from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard import asking
 from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
-from jobbridge.dashboard.api.instants import Instant
+from jobbridge.dashboard.api.bodies import STORABLE
+from jobbridge.dashboard.api.instants import FilterInstant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer, job_detail
+from jobbridge.dashboard.telling import Refused
 from jobbridge.errors import JobBridgeError
 
+_AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'
 Word = Annotated[str | None, Query(max_length=255)]
 
 
@@ -27,7 +29,9 @@ class CancelJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(None, max_length=1000, examples=["wrong month"])
+    reason: str | None = Field(
+        None, max_length=1000, examples=["wrong month"], json_schema_extra={**STORABLE}
+    )
 
 
 class RetryJob(BaseModel):
@@ -45,8 +49,12 @@ def list_jobs(
     engine: Engine | None = None,
     queue: Word = None,
     since: Annotated[Literal["1h", "24h", "7d", "30d"] | None, Query(description="Made since then.")] = None,
-    begin: Annotated[Instant | None, Query(alias="from", description="Made then or later.")] = None,
-    end: Annotated[Instant | None, Query(alias="to", description="Made before then.")] = None,
+    begin: Annotated[
+        FilterInstant | None, Query(alias="from", description="Made then or later; without a zone: UTC.")
+    ] = None,
+    end: Annotated[
+        FilterInstant | None, Query(alias="to", description="Made before then; without a zone: UTC.")
+    ] = None,
     text: Annotated[str | None, Query(max_length=255, description="In the error; or an id.")] = None,
     before: Annotated[
         str | None,
@@ -101,7 +109,8 @@ def retry_job(visit: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
         sent = visit.app.retry_job(row.job_id, row.tenant, as_new=as_new)
     except JobBridgeError as error:
         note(action, outcome="refused", reason=str(error))
-        raise HTTPException(409, f"{error} {error.hint}".strip()) from error
+        hint = error.hint if as_new or row.status not in FINAL else _AS_NEW
+        raise Refused(409, str(error), hint=hint) from error
     note(action, details={"sent": str(sent.job_id)})
     return job_answer(visit, sent)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.api.answers import Pause, Queue, QueuePaused, Queues, Waiting
+from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.visits import storable
 from jobbridge.diagnosis import queues as looking
@@ -21,7 +22,11 @@ class PauseQueue(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    note: str | None = Field(None, max_length=500)
+    note: str | None = Field(None, max_length=500, json_schema_extra={**STORABLE})
+
+
+#: What `QueuePauses` refuses is said here, and left to it: a refusal is on record.
+Named = Annotated[str, Path(json_schema_extra={"pattern": r"\S", "maxLength": 255})]
 
 
 def list_queues(
@@ -34,7 +39,7 @@ def list_queues(
     return Queues(queues=[_queue(row) for row in page.queues], next=page.next, problem=page.problem)
 
 
-def pause_queue(visit: Asked, queue: str, asked: PauseQueue | None = None) -> QueuePaused:
+def pause_queue(visit: Asked, queue: Named, asked: PauseQueue | None = None) -> QueuePaused:
     """Have no worker take anything new from a queue, on either engine.
 
     What runs goes on, nothing is lost, and it holds until the queue is resumed, also for workers that start later.

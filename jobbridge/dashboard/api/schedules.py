@@ -17,6 +17,7 @@ from jobbridge.dashboard.api.answers import (
     ScheduleDetail,
     Schedules,
 )
+from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.scheduling import do_to_schedule, find_schedule
@@ -34,7 +35,7 @@ class PauseSchedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    note: str | None = Field(None, max_length=1000)
+    note: str | None = Field(None, max_length=1000, json_schema_extra={**STORABLE})
 
 
 class Backfill(BaseModel):

@@ -22,9 +22,11 @@ from jobbridge.core.access import Role
 from jobbridge.core.enqueueing import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.dashboard.api.answers import SentJob, Task, Tasks
+from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer
+from jobbridge.dashboard.telling import Refused
 from jobbridge.dashboard.visits import Visit, storable
 from jobbridge.errors import JobBridgeError, UnknownHandler, UnsupportedOption
 from jobbridge.store import requests
@@ -35,24 +37,40 @@ if TYPE_CHECKING:
 
 #: Tasks of Celery and of ours, which are no work of anybody's.
 _INTERNAL = ("celery.", "jobbridge.")
+#: What the metadata of a row says of the job itself: from there its data is taken when it runs again.
+OWN_METADATA = frozenset({"data", "argsrepr", "kwargsrepr", "retry_of", "schedule", "traceparent"})
+#: Of each, the second must not be there beside the first.
+_APART = (("run_at", "countdown"), ("expires_at", "expires_in"), ("data", "args"), ("data", "kwargs"))
 _A_YEAR = 366 * 24 * 3600
+_THERE = {"not": {"type": "null"}}
+
+
+def _described(schema: dict[str, Any]) -> None:
+    """Say in the description what `NewJob` refuses, so that clients can be made that do not send it."""
+    schema["examples"] = [{"task": "generate-invoice", "data": {"tenantId": "acme", "invoiceId": "42"}}]
+    refused: list[dict[str, Any]] = [
+        {"required": list(names), "properties": dict.fromkeys(names, _THERE)} for names in _APART
+    ]
+    without_key = {"singleton_policy": _THERE, "singleton_key": {"type": "null"}}
+    refused.append({"required": ["singleton_policy"], "properties": without_key})
+    schema["not"] = {"anyOf": refused}
 
 
 class NewJob(BaseModel):
     """What is to be done."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"task": "generate-invoice", "data": {"tenantId": "acme", "invoiceId": "42"}}]
-        },
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_described)
 
-    task: str = Field(min_length=1, max_length=255, description="A task's or handler's name.")
+    task: str = Field(
+        min_length=1,
+        max_length=255,
+        description="A task's or handler's name.",
+        json_schema_extra={**STORABLE},
+    )
     data: Any = Field(None, description="For a handler.")
     args: list[Any] | None = Field(None, description="For a task: positional arguments.")
     kwargs: dict[str, Any] | None = Field(None, description="For a task: arguments by name.")
-    tenant: str | None = Field(None, min_length=1, max_length=255)
+    tenant: str | None = Field(None, min_length=1, max_length=255, json_schema_extra={**STORABLE})
     engine: Engine | None = None
     queue: str | None = Field(None, pattern=r"^[A-Za-z0-9_.:@-]{1,200}$")
     priority: int | None = Field(None, ge=0, le=9, description="Higher first.")
@@ -60,18 +78,24 @@ class NewJob(BaseModel):
     countdown: float | None = Field(None, ge=0, le=_A_YEAR, description="Not before so many seconds.")
     expires_at: Instant | None = Field(None, description="It does not start after that.")
     expires_in: float | None = Field(None, gt=0, le=_A_YEAR, description="Nor after so many seconds.")
-    singleton_key: str | None = Field(None, min_length=1, max_length=SINGLETON_KEY_LIMIT)
+    singleton_key: str | None = Field(
+        None, min_length=1, max_length=SINGLETON_KEY_LIMIT, json_schema_extra={**STORABLE}
+    )
     singleton_policy: SingletonPolicy | None = None
     user_id: UUID | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = Field(
+        None,
+        description="Kept with the job, beside its data.",
+        json_schema_extra={"propertyNames": {"not": {"enum": [*sorted(OWN_METADATA)]}}},
+    )
 
     @model_validator(mode="after")
     def _of_two_only_one(self) -> NewJob:
-        for one, other in (("run_at", "countdown"), ("expires_at", "expires_in")):
+        for one, other in _APART:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"say {one} or {other}, not both")
-        if self.data is not None and (self.args is not None or self.kwargs is not None):
-            raise ValueError("say data, for a handler, or args and kwargs, for a task")
+        if taken := sorted(OWN_METADATA & set(self.metadata or ())):
+            raise ValueError(f"metadata has {', '.join(taken)}, which the job's row says itself")
         return self
 
 
@@ -103,7 +127,9 @@ def send_job(visit: Asked, asked: NewJob, response: Response, key: Key = None) -
     sending.note("done" if outcome == Outcome.CREATED else outcome, job)
     row = visit.app.jobs.get(job)
     if row is None:
-        raise HTTPException(409, "The job of that request is not there any more. Choose another key.")
+        raise Refused(
+            409, "The job of that request is not there any more.", hint="Choose another key for another job."
+        )
     response.status_code = 201 if outcome in {Outcome.CREATED, Outcome.REPLACED} else 200
     response.headers["Location"] = visit.path("api_job", job_id=str(job.job_id))
     return SentJob.model_construct(outcome=outcome, job=job_answer(visit, row))
@@ -145,8 +171,10 @@ class _Sending:
                 requests.settle(connection, request, job.tenant, job.job_id)
                 return outcome, job
         if not earlier.is_same or earlier.job is None:
-            raise HTTPException(
-                409, "Another request had that idempotency key. Choose a new one for each job."
+            raise Refused(
+                409,
+                "Another request had that idempotency key.",
+                hint="Choose a new key for each job; send the same body to be given the first one's job.",
             )
         return "repeated", earlier.job
 
@@ -183,7 +211,11 @@ class _Sending:
                 singleton_policy=asked.singleton_policy,
             )
         except (TypeError, EncodeError) as error:  # Celery compares arguments with the function's signature
-            raise HTTPException(422, f"The arguments do not fit {asked.task!r}: {error}") from error
+            raise Refused(
+                422,
+                f"The arguments do not fit {asked.task!r}: {error}",
+                hint="Correct args and kwargs: they are passed to the task's function.",
+            ) from error
         except OperationalError as error:
             raise HTTPException(503, "The broker cannot be reached.", {"Retry-After": "5"}) from error
 
@@ -205,7 +237,11 @@ def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
     own, by_query = visit.principal.tenant, storable(visit.request.query_params.get("tenant", ""))
     named = {asked.tenant, by_query} - {None, "", own}
     if own is not None and (named or visit.names_another_tenant(asked.data, asked.kwargs)):
-        raise HTTPException(403, f"Your token is of the tenant {own}, and the job would be another one's.")
+        raise Refused(
+            403,
+            f"Your token is of the tenant {own}, and the job would be another one's.",
+            hint="Leave out the tenant, also in the data.",
+        )
     text = own or asked.tenant or by_query
     if not text:
         return None

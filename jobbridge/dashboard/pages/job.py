@@ -16,12 +16,13 @@ from jobbridge.app.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.dashboard.commands import send_like
+from jobbridge.dashboard.kin import kin_of
 from jobbridge.dashboard.timeline import timeline
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
 from jobbridge.diagnosis.explaining import Reason, explain
 
 if TYPE_CHECKING:
-    from jobbridge.core.families import Member
     from jobbridge.store.rows import JobRow
 
 #: Reasons that tell of nothing but the job itself: who is bound to a tenant learns nothing of the others' workers,
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 _OF_THE_JOB = frozenset(
     {
         "ended", "not_due", "pending", "running", "fell_back", "expires", "last_error", "not_started",
-        "waits_for_chain", "suspended", "children", "paused",
+        "waits_for_chain", "suspended", "children", "queue_paused",
     }
 )  # fmt: skip
-_CHILDREN_SHOWN = 50
+#: What they are told instead: who paused a queue, and why, may be about others.
+_IN_SHORT = {"queue_paused": "Its queue is paused: workers take nothing new from it."}
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
 
 
@@ -61,8 +63,7 @@ def job(visit: Visit) -> Response:
         bars=timeline(row, details, now=datetime.now(UTC)),
         steps=[step for step in details if step.result is not None],
         reasons=_reasons(visit, explain(visit.app, row).reasons),
-        children=visit.app.families.counts(row.key),
-        members=_members(visit, row),
+        kin=kin_of(visit, row),
         artifacts=artifacts_of(visit.app, row),
         data=row.metadata.get("data"),
         has_data="data" in row.metadata,
@@ -114,12 +115,11 @@ def _reasons(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
     """Leave out what tells of others; the hints are commands for operators of the whole installation."""
     if visit.principal.tenant is None:
         return list(reasons)
-    return [Reason(code=reason.code, what=reason.what) for reason in reasons if reason.code in _OF_THE_JOB]
-
-
-def _members(visit: Visit, row: JobRow) -> list[Member]:
-    members = visit.app.families.members(row.key, limit=_CHILDREN_SHOWN)
-    return [member for member in members if visit.principal.sees(member.key.tenant)]
+    return [
+        Reason(code=reason.code, what=_IN_SHORT.get(reason.code, reason.what))
+        for reason in reasons
+        if reason.code in _OF_THE_JOB
+    ]
 
 
 def _schedule(row: JobRow) -> dict[str, Any] | None:
@@ -139,6 +139,8 @@ def _commands(visit: Visit, row: JobRow) -> Iterator[str]:
         yield f"jobbridge jobs retry {row.job_id}"
     if can.run_again:
         yield f"jobbridge jobs retry {row.job_id} --new"
+    if can.edit:
+        yield " ".join(send_like(row))
 
 
 def _temporal_url(visit: Visit, row: JobRow) -> str | None:

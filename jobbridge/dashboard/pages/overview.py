@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,18 +16,9 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard import charts
 from jobbridge.dashboard.attention import alerts
-from jobbridge.dashboard.showing import first_line
+from jobbridge.dashboard.failures import failures
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.flow import STARTED, Cell, Span, Times, together
-from jobbridge.store.monitor import Search
-from jobbridge.store.rows import JobRow
-
-#: So many of the newest failures are looked at and grouped; so many groups are shown.
-_FAILURES = 200
-_GROUPS = 12
-#: What differs from one failure to the next of the same kind: ids and numbers.
-_VARYING = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{12,}\b|\d+", re.IGNORECASE)
-_MESSAGE = 300
 
 #: Statuses that have a card, and those that have a line below.
 _CARDS = (
@@ -89,19 +80,6 @@ class Slot:
         return self.completed + self.failed + self.other
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FailureGroup:
-    """Jobs of one type that failed alike.
-
-    Attributes:
-        newest: The last of them.
-    """
-
-    newest: JobRow
-    message: str
-    jobs: int
-
-
 def overview(visit: Visit) -> Response:
     """How it goes: all jobs by status and engine, what started and ended over time, and what to look at."""
     name = visit.request.query_params.get("range") or "24h"
@@ -109,7 +87,6 @@ def overview(visit: Visit) -> Response:
     now = datetime.now(UTC)
     cells = visit.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=visit.tenant)
     slots = _slots(cells, chosen, now)
-    failures = _failures(visit, now)
     query = {} if visit.tenant is None or visit.principal.tenant is not None else {"tenant": visit.tenant}
     response = visit.dashboard.page(
         visit,
@@ -126,11 +103,10 @@ def overview(visit: Visit) -> Response:
         charts=_charts(slots),
         marks=_marks(slots, chosen),
         totals_of_range=_summary(slots),
+        success_of={engine: _success(cells, engine) for engine in Engine},
         recorded_since=_recorded_since(visit, chosen.begin(now)),
         alerts=alerts(visit),
-        groups=_grouped(failures)[:_GROUPS],
-        failures=len(failures),
-        is_cut=len(failures) >= _FAILURES,
+        failures=failures(visit, now=now),
         tenant=visit.tenant,
     )
     if visit.tenant is None and visit.dashboard.check_up.quick.is_due:
@@ -231,10 +207,22 @@ def _summary(slots: Sequence[Slot]) -> Summary:
     return Summary(
         ended=sum(slot.ended for slot in slots),
         failed=failed,
-        success=100 * completed / (completed + failed) if completed + failed else None,
+        success=_share(completed, failed),
         waited=_quantiles(slot.waited for slot in slots),
         took=_quantiles(slot.took for slot in slots),
     )
+
+
+def _success(cells: Iterable[Cell], engine: Engine) -> float | None:
+    ended: Counter[JobStatus] = Counter()
+    for cell in cells:
+        if cell.engine is engine:
+            ended[cell.status] += cell.jobs
+    return _share(ended[JobStatus.COMPLETED], ended[JobStatus.FAILED])
+
+
+def _share(completed: int, failed: int) -> float | None:
+    return 100 * completed / (completed + failed) if completed + failed else None
 
 
 def _quantiles(times: Iterable[Times]) -> Mapping[str, timedelta | None]:
@@ -244,24 +232,6 @@ def _quantiles(times: Iterable[Times]) -> Mapping[str, timedelta | None]:
             buckets[bucket] = buckets.get(bucket, 0) + jobs
     all_of_them = Times(buckets, timedelta(0))
     return {"p50": all_of_them.quantile(0.5), "p95": all_of_them.quantile(0.95)}
-
-
-def _failures(visit: Visit, now: datetime) -> Sequence[JobRow]:
-    """Give the newest failures among the jobs that were made within the last 24 hours."""
-    search = Search(tenant=visit.tenant, statuses=[JobStatus.FAILED], since=now - timedelta(days=1))
-    return visit.dashboard.monitor.page(search, limit=_FAILURES).jobs
-
-
-def _grouped(failures: Sequence[JobRow]) -> list[FailureGroup]:
-    """Put together what failed alike, the newest first."""
-    groups: dict[tuple[str, str], list[JobRow]] = {}
-    for job in sorted(failures, key=lambda job: job.completed_at or job.updated_at, reverse=True):
-        kind = _VARYING.sub("#", first_line(job.error)[:_MESSAGE])
-        groups.setdefault((job.type, kind), []).append(job)
-    return [
-        FailureGroup(newest=jobs[0], message=first_line(jobs[0].error)[:_MESSAGE], jobs=len(jobs))
-        for jobs in groups.values()
-    ]
 
 
 RULES = (

@@ -71,6 +71,7 @@ def schedules(visit: Visit) -> Response:
         asked=asked,
         is_filtered=bool(kept),
         engines=list(Engine),
+        here=visit.path("schedules", query=kept | ({"after": f"{tenant} {name}"} if tenant else {})),
         first=visit.path("schedules", query=kept) if tenant else None,
         following=visit.path("schedules", query=kept | {"after": last}) if last else None,
     )

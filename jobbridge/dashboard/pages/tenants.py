@@ -34,6 +34,7 @@ def tenants(visit: Visit) -> Response:
         statuses=SHOWN,
         text=text,
         only_suspended=only_suspended,
+        here=visit.path("tenants", query=kept | ({"after": after} if after else {})),
         first=visit.path("tenants", query=kept) if after else None,
         following=visit.path("tenants", query=kept | {"after": page.next}) if page.next else None,
         may_act=visit.principal.may(Role.ADMIN),

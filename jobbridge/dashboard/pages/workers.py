@@ -32,6 +32,7 @@ def workers(visit: Visit) -> Response:
     for job in running_jobs(visit.app.database, [row.number for row in alive]):
         runs[job.worker_number].append(job)
     query = visit.request.query_params
+    kept = {name: query[name] for name in ("after", "state") if query.get(name)}
     queues = look(
         visit.app,
         alive,
@@ -47,7 +48,8 @@ def workers(visit: Visit) -> Response:
         runs=runs,
         jobs_shown=_JOBS_OF_A_WORKER,
         queues=queues.queues,
-        following=visit.path("workers", query={"after": queues.next}) if queues.next else None,
+        here=visit.path("workers", query=kept),
+        following=visit.path("workers", query=kept | {"after": queues.next}) if queues.next else None,
         problem=queues.problem,
         counted=COUNTED,
         may_act=visit.principal.may(Role.OPERATOR),

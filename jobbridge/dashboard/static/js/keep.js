@@ -23,7 +23,20 @@ document.addEventListener("DOMContentLoaded", () => {
   // What scripts have added is not in what the server sends: drawn charts, buttons to copy.
   callbacks.beforeNodeRemoved = (node) => !(node instanceof Element && node.matches(".plot, .copy"));
   callbacks.beforeNodeMorphed = (node) => !(node instanceof Element && isTouched(node));
-  callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.localName === "details");
+  callbacks.beforeAttributeUpdated = (name, node) =>
+    !(name === "open" && node.localName === "details") && !(name === "style" && node.matches(KEEPS_HEIGHT));
+});
+
+// What has become shorter keeps its place, so that what is below stays where it is.
+const KEEPS_HEIGHT = "[data-keeps-height]";
+
+document.addEventListener("htmx:beforeSwap", () => {
+  for (const element of document.querySelectorAll(KEEPS_HEIGHT)) element.style.minHeight = `${element.offsetHeight}px`;
+});
+
+// Nothing polls while nobody looks.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden) event.preventDefault();
 });
 
 // Who is not signed in any more is asked to.

@@ -1,6 +1,7 @@
 // Keeps a page as the jobs are now. What it finds on the page:
 //
-//   <body data-events="…">            where the stream is; without it nothing is done
+//   <html data-now="…">               the server's clock when it made the page
+//   <body data-events="…">            where the stream is; without it only times go on
 //   [data-job="ID"] [data-field="F"]  patched in place when the job changes; F is a name of the event, or `ran`
 //   [data-count="failed"], [data-count="celery:failed"]   totals
 //   [data-live]                       says whether the page is live
@@ -26,7 +27,7 @@
   let source = null;
   let seen = "";
   let wasOpen = false;
-  let clockAhead = 0; // of the server, in milliseconds
+  let clockAhead = Date.parse(document.documentElement.dataset.now) - Date.now(); // of the server, in milliseconds
   let retryAfter = RETRY[0];
   let retryTimer = 0;
   let hideTimer = 0;
@@ -208,7 +209,7 @@
   }
 
   function refreshTimes() {
-    if (document.hidden || !wasOpen) return;
+    if (document.hidden) return;
     for (const element of document.querySelectorAll("time[datetime]")) {
       if (/^now$|^in | ago$/.test(element.textContent)) setText(element, relative(element.dateTime));
     }
@@ -228,11 +229,11 @@
     }
   }
 
+  setInterval(refreshTimes, 5000);
   if (!document.body.dataset.events) return;
   document.addEventListener("visibilitychange", visibilityChanged);
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);
-  setInterval(refreshTimes, 5000);
   measureFetches();
   open();
 })();
