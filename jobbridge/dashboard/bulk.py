@@ -119,17 +119,17 @@ def _keys(visit: Visit, texts: Iterable[str]) -> list[JobKey]:
         if not job_id:
             continue
         try:
-            key = JobKey(tenant=TenantId(tenant), job_id=UUID(job_id))
+            key = JobKey(tenant=visit.dashboard.tenant_ids.known(tenant), job_id=UUID(job_id))
         except ValueError:
             raise HTTPException(400, f"{job_id!r} is no id of a job.") from None
-        if visit.principal.sees(key.tenant) and visit.dashboard.tenant_ids.can_be(tenant):
+        if visit.principal.sees(key.tenant):
             keys.append(key)
     return list(dict.fromkeys(keys))[:MOST]
 
 
 def _tenant(visit: Visit, asked: str) -> TenantId | None:
     tenant = visit.principal.tenant or storable(asked)
-    return visit.dashboard.tenant_ids.known(TenantId(tenant)) if tenant else None
+    return visit.dashboard.tenant_ids.known(tenant) if tenant else None
 
 
 def _written(key: JobKey) -> str:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Tasks of Celery and of ours, which are no work of anybody's.
 _INTERNAL = ("celery.", "jobbridge.")
+#: Of the metadata. What is there as `data` is what a job is run again with.
+_RESERVED = frozenset({"data", "schedule", "fan_out"})
 _A_YEAR = 366 * 24 * 3600
 
 
@@ -70,6 +72,8 @@ class NewJob(BaseModel):
         for one, other in (("run_at", "countdown"), ("expires_at", "expires_in")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"say {one} or {other}, not both")
+        if reserved := _RESERVED & set(self.metadata or {}):
+            raise ValueError(f"metadata has {', '.join(sorted(reserved))}, which JobBridge writes itself")
         if self.data is not None and (self.args is not None or self.kwargs is not None):
             raise ValueError("say data, for a handler, or args and kwargs, for a task")
         return self
@@ -209,9 +213,10 @@ def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
     text = own or asked.tenant or by_query
     if not text:
         return None
-    if not visit.dashboard.tenant_ids.can_be(text):
+    written = visit.dashboard.tenant_ids.written(text)
+    if written is None:
         raise HTTPException(422, f"The tenant is {text[:60]!r}; here tenants are uuids.")
-    return TenantId(text)
+    return written
 
 
 def _later(run_at: datetime | None, countdown: float | None) -> datetime | None:
