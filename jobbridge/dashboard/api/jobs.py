@@ -16,7 +16,7 @@ from jobbridge.dashboard import asking
 from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.telling import job_answer, job_detail
+from jobbridge.dashboard.api.telling import job_answer, job_answers, job_detail
 from jobbridge.errors import JobBridgeError
 
 Word = Annotated[str | None, Query(max_length=255)]
@@ -65,7 +65,7 @@ def list_jobs(
         asking.search_of(query, visit.tenant), before=asking.position_of(query), limit=limit
     )
     return JobPage(
-        jobs=[job_answer(visit, row) for row in page.jobs],
+        jobs=job_answers(visit, page.jobs),
         next=asking.position_text(page.next),
         searched_to=page.searched_to,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from shlex import quote
@@ -16,22 +16,15 @@ from jobbridge.app.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.dashboard.own import reasons_for, seen_kin
 from jobbridge.dashboard.timeline import timeline
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
-from jobbridge.diagnosis.explaining import Reason, explain
+from jobbridge.diagnosis.explaining import explain
 
 if TYPE_CHECKING:
     from jobbridge.core.families import Member
     from jobbridge.store.rows import JobRow
 
-#: Reasons that tell of nothing but the job itself: who is bound to a tenant learns nothing of the others' workers,
-#: queues and numbers.
-_OF_THE_JOB = frozenset(
-    {
-        "ended", "not_due", "pending", "running", "fell_back", "expires", "last_error", "not_started",
-        "waits_for_chain", "suspended", "children", "paused",
-    }
-)  # fmt: skip
 _CHILDREN_SHOWN = 50
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
 
@@ -60,7 +53,8 @@ def job(visit: Visit) -> Response:
         job=row,
         bars=timeline(row, details, now=datetime.now(UTC)),
         steps=[step for step in details if step.result is not None],
-        reasons=_reasons(visit, explain(visit.app, row).reasons),
+        reasons=reasons_for(visit, explain(visit.app, row).reasons),
+        is_seen=seen_kin(visit, [row]),
         children=visit.app.families.counts(row.key),
         members=_members(visit, row),
         artifacts=artifacts_of(visit.app, row),
@@ -106,15 +100,11 @@ def download(visit: Visit) -> Response:
     return Response(
         content,
         media_type="application/octet-stream",
-        headers={"Content-Disposition": disposition, "Content-Security-Policy": "sandbox"},
+        headers={
+            "Content-Disposition": disposition,
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
     )
-
-
-def _reasons(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
-    """Leave out what tells of others; the hints are commands for operators of the whole installation."""
-    if visit.principal.tenant is None:
-        return list(reasons)
-    return [Reason(code=reason.code, what=reason.what) for reason in reasons if reason.code in _OF_THE_JOB]
 
 
 def _members(visit: Visit, row: JobRow) -> list[Member]:
