@@ -62,6 +62,9 @@ def run_edited(visit: Visit) -> Response:
         data = editing.read(text, _data(visit, row))
     except (editing.NotJson, editing.SecretMissing) as error:
         return _form(visit, row, text=text, problem=str(error))
+    except HTTPException as refused:
+        note("run edited", outcome="refused", reason=refused.detail)
+        raise
     if visit.names_another_tenant(data):
         note("run edited", outcome="refused", reason="the data names another tenant")
         return _form(visit, row, text=text, problem="The data names another tenant than yours.")

@@ -1,0 +1,355 @@
+"""What an attacker tries who has a way in: another tenant's ids, secrets in texts, forged forms, odd values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from jobbridge import Celery
+from jobbridge.app.artifacts import Artifact
+from jobbridge.core.access import Role
+from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
+from jobbridge.core.schedules.policies import schedule_id_for
+from jobbridge.dashboard.application import RULES, make_dashboard
+from jobbridge.dashboard.visits import Rule
+from jobbridge.dev.postgres import PostgresServer
+from jobbridge.recording import JobRecorder
+from jobbridge.settings import load_settings
+from jobbridge.store.access import AccessStore, ActionRow
+from jobbridge.store.queue_pauses import QueuePauses
+from tests.integration.test_dashboard import BODIES, BROWSER, address, form_token
+from tests.job_events import EventsOf
+from tests.parity.tasks import make_app
+
+ACME, OTHER = TenantId("acme"), TenantId("acme-2")
+PASSWORD = "hunter2-of-the-database"
+CHANGING = [rule for rule in RULES if rule.changes and rule.needs is not None]
+
+
+@pytest.fixture(scope="module")
+def app(postgres: PostgresServer, migrated_template: str) -> Iterator[Celery]:
+    url = postgres.create_database(f"test_attacks_{uuid4().hex}", template=migrated_template)
+    app = make_app(settings=load_settings({"DATABASE_URL": url, "TEMPORAL_ADDRESS": "127.0.0.1:1"}))
+    app.conf.job_artifacts = [_artifacts_of]
+    app.finalize()
+    yield app
+    app.close()
+
+
+def _artifacts_of(app: Celery, job: Any) -> list[Artifact]:
+    return [Artifact(artifact_id="a", name="a.html", media_type="text/html", size=1, read=b"<script>".strip)]
+
+
+@pytest.fixture(scope="module")
+def access(app: Celery) -> AccessStore:
+    return AccessStore(app.database)
+
+
+@pytest.fixture
+def client(app: Celery) -> TestClient:
+    return TestClient(make_dashboard(app), base_url="https://jobs.example", follow_redirects=False)
+
+
+def bearer(access: AccessStore, role: Role = Role.VIEWER, tenant: TenantId | None = None) -> dict[str, str]:
+    token, _ = access.create(str(uuid4()), role, tenant=tenant)
+    return {"authorization": f"Bearer {token}"}
+
+
+def made(app: Celery, tenant: TenantId = ACME, **more: Any) -> EventsOf:
+    job = EventsOf(JobKey(tenant=tenant, job_id=uuid4()))
+    JobRecorder(app.database).record(job.submitted(**more))
+    return job
+
+
+def newest(access: AccessStore) -> ActionRow:
+    return access.actions(limit=1)[0]
+
+
+# -- the route table is all there is
+
+
+def served_beside_the_table(application: FastAPI) -> list[str]:
+    """Name the routes that no rule is for, whatever kind they are."""
+    ruled = {(rule.path, rule.name, method) for rule in RULES for method in rule.methods}
+    beside = []
+    for route in application.routes:
+        methods = (getattr(route, "methods", None) or {"*"}) - {"HEAD"}
+        asked = {(getattr(route, "path", ""), getattr(route, "name", ""), method) for method in methods}
+        if not asked <= ruled:
+            beside.append(getattr(route, "path", repr(route)))
+    return beside
+
+
+def test_every_route_has_a_rule_beside_the_assets(app: Celery) -> None:
+    application = make_dashboard(app)
+
+    assert served_beside_the_table(application) == ["/static"]
+    assert application.user_middleware == []
+
+
+def test_a_route_that_is_added_without_a_rule_is_found(app: Celery) -> None:
+    application = make_dashboard(app)
+
+    async def answer() -> None: ...
+
+    application.add_api_route("/api/v1/new", answer)
+    application.add_api_websocket_route("/socket", answer)
+    application.mount("/inner", Starlette(routes=[Route("/x", answer)]))
+
+    assert served_beside_the_table(application) == ["/static", "/api/v1/new", "/socket", "/inner"]
+
+
+# -- another tenant
+
+
+def test_a_parent_of_another_tenant_is_not_named(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    system = made(app, SYSTEM_TENANT).key.job_id
+    child = made(app, parent_id=system, root_id=system).key.job_id
+    grandchild = made(app, parent_id=child, root_id=system).key.job_id
+    bound, all_of_them = bearer(access, Role.OPERATOR, ACME), bearer(access)
+
+    for path in (f"/jobs/{child}", f"/api/v1/jobs/{child}", "/api/v1/jobs", f"/jobs/{grandchild}"):
+        assert str(system) not in client.get(path, headers=bound | BROWSER).text, path
+    cancelled = client.post(f"/api/v1/jobs/{grandchild}/cancel", headers=bound)
+    assert cancelled.json()["job"]["parent_id"] == str(child)
+    assert cancelled.json()["job"]["root_id"] is None
+    assert str(child) in client.get(f"/jobs/{grandchild}", headers=bound | BROWSER).text
+    for path in (f"/jobs/{child}", f"/api/v1/jobs/{child}"):
+        assert str(system) in client.get(path, headers=all_of_them | BROWSER).text, path
+
+
+def test_why_a_job_waits_or_runs_is_told_without_the_names_of_workers(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    bound = bearer(access, Role.VIEWER, ACME) | BROWSER
+    running, waiting = made(app), made(app, queue="of-this-test")
+    JobRecorder(app.database).record(running.started(worker="celery@host-of-all"))
+    QueuePauses(app.database).pause("of-this-test", by="ada-of-operations", note="moving host-of-all")
+
+    pages = [client.get(f"/jobs/{job.key.job_id}", headers=bound).text for job in (running, waiting)]
+
+    assert "It runs." in pages[0]
+    assert "Its queue is paused." in pages[1]
+    for text in ("host-of-all", "ada-of-operations"):
+        assert text not in "".join(pages)
+
+
+def test_the_id_of_a_workflow_leads_to_the_job_of_that_tenant_alone(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    job = made(app)
+    with app.database.connection() as connection:
+        connection.execute("UPDATE jobs SET external_id = 'invoice-42' WHERE job_id = %s", (job.key.job_id,))
+
+    def asked(tenant: TenantId | None, query: str = "") -> int:
+        path = f"/api/v1/jobs/invoice-42{query}"
+        return client.get(path, headers=bearer(access, tenant=tenant)).status_code
+
+    assert [asked(None), asked(ACME), asked(None, "?tenant=acme")] == [200, 200, 200]
+    assert [asked(OTHER), asked(None, "?tenant=acme-2")] == [404, 404]
+
+
+@pytest.mark.parametrize("name", ["data", "schedule", "fan_out"])
+def test_what_a_job_is_run_again_with_cannot_be_put_under_it(
+    app: Celery, client: TestClient, access: AccessStore, name: str
+) -> None:
+    body = {"task": "parity.total", "args": [[1]], "metadata": {name: {"tenantId": OTHER}}}
+
+    answer = client.post("/api/v1/jobs", json=body, headers=bearer(access, Role.OPERATOR, ACME))
+
+    assert answer.status_code == 422
+    assert name in answer.text
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    [
+        "a%",
+        "a_me",
+        "'; DROP TABLE jobs --",
+        "<b>x</b>",
+        "a/b",
+        "a\nb",
+        "é",
+        "e\u0301",
+        "ACME",
+        "acm",
+        " acme",
+    ],
+)
+def test_a_tenant_is_that_name_and_no_other(
+    app: Celery, client: TestClient, access: AccessStore, tenant: str
+) -> None:
+    mine, theirs = made(app, TenantId(tenant)).key.job_id, made(app).key.job_id
+    headers = bearer(access, Role.ADMIN, TenantId(tenant))
+
+    jobs = client.get("/api/v1/jobs?limit=200", headers=headers).json()["jobs"]
+    pages = [
+        client.get(path, headers=headers | BROWSER) for path in ("/", "/jobs", f"/jobs/{mine}", "/jobs.csv")
+    ]
+
+    assert {UUID(job["job_id"]) for job in jobs} == {mine}
+    assert [page.status_code for page in pages] == [200] * 4
+    assert "<b>" not in "".join(page.text for page in pages[:3])
+    assert client.get(f"/jobs/{theirs}", headers=headers).status_code == 404
+
+
+# -- secrets in texts
+
+
+def test_secrets_in_messages_errors_and_tracebacks_are_masked(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    job, recorder = made(app, metadata={"headers": {"X-API-Key": PASSWORD}}), JobRecorder(app.database)
+    address = f"postgres://u:{PASSWORD}@host/db"
+    recorder.record(job.started())
+    recorder.record(job.progressed(message=f"reading {address}"))
+    paths = [
+        f"/jobs/{job.key.job_id}",
+        f"/api/v1/jobs/{job.key.job_id}",
+        "/api/v1/jobs",
+        "/",
+        "/jobs",
+        "/jobs.csv",
+    ]
+    shown = [client.get(path, headers=bearer(access) | BROWSER).text for path in paths]
+    assert "reading postgres://u:" in shown[0]
+    error = f"ValueError: {{'password': '{PASSWORD}'}}"
+    recorder.record(job.failed(1, error=error, traceback=f"connect(password='{PASSWORD}')\n{error}"))
+    shown += [client.get(path, headers=bearer(access) | BROWSER).text for path in paths]
+
+    assert "ValueError" in shown[6]
+    assert [path for path, text in zip(paths * 2, shown, strict=True) if PASSWORD in text] == []
+
+
+# -- forms, redirects, files
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://jobs.example.evil"])
+def test_nobody_is_signed_in_by_another_site(client: TestClient, access: AccessStore, origin: str) -> None:
+    token, _ = access.create(str(uuid4()), Role.VIEWER)
+
+    forged = client.post("/sign-in", data={"token": token}, headers={"origin": origin})
+    honest = client.post("/sign-in", data={"token": token}, headers={"origin": "https://jobs.example"})
+
+    assert (forged.status_code, "set-cookie" in forged.headers) == (403, False)
+    assert honest.status_code == 303
+
+
+def test_a_form_holds_nothing_that_cannot_be_stored(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    app.schedules.create("parity.total", "0 2 * * *", [1], name="nightly", tenant=ACME)
+    path = f"/schedules/{schedule_id_for(ACME, 'nightly')}"
+
+    answer = client.post(f"{path}/pause", data={"note": "a\0b"}, headers=bearer(access, Role.OPERATOR))
+
+    assert answer.status_code == 303
+    assert "a\ufffdb" in client.get(path, headers=bearer(access) | BROWSER).text
+
+
+def test_a_download_is_never_a_page(app: Celery, client: TestClient, access: AccessStore) -> None:
+    answer = client.get(f"/jobs/{made(app).key.job_id}/artifacts/a", headers=bearer(access))
+
+    assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_pages_are_not_kept_by_caches_whatever_they_are_mounted_under(
+    app: Celery, access: AccessStore
+) -> None:
+    outer = Starlette(routes=[Mount("/static/jobs", app=make_dashboard(app))])
+    client = TestClient(outer, base_url="https://jobs.example")
+
+    for path in ("jobs", "api/v1/jobs", "jobs.csv"):
+        answer = client.get(f"/static/jobs/{path}", headers=bearer(access))
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    style = client.get("/static/jobs/static/css/base.css")
+    assert style.headers["cache-control"].startswith("public")
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1"])
+def test_no_cell_of_a_file_is_a_formula(
+    app: Celery, client: TestClient, access: AccessStore, cell: str
+) -> None:
+    tenant = TenantId(str(uuid4()))
+    made(app, tenant, type=cell)
+
+    file = client.get("/jobs.csv", headers=bearer(access, tenant=tenant)).text
+
+    assert f"'{cell}" in file
+
+
+# -- on record
+
+
+def test_who_tries_what_they_may_not_is_on_record(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    for rule in CHANGING:
+        assert rule.needs is not None
+        for role in (role for role in Role if not role.includes(rule.needs)):
+            token, row = access.create(str(uuid4()), role, tenant=None if rule.is_global else ACME)
+            for method in rule.methods:
+                client.request(method, address(rule), headers={"authorization": f"Bearer {token}"})
+                told = newest(access)
+                assert (told.actor, told.outcome) == (row.name, "refused"), rule.name
+                assert (told.tenant, told.reason) == (row.tenant, f"That needs the role {rule.needs.value}.")
+
+
+def test_a_refusal_is_not_put_on_record_without_end(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    headers, before = bearer(access), len(access.actions(limit=1000))
+
+    for _ in range(40):
+        assert client.post(f"/jobs/{uuid4()}/cancel", headers=headers).status_code == 403
+
+    assert len(access.actions(limit=1000)) == before + 30
+
+
+def test_signing_in_and_out_is_on_record(app: Celery, client: TestClient, access: AccessStore) -> None:
+    token, row = access.create(str(uuid4()), Role.VIEWER, tenant=ACME)
+
+    client.post("/sign-in", data={"token": token})
+    signed_in = newest(access)
+    page = client.get("/", headers=BROWSER).text
+    client.post("/sign-out", data={"form_token": form_token(page)})
+
+    assert (signed_in.actor, signed_in.action, signed_in.tenant) == (row.name, "sign in", ACME)
+    assert (newest(access).actor, newest(access).action) == (row.name, "sign out")
+    assert token not in json.dumps([str(action) for action in access.actions()])
+
+
+@pytest.mark.parametrize("rule", CHANGING, ids=lambda rule: rule.name)
+def test_each_action_is_on_record(app: Celery, client: TestClient, access: AccessStore, rule: Rule) -> None:
+    job = made(app, type="parity.total", metadata={"data": {"args": [[1]]}})
+    JobRecorder(app.database).record(job.started())
+    JobRecorder(app.database).record(job.failed(1))
+    app.schedules.create("parity.total", "0 2 * * *", [1], name="nightly", tenant=ACME)
+    path = rule.path.format(
+        job_id=job.key.job_id, schedule_id=schedule_id_for(ACME, "nightly"), queue="celery"
+    )
+    form = {
+        "queue": "celery", "tenant": "t", "name": str(uuid4()), "role": "viewer", "action": "retry",
+        "confirmed": "yes", "keys": f"{job.key.job_id} acme", "data": "{}", "status": "failed", "word": "clear",
+        "before": "2020-01-01T00:00:00+00:00", "start": "2026-01-01T00:00", "end": "2026-01-02T00:00",
+    }  # fmt: skip
+    token, row = access.create(str(uuid4()), Role.ADMIN)
+
+    for method in rule.methods:
+        sent: dict[str, Any] = {"json": BODIES.get(rule.name)} if rule.is_api else {"data": form}
+        client.request(method, path, headers={"authorization": f"Bearer {token}"}, **sent)
+
+    assert newest(access).actor == row.name
