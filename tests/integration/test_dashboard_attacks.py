@@ -19,6 +19,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.core.schedules.policies import schedule_id_for
 from jobbridge.dashboard.application import RULES, make_dashboard
+from jobbridge.dashboard.identity import LocalAuthenticator
 from jobbridge.dashboard.visits import Rule
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
@@ -289,6 +290,30 @@ def test_no_cell_of_a_file_is_a_formula(
     file = client.get("/jobs.csv", headers=bearer(access, tenant=tenant)).text
 
     assert f"'{cell}" in file
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "localhost.evil", "a!b.evil.example", "evil.example:", "evil@localhost", "x y", "é", ""],
+)
+def test_without_tokens_a_name_that_cannot_be_read_is_not_this_machines(
+    app: Celery, access: AccessStore, host: str
+) -> None:
+    local = make_dashboard(app, authenticator=LocalAuthenticator(access))
+    client = TestClient(local, base_url="http://127.0.0.1:8484", client=("127.0.0.1", 5000))
+
+    assert client.get("/api/v1/jobs", headers={"host": host.encode("latin-1")}).status_code == 403  # type: ignore[dict-item]
+    for own in ("127.0.0.1:8484", "localhost", "LOCALHOST:80", "[::1]:8484"):
+        assert client.get("/api/v1/jobs", headers={"host": own}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=x", "text/plain; version=", "\xff"]
+)
+def test_metrics_are_given_whatever_is_accepted(client: TestClient, access: AccessStore, accept: str) -> None:
+    headers = bearer(access) | {"accept": accept.encode("latin-1")}  # type: ignore[dict-item]
+
+    assert client.get("/metrics", headers=headers).status_code == 200  # type: ignore[arg-type]
 
 
 # -- on record
