@@ -6,8 +6,8 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Query
+from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
@@ -17,6 +17,7 @@ from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDe
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer, job_answers, job_detail
+from jobbridge.dashboard.telling import refusal
 from jobbridge.errors import JobBridgeError
 
 Word = Annotated[str | None, Query(max_length=255)]
@@ -99,9 +100,10 @@ def retry_job(visit: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
     action = "run again" if as_new else "retry"
     try:
         sent = visit.app.retry_job(row.job_id, row.tenant, as_new=as_new)
-    except JobBridgeError as error:
-        note(action, outcome="refused", reason=str(error))
-        raise HTTPException(409, f"{error} {error.hint}".strip()) from error
+    except (JobBridgeError, OperationalError) as error:
+        refused = refusal(error)
+        note(action, outcome="refused", reason=refused.detail)
+        raise refused from error
     note(action, details={"sent": str(sent.job_id)})
     return job_answer(visit, sent)
 
