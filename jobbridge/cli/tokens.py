@@ -15,6 +15,8 @@ from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
 from jobbridge.store.access import AccessStore, TokenRow
 
+_LONGEST_DAYS = 3660
+
 
 @click.group("tokens")
 def command() -> None:
@@ -27,7 +29,9 @@ def command() -> None:
     "--role", type=click.Choice([role.value for role in Role]), default=Role.VIEWER.value, show_default=True
 )
 @click.option("--tenant", metavar="ID", help="Nothing of other tenants can be seen with it.")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. Default: for ever.")
+@click.option(
+    "--days", type=click.FloatRange(0, _LONGEST_DAYS, min_open=True), help="For so long. Default: for ever."
+)
 @click.option("--by", "created_by", metavar="NAME", help="Who makes it.")
 @app_option
 @json_option
@@ -41,10 +45,11 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a token for NAME and print it: it cannot be shown again."""
+    _check(name, tenant)
     token, row = _store(app_name).create(
         name,
         Role(role),
-        tenant=TenantId(tenant) if tenant else None,
+        tenant=None if tenant is None else TenantId(tenant),
         expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
         created_by=created_by,
     )
@@ -91,6 +96,17 @@ def revoke(name: str, app_name: str | None, as_json: bool) -> None:
         write_json({"name": name, "revoked": True})
     else:
         click.echo(f"Revoked {name}.")
+
+
+def _check(name: str, tenant: str | None) -> None:
+    """Refuse what a script's empty variable makes of a command: a token of one tenant must not become one of all."""
+    if tenant is not None and not (tenant.strip() and tenant.isprintable()):
+        raise TokenRefused(
+            f"{tenant!r} is no tenant's name.",
+            hint="Name it, or leave out --tenant for a token of all tenants.",
+        )
+    if not (name.strip() and name.isprintable()):
+        raise TokenRefused(f"{name!r} is no name.", hint="Give one that can be read in the audit.")
 
 
 def _store(app_name: str | None) -> AccessStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
@@ -12,6 +13,7 @@ from jobbridge.core.access import Role
 from jobbridge.dashboard import editing
 from jobbridge.dashboard.pages.job import possible
 from jobbridge.dashboard.showing import as_json
+from jobbridge.dashboard.telling import refusal
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.errors import JobBridgeError
 
@@ -39,9 +41,10 @@ def retry(visit: Visit) -> Response:
     note = partial(visit.dashboard.access.note, visit.principal, tenant=row.tenant, subject=str(row.job_id))
     try:
         sent = visit.app.retry_job(row.job_id, row.tenant, as_new=as_new)
-    except JobBridgeError as error:
-        note(action, outcome="refused", reason=str(error))
-        raise HTTPException(409, f"{error} {error.hint}".strip()) from error
+    except (JobBridgeError, OperationalError) as error:
+        refused = refusal(error)
+        note(action, outcome="refused", reason=refused.detail)
+        raise refused from error
     note(action, details={"sent": str(sent.job_id)})
     return RedirectResponse(job_path(visit, str(sent.job_id), sent.tenant), status_code=303)
 
@@ -62,18 +65,23 @@ def run_edited(visit: Visit) -> Response:
         data = editing.read(text, _data(visit, row))
     except (editing.NotJson, editing.SecretMissing) as error:
         return _form(visit, row, text=text, problem=str(error))
+    except HTTPException as error:
+        note("run edited", outcome="refused", reason=error.detail)
+        raise
     if visit.names_another_tenant(data):
         note("run edited", outcome="refused", reason="the data names another tenant")
         return _form(visit, row, text=text, problem="The data names another tenant than yours.")
     try:
         sent = _send_like(visit, row, data)
-    except (
-        JobBridgeError,
-        TypeError,
-        ValueError,
-    ) as error:  # the last two: arguments that the function does not take
+    except (TypeError, ValueError) as error:  # arguments that the function does not take
         note("run edited", outcome="refused", reason=str(error))
-        return _form(visit, row, text=text, problem=f"{error} {getattr(error, 'hint', '')}".strip())
+        return _form(visit, row, text=text, problem=str(error))
+    except (JobBridgeError, OperationalError) as error:
+        refused = refusal(error)
+        note("run edited", outcome="refused", reason=refused.detail)
+        return _form(
+            visit, row, text=text, problem=f"{refused.detail} {getattr(refused, 'hint', '')}".strip()
+        )
     note("run edited", details={"sent": str(sent.job_id)})
     return RedirectResponse(job_path(visit, str(sent.job_id), row.tenant), status_code=303)
 

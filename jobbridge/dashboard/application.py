@@ -97,6 +97,8 @@ class Dashboard:
         self.attempts = AttemptLimit()
         #: From all addresses together: signing in asks the database.
         self.all_attempts = AttemptLimit(attempts=300)
+        #: Of one person, to do what they may not; that is put on record.
+        self.refusals = AttemptLimit(attempts=30)
         #: Of customers, by their links.
         self.looks = AttemptLimit(attempts=120)
         self.templates = _templates(app_name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
+from kombu.exceptions import OperationalError
 from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -22,6 +23,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard import asking
+from jobbridge.dashboard.telling import words
 from jobbridge.dashboard.visits import Rule, Visit, storable
 from jobbridge.errors import JobBridgeError
 
@@ -115,21 +117,22 @@ def _keys(visit: Visit, texts: Iterable[str]) -> list[JobKey]:
     """Read which jobs are meant; what somebody else's tenant has is none that there is."""
     keys: list[JobKey] = []
     for text in texts:
-        job_id, _, tenant = storable(text.strip()).partition(" ")
+        # A line's end is no part of a tenant's name; a blank at its end is.
+        job_id, _, tenant = text.strip("\r").partition(" ")
         if not job_id:
             continue
         try:
-            key = JobKey(tenant=TenantId(tenant), job_id=UUID(job_id))
+            key = JobKey(tenant=visit.dashboard.tenant_ids.known(tenant), job_id=UUID(job_id))
         except ValueError:
             raise HTTPException(400, f"{job_id!r} is no id of a job.") from None
-        if visit.principal.sees(key.tenant) and visit.dashboard.tenant_ids.can_be(tenant):
+        if visit.principal.sees(key.tenant):
             keys.append(key)
     return list(dict.fromkeys(keys))[:MOST]
 
 
 def _tenant(visit: Visit, asked: str) -> TenantId | None:
     tenant = visit.principal.tenant or storable(asked)
-    return visit.dashboard.tenant_ids.known(TenantId(tenant)) if tenant else None
+    return visit.dashboard.tenant_ids.known(tenant) if tenant else None
 
 
 def _written(key: JobKey) -> str:
@@ -193,7 +196,7 @@ def _do_one(
             outcome = "done" if is_done else "ended before"
         else:
             visit.app.retry_job(key.job_id, key.tenant)
-    except JobBridgeError as error:
+    except (JobBridgeError, OperationalError) as error:
         outcome = "refused"
         tally.refused[_kind(error, row)] += 1
     tally.done += outcome == "done"
@@ -209,9 +212,9 @@ def _do_one(
     )
 
 
-def _kind(error: JobBridgeError, row: JobRow) -> str:
+def _kind(error: JobBridgeError | OperationalError, row: JobRow) -> str:
     """Say a refusal so that many alike are counted together."""
-    return str(error).replace(str(row.job_id), "…")
+    return words(error).text.replace(str(row.job_id), "…")
 
 
 RULES = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobbridge.dashboard.api import bodies
-from jobbridge.dashboard.showing import MASK, masked
+from jobbridge.dashboard.masking import MASK, masked
 
 #: Characters; what is longer is not for editing in a browser.
 LONGEST = 60_000

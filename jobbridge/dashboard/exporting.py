@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 #: Jobs of one file; whoever wants more asks for a shorter time, or asks the database.
 MOST = 50_000
 _PAGE = 200
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+#: What a cell begins with that spreadsheets compute; some as wide characters, and some after blanks.
+_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def export(visit: Visit) -> Response:
     """Give all jobs that match, newest first, as CSV; it is written while it is read."""
     query = visit.request.query_params
     search = asking.search_of(query, visit.tenant)
-    visit.dashboard.access.note(
-        visit.principal, "export", tenant=search.tenant, details={"filter": dict(asking.filters_of(query))}
-    )
+    filters = [f"{name}={value}" for name, value in asking.filters_of(query)]
+    visit.dashboard.access.note(visit.principal, "export", tenant=search.tenant, details={"filter": filters})
     name = f"jobs-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
     return StreamingResponse(
         _lines(visit.dashboard.monitor, search, available(visit)),
@@ -69,7 +69,8 @@ def _line(cells: list[str]) -> str:
 
 def _harmless(cell: str) -> str:
     """Keep spreadsheets from taking what somebody wrote for a formula (OWASP, "CSV Injection")."""
-    return f"'{cell}" if cell.startswith(_FORMULAS) else cell
+    is_formula = cell.startswith(("\t", "\r", "\n")) or cell.lstrip().startswith(_FORMULAS)
+    return f"'{cell}" if is_formula else cell
 
 
 RULES = (Rule(path="/jobs.csv", name="export", endpoint=export, needs=Role.VIEWER),)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import inspect
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -14,13 +16,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.dashboard.identity import Identity
-from jobbridge.dashboard.visits import Form, Rule, Visit
+from jobbridge.dashboard.visits import Form, Rule, Visit, storable
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.application import Dashboard
 
 #: What a script of ours, or an API client with a cookie, sends the form's token in.
 FORM_HEADER = "X-Form-Token"
+
+#: Characters of what somebody wanted to act on, as it is put on record.
+_SUBJECT_LIMIT = 200
 
 #: How an API client is asked for a token.
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="jobbridge"'}
@@ -50,19 +55,60 @@ async def admit(dashboard: Dashboard, rule: Rule, request: Request, form: Form) 
     """
     identity = None
     if rule.needs is not None:
-        identity = await run_in_threadpool(dashboard.authenticator.identify, request)
+        identity = await run_in_threadpool(_identify, dashboard, request)
     visit = Visit(dashboard=dashboard, request=request, identity=identity, form=form)
-    # Browsers say so themselves; those that do not are stopped by the form's token, and there is none for signing in.
-    if rule.changes and request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+    if rule.changes and _is_of_another_site(request, rule):
         raise HTTPException(403, "This form is not one of this site.")
     if rule.needs is None:
         return visit
     if identity is None:
         return _ask_to_sign_in(visit, rule)
-    _check(rule, identity, visit)
+    try:
+        _check(rule, identity, visit)
+    except HTTPException as refused:
+        await run_in_threadpool(_note_refusal, rule, visit, refused)
+        raise
     if dashboard.folder.is_due:
         await run_in_threadpool(dashboard.folder.wake)
     return visit
+
+
+def _identify(dashboard: Dashboard, request: Request) -> Identity | None:
+    identity = dashboard.authenticator.identify(request)
+    if identity is None or identity.principal.tenant is None:
+        return identity
+    written = dashboard.tenant_ids.written(identity.principal.tenant)
+    if written is None:
+        return identity  # of a tenant that there cannot be: it sees nothing
+    return replace(identity, principal=replace(identity.principal, tenant=written))
+
+
+def _is_of_another_site(request: Request, rule: Rule) -> bool:
+    """Tell whether a browser says that another site made it send this.
+
+    All browsers do so over HTTPS and to this machine. Where they do not, the form's token stops what was forged; there
+    is none yet for signing in, so that what they say then, the origin, must be the host that was asked.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None or rule.needs is not None or origin is None:
+        return site not in {None, "same-origin", "none"}
+    return origin.partition("://")[2].lower() != request.headers.get("host", "").lower()
+
+
+def _note_refusal(rule: Rule, visit: Visit, refused: HTTPException) -> None:
+    """Put on record that somebody tried to do what they may not; not so often that it fills the disk."""
+    who = visit.principal
+    if not rule.changes or not visit.dashboard.refusals.allows(who.name, now=time.monotonic()):
+        return
+    named = [str(value)[:_SUBJECT_LIMIT] for value in visit.request.path_params.values()]
+    visit.dashboard.access.note(
+        who,
+        rule.name.removeprefix("api_").replace("_", " "),
+        outcome="refused",
+        tenant=who.tenant,
+        subject=" ".join(named) or None,
+        reason=refused.detail,
+    )
 
 
 def _check(rule: Rule, identity: Identity, visit: Visit) -> None:
@@ -120,4 +166,4 @@ async def _form_of(request: Request, limit: int) -> Form:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000)
     except ValueError:
         raise HTTPException(400, "That is no form.") from None
-    return Form(fields)
+    return Form([(name, storable(value)) for name, value in fields])

@@ -31,7 +31,7 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds them; what shows jobs is not kept by anybody's cache, style sheets are.
+    """Adds them where an answer has none of its own; what shows jobs is kept by nobody's cache, style sheets are.
 
     Args:
         app: The application.
@@ -41,13 +41,21 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        within = _path_within(scope)  # now: who answers changes the scope
+
         async def send_with(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    headers[name] = value
-                is_asset = "/static/" in scope["path"] and message["status"] < 400
+                    headers.setdefault(name, value)
+                is_asset = within.startswith("/static/") and message["status"] < 400
                 headers.setdefault("Cache-Control", "public, max-age=3600" if is_asset else "no-store")
             await send(message)
 
         await self._app(scope, receive, send_with if scope["type"] == "http" else send)
+
+
+def _path_within(scope: Scope) -> str:
+    """Give the path without the one that the application is mounted under, which may be any."""
+    path = str(scope.get("path", ""))
+    return path.removeprefix(str(scope.get("root_path", "")).rstrip("/"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 COOKIE = "jobbridge_session"
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+#: Read here: Starlette puts the server's own address, which is local, in the place of a name that it cannot read.
+_LOCAL_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 #: A proxy on this machine connects from the loopback interface too; these tell that there is one.
 _OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
@@ -29,14 +31,18 @@ class Identity:
     Attributes:
         form_token: What a form must carry; None: the request says itself who it is (a token in a header), and no page
             of another site can make a browser send that.
-        is_session: There is a cookie to sign out of.
+        session: Names the session that there is a cookie of, to sign out of.
         is_local: Whoever sits at this machine, without a token.
     """
 
     principal: Principal
     form_token: str | None = None
-    is_session: bool = False
+    session: bytes | None = None
     is_local: bool = False
+
+    @property
+    def is_session(self) -> bool:
+        return self.session is not None
 
 
 class Authenticator:
@@ -64,7 +70,9 @@ class Authenticator:
         if session is None or row is None or not sessions.verify(session, row.hash, now=datetime.now(UTC)):
             return None
         return Identity(
-            principal=row.principal, form_token=sessions.form_token(row.hash, session.nonce), is_session=True
+            principal=row.principal,
+            form_token=sessions.form_token(row.hash, session.nonce),
+            session=session.nonce,
         )
 
     def sign_out(self, request: Request) -> None:
@@ -113,4 +121,4 @@ def _is_local(request: Request) -> bool:
     client = request.client.host if request.client is not None else None
     if client not in _LOOPBACK or any(name in request.headers for name in _OF_PROXIES):
         return False
-    return request.url.hostname in _LOCAL_HOSTS
+    return _LOCAL_HOST.fullmatch(request.headers.get("host", "")) is not None

@@ -162,7 +162,10 @@ def _release() -> str:
 
 def metrics(visit: Visit) -> Response:
     """Give the numbers of the whole installation, in the format that is asked for."""
-    encode, media_type = choose_encoder(visit.request.headers.get("accept", ""))
+    try:
+        encode, media_type = choose_encoder(visit.request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # it compares versions that are none
+        encode, media_type = choose_encoder("")
     return Response(encode(Numbers(visit)), media_type=media_type)
 
 

@@ -149,4 +149,13 @@ class ProxyAuthenticator(Authenticator):
 
 def _only(request: Request, name: str) -> str | None:
     values = request.headers.getlist(name)
-    return values[0].strip() if len(values) == 1 and values[0].isprintable() else None
+    value = _read(values[0]) if len(values) == 1 else ""
+    return value.strip() if value.isprintable() else None
+
+
+def _read(value: str) -> str:
+    """Read a header's bytes, which servers take for Latin-1, as what proxies write: UTF-8; else Latin-1 after all."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value

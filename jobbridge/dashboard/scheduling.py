@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
 
 from jobbridge.core.keys import TenantId
+from jobbridge.dashboard.telling import words
 from jobbridge.dashboard.visits import Visit, storable
 from jobbridge.errors import JobBridgeError, ScheduleNotFound
 
@@ -54,8 +56,8 @@ def do_to_schedule(
     )
     try:
         value = run()
-    except JobBridgeError as error:
-        note(outcome="refused", reason=str(error))
+    except (JobBridgeError, OperationalError) as error:
+        note(outcome="refused", reason=words(error).text)
         raise
     note(reason=reason)
     return value

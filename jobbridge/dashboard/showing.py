@@ -1,4 +1,4 @@
-"""How values are shown: times, lengths of time, JSON with its secrets masked."""
+"""How values are shown: times, lengths of time, JSON (masked, see `masking`)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from jobbridge.dashboard.masking import MASK as MASK
+from jobbridge.dashboard.masking import masked as masked
+from jobbridge.dashboard.masking import without_passwords as without_passwords
+
 if TYPE_CHECKING:
     from jobbridge.dashboard.identity import Identity
 
-#: Names of values that nobody has to see.
-_SECRET = re.compile(
-    r"pass(word|wd|phrase)|secret|token|api_?key|authori[sz]ation|credential|private_?key|cookie",
-    re.IGNORECASE,
-)
-_PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^@/\s]*@")
 _ID = re.compile(r"\b([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\b")
-MASK = "••••••"
 
 _UNITS = (
     ("d", timedelta(days=1)),
@@ -26,27 +23,6 @@ _UNITS = (
     ("min", timedelta(minutes=1)),
     ("s", timedelta(seconds=1)),
 )
-
-
-def masked(value: Any) -> Any:
-    """Give a JSON value without its secrets, at any depth."""
-    match value:
-        case dict():
-            return {
-                key: MASK if _SECRET.search(str(key)) and inner is not None else masked(inner)
-                for key, inner in value.items()
-            }
-        case list() | tuple():
-            return [masked(inner) for inner in value]
-        case str():
-            return without_passwords(value)
-        case _:
-            return value
-
-
-def without_passwords(text: str | None) -> str:
-    """Hide the passwords of URLs in a text."""
-    return _PASSWORD_IN_URL.sub(rf"\1{MASK}@", text or "")
 
 
 def as_json(value: Any) -> str:

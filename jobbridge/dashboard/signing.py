@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from starlette.exceptions import HTTPException
@@ -11,6 +12,8 @@ from jobbridge.core.access import Role
 from jobbridge.dashboard import limits, sessions
 from jobbridge.dashboard.identity import COOKIE
 from jobbridge.dashboard.visits import Rule, Visit
+
+logger = logging.getLogger(__name__)
 
 
 def show_sign_in(visit: Visit) -> Response:
@@ -30,8 +33,10 @@ def sign_in(visit: Visit) -> Response:
     back = visit.form.get("next", "")
     cookie = visit.dashboard.authenticator.sign_in(visit.form.get("token", ""))
     if cookie is None:
+        logger.warning("dashboard.sign_in_refused", extra={"address": address})
         problem = "That token is of no use: it is mistyped, revoked or expired."
         return visit.dashboard.page(visit, "sign_in.html", status=401, next=back, problem=problem)
+    _note_sign_in(visit, cookie, address)
     response = RedirectResponse(back if is_ours(back) else visit.path("overview"), status_code=303)
     response.set_cookie(
         COOKIE,
@@ -45,9 +50,18 @@ def sign_in(visit: Visit) -> Response:
     return response
 
 
+def _note_sign_in(visit: Visit, cookie: str, address: str) -> None:
+    session = sessions.read_cookie(cookie)
+    row = None if session is None else visit.dashboard.access.get(session.token_id)
+    if row is not None:
+        details = {"address": address}
+        visit.dashboard.access.note(row.principal, "sign in", tenant=row.tenant, details=details)
+
+
 def sign_out(visit: Visit) -> Response:
     """End the session, in this browser and wherever its cookie was copied to."""
     visit.dashboard.authenticator.sign_out(visit.request)
+    visit.dashboard.access.note(visit.principal, "sign out", tenant=visit.principal.tenant)
     response = RedirectResponse(visit.path("sign_in"), status_code=303)
     response.delete_cookie(COOKIE, path=visit.path("overview"))
     return response

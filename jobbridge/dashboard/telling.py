@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
+from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -91,7 +92,8 @@ class Told:
 def handlers(dashboard: Dashboard) -> dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]]]:
     """Give what the application does with exceptions."""
     tell = _teller(dashboard)
-    return {HTTPException: tell, RequestValidationError: tell, JobBridgeError: tell, Exception: tell}
+    kinds = (HTTPException, RequestValidationError, JobBridgeError, OperationalError, Exception)
+    return dict.fromkeys(kinds, tell)
 
 
 def _teller(dashboard: Dashboard) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
@@ -157,10 +159,28 @@ def words(error: Exception) -> Told:
             return Told(
                 status=503, text="Temporal cannot be reached.", hint=hint, headers={"Retry-After": "5"}
             )
+        case OperationalError():
+            hint = "Try again in a moment; `jobbridge doctor` says what is wrong."
+            return Told(
+                status=503, text="The broker cannot be reached.", hint=hint, headers={"Retry-After": "5"}
+            )
         case JobBridgeError() if type(error) in _THEIRS:
             return Told(status=_THEIRS[type(error)], text=str(error), hint=error.hint)
         case _:
             return Told(status=500, text="That could not be done.", hint="The server's log says why.")
+
+
+def refusal(error: JobBridgeError | OperationalError, *, hint: str | None = None) -> HTTPException:
+    """Say why something cannot be done to a job as it is: 409, or that it is a fault of ours, in words for anybody.
+
+    Args:
+        error: What kept it.
+        hint: What to do, if that is not what the error says.
+    """
+    told = words(error)
+    if told.status >= 500:
+        return HTTPException(told.status, told.text, dict(told.headers))
+    return Refused(409, told.text, hint=hint or told.hint)
 
 
 def _of_values(error: RequestValidationError) -> Told:

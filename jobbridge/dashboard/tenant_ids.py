@@ -28,21 +28,21 @@ class TenantIds:
         self._database = database
         self._are_uuids: bool | None = None
 
-    def can_be(self, tenant: str) -> bool:
-        """Whether there can be a tenant of that name."""
+    def known(self, tenant: str) -> TenantId:
+        """Give a tenant that can be asked for: this one, or nobody."""
+        return self.written(tenant) or NOBODY
+
+    def written(self, tenant: str) -> TenantId | None:
+        """Write a tenant as its rows have it; None: there can be none of that name.
+
+        Python reads uuids that Postgres does not (`urn:uuid:…`), and both read some that no row has (capital letters).
+        """
         if self._are_uuids is None:
             row = self._database.run(lambda own: own.execute(_TYPE).fetchone())
             self._are_uuids = row is not None and row[0] == "uuid"
-        return not self._are_uuids or _is_uuid(tenant)
-
-    def known(self, tenant: TenantId) -> TenantId:
-        """Give a tenant that can be asked for: this one, or nobody."""
-        return tenant if self.can_be(tenant) else NOBODY
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
+        if not self._are_uuids:
+            return TenantId(tenant)
+        try:
+            return TenantId(str(UUID(tenant)))
+        except ValueError:
+            return None

@@ -54,7 +54,7 @@ class Visit:
     def tenant(self) -> TenantId | None:
         """The tenant whose jobs are shown: the only one there is for this principal, else the one asked for."""
         asked = self.principal.tenant or storable(self.request.query_params.get("tenant", ""))
-        return self.dashboard.tenant_ids.known(TenantId(asked)) if asked else None
+        return self.dashboard.tenant_ids.known(asked) if asked else None
 
     def names_another_tenant(self, *data: Any) -> bool:
         """Tell whether a job's data names a tenant that is not the only one there is for this principal."""
@@ -78,10 +78,9 @@ class Visit:
         """
         text = storable(str(self.request.path_params["job_id"] if named is None else named))
         job_id = job_id_for(text)
-        if self.tenant is not None:
-            row = self.app.jobs.get(JobKey(tenant=self.tenant, job_id=job_id))
-        else:
-            row = self.app.jobs.find(job_id) or self.app.jobs.find_external(text)
+        tenant, jobs = self.tenant, self.app.jobs
+        row = jobs.find(job_id) if tenant is None else jobs.get(JobKey(tenant=tenant, job_id=job_id))
+        row = row or jobs.find_external(text, tenant)
         if row is None or not self.principal.sees(row.tenant):
             raise HTTPException(404, f"There is no job {text}.")
         return row

@@ -71,6 +71,8 @@ STILL_GOOD: LiteralString = f"""
 SELECT token_id FROM public.job_tokens WHERE token_id = ANY(%(token_ids)s) AND {_IS_GOOD}
 """
 
+SIGNED_OUT: LiteralString = "SELECT session FROM public.job_signouts WHERE session = ANY(%(sessions)s)"
+
 #: At most once a minute, so that looking at a page is no write.
 NOTE_USE: LiteralString = """
 UPDATE public.job_tokens SET used_at = now()

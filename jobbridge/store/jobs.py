@@ -74,6 +74,11 @@ FIND_EXTERNAL: LiteralString = f"""
 SELECT {COLUMNS} FROM public.jobs WHERE external_id = %(external_id)s ORDER BY created_at DESC LIMIT 1
 """
 
+FIND_EXTERNAL_OF_TENANT: LiteralString = f"""
+SELECT {COLUMNS} FROM public.jobs WHERE external_id = %(external_id)s AND tenant = %(tenant)s
+ORDER BY created_at DESC LIMIT 1
+"""
+
 DETAILS: LiteralString = f"""
 SELECT {DETAIL_COLUMNS} FROM public.job_details
 WHERE tenant = %(tenant)s AND job_id = %(job_id)s
@@ -211,9 +216,10 @@ class JobStore:
         """Give the job of that id, whoever's it is."""
         return _first(self._fetch(job_row, FIND, {"job_id": job_id}, connection))
 
-    def find_external(self, external_id: str) -> JobRow | None:
-        """Give the newest job that its engine knows by that id."""
-        return _first(self._fetch(job_row, FIND_EXTERNAL, {"external_id": external_id}))
+    def find_external(self, external_id: str, tenant: TenantId | None = None) -> JobRow | None:
+        """Give the newest job that its engine knows by that id; if a tenant is named, of that one's."""
+        statement = FIND_EXTERNAL if tenant is None else FIND_EXTERNAL_OF_TENANT
+        return _first(self._fetch(job_row, statement, {"external_id": external_id, "tenant": tenant}))
 
     def page(
         self, where: JobFilter | None = None, *, before: tuple[datetime, UUID] | None = None, limit: int = 50

@@ -137,3 +137,25 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(
     assert access.find(token) is None
     assert run(["tokens", "revoke", "ada"]) == 5
     bootstrap.default_app().close()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [["acme-support", "--tenant", ""], ["acme-support", "--tenant", " "], [""], ["x", "--days", "1e12"]],
+    ids=["no tenant", "a blank tenant", "no name", "too long"],
+)
+def test_what_an_empty_variable_makes_of_a_command_is_refused(
+    access: AccessStore,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(bootstrap, "_default_app", None)
+
+    assert run(["tokens", "create", *asked]) != 0
+
+    assert capsys.readouterr().out == ""
+    assert access.all() == []
+    bootstrap.default_app().close()

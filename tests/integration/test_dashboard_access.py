@@ -158,6 +158,24 @@ def test_a_proxy_binds_a_person_to_a_tenant(app: Celery, access: AccessStore, jo
     assert client.get("/workers", headers=ADA | {"x-remote-tenant": ACME}).status_code == 404
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_proxy_may_name_people_and_tenants_by_any_letters(
+    app: Celery, access: AccessStore, encoding: str
+) -> None:
+    job = EventsOf(JobKey(tenant=TenantId("Café Élan"), job_id=uuid4()))
+    JobRecorder(app.database).record(job.submitted())
+    headers = {name: value.encode() for name, value in ADA.items()} | {
+        "x-remote-user": "Zoë É".encode(encoding),
+        "x-remote-tenant": "Café Élan".encode(encoding),
+    }
+
+    page = behind_proxy(app, access).get(
+        f"/jobs/{job.key.job_id}", headers=headers | {"accept": b"text/html"}
+    )  # type: ignore[arg-type,operator]  # bytes, too
+
+    assert "Zoë É · operator of Café Élan" in page.text
+
+
 def test_a_role_for_all_is_enough(app: Celery, access: AccessStore) -> None:
     client = behind_proxy(app, access, headers=ProxyHeaders(user="X-Remote-User"))
 

@@ -84,3 +84,16 @@ def test_the_jobs_of_a_tenant_are_its_own(app: Celery, client: TestClient) -> No
     assert len({UUID(job["job_id"]) for job in bound}) == len(bound) == 60
     detail = client.get(f"/api/v1/jobs/{bound[0]['job_id']}", headers=bearer(app, str(TENANT)))
     assert detail.status_code == 200
+
+
+@pytest.mark.parametrize("written", ["{tenant}", "urn:uuid:{tenant}", "{{{tenant}}}", "{bare}", "{upper}"])
+def test_a_tenant_is_the_same_however_it_is_written(app: Celery, client: TestClient, written: str) -> None:
+    named = written.format(tenant=TENANT, bare=TENANT.hex, upper=str(TENANT).upper())
+    job_id = client.get("/api/v1/jobs", headers=bearer(app, str(TENANT))).json()["jobs"][0]["job_id"]
+
+    for headers, query in ((bearer(app, named), ""), (bearer(app), f"?tenant={named}")):
+        answer = client.get(f"/api/v1/jobs/{job_id}{query}", headers=headers)
+        assert (answer.status_code, answer.json().get("tenant")) == (200, str(TENANT))
+        assert client.get(f"/jobs/{job_id}{query}", headers=headers | BROWSER).status_code == 200
+        links = client.delete(f"/api/v1/jobs/{job_id}/public-link{query}", headers=headers)
+        assert links.status_code == 200

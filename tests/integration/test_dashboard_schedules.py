@@ -146,6 +146,21 @@ def test_schedules_are_paged_and_found_by_name(
     )
 
 
+def test_schedules_of_a_tenant_whose_name_has_blanks_are_paged(
+    client: TestClient, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_PAGE", 1)
+    for name in ("a", "b"):
+        create(app, name, tenant=TenantId("my shop"))
+
+    following = re.search(r'rel="next" href="([^"]+)"', client.get("/schedules").text)
+    assert following is not None
+    page = client.get(following[1].replace("&amp;", "&")).text
+
+    assert re.findall(r'<th scope="row"><a [^>]*>([^<]+)</a>', page) == ["b"]
+    assert 'rel="next"' not in page
+
+
 def test_a_schedule_that_cannot_be_read_is_shown_with_what_is_wrong(client: TestClient, app: Celery) -> None:
     schedule_id = create(app)
     app.database.run(lambda own: own.execute("UPDATE job_schedules SET spec = 'whenever'"))

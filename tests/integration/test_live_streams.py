@@ -16,7 +16,9 @@ import uvicorn
 
 from jobbridge import Celery
 from jobbridge.core.access import Role
+from jobbridge.dashboard import sessions
 from jobbridge.dashboard.application import RULES, make_dashboard
+from jobbridge.dashboard.identity import COOKIE, Authenticator
 from jobbridge.dashboard.serving import Server
 from jobbridge.recording import JobRecorder
 from jobbridge.store.access import AccessStore
@@ -128,6 +130,21 @@ def test_a_revoked_token_ends_its_streams(app: Celery, access: AccessStore) -> N
         async with watch.open(headers=headers) as hers, watch.open() as other:
             access.revoke(row.name)
             await hers.until(lambda: hers.has_ended)
+            assert not other.has_ended
+
+    run(app, test, pace=replace(QUICK, tokens=0.05))
+
+
+def test_a_session_that_was_ended_ends_its_streams(app: Celery, access: AccessStore) -> None:
+    async def test(watch: Watch) -> None:
+        token, _ = access.create("ada", Role.VIEWER)
+        cookies = [Authenticator(access).sign_in(token) or "" for _ in range(2)]
+        hers, elsewhere = ({"authorization": "", "cookie": f"{COOKIE}={cookie}"} for cookie in cookies)
+        async with watch.open(headers=hers) as ended, watch.open(headers=elsewhere) as other:
+            session = sessions.read_cookie(cookies[0])
+            assert session is not None
+            access.sign_out(session.nonce, session.ends_at)
+            await ended.until(lambda: ended.has_ended)
             assert not other.has_ended
 
     run(app, test, pace=replace(QUICK, tokens=0.05))

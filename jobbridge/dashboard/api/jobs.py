@@ -6,6 +6,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Query
+from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
@@ -16,8 +17,8 @@ from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDe
 from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import FilterInstant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.telling import job_answer, job_detail
-from jobbridge.dashboard.telling import Refused
+from jobbridge.dashboard.api.telling import job_answer, job_answers, job_detail
+from jobbridge.dashboard.telling import refusal
 from jobbridge.errors import JobBridgeError
 
 _AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'
@@ -73,7 +74,7 @@ def list_jobs(
         asking.search_of(query, visit.tenant), before=asking.position_of(query), limit=limit
     )
     return JobPage(
-        jobs=[job_answer(visit, row) for row in page.jobs],
+        jobs=job_answers(visit, page.jobs),
         next=asking.position_text(page.next),
         searched_to=page.searched_to,
     )
@@ -107,10 +108,10 @@ def retry_job(visit: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
     action = "run again" if as_new else "retry"
     try:
         sent = visit.app.retry_job(row.job_id, row.tenant, as_new=as_new)
-    except JobBridgeError as error:
-        note(action, outcome="refused", reason=str(error))
-        hint = error.hint if as_new or row.status not in FINAL else _AS_NEW
-        raise Refused(409, str(error), hint=hint) from error
+    except (JobBridgeError, OperationalError) as error:
+        refused = refusal(error, hint=None if as_new or row.status not in FINAL else _AS_NEW)
+        note(action, outcome="refused", reason=refused.detail)
+        raise refused from error
     note(action, details={"sent": str(sent.job_id)})
     return job_answer(visit, sent)
 

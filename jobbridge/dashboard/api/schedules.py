@@ -20,8 +20,8 @@ from jobbridge.dashboard.api.answers import (
 from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.masking import without_passwords
 from jobbridge.dashboard.scheduling import do_to_schedule, find_schedule
-from jobbridge.dashboard.showing import without_passwords
 from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 #: Tasks of Celery and of ours, which are no work of anybody's.
 _INTERNAL = ("celery.", "jobbridge.")
 #: What the metadata of a row says of the job itself: from there its data is taken when it runs again.
-OWN_METADATA = frozenset({"data", "argsrepr", "kwargsrepr", "retry_of", "schedule", "traceparent"})
+OWN_METADATA = frozenset({"data", "argsrepr", "kwargsrepr", "retry_of", "schedule", "traceparent", "fan_out"})
 #: Of each, the second must not be there beside the first.
 _APART = (("run_at", "countdown"), ("expires_at", "expires_in"), ("data", "args"), ("data", "kwargs"))
 _A_YEAR = 366 * 24 * 3600
@@ -245,9 +245,10 @@ def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
     text = own or asked.tenant or by_query
     if not text:
         return None
-    if not visit.dashboard.tenant_ids.can_be(text):
+    written = visit.dashboard.tenant_ids.written(text)
+    if written is None:
         raise HTTPException(422, f"The tenant is {text[:60]!r}; here tenants are uuids.")
-    return TenantId(text)
+    return written
 
 
 def _later(run_at: datetime | None, countdown: float | None) -> datetime | None:

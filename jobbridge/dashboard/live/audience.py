@@ -148,6 +148,17 @@ class Audience:
             if viewer.principal.token_id is not None and viewer.principal.token_id not in good:
                 viewer.close()
 
+    @property
+    def sessions(self) -> set[bytes]:
+        """The sessions that they belong to."""
+        return {viewer.session for viewer in self._all() if viewer.session is not None}
+
+    def close_signed_out(self, ended: Collection[bytes]) -> None:
+        """End the streams of sessions that somebody has ended."""
+        for viewer in self._all():
+            if viewer.session in ended:
+                viewer.close()
+
     def close(self) -> None:
         """End all streams."""
         for viewer in self._all():

@@ -177,14 +177,22 @@ class _Watch:
         """Do what is due once in a while."""
         if self._is_due("renew", self._pace.renew):
             await self._log.renew()
-        if self._is_due("tokens", self._pace.tokens) and (tokens := self._audience.token_ids):
-            cursor = await self._connection.execute(access.STILL_GOOD, {"token_ids": list(tokens)})
-            self._audience.close_others({token_id for (token_id,) in await cursor.fetchall()})
+        if self._is_due("tokens", self._pace.tokens):
+            await self._close_what_is_over()
         if self._is_due("prune", self._pace.prune):
             now = time.monotonic()
             self._marks.append((now, self._log.mark()))
             while self._marks and self._marks[0][0] <= now - self._pace.kept:
                 await self._log.prune(self._marks.popleft()[1])
+
+    async def _close_what_is_over(self) -> None:
+        """End the streams of tokens that were revoked, and of sessions that were ended."""
+        if tokens := self._audience.token_ids:
+            cursor = await self._connection.execute(access.STILL_GOOD, {"token_ids": list(tokens)})
+            self._audience.close_others({token_id for (token_id,) in await cursor.fetchall()})
+        if sessions := self._audience.sessions:
+            cursor = await self._connection.execute(access.SIGNED_OUT, {"sessions": list(sessions)})
+            self._audience.close_signed_out({bytes(session) for (session,) in await cursor.fetchall()})
 
     async def _count(self) -> None:
         if self._is_due("recount", self._pace.recount):

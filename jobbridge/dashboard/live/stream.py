@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -17,9 +16,6 @@ from jobbridge.dashboard.live.audience import TooManyViewers
 from jobbridge.dashboard.live.broadcaster import Broadcaster, Live
 from jobbridge.dashboard.live.viewers import Interest, Viewer
 from jobbridge.dashboard.visits import Rule, Visit
-
-if TYPE_CHECKING:
-    from jobbridge.core.access import Principal
 
 #: Seconds without news after which a proxy is told that somebody is there.
 KEEP_ALIVE = 15.0
@@ -37,7 +33,9 @@ _HEADERS = {
 def event_stream(visit: Visit) -> Response:
     """Give the changes of the jobs that the visitor may see, and asks for, as they happen."""
     seen = visit.request.headers.get("last-event-id") or visit.request.query_params.get("last_event_id")
-    return EventStream(visit.dashboard.live, interest_of(visit), visit.principal, seen=seen)
+    session = visit.identity.session if visit.identity is not None else None
+    viewer = Viewer(interest_of(visit), visit.principal, seen=seen, session=session)
+    return EventStream(visit.dashboard.live, viewer)
 
 
 def interest_of(visit: Visit) -> Interest:
@@ -66,19 +64,17 @@ class EventStream(Response):
 
     Args:
         live: Where changes come from.
-        interest: Which of them.
-        principal: Who watches.
-        seen: The last id that the client got before.
+        viewer: Who watches what.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, live: Live, interest: Interest, principal: Principal, *, seen: str | None) -> None:
+    def __init__(self, live: Live, viewer: Viewer) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
         self._live = live
-        self._viewer = Viewer(interest, principal, seen=seen)
+        self._viewer = viewer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {

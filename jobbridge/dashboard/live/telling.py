@@ -9,7 +9,8 @@ from typing import Any
 
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.showing import exact, first_line, without_passwords
+from jobbridge.dashboard.masking import without_passwords
+from jobbridge.dashboard.showing import exact, first_line
 from jobbridge.store.live import LiveRow, Totals
 
 #: Milliseconds after which a browser that lost the stream asks again.

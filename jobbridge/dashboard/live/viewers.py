@@ -56,14 +56,23 @@ class Viewer:
         interest: What it is told.
         principal: Who watches.
         seen: What it has seen before it lost a stream, in the words of that stream.
+        session: The session that it belongs to, and ends with.
 
     Attributes:
         is_open: It is told of changes by now.
     """
 
-    def __init__(self, interest: Interest, principal: Principal, *, seen: str | None = None) -> None:
+    def __init__(
+        self,
+        interest: Interest,
+        principal: Principal,
+        *,
+        seen: str | None = None,
+        session: bytes | None = None,
+    ) -> None:
         self.interest = interest
         self.principal = principal
+        self.session = session
         self.seen = seen
         self.is_open = False
         self._waiting: deque[bytes] = deque()

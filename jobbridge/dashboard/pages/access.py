@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.visits import Rule, Visit, storable
+from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.errors import TokenRefused
 from jobbridge.store.access import TokenRow
 
@@ -26,15 +26,14 @@ def access(visit: Visit) -> Response:
 
 def create_token(visit: Visit) -> Response:
     """Make a token, and show it for the only time."""
-    name = storable(visit.form.get("name", "")).strip()
-    tenant = storable(visit.form.get("tenant", "")).strip()
+    name = visit.form.get("name", "").strip()
     note = visit.dashboard.access.note
     try:
-        role, lasts = _asked(visit, name, tenant)
+        role, tenant, lasts = _asked(visit, name)
         token, row = visit.dashboard.access.create(
             name,
             role,
-            tenant=TenantId(tenant) if tenant else None,
+            tenant=tenant,
             expires_at=None if lasts is None else datetime.now(UTC) + lasts,
             created_by=visit.principal.name,
         )
@@ -54,7 +53,7 @@ def create_token(visit: Visit) -> Response:
 
 def revoke_token(visit: Visit) -> Response:
     """Make a token of no use, at once."""
-    name = storable(visit.form.get("token_id", ""))
+    name = visit.form.get("token_id", "")
     was_good = visit.dashboard.access.revoke(name)
     outcome = "done" if was_good else "was of no use"
     visit.dashboard.access.note(visit.principal, "revoke token", outcome=outcome, subject=name[:_NAME_LIMIT])
@@ -82,7 +81,7 @@ def audit(visit: Visit) -> Response:
     )
 
 
-def _asked(visit: Visit, name: str, tenant: str) -> tuple[Role, timedelta | None]:
+def _asked(visit: Visit, name: str) -> tuple[Role, TenantId | None, timedelta | None]:
     """Read what kind of token is asked for.
 
     Raises:
@@ -92,8 +91,14 @@ def _asked(visit: Visit, name: str, tenant: str) -> tuple[Role, timedelta | None
         raise TokenRefused(
             f"The name has {len(name)} characters; give it 1 to {_NAME_LIMIT} that can be read."
         )
-    if len(tenant) > _NAME_LIMIT or (tenant and not visit.dashboard.tenant_ids.can_be(tenant)):
-        raise TokenRefused(f"There can be no tenant {tenant[:60]!r} here: tenants are uuids.")
+    whose = visit.form.get("tenant", "").strip()
+    if len(whose) > _NAME_LIMIT:
+        raise TokenRefused(
+            f"The tenant has {len(whose)} characters, and cannot have more than {_NAME_LIMIT}."
+        )
+    tenant = visit.dashboard.tenant_ids.written(whose) if whose else None
+    if whose and tenant is None:
+        raise TokenRefused(f"There can be no tenant {whose[:60]!r} here: tenants are uuids.")
     days = visit.form.get("days", "").strip()
     if days and not (days.isascii() and days.isdigit() and len(days) < 5 and 1 <= int(days) <= _LONGEST_DAYS):
         raise TokenRefused(f"Days are {days[:20]!r}; say 1 to {_LONGEST_DAYS}, or nothing.")
@@ -101,7 +106,7 @@ def _asked(visit: Visit, name: str, tenant: str) -> tuple[Role, timedelta | None
         role = Role(visit.form.get("role", ""))
     except ValueError:
         raise TokenRefused("There is no such role; choose one.") from None
-    return role, timedelta(days=int(days)) if days else None
+    return role, tenant, timedelta(days=int(days)) if days else None
 
 
 def _page(

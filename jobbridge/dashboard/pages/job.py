@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from shlex import quote
@@ -18,23 +18,14 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.commands import send_like
 from jobbridge.dashboard.kin import kin_of
+from jobbridge.dashboard.own import reasons_for
 from jobbridge.dashboard.timeline import timeline
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
-from jobbridge.diagnosis.explaining import Reason, explain
+from jobbridge.diagnosis.explaining import explain
 
 if TYPE_CHECKING:
     from jobbridge.store.rows import JobRow
 
-#: Reasons that tell of nothing but the job itself: who is bound to a tenant learns nothing of the others' workers,
-#: queues and numbers.
-_OF_THE_JOB = frozenset(
-    {
-        "ended", "not_due", "pending", "running", "fell_back", "expires", "last_error", "not_started",
-        "waits_for_chain", "suspended", "children", "queue_paused",
-    }
-)  # fmt: skip
-#: What they are told instead: who paused a queue, and why, may be about others.
-_IN_SHORT = {"queue_paused": "Its queue is paused: workers take nothing new from it."}
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
 
 
@@ -62,7 +53,7 @@ def job(visit: Visit) -> Response:
         job=row,
         bars=timeline(row, details, now=datetime.now(UTC)),
         steps=[step for step in details if step.result is not None],
-        reasons=_reasons(visit, explain(visit.app, row).reasons),
+        reasons=reasons_for(visit, explain(visit.app, row).reasons),
         kin=kin_of(visit, row),
         artifacts=artifacts_of(visit.app, row),
         data=row.metadata.get("data"),
@@ -107,19 +98,11 @@ def download(visit: Visit) -> Response:
     return Response(
         content,
         media_type="application/octet-stream",
-        headers={"Content-Disposition": disposition, "Content-Security-Policy": "sandbox"},
+        headers={
+            "Content-Disposition": disposition,
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
     )
-
-
-def _reasons(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
-    """Leave out what tells of others; the hints are commands for operators of the whole installation."""
-    if visit.principal.tenant is None:
-        return list(reasons)
-    return [
-        Reason(code=reason.code, what=_IN_SHORT.get(reason.code, reason.what))
-        for reason in reasons
-        if reason.code in _OF_THE_JOB
-    ]
 
 
 def _schedule(row: JobRow) -> dict[str, Any] | None:

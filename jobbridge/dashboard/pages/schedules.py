@@ -51,7 +51,7 @@ def schedules(visit: Visit) -> Response:
     """A page of the schedules, by tenant and name."""
     query = visit.request.query_params
     text, state, engine = (storable(query.get(name, "")).strip() for name in ("text", "state", "engine"))
-    tenant, _, name = storable(query.get("after", "")).partition(" ")
+    tenant, name = (storable(query.get(part, "")) for part in ("after_tenant", "after"))
     rows = visit.app.schedules.store.list(
         tenant=visit.tenant,
         engine=Engine(engine) if engine in set(Engine) else None,
@@ -63,7 +63,7 @@ def schedules(visit: Visit) -> Response:
     shown = rows[:_PAGE]
     asked = {"text": text, "state": state, "engine": engine, "tenant": query.get("tenant", "")}
     kept = {name: value for name, value in asked.items() if value}
-    last = f"{shown[-1].tenant} {shown[-1].name}" if len(rows) > _PAGE else ""
+    last = {"after_tenant": shown[-1].tenant, "after": shown[-1].name} if len(rows) > _PAGE else {}
     return visit.dashboard.page(
         visit,
         "schedules.html",
@@ -73,7 +73,7 @@ def schedules(visit: Visit) -> Response:
         engines=list(Engine),
         here=visit.path("schedules", query=kept | ({"after": f"{tenant} {name}"} if tenant else {})),
         first=visit.path("schedules", query=kept) if tenant else None,
-        following=visit.path("schedules", query=kept | {"after": last}) if last else None,
+        following=visit.path("schedules", query=kept | last) if last else None,
     )
 
 

@@ -47,9 +47,7 @@ def suspend(visit: Visit) -> Response:
     tenant, reason = _tenant_of(visit), visit.form.get("reason", "").strip() or None
     note = visit.dashboard.access.note
     try:
-        is_new = visit.app.tenants.suspend(
-            tenant, reason=storable(reason) if reason else None, suspended_by=visit.principal.name
-        )
+        is_new = visit.app.tenants.suspend(tenant, reason=reason, suspended_by=visit.principal.name)
     except UnsupportedOption as error:
         note(visit.principal, "suspend", outcome="refused", tenant=tenant, reason=str(error))
         raise HTTPException(409, str(error)) from error
@@ -67,13 +65,14 @@ def resume(visit: Visit) -> Response:
 
 
 def _tenant_of(visit: Visit) -> TenantId:
-    name = storable(visit.form.get("tenant", "")).strip()
-    if not name or len(name) > _NAME_LIMIT or not visit.dashboard.tenant_ids.can_be(name):
+    name = visit.form.get("tenant", "").strip()
+    tenant = visit.dashboard.tenant_ids.written(name) if 1 <= len(name) <= _NAME_LIMIT else None
+    if tenant is None:
         visit.dashboard.access.note(
             visit.principal, visit.request.url.path.rpartition("/")[2], outcome="refused"
         )
         raise HTTPException(400, f"There can be no tenant {name[:_NAME_LIMIT]!r}. Send its name as `tenant`.")
-    return TenantId(name)
+    return tenant
 
 
 def _back(visit: Visit, tenant: TenantId) -> Response:
