@@ -142,7 +142,7 @@ class JobPublication:
         headers = self._headers
         task = self._task
         max_retries = getattr(task, "max_retries", None)
-        eta = _instant(headers.get("eta"))
+        eta, parent_id = _instant(headers.get("eta")), _optional_id(headers.get("parent_id"))
         return Submitted(
             key=self._key,
             task_id=self._task_id,
@@ -163,16 +163,9 @@ class JobPublication:
             message=message,
             broker=broker,
             root_id=_optional_id(headers.get("root_id")),
-            parent_id=self._parent_id,
+            parent_id=parent_id if parent_id != self._key.job_id else None,  # else it sends itself again
             group_id=headers.get("group"),
         )
-
-    @property
-    def _parent_id(self) -> uuid.UUID | None:
-        sender = _optional_id(self._headers.get("parent_id"))
-        return (
-            None if sender == self._key.job_id else sender
-        )  # it sends itself again: its parent stays who it was
 
     def _continuation(self) -> Continuation | None:
         if self._options.continues is not None:

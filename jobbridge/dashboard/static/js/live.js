@@ -27,7 +27,7 @@
   let source = null;
   let seen = "";
   let wasOpen = false;
-  let clockAhead = Date.parse(document.documentElement.dataset.now) - Date.now(); // of the server, in milliseconds
+  let clockAhead = Date.parse(document.documentElement.dataset.now) - Date.now() || 0; // of the server, in milliseconds
   let retryAfter = RETRY[0];
   let retryTimer = 0;
   let hideTimer = 0;
