@@ -79,9 +79,7 @@ def run_edited(visit: Visit) -> Response:
     except (JobBridgeError, OperationalError) as error:
         refused = refusal(error)
         note("run edited", outcome="refused", reason=refused.detail)
-        return _form(
-            visit, row, text=text, problem=f"{refused.detail} {getattr(refused, 'hint', '')}".strip()
-        )
+        return _form(visit, row, text=text, problem=f"{refused.detail} {refused.hint}".strip())
     note("run edited", details={"sent": str(sent.job_id)})
     return RedirectResponse(job_path(visit, str(sent.job_id), row.tenant), status_code=303)
 

@@ -71,10 +71,13 @@ class Refused(HTTPException):
         status: Of the answer.
         text: What is wrong.
         hint: In the imperative.
+        headers: Of the answer.
     """
 
-    def __init__(self, status: int, text: str, *, hint: str) -> None:
-        super().__init__(status, text)
+    def __init__(
+        self, status: int, text: str, *, hint: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(status, text, dict(headers or {}))
         self.hint = hint
 
 
@@ -139,7 +142,8 @@ def words(error: Exception) -> Told:
     """Say what went wrong."""
     match error:
         case Refused():
-            return Told(status=error.status_code, text=error.detail, hint=error.hint)
+            headers = error.headers or {}
+            return Told(status=error.status_code, text=error.detail, hint=error.hint, headers=headers)
         case HTTPException():
             hint = _HINTS.get(error.status_code, "")
             return Told(status=error.status_code, text=error.detail, hint=hint, headers=error.headers or {})
@@ -170,7 +174,7 @@ def words(error: Exception) -> Told:
             return Told(status=500, text="That could not be done.", hint="The server's log says why.")
 
 
-def refusal(error: JobBridgeError | OperationalError, *, hint: str | None = None) -> HTTPException:
+def refusal(error: JobBridgeError | OperationalError, *, hint: str | None = None) -> Refused:
     """Say why something cannot be done to a job as it is: 409, or that it is a fault of ours, in words for anybody.
 
     Args:
@@ -178,9 +182,8 @@ def refusal(error: JobBridgeError | OperationalError, *, hint: str | None = None
         hint: What to do, if that is not what the error says.
     """
     told = words(error)
-    if told.status >= 500:
-        return HTTPException(told.status, told.text, dict(told.headers))
-    return Refused(409, told.text, hint=hint or told.hint)
+    status = told.status if told.status >= 500 else 409
+    return Refused(status, told.text, hint=hint or told.hint, headers=told.headers)
 
 
 def _of_values(error: RequestValidationError) -> Told:
