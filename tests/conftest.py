@@ -286,3 +286,11 @@ def worker_starter(started: ExitStack, folder: Path, kind: str) -> StartWorker:
         )
 
     return start
+
+
+@pytest.fixture
+def first_look_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pages wait for the first check-up of the tables, however busy the machine is."""
+    from jobbridge.dashboard import checkup
+
+    monkeypatch.setattr(checkup, "PATIENCE", 60.0)

@@ -68,7 +68,10 @@ def alerts(visit: Visit) -> list[Alert]:
 def _of_checks(visit: Visit) -> Iterator[Alert]:
     """Tell what the quick look found, and what the last whole one found elsewhere."""
     check_up = visit.dashboard.check_up
-    quick = check_up.quick.last or check_up.quick.now()
+    quick = check_up.quick.soon()
+    if quick is None:
+        yield Alert(kind="warn", title="Still looking", text="What needs attention is being looked for.")
+        return
     found = {check.name: check for check in quick.bad}
     whole = check_up.whole.last
     if whole is not None and whole.looked_at > datetime.now(UTC) - _LATELY:

@@ -1,8 +1,8 @@
 """What `jobbridge doctor` finds, for many who look: at most one look at a time, and not each time.
 
 A quick look asks the tables alone. The whole one also asks the broker, Temporal and the workers, each of which may be
-away and take its time, so nobody waits for it: it is done after the answer to a request was sent, and the page shows
-what the last one found.
+away and take its time. Nobody waits for either, but for a moment for the first: they are done on threads of their own,
+and pages show what the last one found.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: costs a few per cent of one core at most, however large the tables are.
 FRESH = timedelta(seconds=10)
 _RESTS = 20
+#: How long somebody waits for the first quick look, which takes long where the tables are large and cold. Seconds.
+PATIENCE = 2.0
 #: Who is amid two steps has moved on within this time. Seconds.
 _APART = 0.3
 
@@ -61,7 +63,8 @@ class Look:
     def __init__(self, check: Callable[[], Sequence[Check]], *, fresh: timedelta = FRESH) -> None:
         self._check = check
         self._fresh = fresh
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._last: Report | None = None
 
     @property
@@ -70,7 +73,7 @@ class Look:
 
     @property
     def is_under_way(self) -> bool:
-        return self._looking.locked()
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def is_due(self) -> bool:
@@ -84,22 +87,34 @@ class Look:
         """Have the next one who asks look anew."""
         self._last = None
 
-    def now(self) -> Report:
-        """Look, or wait for who does so already."""
-        begun_at = datetime.now(UTC)
-        with self._looking:
-            found = self._last
-            if found is None or found.looked_at < begun_at:
-                found = self._last = self._look()
-            return found
+    def begin(self) -> threading.Thread:
+        """Look, unless that is under way; gives who looks, and does not wait for it."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                # A daemon: a server that stops does not wait for Temporal.
+                self._thread = threading.Thread(target=self._run, name="jobbridge looks", daemon=True)
+                self._thread.start()
+            return self._thread
 
-    def refresh(self) -> None:
-        """Look, unless somebody does so already."""
-        if self._looking.acquire(blocking=False):
-            try:
-                self._last = self._look()
-            finally:
-                self._looking.release()
+    def soon(self, *, is_fresh: bool = False, patience: float | None = None) -> Report | None:
+        """Give what the last look found, and have it looked anew if that is due.
+
+        Args:
+            is_fresh: Wait for a look that is due, too; not for the very first alone.
+            patience: Seconds to wait at most; by default `PATIENCE`.
+
+        Returns:
+            None: The first look is not over yet.
+        """
+        if self.is_due:
+            self.begin()
+        thread = self._thread
+        if thread is not None and (is_fresh or self._last is None):
+            thread.join(PATIENCE if patience is None else patience)
+        return self._last
+
+    def _run(self) -> None:
+        self._last = self._look()
 
     def _look(self) -> Report:
         begun = time.monotonic()

@@ -107,9 +107,10 @@ class Numbers:
         yield schedules
 
     def _findings(self) -> Iterator[Metric]:
-        """Tell what the last look at the tables found; a look that is due is made first, and asks the tables alone."""
-        look = self._visit.dashboard.check_up.quick
-        report = look.now() if look.last is None or look.is_due else look.last
+        """Tell what the last look at the tables found; one that is due is made first, if that does not take long."""
+        report = self._visit.dashboard.check_up.quick.soon(is_fresh=True)
+        if report is None:
+            return
         findings = GaugeMetricFamily(
             "jobbridge_findings",
             "What `jobbridge doctor` finds in the tables: problems somebody has to see to, and what is good.",

@@ -173,7 +173,7 @@ def test_a_rare_job_of_an_import_is_found_before_and_after_the_merge(database: D
         fill(own, 2_000)
         own.execute("UPDATE jobs SET status = 'completed' WHERE status = 'expired' AND task_id <> '1998'")
     search = Search(statuses=[JobStatus.EXPIRED])
-    monitor = MonitorStore(database, scan=50)
+    monitor = MonitorStore(database, scan=50, budget=timedelta(minutes=1))
 
     assert [job.task_id for job in monitor.page(search).jobs] == ["1998"]
     merge_all(database)

@@ -133,7 +133,7 @@ def test_why_a_job_waits_or_runs_is_told_without_the_names_of_workers(
     pages = [client.get(f"/jobs/{job.key.job_id}", headers=bound).text for job in (running, waiting)]
 
     assert "It runs." in pages[0]
-    assert "Its queue is paused." in pages[1]
+    assert "Its queue is paused: workers take nothing new from it." in pages[1]
     for text in ("host-of-all", "ada-of-operations"):
         assert text not in "".join(pages)
 
@@ -194,7 +194,7 @@ def test_a_tenant_is_that_name_and_no_other(
 
     assert {UUID(job["job_id"]) for job in jobs} == {mine}
     assert [page.status_code for page in pages] == [200] * 4
-    assert "<b>" not in "".join(page.text for page in pages[:3])
+    assert "<b>x" not in "".join(page.text for page in pages[:3])
     assert client.get(f"/jobs/{theirs}", headers=headers).status_code == 404
 
 

@@ -25,6 +25,8 @@ from jobbridge.store.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
+pytestmark = pytest.mark.usefixtures("first_look_is_waited_for")
+
 
 @pytest.fixture
 def app(database_url: str) -> Iterator[Celery]:

@@ -19,12 +19,14 @@ from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.support import REPOSITORY
 
+pytestmark = pytest.mark.usefixtures("first_look_is_waited_for")
+
 GRAFANA = json.loads((REPOSITORY / "docs" / "grafana" / "jobbridge.json").read_text())
 EXPRESSIONS = [target["expr"] for panel in GRAFANA["panels"] for target in panel["targets"]]
 
 
 @pytest.fixture
-def labels(database_url: str) -> Iterator[dict[str, set[str]]]:
+def labels(database_url: str, first_look_is_waited_for: None) -> Iterator[dict[str, set[str]]]:
     """Each sample that is given, with its labels; of a system in which something waits and something has ended."""
     app: Celery = make_app(
         settings=load_settings({"DATABASE_URL": database_url, "TEMPORAL_ADDRESS": "127.0.0.1:1"})

@@ -18,6 +18,7 @@ from jobbridge.broker import dead
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.status import JobStatus
+from jobbridge.dashboard import checkup
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
@@ -27,6 +28,8 @@ from jobbridge.store.counting import CountStore
 from jobbridge.store.tenant_list import TenantList
 from tests.job_events import EventsOf, new_key
 from tests.parity.tasks import make_app
+
+pytestmark = pytest.mark.usefixtures("first_look_is_waited_for")
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 BROWSER = {"accept": "text/html"}
@@ -191,6 +194,24 @@ def test_failures_that_are_alike_are_one_line_that_leads_to_the_newest(
     assert "secret" not in page
     assert f"/jobs/{lines[0][0]}?tenant=" in page
     assert "No job that was made within the last 24 hours has failed." not in of_acme.page("/")
+
+
+def test_nobody_waits_for_the_first_look_at_large_tables(
+    app: Celery, client: TestClient, admin: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "PATIENCE", 0.01)
+    look = client.app.state.dashboard.check_up.quick  # type: ignore[attr-defined]  # FastAPI's
+    with app.database.connection() as own, own.transaction():
+        own.execute("LOCK TABLE job_workers")  # the look takes as long as this
+        overview, health = admin.page("/"), admin.page("/health")
+        assert look.is_under_way
+    look.soon(patience=60)
+
+    assert "Still looking" in overview
+    assert "every 2s" in overview
+    assert "being looked for" in health
+    for path in ("/", "/health"):
+        assert re.findall("Still looking|every 2s|being looked for", admin.page(path)) == []
 
 
 def test_what_needs_attention_is_there_with_where_to_go(

@@ -64,12 +64,13 @@ def test_many_who_ask_at_once_share_a_look() -> None:
         return [Check(name="x", is_good=True, found="")]
 
     look = Look(check)
-    first = threading.Thread(target=look.now)
-    first.start()
+    assert look.soon(patience=0) is None
     assert begun.wait(10)
     assert look.is_under_way
     assert not look.is_due
-    look.refresh()  # comes back at once
+    first = look.begin()
+    assert look.begin() is first  # nobody looks beside it
+    assert look.soon(patience=0) is None
     go_on.set()
     first.join()
 
@@ -87,8 +88,9 @@ def test_a_look_that_takes_long_rests_long() -> None:
 
     look = Look(check, fresh=timedelta(0))
 
-    report = look.now()
+    report = look.soon()
 
+    assert report is not None
     assert report.took >= timedelta(seconds=0.05)
     assert not look.is_due
 
@@ -97,9 +99,11 @@ def test_a_look_that_fails_is_a_finding(caplog: pytest.LogCaptureFixture) -> Non
     def fail(error: Exception) -> Sequence[Check]:
         raise error
 
-    away = Look(lambda: fail(DatabaseUnavailable("It is away."))).now()
-    wrong = Look(lambda: fail(RuntimeError("password=hunter2"))).now()
+    away = Look(lambda: fail(DatabaseUnavailable("It is away."))).soon()
+    wrong = Look(lambda: fail(RuntimeError("password=hunter2"))).soon()
 
+    assert away is not None
+    assert wrong is not None
     assert [check.found for check in away.bad] == ["It is away."]
     assert [check.found for check in wrong.bad] == ["They could not be made: RuntimeError."]
     assert "dashboard.check_failed" in caplog.text

@@ -1,7 +1,7 @@
 """What `jobbridge doctor` finds, bad things first.
 
-Nobody waits for what may be away: what only the tables tell is looked at within the request, the rest after the answer
-to it was sent. Until that is there, the page asks for it each second, or has a link that does.
+Nobody waits for what may be away, and only a moment for what the tables tell. Until the whole is there, the page asks
+for it each second, or has a link that does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from starlette.background import BackgroundTask
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
@@ -38,19 +37,17 @@ def health(visit: Visit) -> Response:
     whole = check_up.whole.last
     if whole is not None and datetime.now(UTC) - whole.looked_at > _OLD:
         whole = None
-    report = whole or check_up.quick.last or check_up.quick.now()
-    is_looking = check_up.whole.is_due or check_up.whole.is_under_way
-    response = visit.dashboard.page(
+    if check_up.whole.is_due:
+        check_up.whole.begin()
+    report = whole or check_up.quick.soon()
+    return visit.dashboard.page(
         visit,
         "health.html",
         report=report,
-        groups=_grouped(report),
+        groups=[] if report is None else _grouped(report),
         is_whole=whole is not None,
-        is_looking=is_looking,
+        is_looking=check_up.whole.is_under_way,
     )
-    if check_up.whole.is_due:
-        response.background = BackgroundTask(check_up.whole.refresh)
-    return response
 
 
 def _grouped(report: Report) -> Sequence[tuple[str, Sequence[Check]]]:

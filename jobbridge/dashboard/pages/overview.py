@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
@@ -88,7 +87,8 @@ def overview(visit: Visit) -> Response:
     cells = visit.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=visit.tenant)
     slots = _slots(cells, chosen, now)
     query = {} if visit.tenant is None or visit.principal.tenant is not None else {"tenant": visit.tenant}
-    response = visit.dashboard.page(
+    needs_attention = alerts(visit)
+    return visit.dashboard.page(
         visit,
         "overview.html",
         cards=_CARDS,
@@ -105,13 +105,11 @@ def overview(visit: Visit) -> Response:
         totals_of_range=_summary(slots),
         success_of={engine: _success(cells, engine) for engine in Engine},
         recorded_since=_recorded_since(visit, chosen.begin(now)),
-        alerts=alerts(visit),
+        alerts=needs_attention,
+        is_looking=visit.tenant is None and visit.dashboard.check_up.quick.last is None,
         failures=failures(visit, now=now),
         tenant=visit.tenant,
     )
-    if visit.tenant is None and visit.dashboard.check_up.quick.is_due:
-        response.background = BackgroundTask(visit.dashboard.check_up.quick.refresh)
-    return response
 
 
 def from_the_original(visit: Visit) -> Response:
