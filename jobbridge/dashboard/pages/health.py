@@ -46,7 +46,7 @@ def health(visit: Visit) -> Response:
         report=report,
         groups=[] if report is None else _grouped(report),
         is_whole=whole is not None,
-        is_looking=check_up.whole.is_under_way,
+        is_looking=whole is None or check_up.whole.is_under_way,
     )
 
 
