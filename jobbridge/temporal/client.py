@@ -233,11 +233,23 @@ _clients: weakref.WeakSet[TemporalClient] = weakref.WeakSet()
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
+#: Whether a parent of this process may have had a runtime. A thread of the SDK's that ends in a forked child is
+#: sometimes aborted by the C library (temporalio 1.35 alone does it, too: in six of 22 runs that freed a runtime), so
+#: there no runtime is ever freed.
+_is_forked = False
+
+
 def _let_go_of_inherited() -> None:
+    global _is_forked
+    _is_forked = True
     for runtime in list(_runtimes):
-        # A reference that nobody has: it holds where a global variable does not, at the end of the interpreter.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
+        _never_free(runtime)
     _runtimes.clear()
+
+
+def _never_free(runtime: Runtime) -> None:
+    # A reference that nobody has: it holds where a global variable does not, at the end of the interpreter.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
 
 
 def _free_all() -> None:
@@ -255,7 +267,10 @@ def _start_loop() -> _PerProcess:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_run_loop, args=(loop,), name="jobbridge-temporal", daemon=True)
     runtime = Runtime(telemetry=TelemetryConfig())
-    _runtimes.add(runtime)
+    if _is_forked:
+        _never_free(runtime)
+    else:
+        _runtimes.add(runtime)
     here = _PerProcess(loop=loop, thread=thread, runtime=runtime, single_flight=asyncio.Lock())
     thread.start()
     return here

@@ -47,7 +47,9 @@ _THERE = {"not": {"type": "null"}}
 
 def _described(schema: dict[str, Any]) -> None:
     """Say in the description what `NewJob` refuses, so that clients can be made that do not send it."""
-    schema["examples"] = [{"task": "generate-invoice", "data": {"tenantId": "acme", "invoiceId": "42"}}]
+    month = {"periodStart": "2026-10-01", "periodEnd": "2026-11-01"}
+    data = {"tenantId": "acme", "clientId": "greenfield", **month}
+    schema["examples"] = [{"task": "generate-invoice", "data": data}]
     refused: list[dict[str, Any]] = [
         {"required": list(names), "properties": dict.fromkeys(names, _THERE)} for names in _APART
     ]
