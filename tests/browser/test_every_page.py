@@ -26,7 +26,7 @@ def test_everybody_can_use_it_by_keyboard_in_the_dark_and_on_a_phone(
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         page.keyboard.press("Enter")
-        assert page.url.endswith("#main")
+        expect(page).to_have_url(re.compile("#main$"))
     assert problems_of_axe(page) == []
     page.emulate_media(color_scheme="dark")
     assert problems_of_axe(page) == [], "in the dark"

@@ -55,8 +55,9 @@ def test_the_overviews_numbers_agree_with_sql_while_jobs_come_and_go(arrives: Ar
             stage.send("bill", {"number": 17 if number == 3 else number}, engine=engine, tenant=tenant)
     expect(page.locator("[data-count='completed']").first).to_have_text("18")
     expect(page.locator("[data-count='failed']").first).to_have_text("2")
+    # The page is read anew the less often the longer that takes, every ten seconds at least.
     expect(page.get_by_role("region", name="Failures of the last")).to_contain_text(
-        "Invoice 17 has no address."
+        "Invoice 17 has no address.", timeout=30_000
     )
 
     for engine in Engine:
