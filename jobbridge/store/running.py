@@ -22,7 +22,10 @@ WITH cell AS MATERIALIZED (
     SELECT tenant, hour FROM (
         (SELECT tenant, hour FROM public.job_hours WHERE status = 'processing' ORDER BY hour DESC LIMIT %(cells)s)
         UNION
-        (SELECT tenant, hour FROM public.job_count_changes WHERE status = 'processing' LIMIT %(cells)s)
+        (
+            SELECT tenant, hour FROM public.job_count_changes WHERE status = 'processing'
+            GROUP BY tenant, hour ORDER BY hour DESC LIMIT %(cells)s
+        )
     ) AS either
     ORDER BY hour DESC
     LIMIT %(cells)s

@@ -14,6 +14,7 @@ from jobbridge.store.cells import bounds
 from jobbridge.store.counting import CountStore
 from jobbridge.store.database import Database
 from jobbridge.store.health import HealthStore
+from jobbridge.store.running import running_jobs
 from jobbridge.store.unattended import jobs_under_way
 
 #: 20 tenants, 30 hours: in each of both some that wait, some that run, and more that have ended.
@@ -76,3 +77,16 @@ def test_running_jobs_of_the_oldest_hours_are_looked_at_first(
     assert len(found) == 10
     assert found[0].updated_at == oldest
     assert found[-1].updated_at - oldest < timedelta(hours=1)
+
+
+def test_what_a_worker_runs_is_found_behind_many_changes_that_wait_to_be_folded(database: Database) -> None:
+    insert = """
+        INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, worker_number, created_at)
+        SELECT 'acme', gen_random_uuid(), 'x', 'invoice.send', 'processing', 'celery', %s, now() - %s * interval '1 day'
+        FROM generate_series(1, %s)
+    """
+    with database.connection() as own:
+        own.execute(insert, [1, 3, 300])
+        own.execute(insert, [7, 0, 1])
+
+    assert len(running_jobs(database, [7])) == 1

@@ -18,7 +18,7 @@
 (() => {
   const SOONEST = 2000; // milliseconds between two `jobs:changed`
   const LATEST = 10000;
-  const SHARE = 30; // a page that takes a second to fetch is fetched every half minute
+  const SHARE = 10; // a page that takes a second to fetch is fetched every ten seconds
   const HIDDEN_FOR = 30000; // a page that nobody looks at keeps its stream for so long
   const RETRY = [5000, 60000]; // after the server refused the stream
 
