@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -47,12 +49,18 @@ _TRIES = {"uses": 4}
 
 
 def _run(program: str, *arguments: str) -> None:
-    done = subprocess.run(
+    running = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
-        env=clean_environment(), capture_output=True, text=True, timeout=25, check=False,
+        env=clean_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
+    try:
+        _, said = running.communicate(timeout=25)
+    finally:
+        with suppress(ProcessLookupError):  # a child that hangs outlives its parent
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
-    assert done.returncode == 0, done.stderr
+    assert running.returncode == 0, said
 
 
 @pytest.mark.parametrize("then", ["exits", "uses", "drops", "closed"])
