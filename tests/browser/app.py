@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,10 @@ def keep(ctx: JobContext, data: dict[str, Any]) -> dict[str, Any]:
 
 @job("shop.report", retry=RetryPolicy(max_attempts=1))
 def report(ctx: JobContext, data: dict[str, Any]) -> str:
-    """Work until the test says so, and be as far as the test says."""
+    """Work until the test says so, or the worker is killed; be as far as the test says."""
     folder = Path(os.environ["PARITY_FOLDER"]) / str(ctx.job_id)
     folder.mkdir(exist_ok=True)
-    deadline = time.monotonic() + 300
-    while not (folder / "go").exists() and time.monotonic() < deadline:
+    while not (folder / "go").exists():  # no deadline: the tests that look at it may take many minutes
         progress = folder / "progress"
         if progress.exists():
             text = progress.read_text()
