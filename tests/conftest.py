@@ -108,6 +108,17 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _own_default_app(_no_settings_from_outside: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The app that commands take without `-A` is made once per process; a test that needs it has its own."""
+    from jobbridge import bootstrap
+
+    monkeypatch.setattr(bootstrap, "_default_app", None)
+    yield
+    if bootstrap._default_app is not None:
+        bootstrap._default_app.close()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_files_go_with_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is killed with SIGKILL, as workers are here, leaves its temporary files behind."""

@@ -13,6 +13,9 @@ from jobbridge.core.envelope import TRACE
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
 
+#: What a row's metadata has from the message, and not from who sends it.
+_OF_MESSAGE = frozenset({"data", "argsrepr", "kwargsrepr", TRACE})
+
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -65,8 +68,8 @@ class JobOptions:
         return (self.job_metadata or {}).get(TRACE)
 
     def metadata_of(self, headers: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the metadata of the row: with the message's own trace, and never the former's."""
-        own = {name: value for name, value in (self.job_metadata or {}).items() if name != TRACE}
+        """Give the metadata of the row, without what the message itself says: its arguments and its trace."""
+        own = {name: value for name, value in (self.job_metadata or {}).items() if name not in _OF_MESSAGE}
         return own | ({TRACE: headers[TRACE]} if headers.get(TRACE) else {})
 
 

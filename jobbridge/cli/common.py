@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ConfigurationError
@@ -89,9 +91,26 @@ def _find_app(name: str) -> Any:
         ) from None
 
 
+#: What a terminal acts on, or turns the text around it with: C0 but tab and new line, DEL, C1, bidi controls.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Give a text that does nothing to a terminal: names, errors and data are anybody's."""
+    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Console(Console):
+    """Shows texts as they are: neither escape sequences nor `:names:` of emoji do anything."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
 def console() -> Console:
     """Give a console for stdout; wide enough for ids when it is no terminal."""
-    return Console(soft_wrap=False, width=None if sys.stdout.isatty() else 160, highlight=False)
+    width = None if sys.stdout.isatty() else 160
+    return _Console(soft_wrap=False, width=width, highlight=False, emoji=False)
 
 
 def write_json(value: Any) -> None:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
 from jobbridge.cli.failures import FAILED
-from jobbridge.diagnosis.findings import masked, some
+from jobbridge.core.masking import without_passwords
+from jobbridge.diagnosis.findings import some
 from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
@@ -97,10 +98,14 @@ def _plain(worker: WorkerRow) -> dict[str, Any]:
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
     return [
-        {"name": name, "value": masked(getattr(settings, name)), "source": source}
+        {"name": name, "value": _shown(getattr(settings, name)), "source": source}
         | ({"overruled": settings.overruled[name]} if name in settings.overruled else {})
         for name, source in settings.sources.items()
     ]
+
+
+def _shown(value: object) -> str | None:
+    return None if value is None else without_passwords(str(value))
 
 
 def _packages() -> dict[str, str]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, styled, write_json
 from jobbridge.cli.jobs import find_job
+from jobbridge.core.masking import without_passwords
 
 
 @click.command("explain")
@@ -36,6 +37,6 @@ def command(job_id: str, tenant: str | None, app_name: str | None, as_json: bool
     out = console()
     out.print(f"{escape(told.job.type)} {told.job.job_id} is {styled(told.job.status)}.")
     for reason in told.reasons:
-        out.print(escape(reason.what))
+        out.print(escape(without_passwords(reason.what)))
         if reason.hint:
             out.print(f" Hint: {escape(reason.hint)}")

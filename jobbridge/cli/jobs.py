@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from jobbridge.cli.common import app_option, console, json_option, load_app, write_json, write_line
+from jobbridge.cli.common import app_option, console, json_option, load_app, visible, write_json, write_line
 from jobbridge.cli.failures import FAILED, REFUSED
 from jobbridge.cli.jobs_view import line, show_job
 from jobbridge.cli.watching import changes_of, told
@@ -113,9 +113,9 @@ def cancel(
     if as_json:
         write_json({"job_id": row.job_id, "cancelled": was_cancelled, "status": status.value})
     elif was_cancelled:
-        click.echo(f"Cancelled {row.type} {row.job_id}.")
+        click.echo(f"Cancelled {visible(row.type)} {row.job_id}.")
     else:
-        click.echo(f"Not cancelled: {row.type} {row.job_id} is {status.value} already.", err=True)
+        click.echo(f"Not cancelled: {visible(row.type)} {row.job_id} is {status.value} already.", err=True)
     return 0 if was_cancelled else REFUSED
 
 
@@ -153,13 +153,13 @@ def retry(
         if as_json:
             write_json({"job_id": row.job_id, "children": number})
         else:
-            click.echo(f"{number} children of {row.type} {row.job_id} run again.")
+            click.echo(f"{number} children of {visible(row.type)} {row.job_id} run again.")
         return
     sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new)
     if as_json:
         write_json(_plain(sent))
     else:
-        click.echo(f"Sent {sent.type} {sent.job_id} again; it is {sent.status.value}.")
+        click.echo(f"Sent {visible(sent.type)} {sent.job_id} again; it is {sent.status.value}.")
 
 
 @command.command("watch")

@@ -1,4 +1,4 @@
-"""How jobs are shown on a terminal."""
+"""How jobs are shown on a terminal: as on the dashboard without secrets, since it is what people copy into a ticket."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from jobbridge.cli.common import ago, console, seconds_between, styled
+from jobbridge.core.masking import masked, without_passwords
 
 if TYPE_CHECKING:
     from jobbridge.core.families import FamilyCounts
@@ -42,7 +43,7 @@ def show_job(row: JobRow, details: list[JobDetailRow], children: FamilyCounts | 
     if details:
         out.print(_steps(details))
     if row.traceback:
-        out.print(row.traceback, markup=False, style="dim")
+        out.print(without_passwords(row.traceback), markup=False, style="dim")
 
 
 def children_line(counts: FamilyCounts) -> str:
@@ -74,17 +75,25 @@ def _facts(row: JobRow) -> list[tuple[str, Any]]:
         ("ended", row.completed_at),
         ("worker", row.worker),
         ("cancelled by", row.cancelled_by),
-        ("reason", row.cancel_reason),
-        ("metadata", escape(json.dumps(row.metadata, default=str)) if row.metadata else None),
-        ("result", escape(json.dumps(row.result, default=str)) if row.result is not None else None),
-        ("error", f"[red]{escape(row.error)}[/]" if row.error else None),
+        ("reason", without_passwords(row.cancel_reason)),
+        ("metadata", _json(row.metadata) if row.metadata else None),
+        ("result", _json(row.result) if row.result is not None else None),
+        ("error", f"[red]{escape(without_passwords(row.error))}[/]" if row.error else None),
     ]
+
+
+def _json(value: Any) -> str:
+    from rich.markup import escape
+
+    return escape(json.dumps(masked(value), default=str, ensure_ascii=False))
 
 
 def _progress(row: JobRow) -> str | None:
     if row.progress is None:
         return None
-    return f"{row.progress:g} %" + (f" {row.progress_message}" if row.progress_message else "")
+    return f"{row.progress:g} %" + (
+        f" {without_passwords(row.progress_message)}" if row.progress_message else ""
+    )
 
 
 def _steps(details: list[JobDetailRow]) -> Table:
@@ -93,7 +102,7 @@ def _steps(details: list[JobDetailRow]) -> Table:
     )
     for detail in details:
         seconds = seconds_between(detail.created_at, detail.processed_at)
-        error = (detail.error or "").splitlines()
+        error = without_passwords(detail.error).splitlines()
         table.add_row(
             detail.step_name,
             detail.step_key or "",

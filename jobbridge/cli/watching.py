@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from jobbridge.cli.common import visible
+from jobbridge.core.masking import without_passwords
 from jobbridge.core.status import FINAL
 from jobbridge.errors import JobNotFound, StillRunning
 
@@ -55,4 +57,4 @@ def told(row: JobRow) -> str:
         parts.append(row.error.splitlines()[0])
     if row.cancel_reason:
         parts.append(row.cancel_reason)
-    return "  ".join(parts)
+    return visible(without_passwords("  ".join(parts)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobbridge.core.masking import without_passwords
 from jobbridge.diagnosis import consumers, engines, holders, upkeep
-from jobbridge.diagnosis.findings import Check, masked
+from jobbridge.diagnosis.findings import Check
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.counting import CountStore
 
@@ -59,7 +60,7 @@ def _check_broker(app: Celery) -> Check:
         return Check(
             name="broker",
             is_good=False,
-            found=masked(error),
+            found=without_passwords(str(error)),
             hint=getattr(error, "hint", "") or "Check the broker's URL, and that it runs.",
         )
 

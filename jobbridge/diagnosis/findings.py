@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^@/]*@")
 _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
 
 
@@ -26,11 +23,6 @@ class Check:
     is_good: bool
     found: str
     hint: str = ""
-
-
-def masked(value: Any) -> Any:
-    """Hide the password of a URL."""
-    return _PASSWORD.sub(r"\1***@", str(value)) if value is not None else None
 
 
 def duration(length: timedelta) -> str:

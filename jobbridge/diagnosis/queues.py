@@ -67,7 +67,7 @@ class Queues:
 
     Attributes:
         next: The name after which the next page begins; None: there is none.
-        problem: Why it is not known what waits in Temporal.
+        problem: Why it is not known, or not of all queues, what waits in Temporal.
     """
 
     queues: Sequence[Queue]
@@ -142,9 +142,16 @@ def _at_temporal(app: Celery, names: Sequence[str]) -> tuple[dict[str, Waiting],
     except (ImportError, EngineUnavailable) as error:
         return {name: Waiting(engine=Engine.TEMPORAL, ready=None) for name in names}, str(error)
     now = datetime.now(UTC)
-    return {
+    known = {
         name: Waiting(
             engine=Engine.TEMPORAL, ready=each.tasks, oldest_at=now - each.oldest if each.tasks else None
         )
         for name, each in found.items()
-    }, ""
+    }
+    unknown = [name for name in names if name not in known]
+    problem = (
+        f"It has answered for {len(known)} of {len(names)} queues; look again for the others."
+        if unknown
+        else ""
+    )
+    return known | {name: Waiting(engine=Engine.TEMPORAL, ready=None) for name in unknown}, problem

@@ -42,36 +42,46 @@ class Backlog:
 
 
 def backlogs(app: Celery, queues: Sequence[str], *, patience: timedelta) -> Mapping[str, Backlog]:
-    """Give what waits in these queues (Celery's names).
+    """Give what waits in these queues (Celery's names), of as many as Temporal answers for in time.
 
-    Who has no answer in time is told so; the connection is gone on with, so that the next one has it.
+    Questions that are under way go on for a while, and the connection stays, so that the next who asks has more.
 
     Raises:
-        EngineUnavailable: Temporal cannot be reached, refuses, or does not answer in time.
+        EngineUnavailable: Not one answer: Temporal cannot be reached, refuses, or is too slow.
     """
     delivery = app.delivery(Engine.TEMPORAL)
     assert isinstance(delivery, TemporalDelivery)
     client = delivery.client
+    found: dict[str, Backlog] = {}  # written on the client's thread, and copied whole here
 
-    async def ask() -> dict[str, Backlog]:
+    async def ask() -> None:
         own, turn = await client.connected(), asyncio.Semaphore(_AT_ONCE)
 
-        async def one(queue: str) -> Backlog:
+        async def one(queue: str) -> None:
             async with turn:
-                return await _backlog(own, task_queue_for(app, queue))
+                found[queue] = await _backlog(own, task_queue_for(app, queue))
 
-        found = await asyncio.wait_for(asyncio.gather(*map(one, queues)), 5 * patience.total_seconds())
-        return dict(zip(queues, found, strict=True))
+        # One refusal does not end the others.
+        asked = asyncio.gather(*map(one, queues), return_exceptions=True)
+        refused = await asyncio.wait_for(asked, 5 * patience.total_seconds())
+        for error in filter(None, refused):
+            raise error
 
     try:
-        return client.submit(ask()).result(timeout=patience.total_seconds())
+        client.submit(ask()).result(timeout=patience.total_seconds())
     except (NoAnswer, TimeoutError) as error:
-        told = f"Temporal at {app.settings.temporal_address} has not answered within {patience.total_seconds():g} s."
-        raise EngineUnavailable(told, hint="Look again; if that lasts, run `jobbridge doctor`.") from error
+        if not found:
+            address, seconds = app.settings.temporal_address, patience.total_seconds()
+            raise EngineUnavailable(
+                f"Temporal at {address} has not answered within {seconds:g} s.",
+                hint="Look again; if that lasts, run `jobbridge doctor`.",
+            ) from error
     except RPCError as error:
-        raise EngineUnavailable(
-            f"Temporal did not say what waits: {error.message}.", hint="Run `jobbridge doctor`."
-        ) from error
+        if not found:
+            raise EngineUnavailable(
+                f"Temporal did not say what waits: {error.message}.", hint="Run `jobbridge doctor`."
+            ) from error
+    return dict(found)
 
 
 async def _backlog(client: Client, task_queue: str) -> Backlog:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobbridge import bootstrap
 from jobbridge.cli.root import run
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
@@ -113,8 +112,6 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    # Another test may have made it, for its own database.
-    monkeypatch.setattr(bootstrap, "_default_app", None)
 
     assert run(["tokens", "create", "ada", "--role", "operator", "--tenant", ACME, "--days", "7"]) == 0
     made = capsys.readouterr()
@@ -136,7 +133,6 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(
     assert run(["tokens", "revoke", "ada"]) == 0
     assert access.find(token) is None
     assert run(["tokens", "revoke", "ada"]) == 5
-    bootstrap.default_app().close()
 
 
 @pytest.mark.parametrize(
@@ -152,10 +148,8 @@ def test_what_an_empty_variable_makes_of_a_command_is_refused(
     asked: list[str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr(bootstrap, "_default_app", None)
 
     assert run(["tokens", "create", *asked]) != 0
 
     assert capsys.readouterr().out == ""
     assert access.all() == []
-    bootstrap.default_app().close()

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from jobbridge import Celery, bootstrap, current_tenant, job, tenant_context
+from jobbridge import Celery, current_tenant, job, tenant_context
 from jobbridge.cli.root import run
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 from jobbridge.core.status import JobStatus
@@ -252,7 +252,6 @@ def test_tenants_are_listed_suspended_resumed_and_purged(
     books: Books, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr(bootstrap, "_default_app", None)
     books.recorder.record(EventsOf(new_key(ACME)).submitted())
 
     def answer(*arguments: str) -> Any:
@@ -270,7 +269,6 @@ def test_tenants_are_listed_suspended_resumed_and_purged(
     assert run(["tenants", "suspend", SYSTEM_TENANT]) == 5
     assert run(["tenants", "list"]) == 0
     assert "purged" in capsys.readouterr().out
-    bootstrap.default_app().close()
 
 
 def _counts(url: str, tenant: str) -> dict[str, int]:

@@ -56,7 +56,9 @@ def wait_for(runner: JobRunner, job_id: uuid.UUID, status: JobStatus) -> Any:
 
 
 def test_a_job_is_scheduled_and_its_status_tells_how_it_went(world: World, runner: JobRunner) -> None:
-    options = ScheduleOptions(tenant="acme", user_id=USER, priority=7, metadata={"invoice": 4})
+    options = ScheduleOptions(
+        tenant="acme", user_id=USER, priority=7, metadata={"invoice": 4, "data": "else"}
+    )
 
     job = runner.schedule_job("parity.greet", {"name": "Ada", "times": 2}, options)
 
@@ -66,7 +68,10 @@ def test_a_job_is_scheduled_and_its_status_tells_how_it_went(world: World, runne
     assert (report.name, report.tenant_id, report.runner_type) == ("parity.greet", "acme", world.engine)
     assert (report.progress, report.attempt, report.error) == (100, 1, None)
     assert report.result["greeting"] == "Hello Ada"
-    assert report.metadata == {"data": {"name": "Ada", "times": 2}, "invoice": 4}
+    assert report.metadata == {
+        "data": {"name": "Ada", "times": 2},
+        "invoice": 4,
+    }  # the job's data is what was sent
     assert report.created_at <= report.started_at <= report.completed_at
     row = world.row(str(job.job_id))
     assert (row["user_id"], row["priority"]) == (USER, 7)

@@ -280,7 +280,9 @@ class Queues(Answer):
 
     queues: list[Queue]
     next: str | None = Field(description="Pass it as `after`; null: there are no more.")
-    problem: str = Field(description="Why it is not known what waits in Temporal; empty: it is.")
+    problem: str = Field(
+        description="Why it is not known, or not of all queues, what waits in Temporal; empty: it is."
+    )
 
 
 class QueuePaused(Answer):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
+from jobbridge.core.masking import without_passwords
 from jobbridge.dashboard.api.answers import (
     Backfilled,
     Fire,
@@ -20,7 +21,6 @@ from jobbridge.dashboard.api.answers import (
 from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.masking import without_passwords
 from jobbridge.dashboard.scheduling import do_to_schedule, find_schedule
 from jobbridge.errors import UnsupportedOption
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobbridge.core.masking import masked, without_passwords
 from jobbridge.dashboard.api.answers import Job, JobDetail, Step
-from jobbridge.dashboard.masking import masked, without_passwords
 from jobbridge.dashboard.own import IsSeen, seen_kin
 from jobbridge.dashboard.visits import Visit
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from jobbridge.core.keys import Engine
+from jobbridge.core.masking import without_passwords
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.masking import without_passwords
 from jobbridge.dashboard.showing import exact, first_line
 from jobbridge.store.live import LiveRow, Totals
 
