@@ -158,4 +158,5 @@ def _check_tables(app: Celery) -> Sequence[Check]:
         *engines.check_fallback(app),
         *holders.check_held(app, apart=_APART),
         *upkeep.check_services(app),
+        *upkeep.check_counts(app),
     ]

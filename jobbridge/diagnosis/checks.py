@@ -32,6 +32,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
     checks += engines.check_fallback(app)
     checks += holders.check_held(app)
     checks += upkeep.check_services(app)
+    checks += upkeep.check_counts(app)
     if temporal and all(check.is_good for check in temporal):
         checks += upkeep.check_drift(app)
     return checks

@@ -11,10 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from jobbridge import bootstrap
 from jobbridge.cli.root import run
 from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
+from jobbridge.diagnosis.upkeep import check_counts
 from jobbridge.maintenance.counting import Counter
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
@@ -263,12 +265,20 @@ def test_what_was_written_without_triggers_is_counted_on_demand(
     monkeypatch.setenv("DATABASE_URL", database_url)
     with database.connection() as own:
         own.execute("SET session_replication_role = replica")
-        fill(own, 1_500)
+        fill(own, 15_000)
         own.execute("RESET session_replication_role")
     assert counts.totals() == {}
+    app = bootstrap.default_app()
+    assert [check.is_good for check in check_counts(app)] == [True], "Postgres has not looked yet"
+    with database.connection() as own:
+        own.execute("ANALYZE public.jobs")
+    [check] = check_counts(app)
+    assert not check.is_good
+    assert "jobs recount" in check.hint
 
     assert run(["jobs", "recount"]) == 0
     assert "were wrong" in capsys.readouterr().out
+    assert [check.is_good for check in check_counts(app)] == [True]
     assert run(["jobs", "recount"]) == 0
     assert "all counts were right" in capsys.readouterr().out
     assert counts.totals() == counted(database) != {}
