@@ -16,18 +16,22 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import actions, bulk, commands, exporting, metrics, probes, public, showing, signing
+from jobbridge.dashboard import metrics, probes, public
+from jobbridge.dashboard.access import signing
+from jobbridge.dashboard.access.guard import guarded
+from jobbridge.dashboard.access.headers import SecurityHeaders
+from jobbridge.dashboard.access.limits import AttemptLimit
+from jobbridge.dashboard.access.tenant_ids import TenantIds
+from jobbridge.dashboard.acting import actions, bulk
 from jobbridge.dashboard.api import routes as api
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
 from jobbridge.dashboard.api.waiting import Waiters
 from jobbridge.dashboard.checkup import CheckUp
 from jobbridge.dashboard.folding import Folder
-from jobbridge.dashboard.guard import guarded
-from jobbridge.dashboard.headers import SecurityHeaders
 from jobbridge.dashboard.identity import Authenticator
-from jobbridge.dashboard.limits import AttemptLimit
 from jobbridge.dashboard.live import stream
 from jobbridge.dashboard.live.broadcaster import Live
+from jobbridge.dashboard.looking import commands, exporting, showing
 from jobbridge.dashboard.pages import (
     access,
     clearing,
@@ -41,7 +45,6 @@ from jobbridge.dashboard.pages import (
 )
 from jobbridge.dashboard.proxies import BehindProxies
 from jobbridge.dashboard.telling import handlers
-from jobbridge.dashboard.tenant_ids import TenantIds
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.access import AccessStore
 from jobbridge.store.counting import CountStore

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.limits import address_of
-from jobbridge.dashboard.showing import exact
+from jobbridge.dashboard.access.limits import address_of
+from jobbridge.dashboard.looking.showing import exact
 from jobbridge.dashboard.visits import Rule, Visit
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from jobbridge.cli.root import run
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.dashboard import identity
+from jobbridge.dashboard.access.limits import address_of
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dashboard.identity import LocalAuthenticator
-from jobbridge.dashboard.limits import address_of
 from jobbridge.dashboard.proxies import BehindProxies, ProxyAuthenticator, ProxyHeaders
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.errors import ConfigurationError

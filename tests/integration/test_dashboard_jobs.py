@@ -18,7 +18,7 @@ from jobbridge.app.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import bulk
+from jobbridge.dashboard.acting import bulk
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
@@ -129,7 +129,7 @@ def test_a_file_for_spreadsheets_has_all_that_match_and_no_formula(client: TestC
 def test_a_file_is_written_page_by_page(
     client: TestClient, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobbridge.dashboard.exporting._PAGE", 2)
+    monkeypatch.setattr("jobbridge.dashboard.looking.exporting._PAGE", 2)
     keys = [str(failed(app).job_id) for _ in range(5)]
 
     rows = list(csv.DictReader(client.get("/jobs.csv").text.splitlines()))

@@ -16,7 +16,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.families import Child, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.kin import SHOWN
+from jobbridge.dashboard.looking.kin import SHOWN
 from jobbridge.settings import load_settings
 from jobbridge.store.access import AccessStore
 from tests.job_events import EventsOf

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.timeline import WIDTH, first_due_at, timeline
+from jobbridge.dashboard.looking.timeline import WIDTH, first_due_at, timeline
 from jobbridge.store.rows import JobDetailRow, JobRow
 from tests.job_events import new_key
 

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard import asking
+from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
-from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import FilterInstant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer, job_answers, job_detail
+from jobbridge.dashboard.looking import asking
 from jobbridge.dashboard.telling import refusal
 from jobbridge.errors import JobBridgeError
 

@@ -8,8 +8,8 @@ from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
+from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.api.answers import Pause, Queue, QueuePaused, Queues, Waiting
-from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.visits import storable
 from jobbridge.diagnosis import queues as looking

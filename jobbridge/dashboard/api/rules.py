@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from jobbridge.dashboard.api import bodies
+from jobbridge.dashboard.access import bodies
+from jobbridge.dashboard.access.guard import admit
 from jobbridge.dashboard.api.answers import Answer, Problem
-from jobbridge.dashboard.guard import admit
 from jobbridge.dashboard.visits import Form, Rule, Visit
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
 from jobbridge.core.masking import without_passwords
+from jobbridge.dashboard.access.bodies import STORABLE
+from jobbridge.dashboard.acting.scheduling import do_to_schedule, find_schedule
 from jobbridge.dashboard.api.answers import (
     Backfilled,
     Fire,
@@ -18,10 +20,8 @@ from jobbridge.dashboard.api.answers import (
     ScheduleDetail,
     Schedules,
 )
-from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.scheduling import do_to_schedule, find_schedule
 from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:

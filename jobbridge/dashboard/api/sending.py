@@ -21,8 +21,8 @@ from jobbridge.app.commands import find_task
 from jobbridge.core.access import Role
 from jobbridge.core.enqueueing import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.api.answers import SentJob, Task, Tasks
-from jobbridge.dashboard.api.bodies import STORABLE
 from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.telling import job_answer

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobbridge.core.masking import masked, without_passwords
+from jobbridge.dashboard.access.own import IsSeen, seen_kin
 from jobbridge.dashboard.api.answers import Job, JobDetail, Step
-from jobbridge.dashboard.own import IsSeen, seen_kin
 from jobbridge.dashboard.visits import Visit
 
 if TYPE_CHECKING:

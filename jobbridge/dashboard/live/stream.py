@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import asking
 from jobbridge.dashboard.live import telling
 from jobbridge.dashboard.live.audience import TooManyViewers
 from jobbridge.dashboard.live.broadcaster import Broadcaster, Live
 from jobbridge.dashboard.live.viewers import Interest, Viewer
+from jobbridge.dashboard.looking import asking
 from jobbridge.dashboard.visits import Rule, Visit
 
 #: Seconds without news after which a proxy is told that somebody is there.

@@ -10,7 +10,7 @@ from typing import Any
 from jobbridge.core.keys import Engine
 from jobbridge.core.masking import without_passwords
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.showing import exact, first_line
+from jobbridge.dashboard.looking.showing import exact, first_line
 from jobbridge.store.live import LiveRow, Totals
 
 #: Milliseconds after which a browser that lost the stream asks again.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -15,32 +14,17 @@ from starlette.responses import Response
 from jobbridge.app.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
-from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.commands import send_like
-from jobbridge.dashboard.kin import kin_of
-from jobbridge.dashboard.own import reasons_for
-from jobbridge.dashboard.timeline import timeline
+from jobbridge.core.status import FINAL
+from jobbridge.dashboard.access.own import reasons_for
+from jobbridge.dashboard.acting.possible import possible
+from jobbridge.dashboard.looking.commands import send_like
+from jobbridge.dashboard.looking.kin import kin_of
+from jobbridge.dashboard.looking.timeline import timeline
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
 from jobbridge.diagnosis.explaining import explain
 
 if TYPE_CHECKING:
     from jobbridge.store.rows import JobRow
-
-RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Possible:
-    """What can be done to a job in its status, by this person."""
-
-    cancel: bool
-    retry: bool
-    run_again: bool
-    edit: bool
-
-    @property
-    def any(self) -> bool:
-        return self.cancel or self.retry or self.run_again
 
 
 def job(visit: Visit) -> Response:
@@ -65,21 +49,6 @@ def job(visit: Visit) -> Response:
         commands=list(_commands(visit, row)),
         temporal_url=_temporal_url(visit, row),
         query=None if visit.principal.tenant is not None else {"tenant": row.tenant},
-    )
-
-
-def possible(visit: Visit, row: JobRow) -> Possible:
-    """Tell what this person can do to a job."""
-    may_act, is_final, has_data = (
-        visit.principal.may(Role.OPERATOR),
-        row.status in FINAL,
-        "data" in row.metadata,
-    )
-    return Possible(
-        cancel=may_act and not is_final,
-        retry=may_act and row.status in RETRYABLE and has_data,
-        run_again=may_act and is_final and has_data,
-        edit=may_act and is_final and has_data,
     )
 
 

@@ -12,12 +12,12 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import asking
-from jobbridge.dashboard.columns import COOKIE, available, chosen, remember
+from jobbridge.dashboard.looking import asking
+from jobbridge.dashboard.looking.columns import COOKIE, available, chosen, remember
 from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
 
 if TYPE_CHECKING:
-    from jobbridge.dashboard.columns import Column
+    from jobbridge.dashboard.looking.columns import Column
     from jobbridge.store.monitor import Search
     from jobbridge.store.rows import JobRow
 

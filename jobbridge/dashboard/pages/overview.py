@@ -13,9 +13,9 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import charts
-from jobbridge.dashboard.attention import alerts
-from jobbridge.dashboard.failures import failures
+from jobbridge.dashboard.looking import charts
+from jobbridge.dashboard.looking.attention import alerts
+from jobbridge.dashboard.looking.failures import failures
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.flow import STARTED, Cell, Span, Times, together
 

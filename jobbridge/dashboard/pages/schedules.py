@@ -18,7 +18,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.specs import zone_named
-from jobbridge.dashboard.scheduling import do_to_schedule, find_schedule
+from jobbridge.dashboard.acting.scheduling import do_to_schedule, find_schedule
 from jobbridge.dashboard.visits import Rule, Visit, storable
 from jobbridge.errors import JobBridgeError, UnsupportedOption
 

@@ -185,7 +185,7 @@
     document.body.addEventListener("htmx:afterRequest", () => (fetchTook = performance.now() - began));
   }
 
-  // -- times, in the words of the server (dashboard/showing.py)
+  // -- times, in the words of the server (dashboard/looking/showing.py)
 
   function seconds(from, to) {
     return (Date.parse(to) - Date.parse(from)) / 1000;

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobbridge.core.masking import MASK, masked
-from jobbridge.dashboard.api import bodies
+from jobbridge.dashboard.access import bodies
 
 #: Characters; what is longer is not for editing in a browser.
 LONGEST = 60_000

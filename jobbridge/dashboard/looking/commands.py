@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import SYSTEM_TENANT
-from jobbridge.dashboard.showing import masked
+from jobbridge.dashboard.looking.showing import masked
 
 if TYPE_CHECKING:
     from jobbridge.store.rows import JobRow

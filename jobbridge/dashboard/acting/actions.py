@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import editing
-from jobbridge.dashboard.pages.job import possible
-from jobbridge.dashboard.showing import as_json
+from jobbridge.dashboard.acting import editing
+from jobbridge.dashboard.acting.possible import possible
+from jobbridge.dashboard.looking.showing import as_json
 from jobbridge.dashboard.telling import refusal
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.errors import JobBridgeError

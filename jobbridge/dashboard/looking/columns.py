@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from jobbridge.dashboard.showing import exact, first_line, length
-from jobbridge.dashboard.timeline import first_due_at
+from jobbridge.dashboard.looking.showing import exact, first_line, length
+from jobbridge.dashboard.looking.timeline import first_due_at
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from jobbridge.dashboard.guard import body_of
+from jobbridge.dashboard.access.guard import body_of
 
 #: Bytes.
 LIMIT = 1024 * 1024

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.showing import first_line
+from jobbridge.dashboard.looking.showing import first_line
 from jobbridge.store.flow import Span
 from jobbridge.store.monitor import Search
 

@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import limits, sessions
+from jobbridge.dashboard import sessions
+from jobbridge.dashboard.access import limits
 from jobbridge.dashboard.identity import COOKIE
 from jobbridge.dashboard.visits import Rule, Visit
 

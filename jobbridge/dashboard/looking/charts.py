@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil, log10
 
-from jobbridge.dashboard.showing import length, number
+from jobbridge.dashboard.looking.showing import length, number
 
 #: Of lengths of time, in seconds: where an axis may end.
 _NICE_SECONDS = (

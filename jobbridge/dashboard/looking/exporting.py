@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response, StreamingResponse
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import asking
-from jobbridge.dashboard.columns import available, plain
+from jobbridge.dashboard.looking import asking
+from jobbridge.dashboard.looking.columns import available, plain
 from jobbridge.dashboard.visits import Rule, Visit
 from jobbridge.store.monitor import Position, Search
 
 if TYPE_CHECKING:
-    from jobbridge.dashboard.columns import Column
+    from jobbridge.dashboard.looking.columns import Column
     from jobbridge.store.monitor import MonitorStore
     from jobbridge.store.rows import JobRow
 

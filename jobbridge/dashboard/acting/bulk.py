@@ -22,7 +22,7 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard import asking
+from jobbridge.dashboard.looking import asking
 from jobbridge.dashboard.telling import words
 from jobbridge.dashboard.visits import Rule, Visit, storable
 from jobbridge.errors import JobBridgeError

@@ -1,0 +1,1 @@
+"""What people do to jobs and schedules; each action is on record."""

@@ -1,0 +1,1 @@
+"""What is shown of jobs, and how: searches, columns, charts, words."""
