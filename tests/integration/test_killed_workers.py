@@ -111,7 +111,6 @@ def test_a_worker_that_loses_a_pool_process_stays_on_the_list(
     assert _row(app, result).status is JobStatus.PROCESSING  # its message waits for the next worker
 
 
-@pytest.mark.timeout(180)
 def test_workers_look_after_each_other(
     app: Celery, environment: dict[str, str], celery_worker: StartWorker, tmp_path: Path
 ) -> None:
