@@ -22,8 +22,9 @@ from celery.exceptions import Ignore, Reject
 
 from jobbridge.app import tenancy
 from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.window import UNCOUNTED
 from jobbridge.core.envelope import HEADER
-from jobbridge.core.events import CONTENDED, JobEvent, Recorded, Replaced, Started
+from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 #: How an attempt's end is waited for to be written while Postgres is away: seconds in all, and between two tries.
 PATIENCE = 600.0
 LONGEST_NAP = 1.0
+#: Before a message goes back to a paused queue, so that its worker has heard of the pause by then. Seconds.
+BEFORE_GIVING_BACK = 0.1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -165,7 +168,8 @@ def claim(task: Any) -> None:
     Raises:
         AttemptRefused: It must not start.
         Reject: It goes back. CE, and Postgres is away: the lease on the message cannot be proved. Or another worker
-            has begun it and lives: Temporal lost sight of that one, and this one must wait for it.
+            has begun it and lives: Temporal lost sight of that one, and this one must wait for it. Or the queue is
+            paused: what the worker had taken of it, as CE's do ahead of time, waits in it like the rest.
     """
     request = task.request
     run = identify(request)
@@ -190,6 +194,10 @@ def claim(task: Any) -> None:
         return
     if not recorded.applied:
         run.refused = True
+        if recorded.reason == QUEUE_PAUSED:
+            logger.info("job.given_back", extra={"job_id": run.task_id, "reason": QUEUE_PAUSED})
+            time.sleep(BEFORE_GIVING_BACK)
+            raise Reject(QUEUE_PAUSED, requeue=UNCOUNTED)  # type: ignore[arg-type]  # Celery passes it on
         if recorded.reason == CONTENDED and task.acks_late:
             raise Reject(CONTENDED, requeue=True)
         if recorded.status in _COUNTED and request.chord:
@@ -278,6 +286,7 @@ def _started(task: Any, run: Run) -> Started:
         worker=request.hostname or "",
         worker_number=task.app.worker_number,
         redelivered=bool(info.get("redelivered")),
+        goes_back=run.engine is Engine.CELERY and task.acks_late and task.app.shares_database_with_broker,
         max_attempts=None if task.max_retries is None else task.max_retries + 1,
         external_id=header.get("external_id") or run.task_id,
         external_run_id=header.get("external_run_id"),

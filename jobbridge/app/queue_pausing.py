@@ -3,7 +3,8 @@
 The thread that keeps the worker's presence hears of changes, on the session that it has anyway, and looks for itself
 every few seconds. What follows is done on Celery's own thread, by what `celery control cancel_consumer` uses: the
 broker's consumer lets go of the queue, and gives back what was not delivered; Temporal's poller of it ends. The queue
-stays among those that the worker serves. What it had taken already goes on: see docs/queues.md.
+stays among those that the worker serves. What it has taken ahead is refused when
+it would start (`transitions.GATE`), and goes back (`execution.claim`).
 
 What if …                                             then
 … the worker starts while a queue is paused           the pauses are read before it first consumes
@@ -11,6 +12,8 @@ What if …                                             then
 … a NOTIFY is lost                                    the next look finds the change
 … the broker's connection is lost                     the new consumer is told before it consumes
 … the worker dies between the row and its word        its messages go back, as ever; the next worker reads the row
+… a message comes before the worker has heard         its job does not start; it goes back after a moment
+… the queue is resumed as a message goes back         it is taken again, as any other
 … somebody cancels or adds the consumer by hand       cancelled by hand stays so after a resume; added by hand lasts
                                                       until the next look, for a pause is for all workers
 """

@@ -37,6 +37,11 @@ RETURNING message.id
 """
 
 
+#: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
+#: letter by it. Another broker takes it for true.
+UNCOUNTED = "uncounted"
+
+
 class Window(virtual.QoS):
     """What was delivered on a channel and is not settled, against its prefetch count."""
 
@@ -108,8 +113,9 @@ class Window(virtual.QoS):
     def ack(self, delivery_tag: str) -> None:
         self.channel.settle(delivery_tag, Settlement.ACKNOWLEDGED)
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        self.channel.settle(delivery_tag, Settlement.REQUEUED if requeue else Settlement.REJECTED)
+    def reject(self, delivery_tag: str, requeue: bool | str = False) -> None:
+        settlement = Settlement.RETURNED if requeue == UNCOUNTED else Settlement.REQUEUED
+        self.channel.settle(delivery_tag, settlement if requeue else Settlement.REJECTED)
 
     def restore_unacked(self) -> None:
         self.channel.give_back()

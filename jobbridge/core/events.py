@@ -95,6 +95,7 @@ class Started:
     From pending, queued, scheduled, retrying: when the deliveries agree or either side has none (but a row left by
     `Replaced` waits for its new message, and its old one does not start). From processing:
     only by the same delivery, or without one when `redelivered`. The attempt number grows by one.
+    Not while the queue is paused, if the message `goes_back` to it.
     A missing row is made (sent by a client that does not keep our books).
     """
 
@@ -107,6 +108,7 @@ class Started:
     worker: str
     worker_number: int | None = None  # its number in `job_workers`
     redelivered: bool = False
+    goes_back: bool = False
     max_attempts: int | None = None
     external_id: str | None = None
     external_run_id: str | None = None
@@ -265,6 +267,8 @@ JobEvent = (
 
 #: Why an event was refused that may be allowed a moment later.
 CONTENDED = "another worker holds the job, or it keeps changing"
+#: Why an attempt does not start that will when the queue is resumed.
+QUEUE_PAUSED = "its queue is paused"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

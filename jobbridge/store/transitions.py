@@ -153,11 +153,16 @@ WHERE {_THIS_JOB} AND status = 'pending' AND delivery = %(delivery)s
 RETURNING status, attempt
 """
 
-#: The gate: jobs of a suspended tenant do not start. In the claim itself, so that it costs no round trip.
+#: The gate: jobs of a suspended tenant do not start, nor those of a paused queue whose message can go back to it.
+#: In the claim itself, so that it costs no round trip.
 GATE = """
-      AND NOT EXISTS (SELECT FROM public.job_suspensions AS suspension WHERE suspension.tenant = %(tenant)s)"""
+      AND NOT EXISTS (SELECT FROM public.job_suspensions AS suspension WHERE suspension.tenant = %(tenant)s)
+      AND NOT (%(goes_back)s::boolean
+          AND EXISTS (SELECT FROM public.job_queue_pauses AS pause WHERE pause.queue = %(queue)s))"""
 
 SUSPENSION: LiteralString = "SELECT reason FROM public.job_suspensions WHERE tenant = %(tenant)s"
+
+PAUSE: LiteralString = "SELECT true FROM public.job_queue_pauses WHERE queue = %(queue)s"
 
 #: For the relay: the message goes by another delivery now.
 REDELIVER: LiteralString = f"""

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from jobbridge.core.events import JobEvent
-from jobbridge.recording import JobRecorder, statement_of
+from jobbridge.recording import JobRecorder
 from jobbridge.store import (
     access,
     clearing,
@@ -44,6 +44,7 @@ from jobbridge.store import (
     workers,
 )
 from jobbridge.store.database import Database
+from jobbridge.store.statements import statement_of
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
-from jobbridge.core.keys import job_id_for
+from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.diagnosis.consumers import check_workers
 from jobbridge.diagnosis.explaining import explain
 from jobbridge.store.queue_pauses import QueuePauses
@@ -56,6 +57,54 @@ def test_a_paused_queue_waits_and_what_runs_goes_on(world: World, pauses: QueueP
     for n, sent in enumerate(waiting):
         world.wait_for_status(sent.id, "completed")
         assert world.lines(sent.id, "add") == [f"{n}+1"], "once"
+
+
+def messages(world: World, where: str) -> int:
+    """Count the broker's messages."""
+    with psycopg.connect(world.database_url) as connection:
+        rows = connection.execute(f"SELECT count(*) FROM jobbridge_broker.messages WHERE {where}").fetchall()
+    return int(rows[0][0])
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_a_worker_has_taken_ahead_does_not_start(own_world: World, pool: str) -> None:
+    is_celery = own_world.engine is Engine.CELERY
+    own_world.worker("-P", pool, "-c", "1", "--prefetch-multiplier", "8")
+    running = own_world.task("hold").delay()
+    own_world.wait_for_status(running.id, "processing")
+    waiting = [own_world.task("add").delay(n, 1) for n in range(6)]
+    wait_until(lambda: messages(own_world, "leased_by IS NOT NULL") == (7 if is_celery else 0))
+
+    pauses = QueuePauses(own_world.app.database)
+    pauses.pause("celery")
+    wait_until_paused(own_world)
+    own_world.release(running)
+    own_world.wait_for_status(running.id, "completed")
+    given_back = "leased_by IS NULL AND deliveries = 0"
+    wait_until(lambda: messages(own_world, given_back) == (6 if is_celery else 0))
+    assert [own_world.row(sent.id)["status"] for sent in waiting] == ["queued"] * 6
+
+    pauses.resume("celery")
+    for n, sent in enumerate(waiting):
+        row = own_world.wait_for_status(sent.id, "completed")
+        assert row["attempt"] == 1
+        assert own_world.lines(sent.id, "add") == [f"{n}+1"], "once"
+
+
+def test_a_job_that_comes_before_the_worker_has_heard_does_not_start(own_world: World) -> None:
+    """The pause is a row without a word to anybody, as if its NOTIFY were lost; the worker looks a moment later."""
+    own_world.worker("-P", "prefork", "-c", "1")
+    with psycopg.connect(own_world.database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO job_queue_pauses (queue) VALUES ('celery')")
+    sent = own_world.task("add").delay(1, 1)
+
+    wait_until_paused(own_world)
+    if own_world.engine is Engine.CELERY:  # Temporal has no message that could go back: it may have begun
+        assert own_world.row(sent.id)["status"] == "queued"
+
+    QueuePauses(own_world.app.database).resume("celery")
+    own_world.wait_for_status(sent.id, "completed")
+    assert own_world.lines(sent.id, "add") == ["1+1"], "once"
 
 
 def test_a_queue_is_resumed_while_a_job_of_before_runs(world: World, pauses: QueuePauses) -> None:
