@@ -85,6 +85,7 @@ def test_no_event_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> No
         JOB.accepted(),
         JOB.fell_back(),
         JOB.started(),
+        JOB.started(goes_back=True),
         JOB.progressed(),
         JOB.attempt_failed(),
         JOB.completed(),
