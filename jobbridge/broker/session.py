@@ -151,9 +151,15 @@ class Session:
             try:
                 yield
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if self.connection.closed:
+                if self.connection.closed or self._is_cut_off(error):
+                    self.connection.close()
                     raise SessionLost(f"The session with Postgres ended: {str(error).strip()}") from error
                 raise
+
+    def _is_cut_off(self, error: psycopg.Error) -> bool:
+        # A reset that psycopg meets while it waits is an error before libpq has noticed: `closed` is false still.
+        is_waiting = self.connection.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
+        return is_waiting and error.sqlstate is None
 
     # -- consuming
 

@@ -96,8 +96,9 @@ class Database:
                 here.is_checked = True
             yield connection
         except BaseException as error:
-            is_gone = connection.closed
-            if is_gone or _is_interrupted(connection):
+            is_interrupted = _is_interrupted(connection)
+            is_gone = connection.closed or (is_interrupted and _is_of_the_socket(error))
+            if is_gone or is_interrupted:
                 pooled.invalidate()
             if is_gone and isinstance(error, psycopg.Error):
                 raise self._unavailable(error) from error
@@ -275,6 +276,11 @@ def refusal(error: psycopg.Error) -> DatabaseError:
 def _is_interrupted(connection: DriverConnection) -> bool:
     # A signal's exception (Celery's soft time limit) ended the wait for an answer, which is still to come.
     return connection.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
+
+
+def _is_of_the_socket(error: BaseException) -> bool:
+    # A reset that psycopg meets while it waits is an error before libpq has noticed: `closed` is false still.
+    return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
 
 
 def _refuse_stale(dbapi_connection: DriverConnection, _record: object, _proxy: object) -> None:

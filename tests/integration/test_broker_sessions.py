@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from jobbridge.broker import BrokerNotMigrated, BrokerRefused
 from jobbridge.broker.errors import SessionLost
 from jobbridge.broker.session import LOCK_BASE
+from tests.cut_off import SLOW, cut_off_amid
 from tests.integration.broker_support import Tables, kombu_connection
 from tests.support import wait_until
 
@@ -133,6 +134,20 @@ def test_losing_the_session_is_an_error_that_reconnecting_cures(
         connection.drain_events(timeout=2)
     assert isinstance(raised.value, SessionLost)
 
+    assert not connection.connected
+    connection.ensure_connection(max_retries=3)
+    send(connection, "x")
+    assert get(connection).payload == "x"
+
+
+def test_a_session_that_is_cut_off_amid_a_statement_is_lost(
+    connection: Connection, tables: Tables, database_url: str
+) -> None:
+    session = connection.default_channel.own_session
+    with cut_off_amid(database_url, session.fileno), pytest.raises(SessionLost):
+        session.rows(SLOW)
+
+    assert not session.is_alive
     assert not connection.connected
     connection.ensure_connection(max_retries=3)
     send(connection, "x")

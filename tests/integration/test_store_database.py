@@ -28,6 +28,7 @@ from jobbridge.recording import JobRecorder, apply
 from jobbridge.store.database import Database
 from jobbridge.store.jobs import JobStore
 from jobbridge.store.migrations import migrate
+from tests.cut_off import SLOW, cut_off_amid
 from tests.job_events import SECOND, EventsOf
 from tests.support import wait_until
 
@@ -210,6 +211,20 @@ def test_an_event_whose_answer_was_lost_counts_when_it_is_recorded_again(
 
 class TimeIsUp(Exception):
     """As Celery's SoftTimeLimitExceeded: raised by a signal's handler, wherever the process is."""
+
+
+def test_a_connection_that_is_cut_off_amid_a_statement_is_replaced(
+    database: Database, database_url: str
+) -> None:
+    used: list[psycopg.Connection[Any]] = []
+
+    def work(own: psycopg.Connection[Any]) -> Any:
+        used.append(own)
+        return own.execute("SELECT 7" if len(used) > 1 else SLOW).fetchone()
+
+    with cut_off_amid(database_url, lambda: used[0].fileno()):
+        assert database.run(work) == (7,)
+    assert len(used) == 2
 
 
 @pytest.mark.parametrize("is_in_transaction", [False, True])
