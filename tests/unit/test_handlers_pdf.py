@@ -128,6 +128,36 @@ def test_threads_render_the_same_bytes_at_once() -> None:
     assert set(rendered) == {expected}
 
 
+def test_threads_of_a_process_that_has_rendered_nothing_yet_render_at_once() -> None:
+    """What reportlab makes at its first use, it makes for all threads: another one finds it half made."""
+    program = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from jobbridge.handlers.invoicing.pdf import _reportlab, render_invoice
+from tests.books import invoice, time_entry
+
+_reportlab()
+sys.setswitchinterval(1e-6)
+together = Barrier(8)
+
+def render(number):
+    letters = "".join(map(chr, range(0x400 + number, 0x450)))
+    return render_invoice(invoice(entries=[time_entry(15, note=letters)]))
+
+def together_render(number):
+    together.wait()
+    return render(number)
+
+with ThreadPoolExecutor(8) as threads:
+    at_once = list(threads.map(together_render, range(24)))
+assert at_once == [render(number) for number in range(24)]
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", program], check=True, env=clean_environment(), cwd=REPOSITORY)
+
+
 @pytest.fixture
 def without_reportlab(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "reportlab"]:

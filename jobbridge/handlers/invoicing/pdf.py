@@ -39,7 +39,9 @@ FONT, BOLD = "DejaVuSansCondensed", "DejaVuSansCondensed-Bold"
 INK, ACCENT, FAINT, SHADE = "#1d2733", "#16506e", "#66717d", "#eef3f6"
 MARGIN = 56.0  # points, left and right
 
-_fonts_lock = threading.Lock()
+#: One thread renders at a time. Reportlab keeps fonts, their subsets and its colours in globals, and a thread that
+#: finds them half made fails ("Invalid color value 'black'", KeyError). Nothing is slower for it: it is all Python.
+_turn = threading.Lock()
 
 
 def render_invoice(invoice: Invoice) -> bytes:
@@ -48,6 +50,11 @@ def render_invoice(invoice: Invoice) -> bytes:
     Raises:
         ConfigurationError: reportlab is not installed.
     """
+    with _turn:
+        return _rendered(invoice)
+
+
+def _rendered(invoice: Invoice) -> bytes:
     reportlab = _reportlab()
     _register_fonts()
     buffer = BytesIO()
@@ -105,12 +112,11 @@ def _register_fonts() -> None:
     from reportlab.pdfbase import pdfmetrics  # type: ignore[import-untyped]  # no stubs
     from reportlab.pdfbase.ttfonts import TTFont  # type: ignore[import-untyped]  # no stubs
 
-    with _fonts_lock:  # reportlab's registry is global; a worker may render in several threads
-        for name in (FONT, BOLD):
-            if name not in pdfmetrics.getRegisteredFontNames():
-                file = resources.files("jobbridge.handlers") / "fonts" / f"{name}.ttf"
-                pdfmetrics.registerFont(TTFont(name, BytesIO(file.read_bytes())))
-        pdfmetrics.registerFontFamily(FONT, normal=FONT, bold=BOLD, italic=FONT, boldItalic=BOLD)
+    for name in (FONT, BOLD):
+        if name not in pdfmetrics.getRegisteredFontNames():
+            file = resources.files("jobbridge.handlers") / "fonts" / f"{name}.ttf"
+            pdfmetrics.registerFont(TTFont(name, BytesIO(file.read_bytes())))
+    pdfmetrics.registerFontFamily(FONT, normal=FONT, bold=BOLD, italic=FONT, boldItalic=BOLD)
 
 
 # -- what is printed
