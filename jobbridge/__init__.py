@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.app.context import JobContext
-    from jobbridge.app.jobs import job
-    from jobbridge.app.tenancy import current_tenant, tenant_context
-    from jobbridge.core.enqueueing import Outcome, SingletonPolicy
-    from jobbridge.core.families import Child, FanOut
+    from jobbridge.app.execute.context import JobContext
+    from jobbridge.app.execute.handlers import job
+    from jobbridge.app.execute.tenancy import current_tenant, tenant_context
+    from jobbridge.core.enqueue import Outcome, SingletonPolicy
+    from jobbridge.core.fanout import Child, FanOut
     from jobbridge.core.handlers import JobHandlerRegistry
     from jobbridge.core.retry import RetryPolicy
     from jobbridge.errors import ChildrenFailed, DuplicateJob, JobBridgeError, JobCancelled
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobbridge.runners.runner import CeleryJobRunner, JobRunner, TemporalJobRunner
     from jobbridge.runners.service import JobService
     from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
-    from jobbridge.temporal.hosting import HostedQueue
+    from jobbridge.temporal.worker.user_queues import HostedQueue
 
 from jobbridge.broker import register as _register_broker
 
@@ -67,10 +67,10 @@ __all__ = [
 
 _PUBLIC = {
     "Celery": "jobbridge.bootstrap",
-    "job": "jobbridge.app.jobs",
-    "current_tenant": "jobbridge.app.tenancy",
-    "tenant_context": "jobbridge.app.tenancy",
-    "JobContext": "jobbridge.app.context",
+    "job": "jobbridge.app.execute.handlers",
+    "current_tenant": "jobbridge.app.execute.tenancy",
+    "tenant_context": "jobbridge.app.execute.tenancy",
+    "JobContext": "jobbridge.app.execute.context",
     "RetryPolicy": "jobbridge.core.retry",
     "JobRunner": "jobbridge.runners.runner",
     "CeleryJobRunner": "jobbridge.runners.runner",
@@ -81,15 +81,15 @@ _PUBLIC = {
     "JobStatusReport": "jobbridge.runners.types",
     "ScheduleOptions": "jobbridge.runners.types",
     "ScheduledJob": "jobbridge.runners.types",
-    "HostedQueue": "jobbridge.temporal.hosting",
-    "Outcome": "jobbridge.core.enqueueing",
-    "SingletonPolicy": "jobbridge.core.enqueueing",
+    "HostedQueue": "jobbridge.temporal.worker.user_queues",
+    "Outcome": "jobbridge.core.enqueue",
+    "SingletonPolicy": "jobbridge.core.enqueue",
     "JobHandlerRegistry": "jobbridge.core.handlers",
     "get_available_job_handlers": "jobbridge.runners.handlers",
     "initialize_job_handlers_for_worker": "jobbridge.runners.handlers",
     "register_all_job_handlers": "jobbridge.runners.handlers",
-    "Child": "jobbridge.core.families",
-    "FanOut": "jobbridge.core.families",
+    "Child": "jobbridge.core.fanout",
+    "FanOut": "jobbridge.core.fanout",
     "ChildrenFailed": "jobbridge.errors",
     "DuplicateJob": "jobbridge.errors",
     "JobBridgeError": "jobbridge.errors",

@@ -11,7 +11,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from jobbridge.app.observing import Observer
+    from jobbridge.app.observer import Observer
     from jobbridge.maintenance.maintainer import Maintainer
 
 _default_app: Celery | None = None
@@ -55,7 +55,7 @@ def _temporal_delivery(app: Celery) -> Any:
     from jobbridge.errors import EngineUnavailable
 
     try:
-        from jobbridge.temporal.delivery import TemporalDelivery
+        from jobbridge.temporal.deliver.delivery import TemporalDelivery
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "temporalio":
             raise
@@ -68,7 +68,7 @@ def _temporal_delivery(app: Celery) -> Any:
 
 def make_maintainer(app: Celery, engine: Engine | None = None, holder: str | None = None) -> Maintainer:
     """Make what looks after the jobs of an app, for a worker of that engine or for a process of its own."""
-    from jobbridge.maintenance.offering import make_maintainer
+    from jobbridge.maintenance.services import make_maintainer
 
     return make_maintainer(
         app, engine, holder, make_sweeper=_temporal_relay, make_settler=_temporal_reconciler
@@ -77,14 +77,14 @@ def make_maintainer(app: Celery, engine: Engine | None = None, holder: str | Non
 
 def _temporal_relay(app: Celery) -> Any:
     delivery: Any = app.delivery(Engine.TEMPORAL)  # tells what to install, if its extra is missing
-    from jobbridge.temporal.relay import Relay
+    from jobbridge.temporal.deliver.relay import Relay
 
     return Relay(app, delivery, is_held=lambda task_id: False)
 
 
 def _temporal_reconciler(app: Celery) -> Any:
     delivery: Any = app.delivery(Engine.TEMPORAL)  # tells what to install, if its extra is missing
-    from jobbridge.temporal.reconciling import WorkflowReconciler
+    from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
 
     return WorkflowReconciler(app, delivery)
 

@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that `jobbridge.store.migrations` passes; see there for the lock."""
+"""Run the migrations on the connection that `jobbridge.store.schema.migrate` passes; see there for the lock."""
 
 from __future__ import annotations
 

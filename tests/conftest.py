@@ -196,7 +196,7 @@ def postgres(server_folder: Path) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres: PostgresServer) -> str:
-    from jobbridge.store.migrations import migrate
+    from jobbridge.store.schema.migrate import migrate
 
     migrate(postgres.create_database(_TEMPLATE))
     return _TEMPLATE
@@ -267,7 +267,7 @@ def temporal_worker(tmp_path: Path) -> Iterator[StartWorker]:
 
 _COMMANDS: dict[str, Callable[[str], list[str]]] = {
     "celery worker": lambda app: ["-m", "celery", "-A", app, "worker"],
-    "temporal worker": lambda app: ["-m", "jobbridge.temporal.worker", "-A", app],
+    "temporal worker": lambda app: ["-m", "jobbridge.temporal.worker.worker", "-A", app],
 }
 
 
@@ -302,6 +302,6 @@ def worker_starter(started: ExitStack, folder: Path, kind: str) -> StartWorker:
 @pytest.fixture
 def first_look_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have pages wait for the first check-up of the tables, however busy the machine is."""
-    from jobbridge.dashboard import checkup
+    from jobbridge.dashboard import findings_cache as checkup
 
     monkeypatch.setattr(checkup, "PATIENCE", 60.0)

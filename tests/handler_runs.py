@@ -12,7 +12,7 @@ import psycopg
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.errors import JobCancelled
 from jobbridge.store.database import Database
-from jobbridge.store.steps import Step, StepStore
+from jobbridge.store.jobs.steps import Step, StepStore
 from tests.dying import Mortal
 
 

@@ -13,29 +13,34 @@ from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
-from jobbridge.app import commands, fanning, jobs, retrying, signals, tenancy
-from jobbridge.app.families import Families
-from jobbridge.app.serving import Servers
+from jobbridge.app import signals
+from jobbridge.app.execute import handlers as jobs
+from jobbridge.app.execute import tenancy
+from jobbridge.app.fanout import parent_task as fanning
+from jobbridge.app.fanout.parent import Families
+from jobbridge.app.publish import commands
+from jobbridge.app.publish import retry as retrying
+from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import JobStore
-from jobbridge.store.keys import KeyStore
-from jobbridge.store.steps import StepStore
-from jobbridge.store.tenants import TenantStore
-from jobbridge.store.workers import WorkerStore
+from jobbridge.store.jobs.keys import KeyStore
+from jobbridge.store.jobs.queries import JobStore
+from jobbridge.store.jobs.steps import StepStore
+from jobbridge.store.tenants.tenants import TenantStore
+from jobbridge.store.workers.workers import WorkerStore
 
 if TYPE_CHECKING:
     import logging
 
-    from jobbridge.app.delivery import Delivery
-    from jobbridge.app.observing import Observer
+    from jobbridge.app.observer import Observer
     from jobbridge.app.options import Sent
-    from jobbridge.app.presence import Presence
-    from jobbridge.app.schedules import ScheduleService
-    from jobbridge.app.worker_steps import Maintenance
+    from jobbridge.app.publish.delivery import Delivery
+    from jobbridge.app.schedules.commands import ScheduleService
+    from jobbridge.app.worker.presence import Presence
+    from jobbridge.app.worker.steps import Maintenance
     from jobbridge.settings import Settings
 
 #: What JobBridge sets where the user set nothing. A job must survive its worker, so it is acknowledged
@@ -49,7 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     "worker_prefetch_multiplier": 2,
     # Schedules are rows, and any number of beats may run.
-    "beat_scheduler": "jobbridge.app.beat:TableScheduler",
+    "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
 
 
@@ -77,7 +82,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     #: Celery's signals go to all apps; receivers tell by this which are ours.
     is_jobbridge = True
 
-    amqp_cls = "jobbridge.app.amqp:AMQP"
+    amqp_cls = "jobbridge.app.publish.amqp:AMQP"
 
     #: Wired by jobbridge.bootstrap: the shipped app, how settings are read, and how each foreign engine is reached.
     default_app_loader: ClassVar[Callable[[], Celery] | None] = None
@@ -113,8 +118,8 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
             "Maintain",
             "WakeOnSignal",
         )
-        self.steps["worker"].update(f"jobbridge.app.worker_steps:{name}" for name in names)
-        self.steps["consumer"].add("jobbridge.app.queue_pausing:RespectPauses")
+        self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
+        self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.loader.override_backends = {
             **self.loader.override_backends,
             BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
@@ -198,7 +203,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     @cached_property
     def schedules(self) -> ScheduleService:
         """Recurring jobs: made, changed, paused, listed."""
-        from jobbridge.app.schedules import ScheduleService
+        from jobbridge.app.schedules.commands import ScheduleService
 
         return ScheduleService(self)
 
@@ -286,7 +291,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Make the task with the claim in front of its own `before_start`."""
-        from jobbridge.app.execution import tracked
+        from jobbridge.app.execute.claim import tracked
 
         own: dict[str, Any] = {key: options.pop(key) for key in ("before_start", "replace") if key in options}
         base = base or self.Task
@@ -295,7 +300,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         return super()._task_from_fun(fun, name=name, base=tracked(base), **options)
 
     def register_task(self, task: Any, **options: Any) -> Any:
-        from jobbridge.app.execution import tracked
+        from jobbridge.app.execute.claim import tracked
 
         instance = task() if isinstance(task, type) else task
         if not mro_lookup(type(instance), "_jobbridge_tracked"):

@@ -22,7 +22,7 @@ from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
-from jobbridge.app.execution import Run, current_run, identify, record, record_end, run_of
+from jobbridge.app.execute.claim import Run, current_run, identify, record, record_end, run_of
 from jobbridge.core.events import (
     AttemptFailed,
     Cancelled,
@@ -35,7 +35,7 @@ from jobbridge.core.events import (
 )
 from jobbridge.core.keys import JobKey, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.store.jobs import StoredResult
+from jobbridge.store.jobs.queries import StoredResult
 
 logger = logging.getLogger(__name__)
 

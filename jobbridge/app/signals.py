@@ -11,8 +11,8 @@ from typing import Any
 
 from celery import signals, states
 
-from jobbridge.app import tenancy
-from jobbridge.app.execution import Run, identify, record, record_end, run_of
+from jobbridge.app.execute import tenancy
+from jobbridge.app.execute.claim import Run, identify, record, record_end, run_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
 

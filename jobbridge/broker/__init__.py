@@ -7,8 +7,8 @@ How it works, from the outside in:
 - Each transport has one `session.Session`: one connection to Postgres that publishes, claims, acknowledges and
   LISTENs. A consumer's session holds an advisory lock on its own number; messages that it takes carry that number.
   When the session ends, however it ends, Postgres frees the lock, and whoever sweeps next frees the messages
-  (`sweeping`).
-- The SQL stands in `topology` (queues, exchanges, bindings), `publishing`, `claiming`, `settling` and `sweeping`.
+  (`consume.sweeping`).
+- The SQL stands in `topology` (queues, exchanges, bindings), `publishing`, and in the rooms `consume` (claim, settle, sweep) and `admin`.
 
 Names are resolved on first use (PEP 562): importing this package is light.
 """
@@ -19,9 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
-    from jobbridge.broker.publishing import publishing_on
-    from jobbridge.broker.waiting import (
+    from jobbridge.broker.admin.queue_admin import (
         QueueDepth,
         QueueLook,
         WaitingMessage,
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
         queue_names,
         why_buried,
     )
+    from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
+    from jobbridge.broker.publishing import publishing_on
 
 __all__ = [
     "BrokerError",
@@ -58,17 +58,17 @@ _PUBLIC = {
     "BrokerNotMigrated": "errors",
     "BrokerRefused": "errors",
     "PublishFailed": "errors",
-    "QueueDepth": "waiting",
-    "QueueLook": "waiting",
-    "WaitingMessage": "waiting",
-    "count_ahead": "waiting",
-    "delete_waiting": "waiting",
-    "look_at_queues": "waiting",
-    "messages_of": "waiting",
-    "queue_names": "waiting",
+    "QueueDepth": "admin.queue_admin",
+    "QueueLook": "admin.queue_admin",
+    "WaitingMessage": "admin.queue_admin",
+    "count_ahead": "admin.queue_admin",
+    "delete_waiting": "admin.queue_admin",
+    "look_at_queues": "admin.queue_admin",
+    "messages_of": "admin.queue_admin",
+    "queue_names": "admin.queue_admin",
     "publishing_on": "publishing",
-    "queue_depths": "waiting",
-    "why_buried": "waiting",
+    "queue_depths": "admin.queue_admin",
+    "why_buried": "admin.queue_admin",
 }
 
 #: The first is what `Connection` splits off a URL. The others are what it takes for the scheme elsewhere.

@@ -16,11 +16,11 @@ from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[att
 from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
-from jobbridge.broker.claiming import claim, payload_of
+from jobbridge.broker.consume.claiming import claim, payload_of
+from jobbridge.broker.consume.settling import Lease, Settlement, Settler
+from jobbridge.broker.consume.window import Window
 from jobbridge.broker.errors import SessionLost
 from jobbridge.broker.session import Row, Session
-from jobbridge.broker.settling import Lease, Settlement, Settler
-from jobbridge.broker.window import Window
 
 if TYPE_CHECKING:
     from jobbridge.broker.transport import Transport

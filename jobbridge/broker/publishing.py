@@ -18,9 +18,9 @@ import psycopg
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
 from kombu.utils.json import dumps
 
+from jobbridge.broker.consume.recheck import Throttle
 from jobbridge.broker.errors import InvalidOption, PublishFailed
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
-from jobbridge.broker.stragglers import Throttle
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel

@@ -29,13 +29,13 @@ from sqlalchemy import URL, Engine, create_engine
 from jobbridge.broker import register, urls
 from jobbridge.broker.channel import Channel as PostgresChannel
 from jobbridge.broker.channel import forget_declared
+from jobbridge.broker.consume.prefetch import Intake
+from jobbridge.broker.consume.settling import LateAcknowledgements, Settler, headers_of
+from jobbridge.broker.consume.window import Orphans
 from jobbridge.broker.errors import SessionLost
-from jobbridge.broker.intake import Intake
 from jobbridge.broker.options import Options, unknown_option
 from jobbridge.broker.publishing import callers_connection
 from jobbridge.broker.session import Row, Session
-from jobbridge.broker.settling import LateAcknowledgements, Settler, headers_of
-from jobbridge.broker.window import Orphans
 
 logger = get_logger(__name__)
 

@@ -13,7 +13,7 @@ from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.dashboard.identity import Authenticator
+    from jobbridge.dashboard.access.identity import Authenticator
 
 #: What the extra `dashboard` brings.
 PACKAGES = ("fastapi", "jinja2", "prometheus_client", "starlette", "uvicorn")
@@ -99,8 +99,8 @@ def missing_packages() -> list[str]:
 
 
 def _local(app: Celery) -> Authenticator:
-    from jobbridge.dashboard.identity import LocalAuthenticator
-    from jobbridge.store.access import AccessStore
+    from jobbridge.dashboard.access.identity import LocalAuthenticator
+    from jobbridge.store.access.tokens import AccessStore
 
     click.echo("There is no sign-in: this machine only, and whoever sits at it may do everything.")
     return LocalAuthenticator(AccessStore(app.database))
@@ -109,8 +109,8 @@ def _local(app: Celery) -> Authenticator:
 def _by_proxy(
     app: Celery, proxies: tuple[str, ...], headers: tuple[str, str | None, str | None], role: Role
 ) -> Authenticator:
-    from jobbridge.dashboard.proxies import ProxyAuthenticator, ProxyHeaders
-    from jobbridge.store.access import AccessStore
+    from jobbridge.dashboard.access.proxies import ProxyAuthenticator, ProxyHeaders
+    from jobbridge.store.access.tokens import AccessStore
 
     user, of_role, of_tenant = headers
     named = ProxyHeaders(user=user, role=of_role, tenant=of_tenant, default_role=role)
@@ -128,13 +128,13 @@ def _serve(
     access_log: bool,
 ) -> None:
     from jobbridge.dashboard.application import make_dashboard
-    from jobbridge.dashboard.serving import serve
+    from jobbridge.dashboard.server import serve
 
     serve(
         make_dashboard(app, authenticator=authenticator, proxies=proxies, app_name=_named(app_name)),
         host=host,
         port=port,
-        proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.proxies
+        proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.access.proxies
         server_header=False,
         access_log=access_log,
         **_logging(app),

@@ -32,7 +32,7 @@ from jobbridge.dev.temporal import run_temporal
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 DASHBOARD_PORT = 8484
 
@@ -152,7 +152,7 @@ def open_stage(
     """
     from jobbridge.bootstrap import make_app
     from jobbridge.settings import load_settings
-    from jobbridge.store.migrations import migrate
+    from jobbridge.store.schema.migrate import migrate
 
     with ExitStack() as stack:
         tell("Starting Postgres …")

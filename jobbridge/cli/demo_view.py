@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobbridge.cli.demo import EngineRun
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 
 BAR_WIDTH = 20

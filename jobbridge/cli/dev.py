@@ -58,7 +58,7 @@ def command(
     A worker that dies is reported and not restarted; when a server dies, everything stops and the exit code is 1.
     """
     from jobbridge.bootstrap import get_settings
-    from jobbridge.store.migrations import migrate
+    from jobbridge.store.schema.migrate import migrate
 
     out = console()
     has_temporalio = importlib.util.find_spec("temporalio") is not None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.diagnosis.findings import Check
     from jobbridge.settings import Settings
-    from jobbridge.store.workers import WorkerRow
+    from jobbridge.store.workers.workers import WorkerRow
 
 _PACKAGES = ("jobbridge", "celery", "kombu", "temporalio", "psycopg", "sqlalchemy")
 

@@ -11,14 +11,14 @@ import click
 
 from jobbridge.cli.common import app_option, json_option, load_app, styled, write_json
 from jobbridge.cli.failures import FAILED
-from jobbridge.cli.watching import changes_of
+from jobbridge.cli.follow import changes_of
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import StillRunning
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 
 def read_data(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:

@@ -19,7 +19,7 @@ from jobbridge.core.masking import without_passwords
 @json_option
 def command(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
     """Say why a job does not run, or what became of it, and what to do."""
-    from jobbridge.diagnosis.explaining import explain
+    from jobbridge.diagnosis.explain import explain
 
     app = load_app(app_name)
     told = explain(app, find_job(app, job_id, tenant))

@@ -10,15 +10,15 @@ from rich.table import Table
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, visible, write_json, write_line
 from jobbridge.cli.failures import FAILED, REFUSED
+from jobbridge.cli.follow import changes_of, told
 from jobbridge.cli.jobs_view import line, show_job
-from jobbridge.cli.watching import changes_of, told
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import JobNotFound
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 
 @click.group("jobs")
@@ -48,7 +48,7 @@ def list_jobs(
     as_json: bool,
 ) -> None:
     """List jobs, newest first."""
-    from jobbridge.store.jobs import JobFilter
+    from jobbridge.store.jobs.queries import JobFilter
 
     where = JobFilter(
         tenant=TenantId(tenant) if tenant else None,
@@ -191,7 +191,7 @@ def recount(app_name: str | None, as_json: bool) -> None:
     --disable-triggers, session_replication_role = replica) is in no count, and rare jobs of it are in no list, until
     this is run.
     """
-    from jobbridge.store import recounting
+    from jobbridge.store.counts import recount as recounting
 
     cells = load_app(app_name).database.run(recounting.recount)
     if as_json:

@@ -11,8 +11,8 @@ from jobbridge.cli.common import ago, console, seconds_between, styled
 from jobbridge.core.masking import masked, without_passwords
 
 if TYPE_CHECKING:
-    from jobbridge.core.families import FamilyCounts
-    from jobbridge.store.rows import JobDetailRow, JobRow
+    from jobbridge.core.fanout import FamilyCounts
+    from jobbridge.store.jobs.rows import JobDetailRow, JobRow
 
 
 def line(row: JobRow) -> tuple[str, ...]:

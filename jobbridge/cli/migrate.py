@@ -46,7 +46,7 @@ def command(
     Safe to run at each start, and by several processes at once: they take turns. The tables of the original system are
     taken over with their rows (docs/existing-databases.md).
     """
-    from jobbridge.store import migrations
+    from jobbridge.store.schema import migrate as migrations
 
     if service_roles and row_level_security != "on":
         raise click.UsageError("--service-role goes with --row-level-security on.")

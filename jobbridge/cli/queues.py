@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
 from jobbridge.diagnosis.queues import COUNTED, Waiting, look
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.workers.queue_pauses import QueuePauses
 
 _MOST = 10_000
 

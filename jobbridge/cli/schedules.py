@@ -16,7 +16,7 @@ from jobbridge.core.schedules.policies import FireOutcome, Overlap
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.schedule_rows import FireRow, ScheduleRow
+    from jobbridge.store.schedules.rows import FireRow, ScheduleRow
 
 _OUTCOME_STYLES = {
     FireOutcome.ENQUEUED: "green",

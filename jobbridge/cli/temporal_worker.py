@@ -16,7 +16,7 @@ from jobbridge.errors import EngineUnavailable
 def command(arguments: tuple[str, ...]) -> int:
     """Run jobs that Temporal delivers, in Celery's own worker."""
     try:
-        from jobbridge.temporal.worker import main
+        from jobbridge.temporal.worker.worker import main
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "temporalio":
             raise

@@ -13,7 +13,7 @@ from jobbridge.cli.common import ago, app_option, console, json_option, load_app
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
-from jobbridge.store.access import AccessStore, TokenRow
+from jobbridge.store.access.tokens import AccessStore, TokenRow
 
 _LONGEST_DAYS = 3660
 

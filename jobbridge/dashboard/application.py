@@ -16,41 +16,35 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard import metrics, probes, public
-from jobbridge.dashboard.access import signing
+from jobbridge.dashboard import metrics, probes
+from jobbridge.dashboard.access import sign_in as signing
 from jobbridge.dashboard.access.guard import guarded
 from jobbridge.dashboard.access.headers import SecurityHeaders
-from jobbridge.dashboard.access.limits import AttemptLimit
+from jobbridge.dashboard.access.identity import Authenticator
+from jobbridge.dashboard.access.proxies import BehindProxies
+from jobbridge.dashboard.access.rate_limits import AttemptLimit
+from jobbridge.dashboard.access.request_context import Rule, Visit
 from jobbridge.dashboard.access.tenant_ids import TenantIds
-from jobbridge.dashboard.acting import actions, bulk
+from jobbridge.dashboard.actions import bulk
+from jobbridge.dashboard.actions import jobs as actions
 from jobbridge.dashboard.api import routes as api
+from jobbridge.dashboard.api.long_poll import Waiters
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
-from jobbridge.dashboard.api.waiting import Waiters
-from jobbridge.dashboard.checkup import CheckUp
-from jobbridge.dashboard.folding import Folder
-from jobbridge.dashboard.identity import Authenticator
+from jobbridge.dashboard.errors import handlers
+from jobbridge.dashboard.findings_cache import CheckUp
 from jobbridge.dashboard.live import stream
 from jobbridge.dashboard.live.broadcaster import Live
-from jobbridge.dashboard.looking import commands, exporting, showing
-from jobbridge.dashboard.pages import (
-    access,
-    clearing,
-    health,
-    job,
-    jobs,
-    overview,
-    schedules,
-    tenants,
-    workers,
-)
-from jobbridge.dashboard.proxies import BehindProxies
-from jobbridge.dashboard.telling import handlers
-from jobbridge.dashboard.visits import Rule, Visit
-from jobbridge.store.access import AccessStore
-from jobbridge.store.counting import CountStore
-from jobbridge.store.flow import FlowStore
-from jobbridge.store.links import LinkStore
-from jobbridge.store.monitor import MonitorStore
+from jobbridge.dashboard.merge_counts import Folder
+from jobbridge.dashboard.pages import access, health, job, jobs, overview, public, schedules, tenants, workers
+from jobbridge.dashboard.pages import clear_history as clearing
+from jobbridge.dashboard.views import export as exporting
+from jobbridge.dashboard.views import formats as showing
+from jobbridge.dashboard.views import shell_commands as commands
+from jobbridge.store.access.links import LinkStore
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.counts.counts import CountStore
+from jobbridge.store.counts.flow import FlowStore
+from jobbridge.store.monitor.search import MonitorStore
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -20,14 +20,14 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.access.request_context import Rule, Visit
 from jobbridge.diagnosis import queues
-from jobbridge.store.flow import STARTED, FlowStore, together
-from jobbridge.store.schedule_counts import count_schedules
+from jobbridge.store.counts.flow import STARTED, FlowStore, together
+from jobbridge.store.schedules.counts import count_schedules
 
 if TYPE_CHECKING:
     from jobbridge.diagnosis.queues import Queue
-    from jobbridge.store.flow import Cell
+    from jobbridge.store.counts.flow import Cell
 
 
 #: Series cost Prometheus memory: so many queues are told, by name.

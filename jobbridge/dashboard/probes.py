@@ -11,7 +11,7 @@ import psycopg
 from starlette.responses import JSONResponse, Response
 
 from jobbridge.core.keys import Engine
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.access.request_context import Rule, Visit
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, EngineUnavailable
 from jobbridge.store.database import check_revision
 

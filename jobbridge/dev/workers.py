@@ -16,7 +16,7 @@ _READY_WITHIN = timedelta(seconds=60)
 _READY_LINES = (" ready.", "Uvicorn running on ")
 
 #: What `-S jobbridge` means; by its own name it is found in a checkout that is not installed, too.
-_SCHEDULER = "jobbridge.app.beat:TableScheduler"
+_SCHEDULER = "jobbridge.app.schedules.beat:TableScheduler"
 
 #: Long enough for a short job to end, short enough that all together stop within ten seconds. What is cut off
 #: runs again at the next start.
@@ -51,7 +51,9 @@ def celery_beat(app: str, *, log_path: Path, env: Mapping[str, str], schedule_pa
 def temporal_worker(app: str, *, log_path: Path, env: Mapping[str, str], concurrency: int) -> ManagedProcess:
     """Describe `jobbridge temporal-worker`."""
     options = ["-l", "INFO", "-c", str(concurrency), "-n", f"temporal-{os.getpid()}@%h"]
-    return _python("temporal worker", ["-m", "jobbridge.temporal.worker", "-A", app, *options], log_path, env)
+    return _python(
+        "temporal worker", ["-m", "jobbridge.temporal.worker.worker", "-A", app, *options], log_path, env
+    )
 
 
 def dashboard(app: str, *, log_path: Path, env: Mapping[str, str], port: int) -> ManagedProcess:

@@ -8,7 +8,7 @@ from jobbridge.core.masking import without_passwords
 from jobbridge.diagnosis import consumers, engines, holders, upkeep
 from jobbridge.diagnosis.findings import Check
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.counting import CountStore
+from jobbridge.store.counts.counts import CountStore
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
-from jobbridge.store.health import HealthStore, WaitingGroup
-from jobbridge.store.queue_pauses import QueuePause, QueuePauses
-from jobbridge.store.schedules import ScheduleStore
-from jobbridge.store.workers import WorkerRow
+from jobbridge.store.monitor.health import HealthStore, WaitingGroup
+from jobbridge.store.schedules.repository import ScheduleStore
+from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
+from jobbridge.store.workers.workers import WorkerRow
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -109,7 +109,7 @@ def check_temporal(app: Celery, settings: Settings) -> list[Check]:
 def _ask_temporal(settings: Settings) -> Check:
     from temporalio.service import RPCError
 
-    from jobbridge.temporal.client import TemporalClient
+    from jobbridge.temporal.wire.client import TemporalClient
 
     client = TemporalClient(settings)
     where = f"{settings.temporal_address}, namespace {settings.temporal_namespace!r}"

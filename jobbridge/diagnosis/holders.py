@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from jobbridge.broker.finding import find_messages
+from jobbridge.broker.admin.lookup import find_messages
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
-from jobbridge.store.unattended import OpenJob, jobs_under_way
-from jobbridge.store.workers import WorkerRow
+from jobbridge.store.jobs.open_jobs import OpenJob, jobs_under_way
+from jobbridge.store.workers.workers import WorkerRow
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

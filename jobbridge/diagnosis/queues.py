@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from jobbridge.broker import look_at_queues, queue_names
 from jobbridge.core.keys import Engine
 from jobbridge.errors import EngineUnavailable
-from jobbridge.store.queue_pauses import QueuePause, QueuePauses
-from jobbridge.store.running import recent_queues
-from jobbridge.store.workers import WorkerRow
+from jobbridge.store.jobs.running_jobs import recent_queues
+from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
+from jobbridge.store.workers.workers import WorkerRow
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -136,7 +136,7 @@ def _at_temporal(app: Celery, names: Sequence[str]) -> tuple[dict[str, Waiting],
     if not names:
         return {}, ""
     try:
-        from jobbridge.temporal.backlogs import backlogs
+        from jobbridge.temporal.reconcile.backlogs import backlogs
 
         found = backlogs(app, names, patience=_PATIENCE)
     except (ImportError, EngineUnavailable) as error:

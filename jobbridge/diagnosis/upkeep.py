@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from jobbridge.diagnosis.findings import Check, age, some
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.counting import CountStore
-from jobbridge.store.estimates import fewest_jobs
-from jobbridge.store.services import ServiceRow, services
+from jobbridge.store.counts.counts import CountStore
+from jobbridge.store.counts.estimates import fewest_jobs
+from jobbridge.store.workers.services import ServiceRow, services
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -89,7 +89,7 @@ def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:
         app: Whose.
         apart: Seconds to the second look, if the first one finds something: only what both found is told.
     """
-    from jobbridge.temporal.drift import drift
+    from jobbridge.temporal.reconcile.drift import drift
 
     try:
         found = drift(app)

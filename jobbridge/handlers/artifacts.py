@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from jobbridge.app.artifacts import Artifact
+from jobbridge.app.execute.artifacts import Artifact
 from jobbridge.handlers.documents import Document, content_of
 from jobbridge.handlers.sql import rows_as
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 #: Steps that name a document, at most.
 MOST = 200

@@ -30,7 +30,7 @@ from jobbridge.handlers.invoicing.invoices import invoice_of_job
 if TYPE_CHECKING:
     from jobbridge import Celery
     from jobbridge.core.keys import Engine
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 #: Called whenever a row has changed, with all jobs so far, oldest first.
 OnUpdate = Callable[[Sequence["JobRow"]], None]

@@ -22,10 +22,10 @@ from typing import Protocol
 import psycopg
 
 from jobbridge.errors import DatabaseError, EngineUnavailable
-from jobbridge.store import services
-from jobbridge.store.callers import DriverConnection
+from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
-from jobbridge.store.holding import close_held, open_held
+from jobbridge.store.locks import close_held, open_held
+from jobbridge.store.workers import services
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobbridge.store import pruning, requests, singletons
-from jobbridge.store.access import AccessStore
-from jobbridge.store.links import LinkStore
-from jobbridge.store.unattended import BEGINNING
+from jobbridge.store.access import idempotency as requests
+from jobbridge.store.access.links import LinkStore
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.jobs import singletons
+from jobbridge.store.jobs.open_jobs import BEGINNING
+from jobbridge.store.workers import retention as pruning
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

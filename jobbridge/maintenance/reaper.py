@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
-from jobbridge.maintenance.lost import is_answerable, look_for_messages, settle
-from jobbridge.maintenance.suspects import Suspects
-from jobbridge.store.unattended import BEGINNING, OpenJob, begun_by
+from jobbridge.maintenance.orphans import is_answerable, look_for_messages, settle
+from jobbridge.maintenance.sightings import Suspects
+from jobbridge.store.jobs.open_jobs import BEGINNING, OpenJob, begun_by
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

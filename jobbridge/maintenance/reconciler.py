@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from jobbridge.broker.finding import FoundMessage
+from jobbridge.broker.admin.lookup import FoundMessage
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.maintenance.lost import is_answerable, look_for_messages, settle
-from jobbridge.maintenance.suspects import Suspects
-from jobbridge.store.unattended import BEGINNING, OpenJob, open_jobs
+from jobbridge.maintenance.orphans import is_answerable, look_for_messages, settle
+from jobbridge.maintenance.sightings import Suspects
+from jobbridge.store.jobs.open_jobs import BEGINNING, OpenJob, open_jobs
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -1,6 +1,6 @@
 """Delivers to Temporal what was recorded for it and not handed over, where no Temporal worker does.
 
-Temporal workers have a relay of their own, which hears of each row at once (`jobbridge.temporal.relay`). This one
+Temporal workers have a relay of their own, which hears of each row at once (`temporal.deliver.relay`). This one
 sweeps: for `jobbridge maintain`, and for celery workers of an installation whose Temporal workers are all away.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from jobbridge.store.unattended import has_undelivered
+from jobbridge.store.jobs.open_jobs import has_undelivered
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

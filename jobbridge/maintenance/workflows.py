@@ -1,6 +1,6 @@
 """Compares the rows of jobs that Temporal should have with their workflows.
 
-What needs temporalio for that is in `jobbridge.temporal.reconciling`.
+What needs temporalio for that is in `jobbridge.temporal.reconcile.workflows`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobbridge.core.keys import Engine
 from jobbridge.maintenance.reconciler import QUIET, REST, SUSPECTS, Walk
-from jobbridge.maintenance.suspects import Suspects
-from jobbridge.store.unattended import OpenJob
+from jobbridge.maintenance.sightings import Suspects
+from jobbridge.store.jobs.open_jobs import OpenJob
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 
 class Settler(Protocol):
-    """Asks an engine about jobs, and settles their rows: `jobbridge.temporal.reconciling`."""
+    """Asks an engine about jobs, and settles their rows: `jobbridge.temporal.reconcile.workflows`."""
 
     def ends_of(self, jobs: Sequence[OpenJob]) -> Mapping[OpenJob, Any]:
         """Give those that the engine does not run, and how they ended there."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery._state import get_current_worker_task
 
-from jobbridge.app.execution import run_of
+from jobbridge.app.execute.claim import run_of
 
 #: What every record has, or has from Celery and uvicorn as something else already; the rest was passed as `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {

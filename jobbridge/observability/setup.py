@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from jobbridge.app.application import Celery
-    from jobbridge.app.observing import Observer
+    from jobbridge.app.observer import Observer
 
 
 def instrument(app: Celery, *, provider: TracerProvider | None = None) -> Observer:

@@ -26,7 +26,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from jobbridge import __version__
-from jobbridge.app.execution import run_of
+from jobbridge.app.execute.claim import run_of
 from jobbridge.core.envelope import HEADER, TRACE
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobbridge.app.jobs import add_handler, declared, is_offered
+from jobbridge.app.execute.handlers import add_handler, declared, is_offered
 from jobbridge.runners.apps import current_app
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobbridge.app.options import policy_named
-from jobbridge.app.schedules import ScheduleHandle
-from jobbridge.core.enqueueing import Outcome, SingletonPolicy
+from jobbridge.app.schedules.commands import ScheduleHandle
+from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine
 from jobbridge.core.schedules.policies import DEFAULT_CATCHUP, Overlap
 from jobbridge.errors import DuplicateJob, ScheduleNotFound, UnsupportedOption
 from jobbridge.runners.types import ScheduledJob, ScheduleOptions
-from jobbridge.store.schedules import SaveOutcome
+from jobbridge.store.schedules.repository import SaveOutcome
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -16,12 +16,12 @@ from uuid import UUID
 
 from kombu.exceptions import KombuError
 
-from jobbridge.app.jobs import job
-from jobbridge.app.serving import warn_if_nobody_runs
-from jobbridge.core.families import DEFAULT_CONCURRENCY
+from jobbridge.app.execute.handlers import job
+from jobbridge.app.publish.consumers import warn_if_nobody_runs
+from jobbridge.core.fanout import DEFAULT_CONCURRENCY
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
-from jobbridge.runners.families import send_family
+from jobbridge.runners.fanout import send_family
 from jobbridge.runners.handlers import register_all_job_handlers
 from jobbridge.runners.recurring import cancel_recurring, schedule_recurring
 from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions

@@ -12,7 +12,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.errors import JobNotFound
 from jobbridge.runners.runner import Options
 from jobbridge.runners.types import ScheduledJob, ScheduleOptions
-from jobbridge.store.jobs import JobDetailRow, JobFilter, JobPage, JobRow
+from jobbridge.store.jobs.queries import JobDetailRow, JobFilter, JobPage, JobRow
 
 if TYPE_CHECKING:
     from jobbridge.runners.runner import JobRunner

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from jobbridge.app.options import check_singleton, engine_named, policy_named, user_id_of
-from jobbridge.core.enqueueing import Outcome, SingletonPolicy
+from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.definition import overlap_named
 from jobbridge.core.schedules.policies import Overlap
@@ -19,7 +19,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
-from jobbridge.store.callers import DriverConnection, driver_connection
+from jobbridge.store.caller_connection import DriverConnection, driver_connection
 
 #: The newest revision of the core branch that this release knows; a test compares it with `migrations/`.
 EXPECTED_REVISION = "0014_relatives"

@@ -7,9 +7,10 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobbridge.errors import DatabaseError
-from jobbridge.store import adopting, originals
-from jobbridge.store.adopting import Target
-from jobbridge.store.callers import DriverConnection
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.schema import adopt as adopting
+from jobbridge.store.schema import originals
+from jobbridge.store.schema.adopt import Target
 
 revision = "0001_job_tables"
 down_revision = None

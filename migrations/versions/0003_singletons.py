@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from jobbridge.store import adopting
-from jobbridge.store.callers import DriverConnection
-from jobbridge.store.online import create_indexes
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.schema import adopt as adopting
+from jobbridge.store.schema.online import create_indexes
 
 revision = "0003_singletons"
 down_revision = "0002_broker"

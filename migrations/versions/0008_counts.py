@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from jobbridge.store.flow_history import NOTE
+from jobbridge.store.counts.flow_history import NOTE
 
 revision = "0008_counts"
 down_revision = "0007_families"

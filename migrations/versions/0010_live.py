@@ -1,6 +1,6 @@
 """What changes in jobs, for those who watch: a log, who watches, and the trigger that writes the one for the other.
 
-See `jobbridge.store.live` for how it is read.
+See `jobbridge.store.monitor.change_log` for how it is read.
 """
 
 from __future__ import annotations

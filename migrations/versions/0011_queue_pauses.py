@@ -1,4 +1,4 @@
-"""Queues that are paused: workers take nothing new from them. See `jobbridge.store.queue_pauses`."""
+"""Queues that are paused: workers take nothing new from them. See `jobbridge.store.workers.queue_pauses`."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobbridge.store.callers import DriverConnection
-from jobbridge.store.flow_history import record_history
-from jobbridge.store.recounting import recount
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.counts.flow_history import record_history
+from jobbridge.store.counts.recount import recount
 
 revision = "0012_existing_counts"
 down_revision = "0011_queue_pauses"

@@ -2,7 +2,7 @@
 
 An import of ten million jobs left ten million changes, which each count then read until they were folded. Such a
 statement now adds its sums to the counts themselves, as rows of a `part` of its own: nobody waits for anybody's, and
-whoever reads adds up all parts. They are merged later (`jobbridge.store.counting`).
+whoever reads adds up all parts. They are merged later (`jobbridge.store.counts.counts`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobbridge.store.callers import DriverConnection
-from jobbridge.store.online import create_indexes
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.schema.online import create_indexes
 
 revision = "0014_relatives"
 down_revision = "0013_bulk_writes"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.store.database import Database
-from jobbridge.store.services import services
+from jobbridge.store.workers.services import services
 from tests.acceptance.commands import JOBBRIDGE, run_jobbridge, start
 from tests.support import wait_until
 

@@ -18,7 +18,7 @@ ENVIRONMENT_FILE = re.compile(r"(^|/)\.env(\..*|~|\.bak)?$|(^|/)[^/]*\.env(\.(ba
 #: Who may look at the environment: everybody else is given values.
 READERS = {
     "jobbridge/settings.py",
-    "jobbridge/temporal/worker.py",
+    "jobbridge/temporal/worker/worker.py",
 }  # the latter is a command: CELERY_APP stands for -A
 READER_FOLDERS = ("jobbridge/cli/", "jobbridge/dev/", "jobbridge/testing/")
 

@@ -27,10 +27,10 @@ import psycopg
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
 from jobbridge.dev.postgres import run_postgres
-from jobbridge.store.access import AccessStore
-from jobbridge.store.counting import CountStore
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
-from jobbridge.store.migrations import migrate
+from jobbridge.store.schema.migrate import migrate
 
 _TENANTS = 200
 _FINAL = {"completed", "failed"}
@@ -46,7 +46,7 @@ def tenant_of(number: int) -> str:
 
 def serve(url: str, port: int) -> None:
     from jobbridge.dashboard.application import make_dashboard
-    from jobbridge.dashboard.serving import serve
+    from jobbridge.dashboard.server import serve
     from jobbridge.settings import load_settings
     from tests.parity.tasks import make_app
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from jobbridge.core.keys import Engine, JobKey
-from jobbridge.store.links import LinkStore
+from jobbridge.store.access.links import LinkStore
 from tests.browser.stage import ACME, GLOBEX, Stage
 
 #: Texts that would open a dialog, which fails each test (see visitors.py), were they ever more than text.

@@ -9,8 +9,8 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, ViewportSize
 
+from jobbridge.dashboard.access.request_context import Rule
 from jobbridge.dashboard.application import RULES
-from jobbridge.dashboard.visits import Rule
 from tests.browser.books import Books
 from tests.support import wait_until
 

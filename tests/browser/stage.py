@@ -17,11 +17,11 @@ from psycopg.rows import dict_row
 from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId, job_id_for
+from jobbridge.dashboard.access.identity import COOKIE, Authenticator
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.identity import COOKIE, Authenticator
 from jobbridge.dev.process import free_port
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.conftest import worker_starter
 from tests.parity.tasks import make_app
 from tests.support import clean_environment, wait_until, worker_process

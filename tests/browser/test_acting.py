@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.browser.books import EVIL, SECRET, Books
 from tests.browser.checking import problems_of_axe
 from tests.browser.conftest import Arrives

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from jobbridge.dashboard.visits import Rule
+from jobbridge.dashboard.access.request_context import Rule
 from tests.browser.books import EVIL, SECRET, Books
 from tests.browser.checking import address, fits, pages, problems_of_axe
 from tests.browser.visitors import DESK, PHONE, WIDE, Visitor

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 from jobbridge.core.access import Role
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.browser.conftest import Arrives
 from tests.browser.stage import Stage
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobbridge import Celery, JobContext, job
-from jobbridge.app.beat import TableScheduler
+from jobbridge.app.schedules.beat import TableScheduler
 from jobbridge.core.schedules.definition import Recurrence
 
 app = Celery("beating")

@@ -19,7 +19,7 @@ from jobbridge.dashboard.live.broadcaster import Live
 from jobbridge.dashboard.live.reader import Pace
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf, new_key
 from tests.parity.tasks import make_app
 from tests.streams import Stream, streaming

@@ -12,7 +12,7 @@ from jobbridge.cli.root import run
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
-from jobbridge.store.access import PREFIX, AccessStore
+from jobbridge.store.access.tokens import PREFIX, AccessStore
 from jobbridge.store.database import Database
 
 ACME, OTHER = TenantId("acme"), TenantId("other")

@@ -20,10 +20,11 @@ from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError
 from jobbridge.recording import JobRecorder
-from jobbridge.store import migrations, online, originals
-from jobbridge.store.conforming import TENANT_TABLES
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import JobFilter, JobStore
+from jobbridge.store.jobs.queries import JobFilter, JobStore
+from jobbridge.store.schema import migrate as migrations
+from jobbridge.store.schema import online, originals
+from jobbridge.store.schema.conventions import TENANT_TABLES
 from tests.integration.test_migrations import ANATOMY
 from tests.job_events import FAR_AHEAD, EventsOf, new_key
 from tests.originals import TENANT, USER, create_originals
@@ -167,7 +168,7 @@ def test_what_the_original_writes_meanwhile_is_taken_over_too(
 def test_processes_that_take_over_at_once_do_not_collide(
     url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    program = "import sys; from jobbridge.store.migrations import migrate; migrate(sys.argv[1])"
+    program = "import sys; from jobbridge.store.schema.migrate import migrate; migrate(sys.argv[1])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, url], env=clean_environment(), stderr=subprocess.PIPE

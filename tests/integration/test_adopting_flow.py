@@ -12,8 +12,10 @@ from psycopg import sql
 from jobbridge import Celery
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
-from jobbridge.store import schedule_firing, schedule_mirrors, schedules
-from jobbridge.store.migrations import migrate
+from jobbridge.store.schedules import fires as schedule_firing
+from jobbridge.store.schedules import mirrors as schedule_mirrors
+from jobbridge.store.schedules import repository as schedules
+from jobbridge.store.schema.migrate import migrate
 from tests.integration.test_recorder import *  # noqa: F403
 from tests.integration.test_store_statements import STATEMENTS, _numbered
 from tests.originals import TENANT, create_originals

@@ -19,8 +19,8 @@ from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store import requests
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access import idempotency as requests
+from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

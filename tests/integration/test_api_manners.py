@@ -14,7 +14,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.parity.tasks import make_app
 
 TOTAL = {"task": "parity.total", "args": [[1, 2]]}

@@ -24,7 +24,7 @@ from jobbridge.dashboard.api.rules import ApiRule
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.parity.tasks import make_app
 
 #: They share a database that takes a while to fill.

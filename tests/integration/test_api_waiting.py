@@ -15,11 +15,11 @@ import uvicorn
 
 from jobbridge import Celery
 from jobbridge.core.access import Role
-from jobbridge.dashboard.api.waiting import Waiters
+from jobbridge.dashboard.api.long_poll import Waiters
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.serving import Server
+from jobbridge.dashboard.server import Server
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.parity.tasks import make_app
 from tests.support import wait_until
 

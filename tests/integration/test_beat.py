@@ -20,7 +20,7 @@ from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.settings import load_settings
-from jobbridge.store.schedules import CHANNEL, ScheduleStore
+from jobbridge.store.schedules.repository import CHANNEL, ScheduleStore
 from tests.support import clean_environment, wait_until, worker_process
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)

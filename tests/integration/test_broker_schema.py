@@ -14,20 +14,12 @@ from alembic.migration import MigrationContext
 from psycopg import sql
 from sqlalchemy import create_engine, text
 
-from jobbridge.broker import (
-    claiming,
-    intake,
-    publishing,
-    session,
-    settling,
-    sweeping,
-    tables,
-    topology,
-    waiting,
-    window,
-)
+from jobbridge.broker import publishing, session, tables, topology
+from jobbridge.broker.admin import queue_admin as waiting
+from jobbridge.broker.consume import claiming, settling, sweeping, window
+from jobbridge.broker.consume import prefetch as intake
 from jobbridge.broker.session import PREPARE_SESSION
-from jobbridge.store.migrations import downgrade, migrate
+from jobbridge.store.schema.migrate import downgrade, migrate
 
 MODULES: list[ModuleType] = [
     claiming,

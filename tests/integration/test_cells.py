@@ -9,13 +9,13 @@ import pytest
 
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.store import unattended
-from jobbridge.store.cells import bounds
-from jobbridge.store.counting import CountStore
+from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
-from jobbridge.store.health import HealthStore
-from jobbridge.store.running import running_jobs
-from jobbridge.store.unattended import jobs_under_way
+from jobbridge.store.jobs import open_jobs as unattended
+from jobbridge.store.jobs.cells import bounds
+from jobbridge.store.jobs.open_jobs import jobs_under_way
+from jobbridge.store.jobs.running_jobs import running_jobs
+from jobbridge.store.monitor.health import HealthStore
 
 #: 20 tenants, 30 hours: in each of both some that wait, some that run, and more that have ended.
 FILL = """

@@ -11,7 +11,7 @@ from jobbridge import Celery
 from jobbridge.core.events import Completed, Started
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
-from jobbridge.store.keys import KeyStore
+from jobbridge.store.jobs.keys import KeyStore
 from tests.conftest import StartWorker
 from tests.parity.tasks import make_app
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobbridge.app.declaring import sync_declared
+from jobbridge.app.schedules.declared import sync_declared
 from jobbridge.cli.common import load_app
 from jobbridge.cli.failures import REFUSED
 from jobbridge.cli.root import run

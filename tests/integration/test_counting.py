@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import folding
+from jobbridge.dashboard import merge_counts as folding
 from jobbridge.recording import JobRecorder
-from jobbridge.store import migrations
-from jobbridge.store.counting import FOLD, CountStore
+from jobbridge.store.counts.counts import FOLD, CountStore
+from jobbridge.store.counts.recount import recount
 from jobbridge.store.database import Database
-from jobbridge.store.recounting import recount
-from jobbridge.store.tenants import TenantStore
+from jobbridge.store.schema import migrate as migrations
+from jobbridge.store.tenants.tenants import TenantStore
 from tests.job_events import LONG_AGO, EventsOf, any_events, new_key
 from tests.support import wait_until
 

@@ -17,14 +17,14 @@ from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.upkeep import check_counts
-from jobbridge.maintenance.counting import Counter
+from jobbridge.maintenance.counts import Counter
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store import count_parts
-from jobbridge.store.counting import CountStore
+from jobbridge.store.counts import partial_counts as count_parts
+from jobbridge.store.counts.counts import CountStore
+from jobbridge.store.counts.flow import BOUNDS, FlowStore, Span, together
 from jobbridge.store.database import Database
-from jobbridge.store.flow import BOUNDS, FlowStore, Span, together
-from jobbridge.store.monitor import MonitorStore, Search
+from jobbridge.store.monitor.search import MonitorStore, Search
 from tests.integration.test_counting import counted, rows_of
 from tests.job_events import LONG_AGO, EventsOf, new_key
 from tests.parity.tasks import make_app

@@ -18,19 +18,19 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.artifacts import Artifact
+from jobbridge.app.execute.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.schedules.policies import schedule_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import identity
+from jobbridge.dashboard.access import identity
+from jobbridge.dashboard.access.identity import LocalAuthenticator
+from jobbridge.dashboard.access.request_context import Rule
 from jobbridge.dashboard.application import RULES, make_dashboard
-from jobbridge.dashboard.identity import LocalAuthenticator
-from jobbridge.dashboard.visits import Rule
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.rows import JobRow
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.jobs.rows import JobRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

@@ -19,16 +19,16 @@ from jobbridge import Celery
 from jobbridge.cli.root import run
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.dashboard import identity
-from jobbridge.dashboard.access.limits import address_of
+from jobbridge.dashboard.access import identity
+from jobbridge.dashboard.access.identity import LocalAuthenticator
+from jobbridge.dashboard.access.proxies import BehindProxies, ProxyAuthenticator, ProxyHeaders
+from jobbridge.dashboard.access.rate_limits import address_of
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.identity import LocalAuthenticator
-from jobbridge.dashboard.proxies import BehindProxies, ProxyAuthenticator, ProxyHeaders
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.errors import ConfigurationError
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.streams import streaming

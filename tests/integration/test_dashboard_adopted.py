@@ -14,8 +14,8 @@ from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.migrations import migrate
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.schema.migrate import migrate
 from tests.integration.test_dashboard import ASKED, BODIES, BROWSER, address
 from tests.originals import TENANT, create_originals
 from tests.parity.tasks import make_app

@@ -13,17 +13,17 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.artifacts import Artifact
+from jobbridge.app.execute.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.core.schedules.policies import schedule_id_for
+from jobbridge.dashboard.access.identity import LocalAuthenticator
 from jobbridge.dashboard.application import RULES, make_dashboard
-from jobbridge.dashboard.identity import LocalAuthenticator
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.workers.queue_pauses import QueuePauses
 from tests.integration.test_dashboard import BROWSER
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app

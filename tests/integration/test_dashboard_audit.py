@@ -14,12 +14,12 @@ from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.schedules.policies import schedule_id_for
+from jobbridge.dashboard.access.request_context import Rule
 from jobbridge.dashboard.application import RULES, make_dashboard
-from jobbridge.dashboard.visits import Rule
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore, ActionRow
+from jobbridge.store.access.tokens import AccessStore, ActionRow
 from tests.integration.test_dashboard import BODIES, BROWSER, address, form_token
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app

@@ -14,15 +14,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.artifacts import Artifact
+from jobbridge.app.execute.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.acting import bulk
+from jobbridge.dashboard.actions import bulk
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.rows import JobRow
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.jobs.rows import JobRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
@@ -129,7 +129,7 @@ def test_a_file_for_spreadsheets_has_all_that_match_and_no_formula(client: TestC
 def test_a_file_is_written_page_by_page(
     client: TestClient, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobbridge.dashboard.looking.exporting._PAGE", 2)
+    monkeypatch.setattr("jobbridge.dashboard.views.export._PAGE", 2)
     keys = [str(failed(app).job_id) for _ in range(5)]
 
     rows = list(csv.DictReader(client.get("/jobs.csv").text.splitlines()))

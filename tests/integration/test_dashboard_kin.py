@@ -11,14 +11,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.fanning import fan_out
+from jobbridge.app.fanout.parent_task import fan_out
 from jobbridge.core.access import Role
-from jobbridge.core.families import Child, FanOut
+from jobbridge.core.fanout import Child, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.looking.kin import SHOWN
+from jobbridge.dashboard.views.related import SHOWN
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 
 from jobbridge import Celery
 from jobbridge.core.access import Role
+from jobbridge.dashboard.access.request_context import Rule
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.visits import Rule
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.migrations import migrate
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.schema.migrate import migrate
 from tests.integration.test_dashboard import ASKED, BODIES, BROWSER, address
 from tests.originals import create_originals
 from tests.parity.tasks import make_app

@@ -16,11 +16,11 @@ from jobbridge import Celery
 from jobbridge.cli.root import jobbridge as shell
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.dashboard.access.identity import LocalAuthenticator
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.identity import LocalAuthenticator
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.workers.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

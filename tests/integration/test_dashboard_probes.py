@@ -19,9 +19,9 @@ from jobbridge.dashboard import probes
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.counting import CountStore
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.counts.counts import CountStore
+from jobbridge.store.workers.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

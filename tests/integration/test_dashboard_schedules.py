@@ -17,7 +17,7 @@ from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dashboard.pages import schedules as pages
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.parity.tasks import make_app
 
 ACME, OTHER = TenantId("acme"), TenantId("other")

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.presence import Presence
+from jobbridge.app.worker.presence import Presence
 from jobbridge.cli import queues as command
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.workers.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

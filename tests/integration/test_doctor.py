@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobbridge import Celery
-from jobbridge.app.presence import Presence
+from jobbridge.app.worker.presence import Presence
 from jobbridge.core.keys import Engine
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.specs import parse_spec
@@ -20,8 +20,8 @@ from jobbridge.diagnosis import upkeep
 from jobbridge.diagnosis.checks import check_all
 from jobbridge.diagnosis.findings import Check
 from jobbridge.settings import load_settings
-from jobbridge.store import services
-from jobbridge.store.schedules import ScheduleStore
+from jobbridge.store.schedules.repository import ScheduleStore
+from jobbridge.store.workers import services
 from tests.conftest import StartWorker
 from tests.parity.tasks import make_app
 from tests.support import wait_until

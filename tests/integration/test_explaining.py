@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from jobbridge import Celery
-from jobbridge.app.presence import Presence
+from jobbridge.app.worker.presence import Presence
 from jobbridge.core.keys import Engine, TenantId
-from jobbridge.diagnosis.explaining import Reason, explain
+from jobbridge.diagnosis.explain import Reason, explain
 from jobbridge.settings import load_settings
-from jobbridge.store.tenants import TenantStore
+from jobbridge.store.tenants.tenants import TenantStore
 from tests.parity.tasks import make_app
 
 

@@ -13,9 +13,9 @@ from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.policies import FireOutcome
 from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.settings import load_settings
-from jobbridge.store.schedules import ScheduleStore
-from jobbridge.temporal.contract import Fire
-from jobbridge.temporal.fires import begin_fire
+from jobbridge.store.schedules.repository import ScheduleStore
+from jobbridge.temporal.schedules.fires import begin_fire
+from jobbridge.temporal.wire.contract import Fire
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

@@ -17,13 +17,12 @@ from psycopg import sql
 from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.maintenance.counting import Counter
+from jobbridge.maintenance.counts import Counter
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store import flow, migrations
-from jobbridge.store.counting import CountStore
-from jobbridge.store.database import Database
-from jobbridge.store.flow import (
+from jobbridge.store.counts import flow
+from jobbridge.store.counts.counts import CountStore
+from jobbridge.store.counts.flow import (
     BOUNDS,
     DAYS_KEPT,
     HOURS_KEPT,
@@ -34,7 +33,9 @@ from jobbridge.store.flow import (
     Times,
     together,
 )
-from jobbridge.store.tenants import TenantStore
+from jobbridge.store.database import Database
+from jobbridge.store.schema import migrate as migrations
+from jobbridge.store.tenants.tenants import TenantStore
 from tests.job_events import FIRST, LONG_AGO, SECOND, EventsOf, any_events, new_key
 from tests.parity.tasks import make_app
 

@@ -14,7 +14,7 @@ from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.support import REPOSITORY

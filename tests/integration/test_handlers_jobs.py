@@ -24,8 +24,8 @@ from jobbridge.handlers.dataset import CLIENT_WITHOUT_ADDRESS, MONTH
 from jobbridge.handlers.demo import run_scenario
 from jobbridge.handlers.invoicing.models import InvoiceHead
 from jobbridge.settings import load_settings
-from jobbridge.store.jobs import JobFilter
-from jobbridge.store.rows import JobRow
+from jobbridge.store.jobs.queries import JobFilter
+from jobbridge.store.jobs.rows import JobRow
 from tests.books import Books
 from tests.conftest import StartWorker
 from tests.mail_server import HANG_UP, MailServer, run_mail_server

@@ -17,11 +17,11 @@ from jobbridge import Celery
 from jobbridge.core.keys import job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.reaper import Reaper
-from jobbridge.maintenance.suspects import Suspects
+from jobbridge.maintenance.sightings import Suspects
 from jobbridge.settings import load_settings
-from jobbridge.store.rows import JobRow
-from jobbridge.store.services import services
-from jobbridge.store.workers import WorkerStore
+from jobbridge.store.jobs.rows import JobRow
+from jobbridge.store.workers.services import services
+from jobbridge.store.workers.workers import WorkerStore
 from tests.conftest import StartWorker
 from tests.parity.tasks import make_app
 from tests.support import wait_until

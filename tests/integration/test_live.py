@@ -19,7 +19,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dashboard.live.broadcaster import Live
 from jobbridge.recording import JobRecorder
-from jobbridge.store import live
+from jobbridge.store.monitor import change_log as live
 from tests.integration.live_support import (
     ACME,
     OTHER,

@@ -16,12 +16,12 @@ import uvicorn
 
 from jobbridge import Celery
 from jobbridge.core.access import Role
-from jobbridge.dashboard import sessions
+from jobbridge.dashboard.access import sessions
+from jobbridge.dashboard.access.identity import COOKIE, Authenticator
 from jobbridge.dashboard.application import RULES, make_dashboard
-from jobbridge.dashboard.identity import COOKIE, Authenticator
-from jobbridge.dashboard.serving import Server
+from jobbridge.dashboard.server import Server
 from jobbridge.recording import JobRecorder
-from jobbridge.store.access import AccessStore
+from jobbridge.store.access.tokens import AccessStore
 from tests.integration.live_support import ACME, OTHER, QUICK, Watch, open_app, run, some, status
 from tests.streams import Stream, streaming
 from tests.support import wait_until

@@ -13,16 +13,16 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from jobbridge import Celery
-from jobbridge.app.presence import Presence
+from jobbridge.app.worker.presence import Presence
 from jobbridge.core.events import Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.reaper import Reaper
 from jobbridge.maintenance.reconciler import BrokerReconciler
-from jobbridge.maintenance.suspects import Suspects
+from jobbridge.maintenance.sightings import Suspects
 from jobbridge.settings import load_settings
-from jobbridge.store.rows import JobRow
-from jobbridge.store.workers import WorkerStore, draw_number
+from jobbridge.store.jobs.rows import JobRow
+from jobbridge.store.workers.workers import WorkerStore, draw_number
 from tests.parity.tasks import make_app
 
 AT_ONCE = timedelta()
@@ -308,8 +308,8 @@ def test_a_pass_goes_over_more_jobs_than_a_portion_has(
 
 def test_the_guard_holds_when_the_row_changes_at_the_last_moment(app: Celery) -> None:
     """Between the look and the write the job begins: what was to be failed had only waited."""
-    from jobbridge.maintenance.lost import settle
-    from jobbridge.store.unattended import BEGINNING, open_jobs
+    from jobbridge.maintenance.orphans import settle
+    from jobbridge.store.jobs.open_jobs import BEGINNING, open_jobs
 
     key = _send(app, "hold_early")
     (job,) = open_jobs(app.database, Engine.CELERY, older_than=AT_ONCE, after=BEGINNING, limit=10)

@@ -13,7 +13,7 @@ import pytest
 from jobbridge.errors import EngineUnavailable
 from jobbridge.maintenance.maintainer import Maintainer
 from jobbridge.store.database import Database
-from jobbridge.store.services import ServiceRow, services
+from jobbridge.store.workers.services import ServiceRow, services
 from tests.support import wait_until
 
 

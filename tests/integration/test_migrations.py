@@ -12,17 +12,17 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-import jobbridge.store.access_tables
-import jobbridge.store.count_tables
-import jobbridge.store.family_tables
-import jobbridge.store.live_tables
-import jobbridge.store.schedule_tables
-import jobbridge.store.service_tables  # noqa: F401  (each adds its tables to the metadata)
+import jobbridge.store.access.tables
+import jobbridge.store.counts.tables
+import jobbridge.store.fanout.tables
+import jobbridge.store.monitor.tables
+import jobbridge.store.schedules.tables
+import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaTooNew
 from jobbridge.recording import JobRecorder
-from jobbridge.store import migrations
 from jobbridge.store.database import EXPECTED_REVISION, Database, sqlalchemy_url
-from jobbridge.store.tables import metadata
+from jobbridge.store.jobs.tables import metadata
+from jobbridge.store.schema import migrate as migrations
 from tests.job_events import EventsOf
 from tests.support import clean_environment, wait_until
 
@@ -127,7 +127,7 @@ def test_processes_that_migrate_at_once_do_not_collide(
         "SELECT FROM pg_stat_activity"
         " WHERE application_name = 'jobbridge migrate' AND datname = current_database()"
     )
-    program = "import sys; from jobbridge.store.migrations import migrate; migrate(sys.argv[1])"
+    program = "import sys; from jobbridge.store.schema.migrate import migrate; migrate(sys.argv[1])"
     connection.execute(f"SELECT pg_advisory_lock({lock})")
     processes = [
         subprocess.Popen(

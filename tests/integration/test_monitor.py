@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from jobbridge.core.keys import Engine, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.store import searching
-from jobbridge.store.counting import CountStore
+from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
-from jobbridge.store.monitor import FoundPage, MonitorStore, Search
+from jobbridge.store.monitor import search_statements as searching
+from jobbridge.store.monitor.search import FoundPage, MonitorStore, Search
 
 #: They share a database that takes a while to fill.
 pytestmark = pytest.mark.xdist_group("monitor")

@@ -9,15 +9,15 @@ from uuid import uuid4
 import pytest
 
 from jobbridge import Celery
-from jobbridge.app.children import make
-from jobbridge.app.fanning import fan_out
-from jobbridge.app.tenancy import purge_tenant
+from jobbridge.app.execute.tenancy import purge_tenant
+from jobbridge.app.fanout.children import make
+from jobbridge.app.fanout.parent_task import fan_out
 from jobbridge.core.events import AwaitsChildren, Completed, Started
-from jobbridge.core.families import Child, FanOut
+from jobbridge.core.fanout import Child, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.settings import load_settings
-from jobbridge.store import families
+from jobbridge.store.fanout import parent as families
 from tests.parity.tasks import make_app
 
 RESUMPTION = '{{"task": "jobbridge.fan_out", "args": [{{}}], "kwargs": {{}}, "options": {{"task_id": "{}"}}}}'

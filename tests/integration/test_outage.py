@@ -9,8 +9,8 @@ import pytest
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import free_port
 from jobbridge.settings import load_settings
-from jobbridge.store.migrations import migrate
-from jobbridge.store.services import services
+from jobbridge.store.schema.migrate import migrate
+from jobbridge.store.workers.services import services
 from tests.conftest import StartWorker
 from tests.parity.tasks import make_app
 from tests.support import wait_until

@@ -14,18 +14,18 @@ from psycopg import sql
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.broker import dead
+from jobbridge.broker.admin import dead_letters as dead
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import checkup
+from jobbridge.dashboard import findings_cache as checkup
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store import tenant_list
-from jobbridge.store.access import AccessStore
-from jobbridge.store.counting import CountStore
-from jobbridge.store.tenant_list import TenantList
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.counts.counts import CountStore
+from jobbridge.store.tenants import overview as tenant_list
+from jobbridge.store.tenants.overview import TenantList
 from tests.job_events import EventsOf, new_key
 from tests.parity.tasks import make_app
 

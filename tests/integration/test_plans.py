@@ -19,12 +19,12 @@ from starlette.testclient import TestClient
 from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
+from jobbridge.dashboard.access.request_context import Rule
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.visits import Rule
 from jobbridge.diagnosis.checks import check_all
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.counting import CountStore
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.counts.counts import CountStore
 from tests.integration.test_dashboard import ACME, ASKED, BROWSER, MINE, address, bearer
 from tests.parity.tasks import make_app
 

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from jobbridge import Celery
-from jobbridge.app.presence import Presence
+from jobbridge.app.worker.presence import Presence
 from jobbridge.core.events import CONTENDED
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
-from jobbridge.store.holding import open_held_async
-from jobbridge.store.workers import WorkerRow
+from jobbridge.store.locks import open_held_async
+from jobbridge.store.workers.workers import WorkerRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.support import wait_until

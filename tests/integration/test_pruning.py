@@ -16,8 +16,9 @@ from jobbridge import Celery
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.pruner import Pruner
 from jobbridge.settings import load_settings
-from jobbridge.store import clearing, pruning
-from jobbridge.store.unattended import BEGINNING
+from jobbridge.store.jobs.open_jobs import BEGINNING
+from jobbridge.store.workers import clear_history as clearing
+from jobbridge.store.workers import retention as pruning
 from tests.parity.tasks import make_app
 
 NEVER_STOPPED = threading.Event()

@@ -19,7 +19,7 @@ from jobbridge.core.machine import JobState, decide
 from jobbridge.core.status import JobStatus
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import JobDetailRow, JobRow, JobStore
+from jobbridge.store.jobs.queries import JobDetailRow, JobRow, JobStore
 from tests.job_events import FIRST, SECOND, THIRD, EventsOf, any_events, new_key
 from tests.support import wait_until
 

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobbridge.app.beat import TableScheduler
-from jobbridge.store import schedule_firing, schedules
+from jobbridge.app.schedules.beat import TableScheduler
+from jobbridge.store.schedules import fires as schedule_firing
+from jobbridge.store.schedules import repository as schedules
 from tests.support import REPOSITORY
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from jobbridge import Celery
-from jobbridge.app.firing import ScheduleFirer
+from jobbridge.app.schedules.firing import ScheduleFirer
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.policies import FireOutcome, Overlap, fire_job_id
@@ -20,8 +20,8 @@ from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ScheduleNotFound, UnknownHandler, UnsupportedOption
 from jobbridge.settings import load_settings
-from jobbridge.store.schedule_rows import ScheduleRow
-from jobbridge.store.schedules import SaveOutcome, ScheduleStore
+from jobbridge.store.schedules.repository import SaveOutcome, ScheduleStore
+from jobbridge.store.schedules.rows import ScheduleRow
 from tests.support import wait_until
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from jobbridge import Celery, CeleryJobRunner
-from jobbridge.app import serving
-from jobbridge.app.presence import Presence
+from jobbridge.app.publish import consumers as serving
+from jobbridge.app.worker.presence import Presence
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
 from tests.parity.tasks import make_app

@@ -26,8 +26,8 @@ from jobbridge.dev.postgres import run_postgres
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.recording import JobRecorder, apply
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import JobStore
-from jobbridge.store.migrations import migrate
+from jobbridge.store.jobs.queries import JobStore
+from jobbridge.store.schema.migrate import migrate
 from tests.cut_off import SLOW, cut_off_amid
 from tests.job_events import SECOND, EventsOf
 from tests.support import wait_until

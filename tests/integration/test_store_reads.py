@@ -14,9 +14,9 @@ from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseUnavailable, JobCancelled
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import JobFilter, JobStore
-from jobbridge.store.keys import KeyStore
-from jobbridge.store.steps import StepStore
+from jobbridge.store.jobs.keys import KeyStore
+from jobbridge.store.jobs.queries import JobFilter, JobStore
+from jobbridge.store.jobs.steps import StepStore
 from tests.job_events import FAR_AHEAD, FIRST, SECOND, EventsOf, new_key
 
 NOW = timedelta(0)

@@ -12,39 +12,32 @@ from psycopg import sql
 
 from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder
-from jobbridge.store import (
-    access,
-    clearing,
-    count_parts,
-    counting,
-    families,
-    flow,
-    jobs,
-    keys,
-    kinship,
-    links,
-    live,
-    pruning,
-    queue_pauses,
-    recounting,
-    relatives,
-    requests,
-    running,
-    schedule_counts,
-    schedule_firing,
-    schedule_mirrors,
-    schedules,
-    services,
-    singletons,
-    steps,
-    tenant_list,
-    tenants,
-    transitions,
-    unattended,
-    workers,
-)
+from jobbridge.store.access import idempotency as requests
+from jobbridge.store.access import links
+from jobbridge.store.access import tokens as access
+from jobbridge.store.counts import counts as counting
+from jobbridge.store.counts import flow
+from jobbridge.store.counts import partial_counts as count_parts
+from jobbridge.store.counts import recount as recounting
 from jobbridge.store.database import Database
-from jobbridge.store.statements import statement_of
+from jobbridge.store.fanout import chain as relatives
+from jobbridge.store.fanout import children as kinship
+from jobbridge.store.fanout import parent as families
+from jobbridge.store.jobs import keys, singletons, steps, transitions
+from jobbridge.store.jobs import open_jobs as unattended
+from jobbridge.store.jobs import queries as jobs
+from jobbridge.store.jobs import running_jobs as running
+from jobbridge.store.jobs.statements import statement_of
+from jobbridge.store.monitor import change_log as live
+from jobbridge.store.schedules import counts as schedule_counts
+from jobbridge.store.schedules import fires as schedule_firing
+from jobbridge.store.schedules import mirrors as schedule_mirrors
+from jobbridge.store.schedules import repository as schedules
+from jobbridge.store.tenants import overview as tenant_list
+from jobbridge.store.tenants import tenants
+from jobbridge.store.workers import clear_history as clearing
+from jobbridge.store.workers import queue_pauses, services, workers
+from jobbridge.store.workers import retention as pruning
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (

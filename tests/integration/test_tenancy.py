@@ -17,11 +17,11 @@ from jobbridge.core.status import JobStatus
 from jobbridge.errors import TenantRequired, UnsupportedOption
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.conforming import TENANT_TABLES
-from jobbridge.store.counting import CountStore
+from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
-from jobbridge.store.jobs import JobStore
-from jobbridge.store.tenants import TenantStore
+from jobbridge.store.jobs.queries import JobStore
+from jobbridge.store.schema.conventions import TENANT_TABLES
+from jobbridge.store.tenants.tenants import TenantStore
 from tests.job_events import FIRST, EventsOf, new_key
 
 ACME, OTHER = TenantId("acme"), TenantId("other")

@@ -20,9 +20,9 @@ from jobbridge.cli.root import run
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.errors import ConfigurationError
 from jobbridge.recording import JobRecorder
-from jobbridge.store import migrations
-from jobbridge.store.conforming import TENANT_TABLES
 from jobbridge.store.database import Database
+from jobbridge.store.schema import migrate as migrations
+from jobbridge.store.schema.conventions import TENANT_TABLES
 from tests.job_events import EventsOf, new_key
 from tests.originals import TENANT, create_originals
 

@@ -21,8 +21,8 @@ from jobbridge.core.keys import Engine, JobKey
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.observability.setup import instrument
 from jobbridge.settings import load_settings
-from jobbridge.store.access import AccessStore
-from jobbridge.store.rows import JobRow
+from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.jobs.rows import JobRow
 from tests.parity.tasks import make_app
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from jobbridge.app.worker_steps import tell_engine
+from jobbridge.app.worker.steps import tell_engine
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker
 from tests.support import REPOSITORY, clean_environment, wait_until

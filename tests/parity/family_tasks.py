@@ -8,7 +8,7 @@ from typing import Any
 from celery import shared_task
 
 from jobbridge import JobContext, RetryPolicy, job
-from jobbridge.core.families import Child
+from jobbridge.core.fanout import Child
 from tests.parity.tasks import note, wait_for_file
 
 ONCE = RetryPolicy(max_attempts=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from jobbridge.store.health import HealthStore
+from jobbridge.store.monitor.health import HealthStore
 from tests.parity.conftest import World
 
 

@@ -20,7 +20,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import run_temporal
 from jobbridge.settings import load_settings
-from jobbridge.temporal import client as temporal_client
+from jobbridge.temporal.wire import client as temporal_client
 from tests.parity.conftest import World
 from tests.parity.tasks import make_app
 from tests.proxy import Proxy

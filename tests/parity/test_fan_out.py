@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from jobbridge import JobRunnerFactory, Outcome
-from jobbridge.core import families as rules
+from jobbridge.core import fanout as rules
 from jobbridge.core.events import Cancelled
-from jobbridge.core.families import Child, FamilyCounts, FanOut
+from jobbridge.core.fanout import Child, FamilyCounts, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.errors import CannotRetry, InvalidJobData, TenantRequired, UnsupportedOption
 from jobbridge.recording import JobRecorder
-from jobbridge.store.tenants import TenantStore
+from jobbridge.store.tenants.tenants import TenantStore
 from tests.parity import family_tasks as family_tasks  # declares the handlers
 from tests.parity.conftest import World
 from tests.support import wait_until

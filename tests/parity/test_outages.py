@@ -26,7 +26,7 @@ from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import TemporalServer, run_temporal
 from jobbridge.settings import load_settings
-from jobbridge.temporal import client as temporal_client
+from jobbridge.temporal.wire import client as temporal_client
 from tests.parity.conftest import World
 from tests.parity.tasks import make_app
 from tests.support import wait_until

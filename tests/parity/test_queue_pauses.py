@@ -10,8 +10,8 @@ import pytest
 
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.diagnosis.consumers import check_workers
-from jobbridge.diagnosis.explaining import explain
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.diagnosis.explain import explain
+from jobbridge.store.workers.queue_pauses import QueuePauses
 from tests.parity.conftest import World
 from tests.support import wait_until
 

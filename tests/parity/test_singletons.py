@@ -16,7 +16,7 @@ from celery import group
 from jobbridge import DuplicateJob, Outcome
 from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.errors import UnsupportedOption
-from jobbridge.store import singletons
+from jobbridge.store.jobs import singletons
 from tests.parity.conftest import World
 from tests.support import clean_environment, wait_until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobbridge.broker.stragglers import LOOK_AGAIN, NOTIFY_EVERY, Stragglers, Throttle
+from jobbridge.broker.consume.recheck import LOOK_AGAIN, NOTIFY_EVERY, Stragglers, Throttle
 
 QUEUE = ("database", "q")
 

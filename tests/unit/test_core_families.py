@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from jobbridge.core.families import (
+from jobbridge.core.fanout import (
     KEY_LIMIT,
     MAX_CHILDREN,
     Child,

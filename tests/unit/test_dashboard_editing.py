@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobbridge.dashboard.acting.editing import NotJson, SecretMissing, read, unmasked
-from jobbridge.dashboard.looking.showing import MASK, masked
+from jobbridge.dashboard.actions.edit import NotJson, SecretMissing, read, unmasked
+from jobbridge.dashboard.views.formats import MASK, masked
 
 KEYS = st.sampled_from(["password", "token", "note", "url", "n"])
 LEAVES = st.none() | st.integers() | st.sampled_from(["", "x", "postgres://u:pw@host/db", "https://a:b@c/"])

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from jobbridge.dashboard.checkup import Look
-from jobbridge.dashboard.looking.charts import columns, lines, nice_length, nice_number
-from jobbridge.dashboard.looking.commands import in_shell, with_commands
-from jobbridge.dashboard.looking.showing import per_cent, with_jobs
+from jobbridge.dashboard.findings_cache import Look
+from jobbridge.dashboard.views.charts import columns, lines, nice_length, nice_number
+from jobbridge.dashboard.views.formats import per_cent, with_jobs
+from jobbridge.dashboard.views.shell_commands import in_shell, with_commands
 from jobbridge.diagnosis.findings import Check
 from jobbridge.errors import DatabaseUnavailable
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.looking.timeline import WIDTH, first_due_at, timeline
-from jobbridge.store.rows import JobDetailRow, JobRow
+from jobbridge.dashboard.views.timeline import WIDTH, first_due_at, timeline
+from jobbridge.store.jobs.rows import JobDetailRow, JobRow
 from tests.job_events import new_key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

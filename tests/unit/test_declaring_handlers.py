@@ -9,7 +9,7 @@ from celery.schedules import crontab
 from pydantic import BaseModel
 
 from jobbridge import Celery, JobContext, job
-from jobbridge.app.jobs import declared
+from jobbridge.app.execute.handlers import declared
 from jobbridge.app.periodic import beat_schedule
 from jobbridge.errors import DuplicateHandler, UnsupportedOption
 from jobbridge.settings import load_settings

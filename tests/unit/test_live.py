@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.live import viewers
-from jobbridge.dashboard.live.audience import Audience, TooManyViewers
-from jobbridge.dashboard.live.moments import Moments
-from jobbridge.dashboard.live.viewers import Interest, Viewer
-from jobbridge.store.live import MOST_GAPS, Gaps, LiveRow, LostTrack
+from jobbridge.dashboard.live import subscriber as viewers
+from jobbridge.dashboard.live.cursor import Moments
+from jobbridge.dashboard.live.subscriber import Interest, Viewer
+from jobbridge.dashboard.live.subscribers import Audience, TooManyViewers
+from jobbridge.store.monitor.change_log import MOST_GAPS, Gaps, LiveRow, LostTrack
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

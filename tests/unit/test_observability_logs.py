@@ -13,7 +13,7 @@ import pytest
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
 from opentelemetry.sdk.trace import TracerProvider
 
-from jobbridge.app.execution import Run
+from jobbridge.app.execute.claim import Run
 from jobbridge.core.keys import Engine
 from jobbridge.observability.logs import TEXT, dress
 from tests.job_events import new_key

@@ -16,7 +16,7 @@ from jobbridge import (
     get_available_job_handlers,
     register_all_job_handlers,
 )
-from jobbridge.app.jobs import declared, job
+from jobbridge.app.execute.handlers import declared, job
 from jobbridge.core.handlers import HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable, UnsupportedOption

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobbridge.maintenance.suspects import Suspects
+from jobbridge.maintenance.sightings import Suspects
 
 
 class Clock:

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from jobbridge.dashboard.identity import Identity
-from jobbridge.dashboard.visits import Form, Rule, Visit, storable
+from jobbridge.dashboard.access.identity import Identity
+from jobbridge.dashboard.access.request_context import Form, Rule, Visit, storable
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.application import Dashboard

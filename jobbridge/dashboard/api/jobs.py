@@ -13,12 +13,12 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.api.answers import Cancelled, Count, Counts, Job, JobDetail, JobPage
-from jobbridge.dashboard.api.instants import FilterInstant
+from jobbridge.dashboard.api.responses import Cancelled, Count, Counts, Job, JobDetail, JobPage
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.telling import job_answer, job_answers, job_detail
-from jobbridge.dashboard.looking import asking
-from jobbridge.dashboard.telling import refusal
+from jobbridge.dashboard.api.serializers import job_answer, job_answers, job_detail
+from jobbridge.dashboard.api.timestamps import FilterInstant
+from jobbridge.dashboard.errors import refusal
+from jobbridge.dashboard.views import filters as asking
 from jobbridge.errors import JobBridgeError
 
 _AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'

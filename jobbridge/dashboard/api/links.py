@@ -7,7 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.api.answers import Link, Revoked
+from jobbridge.dashboard.api.responses import Link, Revoked
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
 

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.api.answers import Pause, Queue, QueuePaused, Queues, Waiting
+from jobbridge.dashboard.access.request_context import storable
+from jobbridge.dashboard.api.responses import Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.visits import storable
 from jobbridge.diagnosis import queues as looking
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.queue_pauses import QueuePauses
+from jobbridge.store.workers.queue_pauses import QueuePauses
 
 
 class PauseQueue(BaseModel):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.api import describing, jobs, links, queues, schedules, sending, waiting, workers
+from jobbridge.dashboard.access.request_context import Rule
+from jobbridge.dashboard.api import enqueue as sending
+from jobbridge.dashboard.api import jobs, links, queues, schedules, workers
+from jobbridge.dashboard.api import long_poll as waiting
+from jobbridge.dashboard.api import openapi as describing
 from jobbridge.dashboard.api.rules import PREFIX
 from jobbridge.dashboard.live.stream import event_stream
-from jobbridge.dashboard.visits import Rule
 
 RULES = (
     Rule(

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from jobbridge.dashboard.access import bodies
 from jobbridge.dashboard.access.guard import admit
-from jobbridge.dashboard.api.answers import Answer, Problem
-from jobbridge.dashboard.visits import Form, Rule, Visit
+from jobbridge.dashboard.access.request_context import Form, Rule, Visit
+from jobbridge.dashboard.api.responses import Answer, Problem
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.application import Dashboard

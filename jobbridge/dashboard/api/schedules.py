@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobbridge.core.access import Role
 from jobbridge.core.masking import without_passwords
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.acting.scheduling import do_to_schedule, find_schedule
-from jobbridge.dashboard.api.answers import (
+from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
+from jobbridge.dashboard.api.responses import (
     Backfilled,
     Fire,
     FiredNow,
@@ -20,12 +20,12 @@ from jobbridge.dashboard.api.answers import (
     ScheduleDetail,
     Schedules,
 )
-from jobbridge.dashboard.api.instants import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
+from jobbridge.dashboard.api.timestamps import Instant
 from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
-    from jobbridge.store.schedule_rows import FireRow, ScheduleRow
+    from jobbridge.store.schedules.rows import FireRow, ScheduleRow
 
 _FIRES = 50
 

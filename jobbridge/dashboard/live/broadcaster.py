@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary
 
-from jobbridge.dashboard.live.audience import Audience
 from jobbridge.dashboard.live.reader import Pace, Reader
-from jobbridge.dashboard.live.viewers import Viewer
+from jobbridge.dashboard.live.subscriber import Viewer
+from jobbridge.dashboard.live.subscribers import Audience
 from jobbridge.store.database import Database
 
 #: Streams of one process, and of one token: a tenth of a processor and 20 MB, if nothing happens.

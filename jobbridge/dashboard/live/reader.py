@@ -19,12 +19,12 @@ from uuid import uuid4
 import psycopg
 
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.live.audience import Audience
-from jobbridge.dashboard.live.moments import Moments
-from jobbridge.store import access
+from jobbridge.dashboard.live.cursor import Moments
+from jobbridge.dashboard.live.subscribers import Audience
+from jobbridge.store.access import tokens as access
 from jobbridge.store.database import Database
-from jobbridge.store.holding import open_held_async
-from jobbridge.store.live import LEASE, LiveLog, LiveRow, LostTrack, Totals
+from jobbridge.store.locks import open_held_async
+from jobbridge.store.monitor.change_log import LEASE, LiveLog, LiveRow, LostTrack, Totals
 
 logger = logging.getLogger(__name__)
 

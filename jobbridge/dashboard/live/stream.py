@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.live import telling
-from jobbridge.dashboard.live.audience import TooManyViewers
+from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.live import encode as telling
 from jobbridge.dashboard.live.broadcaster import Broadcaster, Live
-from jobbridge.dashboard.live.viewers import Interest, Viewer
-from jobbridge.dashboard.looking import asking
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.live.subscriber import Interest, Viewer
+from jobbridge.dashboard.live.subscribers import TooManyViewers
+from jobbridge.dashboard.views import filters as asking
 
 #: Seconds without news after which a proxy is told that somebody is there.
 KEEP_ALIVE = 15.0

@@ -1,1 +1,1 @@
-"""The pages, one module each. Each reads a bounded number of rows (see `jobbridge.store.monitor` and `counting`)."""
+"""The pages, one module each. Each reads a bounded number of rows (see `store.monitor` and `store.counts`)."""

@@ -9,9 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.access.request_context import Rule, Visit
 from jobbridge.errors import TokenRefused
-from jobbridge.store.access import TokenRow
+from jobbridge.store.access.tokens import TokenRow
 
 _NAME_LIMIT = 200
 _LONGEST_DAYS = 3660

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.checkup import Report
-from jobbridge.dashboard.visits import Rule, Visit
+from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.findings_cache import Report
 from jobbridge.diagnosis.findings import Check
 
 #: What was found so long ago is not shown as how it is.

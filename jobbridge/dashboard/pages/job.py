@@ -11,20 +11,20 @@ from urllib.parse import quote as url_quote
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from jobbridge.app.artifacts import artifacts_of
+from jobbridge.app.execute.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL
-from jobbridge.dashboard.access.own import reasons_for
-from jobbridge.dashboard.acting.possible import possible
-from jobbridge.dashboard.looking.commands import send_like
-from jobbridge.dashboard.looking.kin import kin_of
-from jobbridge.dashboard.looking.timeline import timeline
-from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
-from jobbridge.diagnosis.explaining import explain
+from jobbridge.dashboard.access.redaction import reasons_for
+from jobbridge.dashboard.access.request_context import Rule, Visit, uuid_or_none
+from jobbridge.dashboard.actions.allowed_actions import possible
+from jobbridge.dashboard.views.related import kin_of
+from jobbridge.dashboard.views.shell_commands import send_like
+from jobbridge.dashboard.views.timeline import timeline
+from jobbridge.diagnosis.explain import explain
 
 if TYPE_CHECKING:
-    from jobbridge.store.rows import JobRow
+    from jobbridge.store.jobs.rows import JobRow
 
 
 def job(visit: Visit) -> Response:

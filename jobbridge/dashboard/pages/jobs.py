@@ -12,14 +12,14 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.looking import asking
-from jobbridge.dashboard.looking.columns import COOKIE, available, chosen, remember
-from jobbridge.dashboard.visits import Rule, Visit, uuid_or_none
+from jobbridge.dashboard.access.request_context import Rule, Visit, uuid_or_none
+from jobbridge.dashboard.views import filters as asking
+from jobbridge.dashboard.views.columns import COOKIE, available, chosen, remember
 
 if TYPE_CHECKING:
-    from jobbridge.dashboard.looking.columns import Column
-    from jobbridge.store.monitor import Search
-    from jobbridge.store.rows import JobRow
+    from jobbridge.dashboard.views.columns import Column
+    from jobbridge.store.jobs.rows import JobRow
+    from jobbridge.store.monitor.search import Search
 
 _YEAR = 365 * 24 * 3600
 

@@ -13,11 +13,11 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.looking import charts
-from jobbridge.dashboard.looking.attention import alerts
-from jobbridge.dashboard.looking.failures import failures
-from jobbridge.dashboard.visits import Rule, Visit
-from jobbridge.store.flow import STARTED, Cell, Span, Times, together
+from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.views import charts
+from jobbridge.dashboard.views.attention import alerts
+from jobbridge.dashboard.views.failures import failures
+from jobbridge.store.counts.flow import STARTED, Cell, Span, Times, together
 
 #: Statuses that have a card, and those that have a line below.
 _CARDS = (

@@ -18,13 +18,13 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.specs import zone_named
-from jobbridge.dashboard.acting.scheduling import do_to_schedule, find_schedule
-from jobbridge.dashboard.visits import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import Rule, Visit, storable
+from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
 from jobbridge.errors import JobBridgeError, UnsupportedOption
 
 if TYPE_CHECKING:
-    from jobbridge.store.rows import JobRow
-    from jobbridge.store.schedule_rows import FireRow, ScheduleRow
+    from jobbridge.store.jobs.rows import JobRow
+    from jobbridge.store.schedules.rows import FireRow, ScheduleRow
 
 _PAGE = 50
 _UPCOMING = 5

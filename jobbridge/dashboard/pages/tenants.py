@@ -8,9 +8,9 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.visits import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import Rule, Visit, storable
 from jobbridge.errors import UnsupportedOption
-from jobbridge.store.tenant_list import TenantList
+from jobbridge.store.tenants.overview import TenantList
 
 #: In the order of the columns; what is not here is in "other".
 SHOWN = (

@@ -10,14 +10,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.visits import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import Rule, Visit, storable
 from jobbridge.diagnosis.queues import COUNTED, look
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.queue_pauses import QueuePauses
-from jobbridge.store.running import running_jobs
+from jobbridge.store.jobs.running_jobs import running_jobs
+from jobbridge.store.workers.queue_pauses import QueuePauses
 
 if TYPE_CHECKING:
-    from jobbridge.store.running import RunningJob
+    from jobbridge.store.jobs.running_jobs import RunningJob
 
 _QUEUES = 100
 _WORKERS = 200

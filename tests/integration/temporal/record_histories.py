@@ -20,7 +20,7 @@ from typing import Any
 
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.temporal import run_temporal
-from jobbridge.store.migrations import migrate
+from jobbridge.store.schema.migrate import migrate
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld, make_world
 from tests.support import REPOSITORY, wait_until
 

@@ -18,8 +18,8 @@ from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import TemporalServer
 from jobbridge.errors import EngineUnavailable
 from jobbridge.settings import load_settings
-from jobbridge.temporal.delivery import TemporalDelivery
-from jobbridge.temporal.relay import Relay
+from jobbridge.temporal.deliver.delivery import TemporalDelivery
+from jobbridge.temporal.deliver.relay import Relay
 from tests.integration.temporal.conftest import TemporalWorld
 from tests.integration.temporal.tasks import make_app
 

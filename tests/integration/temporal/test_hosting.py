@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from jobbridge.dev.process import DevServerError
-from jobbridge.temporal.hosted import resolve
-from jobbridge.temporal.hosting import HostedQueue
+from jobbridge.temporal.worker.user_queues import HostedQueue
+from jobbridge.temporal.worker.user_workers import resolve
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.integration.temporal.hosted import Mailer, TenantWorkflow, create_tenant, verify_domain
 from tests.support import REPOSITORY, clean_environment, wait_until, worker_process
@@ -77,7 +77,7 @@ def test_a_wrong_declaration_stops_the_worker_before_it_takes_anything(
         "app.conf.temporal_workers = [HostedQueue('tenants', workflows=['nowhere.workflows:Tenant'])]\n"
     )
     environment = clean_environment({**own_world.environment, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
-    argv = ["-m", "jobbridge.temporal.worker", "-A", "wrong"]
+    argv = ["-m", "jobbridge.temporal.worker.worker", "-A", "wrong"]
 
     with worker_process(argv, name="wrong", log_path=tmp_path / "log", env=environment, ready=None) as worker:
         try:

@@ -17,10 +17,10 @@ from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import TemporalServer
 from jobbridge.errors import EngineUnavailable
 from jobbridge.settings import load_settings
-from jobbridge.temporal import client as temporal_client
-from jobbridge.temporal.client import TemporalClient
-from jobbridge.temporal.delivery import TemporalDelivery
-from jobbridge.temporal.relay import Relay
+from jobbridge.temporal.deliver.delivery import TemporalDelivery
+from jobbridge.temporal.deliver.relay import Relay
+from jobbridge.temporal.wire import client as temporal_client
+from jobbridge.temporal.wire.client import TemporalClient
 from tests.integration.temporal.conftest import TemporalWorld
 from tests.integration.temporal.tasks import make_app
 from tests.proxy import Proxy

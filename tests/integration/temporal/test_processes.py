@@ -17,7 +17,7 @@ _USES_TEMPORAL = """
 import gc, os, sys
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from jobbridge.settings import load_settings
-from jobbridge.temporal.client import TemporalClient
+from jobbridge.temporal.wire.client import TemporalClient
 
 async def version(client):
     return (await client.workflow_service.get_system_info(GetSystemInfoRequest())).server_version

@@ -16,11 +16,11 @@ from jobbridge.core.events import Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, job_id_for
 from jobbridge.errors import EngineUnavailable
 from jobbridge.maintenance.relay import RelayService
-from jobbridge.maintenance.suspects import Suspects
+from jobbridge.maintenance.sightings import Suspects
 from jobbridge.maintenance.workflows import WorkflowService
-from jobbridge.store.workers import WorkerStore, draw_number
-from jobbridge.temporal.reconciling import WorkflowReconciler
-from jobbridge.temporal.relay import Relay
+from jobbridge.store.workers.workers import WorkerStore, draw_number
+from jobbridge.temporal.deliver.relay import Relay
+from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.support import wait_until
 
@@ -124,7 +124,7 @@ def test_a_job_that_must_not_run_twice_is_not_delivered_again(own_world: Tempora
 
 
 def test_what_a_living_worker_runs_is_left_to_it(own_world: TemporalWorld) -> None:
-    from jobbridge.app.presence import Presence
+    from jobbridge.app.worker.presence import Presence
 
     presence = Presence(own_world.app, name="w@here", engine=Engine.TEMPORAL)
     assert presence.open()

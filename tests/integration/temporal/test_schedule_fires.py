@@ -29,8 +29,8 @@ from jobbridge.core.schedules.mirroring import clock_changes, mirror
 from jobbridge.core.schedules.specs import Cron, Every, Once
 from jobbridge.dev.temporal import TemporalServer
 from jobbridge.settings import load_settings
-from jobbridge.temporal.client import TemporalClient
-from jobbridge.temporal.schedules import spec_of
+from jobbridge.temporal.schedules.mirror import spec_of
+from jobbridge.temporal.wire.client import TemporalClient
 
 SEED = int(os.environ.get("FIRES_SEED", "20260101"))
 SPECS = int(os.environ.get("FIRES_SPECS", "150"))

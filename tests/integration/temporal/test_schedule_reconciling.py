@@ -19,10 +19,10 @@ from jobbridge.dev.process import DevServerError
 from jobbridge.errors import DatabaseUnavailable, EngineUnavailable
 from jobbridge.settings import load_settings
 from jobbridge.store.database import Database
-from jobbridge.store.schedule_mirrors import MirrorStore
-from jobbridge.temporal.client import TemporalClient
-from jobbridge.temporal.schedule_reconciling import ScheduleReconciler
-from jobbridge.temporal.schedules import TemporalSchedules, temporal_id
+from jobbridge.store.schedules.mirrors import MirrorStore
+from jobbridge.temporal.schedules.mirror import TemporalSchedules, temporal_id
+from jobbridge.temporal.schedules.reconciler import ScheduleReconciler
+from jobbridge.temporal.wire.client import TemporalClient
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.support import wait_until
 

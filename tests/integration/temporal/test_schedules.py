@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from jobbridge.app.firing import ScheduleFirer
+from jobbridge.app.schedules.firing import ScheduleFirer
 from jobbridge.core.keys import SYSTEM_TENANT, Engine
 from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.policies import fire_job_id
-from jobbridge.temporal.schedules import temporal_id
+from jobbridge.temporal.schedules.mirror import temporal_id
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.support import wait_until
 

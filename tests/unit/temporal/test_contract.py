@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobbridge.temporal import contract
-from jobbridge.temporal.contract import (
+from jobbridge.temporal.wire import contract
+from jobbridge.temporal.wire.contract import (
     CancelRequest,
     ExecuteOrder,
     InvalidJobInput,

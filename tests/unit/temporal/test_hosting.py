@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.temporal.hosting import HostedQueue, hosted_queues
+from jobbridge.temporal.worker.user_queues import HostedQueue, hosted_queues
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from jobbridge import Celery
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.settings import load_settings
-from jobbridge.temporal.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
-from jobbridge.temporal.execution import Execution, SettlementKind
-from jobbridge.temporal.messages import MissingMessage, continuation, envelope_of, to_celery, to_temporal
+from jobbridge.temporal.wire.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
+from jobbridge.temporal.wire.messages import MissingMessage, continuation, envelope_of, to_celery, to_temporal
+from jobbridge.temporal.worker.execution import Execution, SettlementKind
 
 ID = "7f1f3c1e-7c52-4f0a-9e0f-0f6a8f4f8a11"
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

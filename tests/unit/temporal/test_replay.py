@@ -11,9 +11,9 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from jobbridge.temporal.client import DATA_CONVERTER
-from jobbridge.temporal.polling import SANDBOX
-from jobbridge.temporal.workflow import GenericJobWorkflow
+from jobbridge.temporal.wire.client import DATA_CONVERTER
+from jobbridge.temporal.worker.pollers import SANDBOX
+from jobbridge.temporal.workflows.generic_job import GenericJobWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 

@@ -1,0 +1,294 @@
+"""The start of an attempt, on both engines: the claim of the row.
+
+Celery's tracer calls a task's `before_start` inside its own error handling, so this is where an attempt can be
+refused (celery 5.7, app/trace.py: what a signal's receiver raises is logged and dropped, what `before_start` raises is
+an outcome). Every task of the app gets it in front of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from billiard.process import current_process
+from celery import states
+from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
+from celery.exceptions import Ignore, Reject
+
+from jobbridge.app.execute import tenancy
+from jobbridge.broker.consume.window import UNCOUNTED
+from jobbridge.broker.errors import SessionLost
+from jobbridge.core.envelope import HEADER
+from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, Replaced, Started
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import DatabaseError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+#: How an attempt's end is waited for to be written while Postgres is away: seconds in all, and between two tries.
+PATIENCE = 600.0
+LONGEST_NAP = 1.0
+#: Before a message goes back to a paused queue, so that its worker has heard of the pause by then. Seconds.
+BEFORE_GIVING_BACK = 0.1
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One attempt while it runs; lives on the task's request.
+
+    Attributes:
+        attempt: None when the row could not be written: the job runs all the same, unrecorded.
+        recorded: Its end is in the row.
+        continued: A further message for the same job was sent from inside.
+        replaced: `self.replace` was called.
+        refused: It may not run.
+    """
+
+    key: JobKey
+    task_id: str
+    delivery: UUID | None
+    engine: Engine
+    retries: int
+    attempt: int | None = None
+    recorded: bool = False
+    continued: bool = False
+    replaced: bool = False
+    refused: bool = False
+
+
+def is_at_most_once(task: Any) -> bool:
+    """Whether the task's author chose that it may be lost with its worker, but never runs twice.
+
+    A Temporal worker acknowledges each task late, and notes there what its author chose.
+    """
+    return task is not None and (not task.acks_late or bool(getattr(task, "jobbridge_acks_early", False)))
+
+
+class AttemptRefused(Ignore):
+    """The job was cancelled, ended, or runs elsewhere: this attempt does not start."""
+
+
+_ATTRIBUTE = "jobbridge_run"
+
+
+def run_of(request: Any) -> Run | None:
+    """Give the attempt of a task's request, once it was claimed."""
+    run = getattr(request, _ATTRIBUTE, None)
+    return run if isinstance(run, Run) else None
+
+
+def current_run(app: Celery) -> Run | None:
+    """Give the attempt that the calling code runs in."""
+    task = app.current_worker_task
+    return run_of(task.request) if task is not None else None
+
+
+@contextmanager
+def outside_of_tasks() -> Iterator[None]:
+    """Send messages as if no task ran here: Celery would make that one their parent, and it is there by chance."""
+    running = []
+    while (task := _task_stack.pop()) is not None:
+        running.append(task)
+    try:
+        yield
+    finally:
+        for task in reversed(running):
+            _task_stack.push(task)
+
+
+def in_pool_child() -> bool:
+    """Whether this process is a forked child of a worker's pool (only those have an index in billiard)."""
+    return getattr(current_process(), "index", None) is not None
+
+
+def tracked(base: Any) -> Any:
+    """Give a subclass of a task class that claims the row before each attempt."""
+    if getattr(base, "_jobbridge_tracked", False):
+        return base
+    return type(base.__name__, (_Tracked, base), {"abstract": True, "__module__": base.__module__})
+
+
+class _Tracked:
+    """What is put in front of a task class; see `tracked`."""
+
+    _jobbridge_tracked = True
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        claim(self)
+        super().before_start(task_id, args, kwargs)  # type: ignore[misc]  # the task class behind it
+
+    def replace(self, sig: Any) -> Any:
+        run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
+        app: Celery = self.app  # type: ignore[attr-defined]  # the task class behind it
+        if run is None:
+            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        run.replaced = True
+        if run.attempt is None or not sig.subtask_type or not app.shares_database_with_broker:
+            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        # A canvas ends with this job's id, sent by whoever runs its last part but one: that may be before this attempt
+        # has ended. So the row is given up, and the canvas sent, in one transaction.
+        with app.database.transaction() as connection, app.enqueue_on(connection):
+            app.recorder.record(Replaced(key=run.key, attempt=run.attempt), connection)
+            try:
+                super().replace(sig)  # type: ignore[misc]  # the task class behind it
+            except Ignore as replaced:
+                run.continued = True
+                outcome = replaced
+        raise outcome
+
+
+def identify(request: Any) -> Run | None:
+    """Read from a request whose attempt of which job it is; None for what is no job (eager, broadcast)."""
+    header = getattr(request, HEADER, None) or {}
+    if getattr(request, "is_eager", False) or header.get("untracked") or not request.id:
+        return None
+    delivery = header.get("delivery")
+    return Run(
+        key=JobKey(tenant=TenantId(header.get("tenant") or SYSTEM_TENANT), job_id=job_id_for(request.id)),
+        task_id=request.id,
+        delivery=UUID(delivery) if delivery else None,
+        engine=Engine(header.get("engine") or Engine.CELERY),
+        retries=int(request.retries or 0),
+    )
+
+
+def claim(task: Any) -> None:
+    """Take the row for this attempt.
+
+    Raises:
+        AttemptRefused: It must not start.
+        Reject: It goes back. CE, and Postgres is away: the lease on the message cannot be proved. Or another worker
+            has begun it and lives: Temporal lost sight of that one, and this one must wait for it. Or the queue is
+            paused: what the worker had taken of it, as CE's do ahead of time, waits in it like the rest.
+    """
+    request = task.request
+    run = identify(request)
+    if run is None:
+        return
+    setattr(request, _ATTRIBUTE, run)
+    tenancy.enter(run.key.tenant)
+    _acknowledge_first(task, run)
+    # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
+    write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
+    try:
+        recorded = write(_started(task, run))
+    except DatabaseUnavailable as error:
+        if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
+            run.refused = True
+            raise Reject(error, requeue=True) from None
+        logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
+        return
+    except DatabaseError as error:
+        # Tables missing or unknown: the books are wrong, the job is not. It runs (FEATURES, story 4).
+        logger.error("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
+        return
+    if not recorded.applied:
+        run.refused = True
+        if recorded.reason == QUEUE_PAUSED:
+            logger.info("job.given_back", extra={"job_id": run.task_id, "reason": QUEUE_PAUSED})
+            time.sleep(BEFORE_GIVING_BACK)
+            raise Reject(QUEUE_PAUSED, requeue=UNCOUNTED)  # type: ignore[arg-type]  # Celery passes it on
+        if recorded.reason == CONTENDED and task.acks_late:
+            raise Reject(CONTENDED, requeue=True)
+        if recorded.status in _COUNTED and request.chord:
+            _repeat_chord_part(task, recorded.status)
+        logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": recorded.reason})
+        raise AttemptRefused(f"{run.task_id} does not start: {recorded.reason}")
+    run.attempt = recorded.attempt
+
+
+def _acknowledge_first(task: Any, run: Run) -> None:
+    """Have it in the broker that a task which must not run twice began, where that is not so already."""
+    if task.app.acknowledge_now is None or not is_at_most_once(task):
+        return
+    try:
+        task.app.acknowledge_now(run.task_id)
+    except SessionLost as error:
+        run.refused = True
+        raise AttemptRefused(f"{run.task_id} does not start: it cannot be acknowledged ({error})") from None
+
+
+_COUNTED = {JobStatus.COMPLETED: states.SUCCESS, JobStatus.FAILED: states.FAILURE}
+
+
+def _repeat_chord_part(task: Any, status: JobStatus) -> None:
+    # The row's end and the chord's count are two transactions, and the worker may die between them.
+    repeat = getattr(task.backend, "repeat_chord_part", None)
+    if repeat is not None:
+        repeat(task.request, _COUNTED[status])
+
+
+def record(app: Celery, event: JobEvent) -> Recorded | None:
+    """Write an event; bookkeeping never fails a handler, so trouble is logged and None returned."""
+    try:
+        return app.recorder.record(event)
+    except DatabaseError as error:
+        _log_unrecorded(event, error)
+        return None
+
+
+def record_end(app: Celery, event: JobEvent) -> Recorded | None:
+    """Write how an attempt ended, as `record` does, but wait while Postgres is away.
+
+    The handler is done, so nothing of the user's is blocked; and the message will be acknowledged: what is not in
+    the row then would never come there.
+    """
+    try:
+        return _patiently(app, event)
+    except DatabaseError as error:
+        _log_unrecorded(event, error)
+        return None
+
+
+def _patiently(app: Celery, event: JobEvent) -> Recorded:
+    deadline = time.monotonic() + PATIENCE
+    nap = 0.05
+    while True:
+        try:
+            return app.recorder.record(event)
+        except DatabaseUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            details = {"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)}
+            logger.warning("job.event_waits", extra=details)
+        time.sleep(nap)
+        nap = min(nap * 2, LONGEST_NAP)
+
+
+def _log_unrecorded(event: JobEvent, error: DatabaseError) -> None:
+    logger.error(
+        "job.event_not_recorded",
+        extra={"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)},
+    )
+
+
+def _started(task: Any, run: Run) -> Started:
+    request = task.request
+    header = getattr(request, HEADER, None) or {}
+    info = request.delivery_info or {}
+    return Started(
+        key=run.key,
+        task_id=run.task_id,
+        type=task.name,
+        engine=run.engine,
+        delivery=run.delivery,
+        queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+        worker=request.hostname or "",
+        worker_number=task.app.worker_number,
+        redelivered=bool(info.get("redelivered")),
+        goes_back=run.engine is Engine.CELERY and task.acks_late and task.app.shares_database_with_broker,
+        max_attempts=None if task.max_retries is None else task.max_retries + 1,
+        external_id=header.get("external_id") or run.task_id,
+        external_run_id=header.get("external_run_id"),
+        metadata=header.get("metadata") or {},
+    )

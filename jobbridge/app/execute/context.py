@@ -1,0 +1,201 @@
+"""What a handler is given besides its data."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from celery.worker import state as worker_state
+
+from jobbridge.app.execute.claim import Run, record, run_of
+from jobbridge.app.options import engine_named
+from jobbridge.core.envelope import HEADER
+from jobbridge.core.events import Progressed
+from jobbridge.core.fanout import DEFAULT_CONCURRENCY, FanOut
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import JobCancelled
+from jobbridge.store.jobs.steps import Step
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobbridge.settings import Settings
+
+#: Progress is written at most this often, in seconds (and always at the end).
+PROGRESS_INTERVAL = 0.5
+
+
+class JobContext:
+    """The job that runs: who it is for, how far it is, and whether it should stop."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._run: Run | None = run_of(task.request)
+        self._progress_written_at = 0.0
+        #: What `fan_out` gave last.
+        self.fanned_out: FanOut | None = None
+        self.logger = logging.LoggerAdapter(
+            logging.getLogger(task.spec.function.__module__),
+            {"job_id": self.job_id, "tenant": self.tenant_id, "attempt": self.attempt},
+        )
+
+    @property
+    def job_id(self) -> str:
+        return str(self._run.key.job_id) if self._run else str(self._task.request.id or "")
+
+    @property
+    def tenant_id(self) -> TenantId:
+        if self._run is not None:
+            return self._run.key.tenant
+        told = (self._task.request.headers or {}).get(HEADER) or {}  # of an eager child
+        return TenantId(told.get("tenant") or SYSTEM_TENANT)
+
+    @property
+    def name(self) -> str:
+        return str(self._task.name)
+
+    @property
+    def engine(self) -> Engine:
+        return self._run.engine if self._run else Engine.CELERY
+
+    @property
+    def queue(self) -> str:
+        return str((self._task.request.delivery_info or {}).get("routing_key") or "")
+
+    @property
+    def attempt(self) -> int:
+        """1-based. Grows with each start, also after a lost worker."""
+        return self._run.attempt or 1 if self._run else 1
+
+    @property
+    def max_attempts(self) -> int:
+        return int(self._task.spec.retry.max_attempts)
+
+    @property
+    def settings(self) -> Settings:
+        settings: Settings = self._task.app.settings
+        return settings
+
+    # -- progress and steps
+
+    def progress(self, done: float, total: float = 100, message: str | None = None) -> None:
+        """Tell how far the job is. Written at most twice a second.
+
+        Raises:
+            JobCancelled: The job was cancelled meanwhile.
+        """
+        now = time.monotonic()
+        is_last = done >= total
+        if not is_last and now - self._progress_written_at < PROGRESS_INTERVAL:
+            return
+        self._progress_written_at = now
+        if self._run is None or self._run.attempt is None:
+            return
+        share = 100.0 * done / total if total else 100.0
+        event = Progressed(
+            key=self._run.key,
+            attempt=self._run.attempt,
+            progress=max(0.0, min(100.0, share)),
+            message=message,
+        )
+        recorded = record(self._task.app, event)
+        if recorded is not None and recorded.status is JobStatus.CANCELLED:
+            raise JobCancelled(f"Job {self.job_id} was cancelled.")
+
+    @contextmanager
+    def step(self, name: str, *, key: str | None = None) -> Iterator[Step]:
+        """A named part of the job, with a row in `job_details`.
+
+        With a key, a step that finished in an earlier attempt is known: `step.is_done` is true and `step.result`
+        holds its result; nothing is written. Otherwise the body runs, and the step is completed when it ends.
+
+            with ctx.step("render", key=invoice_id) as step:
+                if not step.is_done:
+                    step.result = render(invoice_id)
+        """
+        self.check_cancelled()
+        if self._run is None or self._run.attempt is None:
+            yield Step(name=name, key=key)
+            return
+        observer = self._task.app.observer
+        with (
+            nullcontext() if observer is None else observer.step(name, key),
+            self._task.app.job_steps.step(self._run.key, self._run.attempt, name, key=key) as step,
+        ):
+            yield step
+
+    # -- children
+
+    def fan_out(
+        self,
+        handler: str | Any,
+        items: Iterable[Any],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        key: Callable[[Any], str] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        engine: Engine | str | None = None,
+    ) -> FanOut:
+        """Have one child job run for each item; to be returned by the handler, which ends its attempt by it.
+
+            return ctx.fan_out("invoice.send", invoices, concurrency=5)
+
+        No worker waits meanwhile. When the last child has ended, this job completes with their numbers as its result,
+        or fails with `ChildrenFailed`.
+
+        Args:
+            handler: The children's handler or task, or its name.
+            items: Data of each child, or `Child`s, which can say a tenant and a key; at most 100,000.
+            concurrency: So many are with an engine at a time.
+            key: Tells an item from the others, also when this job is run again; else its place does.
+            queue: Else the handler's.
+            priority: 0 to 9, higher first.
+            engine: Else the handler's, else the one that this job runs on.
+
+        Raises:
+            UnsupportedOption: The concurrency is out of bounds.
+        """
+        options = {"queue": queue, "priority": priority, "engine": engine and engine_named(engine).value}
+        self.fanned_out = FanOut(
+            task=handler if isinstance(handler, str) else str(handler.name),
+            items=items,
+            concurrency=concurrency,
+            key=key,
+            options={name: value for name, value in options.items() if value is not None},
+        )
+        return self.fanned_out
+
+    # -- stopping
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody cancelled this job. Asks the worker first, then the row."""
+        if self._task.request.id in worker_state.revoked:
+            return True
+        if self._run is None:
+            return False
+        row = self._task.app.jobs.get(self._run.key)
+        return row is not None and row.status is JobStatus.CANCELLED
+
+    def check_cancelled(self) -> None:
+        """Stop here if the job was cancelled.
+
+        Raises:
+            JobCancelled: It was; let it pass.
+        """
+        if self.is_cancelled:
+            raise JobCancelled(f"Job {self.job_id} was cancelled.")
+
+    # -- the application's database
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """A transaction in the app's database, committed at the end, with `app.current_tenant` set."""
+        with self._task.app.database.transaction() as connection:
+            connection.execute("SELECT set_config('app.current_tenant', %s, true)", [self.tenant_id])
+            yield connection

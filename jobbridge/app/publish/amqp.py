@@ -1,0 +1,41 @@
+"""The one publish point: everything that Celery sends passes here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
+
+from jobbridge.app.options import JobOptions
+from jobbridge.app.publish.producer import JobProducer
+
+_Base: Any = CeleryAMQP  # the stubs leave out what is overridden here
+
+
+class AMQP(_Base):  # type: ignore[misc]  # see _Base
+    """Celery's AMQP whose task messages become jobs.
+
+    Celery's own sender still does all that it does (routing, signals, serializer, `task-sent` event). It is given a
+    producer that, where the sender publishes, writes the job row and hands the message to its engine.
+    """
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        send = super()._create_task_sender()
+        app = self.app
+
+        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            job_options = JobOptions.take_from(options)
+            job_producer = JobProducer(app, producer, name, job_options, queue=options.get("queue"))
+            prepared, observer = job_producer.prepared(message), app.observer
+            if observer is None:
+                return send(job_producer, name, prepared, **options)
+            queue, former = _name_of(options.get("queue")), job_options.former_trace
+            with observer.sending(name, prepared.headers, queue=queue, former=former):
+                return send(job_producer, name, prepared, **options)
+
+        return send_task_message
+
+
+def _name_of(queue: Any) -> str:
+    return str(getattr(queue, "name", queue) or "")

@@ -1,0 +1,92 @@
+"""What Celery's sender is given instead of a producer, so that its message becomes a job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kombu.common import Broadcast
+
+from jobbridge.app.options import JobOptions
+from jobbridge.app.publish.publisher import JobPublication
+from jobbridge.core.envelope import HEADER
+from jobbridge.core.keys import TenantId
+from jobbridge.errors import UnsupportedOption
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+
+class JobProducer:
+    """A kombu producer for one task message, which makes the job.
+
+    Celery's sender publishes the task message first; what it publishes after that (the `task-sent` event) goes to
+    the real producer untouched.
+    """
+
+    def __init__(self, app: Celery, producer: Any, name: str, options: JobOptions, *, queue: Any) -> None:
+        self._app = app
+        self._producer = producer
+        self._name = name
+        self._options = options
+        self._queue = queue
+        self._sent = False
+        self._publication: JobPublication | None = None
+        self._tenant: TenantId | None = options.tenant
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def prepared(self, message: Any) -> Any:
+        """Check the message and bring it into the form that is sent; nothing is written when it is refused.
+
+        Raises:
+            InvalidJobData: The data does not fit the handler's model.
+            TenantRequired: The handler needs a tenant and none is given.
+            UnsupportedOption: Protocol 1 has no headers, so its messages cannot be followed.
+        """
+        headers, properties, body, sent_event = message
+        if not headers.get("id"):
+            raise UnsupportedOption(
+                "Messages of Celery's task protocol 1 cannot become jobs.", hint="Set task_protocol to 2."
+            )
+        prepare = getattr(self._app._tasks.get(self._name), "prepare_arguments", None)
+        if prepare is not None:
+            args, kwargs, embed = body
+            args, kwargs, self._tenant = prepare(args, kwargs, self._tenant)
+            body = (args, kwargs, embed)
+        return message._replace(headers=headers, properties=properties, body=body, sent_event=sent_event)
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        if self._sent:
+            return self._producer.publish(body, **options)
+        if self._is_broadcast():
+            self._refuse_singleton("a message for many workers is not one job")
+            options["headers"][HEADER] = {"untracked": True}
+            result = self._producer.publish(body, **options)
+        else:
+            # Celery may call again after an error: the same publication, so the same delivery.
+            self._publication = self._publication or JobPublication(
+                self._app, self._producer, self._name, self._options, self._tenant, body, options
+            )
+            if options["headers"].get("group"):
+                self._refuse_singleton("a group waits for each of its members")
+            result = self._publication.send()
+            self._app.note_sent(self._publication.sent)
+        self._sent = True
+        return result
+
+    def _refuse_singleton(self, reason: str) -> None:
+        key = self._options.singleton_key
+        if key is not None:
+            raise UnsupportedOption(
+                f"{self._name!r} cannot have the singleton_key {key!r}: {reason}.",
+                hint="Send it without the key.",
+            )
+
+    def _is_broadcast(self) -> bool:
+        # One message, many workers: not one job.
+        queue = self._queue
+        if isinstance(queue, str):
+            queue = self._app.amqp.queues.get(queue)
+        exchange = getattr(queue, "exchange", None)
+        return isinstance(queue, Broadcast) or getattr(exchange, "type", None) == "fanout"

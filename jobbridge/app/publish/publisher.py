@@ -1,0 +1,399 @@
+"""From a Celery message to a job: row and message together.
+
+What if the process dies between two steps?
+
+* CE, broker and tables in one database: row and message are one transaction. Nothing is between them.
+* CE, another broker (Redis, RabbitMQ, the stock SQL one): the row is committed as `pending`, then the message sent.
+  Death between: a `pending` row and no message; the row shows it, and no worker runs it.
+* EE: the row holds the message and is committed as `pending`; then the workflow is started, then the row
+  says `queued`. Death before the start: the relay starts it. Death after: the relay starts it again, under the same
+  workflow id, which Temporal refuses while it runs; when it has closed, the claim of the row refuses the attempt.
+* EE, and Temporal cannot be reached: one transaction moves the row on to a new delivery and stores its message in the
+  broker. Death before: the row is `pending`, and the relay delivers it. After: it is a job of the broker. Should
+  Temporal have it all the same (a relay elsewhere was as fast), its delivery is the old one, and does not start.
+* A retry or `replace` from inside a running attempt: the same transaction moves the row on to the new delivery. An old
+  message that comes back (the worker died before its ack) holds the old delivery and does not start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+from kombu.utils import json as kombu_json
+from kombu.utils.functional import retry_over_time
+
+from jobbridge.app.execute.claim import current_run, in_pool_child
+from jobbridge.app.execute.tenancy import inherited_tenant
+from jobbridge.app.options import JobOptions, Sent
+from jobbridge.app.publish.envelope import make_envelope
+from jobbridge.app.publish.singletons import SingletonClaim
+from jobbridge.broker import publishing_on
+from jobbridge.core.enqueue import Outcome, SingletonPolicy
+from jobbridge.core.envelope import HEADER, Envelope
+from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Recorded, Submitted
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import DatabaseUnavailable, EngineUnavailable, UnsupportedOption
+from jobbridge.store.jobs import steps
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.caller_connection import DriverConnection
+
+logger = logging.getLogger(__name__)
+
+#: Arguments are kept in the row for people to read; larger ones only in the message.
+READABLE_LIMIT = 64 * 1024
+
+
+class JobPublication:
+    """One task message on its way to its engine."""
+
+    def __init__(
+        self,
+        app: Celery,
+        producer: Any,
+        name: str,
+        options: JobOptions,
+        tenant: TenantId | None,
+        body: Any,
+        publish_options: dict[str, Any],
+    ) -> None:
+        self._app = app
+        self._producer = producer
+        self._name = name
+        self._options = options
+        self._body = body
+        self._publish_options = publish_options
+        self._headers: dict[str, Any] = publish_options["headers"]
+        self._task_id = str(self._headers["id"])
+        self._task = app._tasks.get(name)
+        self._delivery = uuid.uuid4()
+        self._parent_run = current_run(app)
+        self._own_run = (
+            self._parent_run if self._parent_run and self._parent_run.task_id == self._task_id else None
+        )
+        self._engine = self._chosen_engine()
+        self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
+        self._claim = self._singleton_claim()
+        #: Why it does not go to the engine that was chosen.
+        self._trouble: EngineUnavailable | None = None
+        #: What came of it; None until it is sent.
+        self.sent: Sent | None = None
+        self._address()
+
+    def send(self) -> Any:
+        result = self._send()
+        if self._claim is not None and self._app.caller_connection is None and not in_pool_child():
+            self._claim.tell_engine()
+        return result
+
+    def _send(self) -> Any:
+        if self._engine is Engine.TEMPORAL:
+            return self._send_to_temporal()
+        if self._app.shares_database_with_broker:
+            return self._send_with_row()
+        return self._send_to_other_broker()
+
+    def _address(self) -> None:
+        """Write into the message whose job it is, and by which delivery."""
+        self._headers[HEADER] = {
+            "tenant": self._key.tenant,
+            "delivery": str(self._delivery),
+            "engine": self._engine.value,
+        }
+
+    # -- deciding
+
+    def _chosen_engine(self) -> Engine:
+        if self._options.engine is not None:
+            return self._options.engine
+        if self._own_run is not None:
+            return self._own_run.engine  # a retry stays where it runs
+        declared = getattr(self._task, "engine", None)
+        if declared:
+            return Engine.parse(str(declared))
+        return self._options.default_engine or self._app.default_engine
+
+    def _chosen_tenant(self, tenant: TenantId | None) -> TenantId:
+        parent = self._parent_run
+        return tenant or (parent.key.tenant if parent else inherited_tenant()) or SYSTEM_TENANT
+
+    def _singleton_claim(self) -> SingletonClaim | None:
+        key = self._options.singleton_key
+        if key is None:
+            return None
+        if self._own_run is not None:
+            raise UnsupportedOption(
+                f"Job {self._task_id} goes on by this message, and cannot take the singleton_key {key!r} now.",
+                hint="Give the key when the job is sent for the first time.",
+            )
+        policy = self._options.singleton_policy or SingletonPolicy.SKIP
+        return SingletonClaim(self._app, self._key, key, policy)
+
+    def _submitted(self, status: JobStatus, message: Any = None, *, broker: str | None = None) -> Submitted:
+        headers = self._headers
+        task = self._task
+        max_retries = getattr(task, "max_retries", None)
+        eta, parent_id = _instant(headers.get("eta")), _optional_id(headers.get("parent_id"))
+        return Submitted(
+            key=self._key,
+            task_id=self._task_id,
+            type=self._name,
+            engine=self._engine,
+            delivery=self._delivery,
+            queue=self._queue_name,
+            status=JobStatus.SCHEDULED if eta is not None and status is JobStatus.QUEUED else status,
+            continues=self._continuation(),
+            priority=int(self._publish_options.get("priority") or 0),
+            run_at=eta,
+            expires_at=_instant(headers.get("expires")),
+            singleton_key=self._options.singleton_key,
+            max_attempts=None if max_retries is None else max_retries + 1,
+            user_id=self._options.user_id,
+            metadata={**self._readable_arguments(), **self._options.metadata_of(headers)},
+            external_id=self._task_id,
+            message=message,
+            broker=broker,
+            root_id=_optional_id(headers.get("root_id")),
+            parent_id=parent_id if parent_id != self._key.job_id else None,  # else it sends itself again
+            group_id=headers.get("group"),
+        )
+
+    def _continuation(self) -> Continuation | None:
+        if self._options.continues is not None:
+            return Continuation(attempt=self._options.continues, is_retry=False)
+        run = self._own_run
+        if run is None or run.attempt is None:
+            return None
+        is_retry = int(self._headers.get("retries") or 0) > run.retries
+        return Continuation(attempt=run.attempt, is_retry=is_retry)
+
+    @property
+    def _queue_name(self) -> str:
+        routing_key = self._publish_options.get("routing_key")
+        return str(routing_key or self._app.conf.task_default_queue)
+
+    def _readable_arguments(self) -> dict[str, Any]:
+        args, kwargs, _ = self._body
+        readable = getattr(self._task, "readable_arguments", _plain_arguments)(args, kwargs)
+        try:
+            text = kombu_json.dumps(readable)
+        except (TypeError, ValueError, UnicodeDecodeError):
+            text = ""
+        if not text or len(text) > READABLE_LIMIT or "\\u0000" in text:
+            return {"argsrepr": self._headers.get("argsrepr"), "kwargsrepr": self._headers.get("kwargsrepr")}
+        return {"data": json.loads(text)}
+
+    # -- the broker
+
+    def _send_with_row(self) -> Any:
+        return self._repeating(self._write_row_and_message)
+
+    def _repeating(self, write: Callable[[Any], Any]) -> Any:
+        """Write, and try again as the publish policy says while Postgres is away.
+
+        A second try with the same delivery finds its own row when the first one's commit went through unseen. In the
+        caller's transaction there is no second try: it is the caller's.
+        """
+        caller = self._app.caller_connection
+        if caller is not None or not self._publish_options.get("retry"):
+            return write(caller)
+        policy = self._publish_options.get("retry_policy") or {}
+        return retry_over_time(
+            write,
+            (OperationalError, DatabaseUnavailable),
+            args=(None,),
+            max_retries=policy.get("max_retries", 3),
+            interval_start=policy.get("interval_start", 0),
+            interval_step=policy.get("interval_step", 0.2),
+            interval_max=policy.get("interval_max", 1),
+        )
+
+    def _write_row_and_message(self, caller: Any) -> Any:
+        with ExitStack() as stack:
+            connection = stack.enter_context(self._app.database.transaction(caller))
+            if not self._record(self._submitted(JobStatus.QUEUED), connection):
+                return None
+            if self._trouble is not None:
+                self._note_fallback(connection, self._trouble)
+            return self._publish_on(connection, is_brief=caller is None)
+
+    def _publish_on(self, connection: DriverConnection, *, is_brief: bool) -> Any:
+        options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
+        with publishing_on(connection, is_brief=is_brief):
+            return self._producer.publish(self._body, **options)
+
+    def _record(self, submitted: Submitted, connection: DriverConnection | None) -> bool:
+        """Make the job's row, unless there is a job already; whether its message is to be sent.
+
+        Raises:
+            DuplicateJob: Another job has its singleton key.
+        """
+        if self._claim is not None and connection is not None:
+            holder = self._claim.find_holder(connection)
+            if holder is not None:
+                external_id = holder.external_id or holder.task_id
+                self._note_sent(Outcome.DEDUPLICATED, holder.key, holder.task_id, external_id)
+                self._log_duplicate(f"job {holder.key.job_id} has the singleton key")
+                return False
+        recorded = self._app.recorder.record(submitted, connection)
+        if not recorded.applied:
+            self._on_refused(recorded)
+            return False
+        if self._own_run is not None and recorded.outcome == "continued":
+            self._own_run.continued = True
+        if self._claim is not None and connection is not None:
+            self._claim.settle(connection)
+        is_replacing = self._claim is not None and self._claim.replaced is not None
+        self._note_sent(
+            Outcome.REPLACED if is_replacing else Outcome.CREATED, self._key, self._task_id, self._task_id
+        )
+        return True
+
+    def _on_refused(self, recorded: Recorded) -> None:
+        if recorded.outcome == "repeated" and self.sent is not None:
+            return  # the commit of the first try went through unseen
+        self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._task_id)
+        self._log_duplicate(recorded.reason)
+
+    def _note_sent(self, outcome: Outcome, key: JobKey, task_id: str, external_id: str) -> None:
+        self.sent = Sent(outcome=outcome, key=key, task_id=task_id, external_id=external_id)
+
+    def _log_duplicate(self, reason: str | None) -> None:
+        logger.warning(
+            "job.deduplicated",
+            extra={"job_id": str(self._key.job_id), "tenant": self._key.tenant, "reason": reason},
+        )
+
+    def _send_to_other_broker(self) -> Any:
+        if self._app.caller_connection is not None:
+            raise UnsupportedOption(
+                "The broker is not in the database of the caller's transaction, so it cannot be part of it.",
+                hint="Use a jobbridge+postgresql:// broker on the same database.",
+            )
+        submitted = self._submitted(JobStatus.PENDING, broker=self._app.broker_scheme)
+        if not self._repeating(lambda caller: self._write_row(submitted, caller)):
+            return None
+        try:
+            result = self._producer.publish(self._body, **self._publish_options)
+        except Exception as error:
+            self._app.recorder.record(
+                Failed(
+                    key=self._key,
+                    attempt=None,
+                    error=f"Could not be sent: {error!r}",
+                    delivery=self._delivery,
+                )
+            )
+            raise
+        self._app.recorder.record(
+            Accepted(key=self._key, delivery=self._delivery, engine=self._engine, external_id=self._task_id)
+        )
+        return result
+
+    # -- Temporal
+
+    def _send_to_temporal(self) -> Any:
+        delivery = self._app.delivery(Engine.TEMPORAL)  # before anything is written: its extra may be missing
+        continues = self._own_run is not None and self._own_run.engine is Engine.TEMPORAL
+        trouble = None if continues else delivery.known_failure()
+        if trouble is not None and self._may_fall_back:
+            return self._send_to_broker_instead(trouble)
+        envelope = self._envelope()
+        status = JobStatus.QUEUED if continues else JobStatus.PENDING
+        submitted = self._submitted(status, envelope.to_json())
+        is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
+        is_callers = self._app.caller_connection is not None
+        if not is_new or continues or is_callers or in_pool_child() or trouble is not None:
+            return None  # the running workflow, or the relay, takes it from the row
+        try:
+            accepted = delivery.deliver(envelope)
+        except EngineUnavailable as error:
+            if error.certainly_not_started and self._may_fall_back:
+                return self._fall_back(error)
+            logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
+            return None
+        self._app.recorder.record(accepted)
+        return None
+
+    def _write_row(self, submitted: Submitted, caller: Any) -> bool:
+        with self._app.database.transaction(caller) as connection:
+            return self._record(submitted, connection)
+
+    # -- falling back
+
+    @property
+    def _may_fall_back(self) -> bool:
+        wanted = self._app.settings.fallback_to_celery and self._options.may_fall_back is not False
+        return wanted and self._app.shares_database_with_broker  # another one has no part in the transaction
+
+    def _send_to_broker_instead(self, trouble: EngineUnavailable) -> Any:
+        """Send it to the broker at once: that Temporal is away is known, so it was not even asked."""
+        self._trouble, self._engine = trouble, Engine.CELERY
+        self._address()
+        result = self._send_with_row()
+        if self.sent is not None and self.sent.outcome is not Outcome.DEDUPLICATED:
+            self._log_fallback(trouble)
+        return result
+
+    def _fall_back(self, trouble: EngineUnavailable) -> Any:
+        """Give a job that Temporal certainly did not start to the broker; if that fails, the relay has it."""
+        former, self._delivery, self._engine = self._delivery, uuid.uuid4(), Engine.CELERY
+        self._address()
+        fell_back = FellBack(
+            key=self._key, delivery=former, new_delivery=self._delivery, engine=Engine.CELERY
+        )
+        try:
+            with self._app.database.transaction() as connection:
+                if not self._app.recorder.record(fell_back, connection).applied:
+                    return None  # a relay elsewhere was faster, or it was cancelled
+                self._note_fallback(connection, trouble)
+                result = self._publish_on(connection, is_brief=True)
+        # The row is safe; whatever a transport raises must not make the caller send again.
+        except Exception as error:
+            logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
+            return None
+        self._log_fallback(trouble)
+        return result
+
+    def _note_fallback(self, connection: DriverConnection, trouble: EngineUnavailable) -> None:
+        told = {"from": Engine.TEMPORAL.value, "to": Engine.CELERY.value, "reason": str(trouble)}
+        steps.note(connection, self._key, steps.FALLBACK, told)
+
+    def _log_fallback(self, trouble: EngineUnavailable) -> None:
+        logger.warning(
+            "job.fell_back",
+            extra={"job_id": self._task_id, "type": self._name, "engine": "celery", "reason": str(trouble)},
+        )
+
+    def _envelope(self) -> Envelope:
+        return make_envelope(
+            self._app,
+            self._task,
+            self._name,
+            key=self._key,
+            delivery=self._delivery,
+            queue=self._queue_name,
+            body=self._body,
+            publish_options=self._publish_options,
+        )
+
+
+def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
+    return {"args": list(args), "kwargs": dict(kwargs)}
+
+
+def _instant(text: str | datetime | None) -> datetime | None:
+    return text if text is None or isinstance(text, datetime) else datetime.fromisoformat(text)
+
+
+def _optional_id(task_id: str | None) -> uuid.UUID | None:
+    return None if task_id is None else job_id_for(task_id)

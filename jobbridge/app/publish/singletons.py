@@ -1,0 +1,95 @@
+"""A job that wants a singleton key, within the transaction that makes it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
+
+from jobbridge.broker import delete_waiting
+from jobbridge.core.enqueue import SingletonPolicy
+from jobbridge.core.events import Cancelled
+from jobbridge.core.keys import Engine, JobKey
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import DuplicateJob, EngineUnavailable
+from jobbridge.store.jobs import singletons
+from jobbridge.store.jobs.singletons import Hold, Holder
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.caller_connection import DriverConnection
+
+logger = logging.getLogger(__name__)
+
+
+class SingletonClaim:
+    """One job's claim to a key: `find_holder`, then the job's row, then `settle`; and `tell_engine` after the commit.
+
+    Args:
+        app: Whose tables.
+        job: The job that wants the key.
+        key: The singleton key.
+        policy: What to do when another job has it.
+    """
+
+    def __init__(self, app: Celery, job: JobKey, key: str, policy: SingletonPolicy) -> None:
+        self._app = app
+        self._job = job
+        self._key = key
+        self._policy = policy
+        self._hold: Hold | None = None
+        self.replaced: Holder | None = None
+
+    def find_holder(self, connection: DriverConnection) -> Holder | None:
+        """Lock the key and give the job that keeps this one from being made, if any.
+
+        Raises:
+            DuplicateJob: There is one, and the policy is `raise`.
+        """
+        replaces = self._policy is SingletonPolicy.REPLACE
+        self.replaced = None
+        self._hold = singletons.hold(connection, self._job, self._key, replaces=replaces)
+        holder = self._hold.holder
+        if holder is None:
+            return None
+        if self._policy is SingletonPolicy.RAISE:
+            raise DuplicateJob.of(self._key, job_id=str(holder.key.job_id), status=holder.status.value)
+        if replaces and holder.status is not JobStatus.PROCESSING:
+            return None
+        return holder
+
+    def settle(self, connection: DriverConnection) -> None:
+        """Make the key this job's own, and cancel the one that it replaces."""
+        assert self._hold is not None  # find_holder comes first
+        if not self._hold.is_new:
+            singletons.take(connection, self._job, self._key)
+        if self._hold.holder is not None:
+            self._cancel(connection, self._hold.holder)
+            self.replaced = self._hold.holder
+
+    def tell_engine(self) -> None:
+        """Stop what was replaced where only a message can; what is not reached is refused by its row when it starts."""
+        holder = self.replaced
+        if holder is None:
+            return
+        try:
+            if holder.runner_type is Engine.TEMPORAL:
+                delivery = self._app.delivery(Engine.TEMPORAL)
+                if delivery.known_failure() is None:
+                    delivery.cancel(holder.task_id, reason=self._reason, cancelled_by="singleton")
+            elif not self._app.shares_database_with_broker:
+                self._app.control.revoke(holder.task_id)
+        except (EngineUnavailable, OperationalError) as error:
+            logger.warning("job.cancel_not_delivered", extra={"job_id": holder.task_id, "error": str(error)})
+
+    def _cancel(self, connection: DriverConnection, holder: Holder) -> None:
+        self._app.recorder.record(
+            Cancelled(key=holder.key, reason=self._reason, cancelled_by="singleton"), connection
+        )
+        if holder.runner_type is Engine.CELERY and self._app.shares_database_with_broker:
+            delete_waiting(connection, holder.task_id)
+
+    @property
+    def _reason(self) -> str:
+        return f"Replaced by job {self._job.job_id}."

@@ -1,0 +1,1 @@
+"""Schedules: declared in code, changed by callers, fired by beat; each fire makes one job."""

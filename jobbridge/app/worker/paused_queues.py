@@ -1,0 +1,88 @@
+"""That this worker takes nothing new from paused queues (`store.workers.queue_pauses`), on both engines.
+
+The thread that keeps the worker's presence hears of changes, on the session that it has anyway, and looks for itself
+every few seconds. What follows is done on Celery's own thread, by what `celery control cancel_consumer` uses: the
+broker's consumer lets go of the queue, and gives back what was not delivered; Temporal's poller of it ends. The queue
+stays among those that the worker serves. What it has taken ahead is refused when
+it would start (`transitions.GATE`), and goes back (`execution.claim`).
+
+What if …                                             then
+… the worker starts while a queue is paused           the pauses are read before it first consumes
+… Postgres goes away                                  what is known holds; it is read again with the next session
+… a NOTIFY is lost                                    the next look finds the change
+… the broker's connection is lost                     the new consumer is told before it consumes
+… the worker dies between the row and its word        its messages go back, as ever; the next worker reads the row
+… a message comes before the worker has heard         its job does not start; it goes back after a moment
+… the queue is resumed as a message goes back         it is taken again, as any other
+… somebody cancels or adds the consumer by hand       cancelled by hand stays so after a resume; added by hand lasts
+                                                      until the next look, for a pause is for all workers
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.workers.queue_pauses import names_paused
+
+logger = logging.getLogger(__name__)
+
+_StartStopStep: Any = bootsteps.StartStopStep  # untyped
+
+
+class QueuePausing:
+    """What one worker knows of paused queues, and what it has done about them.
+
+    `look` is the presence's thread's, the rest is Celery's own.
+    """
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] = frozenset()
+        self._cancelled: set[str] = set()
+        self._consumer: Any = None
+
+    def look(self, connection: DriverConnection) -> None:
+        """Read which queues are paused, and have the worker act on it."""
+        self._names = names_paused(connection)
+        consumer = self._consumer
+        if consumer is not None and (self._names or self._cancelled):
+            consumer.call_soon(self._apply, consumer)
+
+    def begin(self, consumer: Any) -> None:
+        """Leave out what is paused, before the consumer first consumes."""
+        self._consumer = consumer
+        self._apply(consumer)
+
+    def _apply(self, consumer: Any) -> None:
+        tasks, names = consumer.task_consumer, self._names
+        if tasks is None:
+            return  # it has no connection, and will begin anew
+        for queue in [queue.name for queue in tasks.queues if queue.name in names]:
+            tasks.cancel_by_queue(queue)
+            if queue not in self._cancelled:
+                logger.info("worker.queue_paused", extra={"queue": queue})
+            self._cancelled.add(queue)
+        for queue in self._cancelled - names:
+            self._cancelled.discard(queue)
+            self._take_again(consumer, queue)
+
+    def _take_again(self, consumer: Any, queue: str) -> None:
+        """Consume again, unless somebody has cancelled it by hand meanwhile."""
+        tasks, served = consumer.task_consumer, consumer.app.amqp.queues.consume_from
+        if queue in served and queue not in {each.name for each in tasks.queues}:
+            tasks.add_queue(served[queue])
+            tasks.consume()
+            logger.info("worker.queue_resumed", extra={"queue": queue})
+
+
+class RespectPauses(_StartStopStep):  # type: ignore[misc]  # untyped base
+    """Leaves paused queues out whenever Celery's consumer has made its task consumer, before that consumes."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        if consumer.app.presence is not None:
+            consumer.app.presence.pausing.begin(consumer)

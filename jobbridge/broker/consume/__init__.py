@@ -1,0 +1,1 @@
+"""Taking messages and settling them: claim, prefetch, window, acknowledge, and the sweep after the dead."""

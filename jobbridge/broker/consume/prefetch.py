@@ -1,0 +1,332 @@
+"""When to take messages, and how they reach the callbacks: by an event loop, or by waiting.
+
+Who looks, and where: a queue is looked at when it was notified, when the last look there found more than was
+wanted, and at every `poll_interval`. An empty look ends the matter; there is no busy polling.
+
+In an event loop (`celery worker`) each turn writes the settlements first, then claims, then delivers; the socket of
+the session is among the loop's readers. Without one (`drain_events`), one message is delivered per call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu.log import get_logger
+
+from jobbridge.broker import topology
+from jobbridge.broker.consume import sweeping
+from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
+from jobbridge.broker.consume.recheck import Stragglers
+from jobbridge.broker.consume.waker import Waker
+
+if TYPE_CHECKING:
+    from jobbridge.broker.channel import Channel
+    from jobbridge.broker.transport import Transport
+
+logger = get_logger(__name__)
+
+#: A claim for less than half of the window waits so long for more room: tasks that end together are claimed together.
+PAUSE: Final = 0.01
+#: Messages of one claim where no window limits them.
+UNWINDOWED: Final = 50
+
+
+class Intake:
+    """Claims for the channels of one transport.
+
+    Args:
+        transport: Whose channels and session they are.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        #: Queues that may have something ready, in the order of their next look.
+        self._promising: dict[str, None] = {}
+        self._stragglers = Stragglers()
+        self._undelivered: deque[tuple[Channel, str, dict[str, Any]]] = deque()
+        self._loop: Any = None
+        self._waker: Waker | None = None
+        self._timers: list[Any] = []
+        self._due_timer: Any = None
+        self._straggler_timer: Any = None
+        self._next_due_at: float | None = None
+        self._next_poll_at = 0.0
+        self._next_sweep_at = 0.0
+        self._claimed_at = 0.0
+        self._is_paused = False
+        self._seen_dead: set[int] = set()
+
+    # -- which queues
+
+    @property
+    def _channels(self) -> list[Channel]:
+        return [channel for channel in self._transport.open_channels if channel.consumed]
+
+    @property
+    def queues(self) -> list[str]:
+        return [queue for channel in self._channels for queue in channel.consumed]
+
+    def look_at(self, queue: str) -> None:
+        """Expect something in the queue."""
+        self._promising.setdefault(queue)
+
+    def _note_notifications(self) -> None:
+        session = self._transport.session
+        while session.notified:
+            queue = session.notified.pop()
+            self.look_at(queue)
+            self._stragglers.expect(queue, monotonic())
+        if session.is_due_notified:
+            session.is_due_notified = False
+            self._look_for_due()
+
+    def _look_everywhere(self) -> None:
+        for queue in self.queues:
+            self.look_at(queue)
+        self._look_for_due()
+
+    def _look_for_due(self) -> None:
+        """Make ready what is due, and be back in time for what will be."""
+        queues = self.queues
+        if not queues:
+            return
+        session = self._transport.session
+        seconds = session.one(SECONDS_TO_NEXT_DUE, {"queues": queues})["seconds"]
+        while seconds is not None and seconds <= 0:
+            promoted = session.rows(PROMOTE_DUE, {"queues": queues})
+            for row in promoted:
+                self.look_at(row["queue"])
+            if not promoted:
+                seconds = 0.05  # another consumer is promoting it right now
+                break
+            seconds = session.one(SECONDS_TO_NEXT_DUE, {"queues": queues})["seconds"]
+        self._next_due_at = None if seconds is None else monotonic() + seconds
+        self._set_due_timer(seconds)
+
+    # -- claiming
+
+    def _claim(self) -> None:
+        for _ in range(len(self._promising)):
+            queue = next(iter(self._promising))
+            del self._promising[queue]
+            for channel in self._channels:
+                if queue in channel.consumed and self._claim_from(channel, queue):
+                    self.look_at(queue)  # behind the other queues
+
+    def _claim_from(self, channel: Channel, queue: str) -> bool:
+        """Claim what there is room for. True if there may be more."""
+        is_acked = channel.consumed[queue]
+        limit = self._room(channel) if is_acked else UNWINDOWED if self.is_in_loop else 1
+        if limit <= 0:
+            return True
+        busy = len(self._promising) + 1
+        limit = max(limit // busy, 1)
+        payloads = channel.take(queue, limit, is_acked=is_acked)
+        if is_acked:
+            self._claimed_at = monotonic()
+        if payloads:
+            self._stragglers.expect(queue, monotonic())
+        self._undelivered.extend((channel, queue, payload) for payload in payloads)
+        return len(payloads) == limit
+
+    def _room(self, channel: Channel) -> int:
+        window = channel.window
+        room = window.room()
+        if room is None:
+            return UNWINDOWED if self.is_in_loop else 1
+        if self.is_in_loop and 0 < room * 2 < window.prefetch_count and self._must_pause():
+            return 0
+        return room
+
+    def _must_pause(self) -> bool:
+        if monotonic() - self._claimed_at >= PAUSE:
+            return False
+        if not self._is_paused:
+            self._is_paused = True
+            self._loop.call_later(PAUSE, self._end_pause)
+            self._wake_loop()
+        return True
+
+    def _end_pause(self) -> None:
+        self._is_paused = False  # the loop is awake now, and claims in its turn
+
+    def _deliver_next(self) -> None:
+        channel, queue, payload = self._undelivered.popleft()
+        if queue in channel.consumed:
+            self._transport._deliver(payload, queue)
+
+    def give_back_undelivered(self, channel: Channel, queue: str) -> None:
+        """Free what was claimed for a consumer that is cancelled now."""
+        kept: deque[tuple[Channel, str, dict[str, Any]]] = deque()
+        for owner, name, payload in self._undelivered:
+            if owner is channel and name == queue:
+                held = channel.window.release(payload["properties"]["delivery_tag"])
+                if held is not None:
+                    held[1].give_back([held[0]])
+            else:
+                kept.append((owner, name, payload))
+        self._undelivered = kept
+
+    # -- without an event loop
+
+    def deliver_one(self) -> bool:
+        """Deliver one message, if there is one."""
+        if not self._undelivered:
+            self._transport.settler.flush()
+            self._do_what_is_time()
+            self._note_notifications()
+            self._claim()
+        if not self._undelivered:
+            return False
+        self._deliver_next()
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a notification, or for what is due, at most so long."""
+        now = monotonic()
+        wakes = [now + seconds, self._next_poll_at, self._next_sweep_at]
+        wakes += [at for at in (self._next_due_at, self._stragglers.next_at) if at is not None]
+        self._transport.session.wait(max(min(wakes) - now, 0.001))
+
+    def _do_what_is_time(self) -> None:
+        now = monotonic()
+        if now >= self._next_sweep_at:
+            self._sweep()
+        if now >= self._next_poll_at:
+            self._poll()
+        elif self._next_due_at is not None and now >= self._next_due_at:
+            self._look_for_due()
+        self._look_for_stragglers()
+
+    def _look_for_stragglers(self) -> None:
+        for queue in self._stragglers.due(monotonic()):
+            self.look_at(queue)
+
+    def _poll(self) -> None:
+        self._next_poll_at = monotonic() + self._transport.options.poll_interval
+        self._look_everywhere()
+
+    def _sweep(self) -> None:
+        transport = self._transport
+        self._next_sweep_at = monotonic() + transport.options.sweep_interval
+        if not self._channels:
+            return
+        transport.late.flush(transport.session)
+        swept = sweeping.sweep(
+            transport.session,
+            seen_dead=self._seen_dead,
+            deliveries_allowed=transport.options.deliveries_allowed,
+        )
+        self._seen_dead = swept.dead
+        transport.report_expired(swept.expired)
+        transport.report_dead_letters(swept.dead_letters)
+
+    # -- in an event loop
+
+    @property
+    def is_in_loop(self) -> bool:
+        return self._loop is not None
+
+    def join_loop(self, loop: Any) -> None:
+        """Let the loop (kombu's `Hub`) drive the consumers."""
+        self.leave_loop()
+        options = self._transport.options
+        self._loop = loop
+        self._waker = Waker(loop)
+        loop.add_reader(self._transport.session.fileno(), self._on_readable)
+        loop.on_tick.add(self._on_tick)
+        self._timers = [
+            loop.call_repeatedly(options.poll_interval, self._on_poll),
+            loop.call_repeatedly(options.sweep_interval, self._on_sweep),
+            loop.call_later(0, self._on_poll),
+            loop.call_later(0, self._on_sweep),  # a worker that replaces a dead one takes over at once
+        ]
+
+    def leave_loop(self) -> None:
+        """Let go of the loop, whose sockets may be closed by now."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        loop.on_tick.discard(self._on_tick)
+        for timer in [*self._timers, self._due_timer, self._straggler_timer]:
+            if timer is not None:
+                timer.cancel()
+        self._timers, self._due_timer, self._straggler_timer, self._is_paused = [], None, None, False
+        if self._waker is not None:
+            self._waker.close()
+            self._waker = None
+        session = self._transport._session
+        # libpq closes the socket of a broken connection, and somebody else may have its number already.
+        if session is not None and loop.readers.get(session.fileno(), (None,))[0] == self._on_readable:
+            with suppress(OSError, ValueError):
+                loop.remove_reader(session.fileno())
+
+    def _wake_loop(self) -> None:
+        if self._waker is not None:
+            self._waker.wake()
+
+    def _on_readable(self) -> None:
+        if self.is_in_loop:
+            self._transport.session.receive()
+
+    def _on_tick(self) -> None:
+        if not self.is_in_loop:
+            return
+        self._transport.settler.flush()
+        self._note_notifications()
+        if self._promising:
+            self._claim()
+        self._set_straggler_timer()
+        if self._undelivered:
+            self._wake_loop()  # there may be more, and room for it
+        while self._undelivered and self.is_in_loop:
+            self._deliver_next()
+
+    def _on_poll(self) -> None:
+        if self.is_in_loop:
+            self._poll()
+
+    def _on_sweep(self) -> None:
+        if self.is_in_loop:
+            self._sweep()
+
+    def _set_due_timer(self, seconds: float | None) -> None:
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        if seconds is not None and self._loop is not None:
+            self._due_timer = self._loop.call_later(max(seconds, 0.0), self._on_due)
+            self._wake_loop()
+
+    def _on_due(self) -> None:
+        self._due_timer = None
+        if self.is_in_loop:
+            self._look_for_due()
+
+    def _set_straggler_timer(self) -> None:
+        next_at = self._stragglers.next_at
+        if next_at is not None and self._straggler_timer is None:
+            self._straggler_timer = self._loop.call_later(max(next_at - monotonic(), 0.0), self._on_straggler)
+            self._wake_loop()
+
+    def _on_straggler(self) -> None:
+        self._straggler_timer = None
+        if self.is_in_loop:
+            self._look_for_stragglers()
+
+    # -- the end
+
+    def end_consumer(self) -> None:
+        """Give back everything and stop being a consumer, while the session still lives."""
+        session = self._transport._session
+        if session is None or session.consumer is None:
+            return
+        self._undelivered.clear()
+        for channel in self._transport.open_channels:
+            channel.give_back()
+        for queue in self.queues:
+            topology.unsubscribe(session, queue)
+        sweeping.bury(session, [session.consumer], self._transport.options.deliveries_allowed)

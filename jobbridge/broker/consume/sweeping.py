@@ -1,0 +1,154 @@
+"""Cleaning up after consumers that died, and dropping what is past its time.
+
+Every consumer sweeps, every few seconds. It finds the dead by trying their locks: a lock that can be had has no
+holder, and a number is never given twice, so what was seen dead stays dead and two sweepers at once do the same
+harmless thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kombu.log import get_logger
+
+from jobbridge.broker.consume.settling import DEAD_COLUMNS
+from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+from jobbridge.broker.session import LOCK_BASE, Row, Session
+from jobbridge.broker.topology import DELETE_QUEUES
+
+logger = get_logger(__name__)
+
+# The lock is freed again at the end of the statement. After a restart of Postgres everybody's lock is free at first.
+FIND_DEAD = """
+SELECT id
+FROM jobbridge_broker.consumers
+WHERE id IS DISTINCT FROM %(consumer)s
+    AND pg_try_advisory_xact_lock(%(base)s + id)
+    AND NOT (
+        started_at < pg_postmaster_start_time()
+        AND statement_timestamp() < pg_postmaster_start_time() + interval '15 seconds'
+    )
+"""
+
+# What was delivered so often and never settled is taken for the reason that its consumers died.
+FREE_LEASES = f"""
+WITH exhausted AS (
+    DELETE FROM jobbridge_broker.messages
+    WHERE leased_by = ANY(%(dead)s) AND deliveries >= %(deliveries_allowed)s
+    RETURNING {DEAD_COLUMNS}
+), dead AS (
+    INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
+    SELECT {DEAD_COLUMNS}, 'too_many_deliveries'
+    FROM exhausted
+), freed AS (
+    UPDATE jobbridge_broker.messages
+    SET leased_by = NULL, redelivered = true
+    WHERE leased_by = ANY(%(dead)s) AND deliveries < %(deliveries_allowed)s
+    RETURNING queue
+)
+SELECT 'too_many_deliveries' AS reason, headers::text AS headers, NULL AS queue, NULL::text AS notified, 1 AS number
+FROM exhausted
+UNION ALL
+SELECT NULL, NULL, queue, pg_notify({CHANNEL_OF_QUEUE}, '')::text, number
+FROM (SELECT queue, count(*) AS number FROM freed GROUP BY queue) AS queues
+"""  # noqa: S608  # put together from the constants above
+
+DELETE_SUBSCRIPTIONS = """
+DELETE FROM jobbridge_broker.subscriptions
+WHERE consumer = ANY(%(dead)s)
+RETURNING queue
+"""
+
+# Exclusive queues go with their owner; the others when their last consumer is gone. One that was declared a moment ago
+# has a consumer coming: it is left to UNUSED_QUEUES.
+QUEUES_OF_DEAD = """
+SELECT name
+FROM jobbridge_broker.queues
+WHERE owner = ANY(%(dead)s)
+    OR (
+        auto_delete
+        AND owner IS NULL
+        AND name = ANY(%(left)s)
+        AND used_at < statement_timestamp() - interval '10 seconds'
+        AND NOT EXISTS (SELECT FROM jobbridge_broker.subscriptions WHERE queue = queues.name)
+    )
+"""
+
+DELETE_CONSUMERS = """
+DELETE FROM jobbridge_broker.consumers
+WHERE id = ANY(%(dead)s)
+"""
+
+UNUSED_QUEUES = """
+SELECT name
+FROM jobbridge_broker.queues
+WHERE used_at + coalesce(expires, CASE WHEN auto_delete THEN interval '1 hour' END) < statement_timestamp()
+    AND owner IS NULL
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.subscriptions WHERE queue = queues.name)
+"""
+
+DROP_EXPIRED = """
+WITH expired AS MATERIALIZED (
+    SELECT id
+    FROM jobbridge_broker.messages
+    WHERE leased_by IS NULL AND expires_at <= statement_timestamp()
+    ORDER BY expires_at
+    LIMIT 500
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM jobbridge_broker.messages AS message
+USING expired
+WHERE message.id = expired.id
+RETURNING message.headers::text AS headers
+"""
+
+
+@dataclass(kw_only=True)
+class Swept:
+    """What a sweep found."""
+
+    dead: set[int] = field(default_factory=set)
+    dead_letters: list[Row] = field(default_factory=list)
+    expired: list[Row] = field(default_factory=list)
+
+
+def sweep(session: Session, *, seen_dead: set[int], deliveries_allowed: int) -> Swept:
+    """Free what the dead held, delete the queues that died with them, drop what expired.
+
+    Args:
+        session: Of the consumer that sweeps.
+        seen_dead: The `dead` of the sweep before. Only those are buried: a worker that lost its session comes back
+            within moments, and takes over what it works on.
+        deliveries_allowed: What was delivered so often becomes a dead letter.
+    """
+    swept = Swept(expired=session.rows(DROP_EXPIRED))
+    found = session.rows(FIND_DEAD, {"consumer": session.consumer, "base": LOCK_BASE})
+    swept.dead = {row["id"] for row in found}
+    if buried := swept.dead & seen_dead:
+        swept.dead_letters = bury(session, sorted(buried), deliveries_allowed)
+    if unused := [row["name"] for row in session.rows(UNUSED_QUEUES)]:
+        session.run(DELETE_QUEUES, {"queues": unused})
+    return swept
+
+
+def bury(session: Session, dead: list[int], deliveries_allowed: int) -> list[Row]:
+    """Free what these consumers held, and delete what was theirs.
+
+    Returns:
+        The headers of messages that became dead letters, with the reason.
+    """
+    named: dict[str, Any] = {"dead": dead, "deliveries_allowed": deliveries_allowed}
+    with session.transaction():
+        rows = session.rows(FREE_LEASES, named)
+        left = [row["queue"] for row in session.rows(DELETE_SUBSCRIPTIONS, named)]
+        queues = [row["name"] for row in session.rows(QUEUES_OF_DEAD, named | {"left": left})]
+        if queues:
+            session.run(DELETE_QUEUES, {"queues": queues})
+        session.run(DELETE_CONSUMERS, named)
+    for row in rows:
+        if row["queue"]:
+            logger.warning(
+                "broker.freed: %d messages of %r, whose consumer died", row["number"], row["queue"]
+            )
+    return [row for row in rows if row["reason"]]

@@ -1,0 +1,170 @@
+"""What was delivered on a channel and is not settled; and how that outlives the session that delivered it.
+
+When a session is lost, Celery drops the tasks that it had not started, and lets those that run go on. Python tells the
+two apart: a message that is still being worked on is still referred to. So the next consumer session of the process
+takes over the leases of exactly these, before anybody frees them (`sweeping` gives it time), and a task that runs for
+hours is not run a second time because Postgres was restarted meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kombu.log import get_logger
+from kombu.transport import virtual
+
+from jobbridge.broker.consume.settling import Lease, Settlement, Settler
+from jobbridge.broker.session import Session
+
+if TYPE_CHECKING:
+    from jobbridge.broker.channel import Channel
+
+logger = get_logger(__name__)
+
+# `deliveries` grows with each lease: what somebody took since is theirs.
+ADOPT = """
+UPDATE jobbridge_broker.messages AS message
+SET leased_by = %(consumer)s
+FROM unnest(%(ids)s::bigint[], %(deliveries)s::smallint[], %(consumers)s::bigint[])
+    AS orphan (id, deliveries, consumer)
+WHERE message.id = orphan.id
+    AND message.deliveries = orphan.deliveries
+    AND (message.leased_by = orphan.consumer OR message.leased_by IS NULL)
+RETURNING message.id
+"""
+
+
+#: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
+#: letter by it. Another broker takes it for true.
+UNCOUNTED = "uncounted"
+
+
+class Window(virtual.QoS):
+    """What was delivered on a channel and is not settled, against its prefetch count."""
+
+    channel: Channel
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        # Not the base's: it restores messages at exit, by publishing them again.
+        self.channel = channel
+        self.prefetch_count = prefetch_count or 0
+        self.leases: dict[str, tuple[Lease, Settler]] = {}
+        self._messages: dict[str, weakref.ref[Any]] = {}
+        # Reentrant: the garbage collector may call `_dropped` anywhere.
+        self._lock = threading.RLock()
+
+    def can_consume(self) -> bool:
+        return not self.prefetch_count or len(self.leases) < self.prefetch_count
+
+    def room(self) -> int | None:
+        """Tell how many more may be delivered; None is no limit."""
+        # `can_consume` is asked, too: Celery replaces it (`worker_disable_prefetch`).
+        if not self.prefetch_count:
+            return None
+        return max(self.prefetch_count - len(self.leases), 0) if self.can_consume() else 0
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Know the message that is being delivered. It is counted in already: since its claim."""
+        self._messages[delivery_tag] = weakref.ref(message)
+
+    def hold(self, lease: Lease, settler: Settler) -> str:
+        """Count the message in, and give its delivery tag."""
+        tag = f"{lease.message_id}.{lease.deliveries}"
+        with self._lock:
+            self.leases[tag] = lease, settler
+        return tag
+
+    def release(self, tag: str) -> tuple[Lease, Settler] | None:
+        """Count the message out; None when it was not, or not any more."""
+        with self._lock:
+            self._messages.pop(tag, None)
+            return self.leases.pop(tag, None)
+
+    def live(self) -> dict[str, tuple[Lease, Settler]]:
+        """Give what can be given back. What a lost session delivered may still be acknowledged, late."""
+        with self._lock:
+            return {tag: held for tag, held in self.leases.items() if held[1].session.is_alive}
+
+    def orphaned(self) -> dict[str, Lease]:
+        """Give the leases of lost sessions whose messages somebody still works on."""
+        with self._lock:
+            return {
+                tag: lease
+                for tag, (lease, settler) in self.leases.items()
+                if not settler.session.is_alive and (known := self._messages.get(tag)) is not None and known()
+            }
+
+    def adopted(self, tag: str, lease: Lease, settler: Settler) -> None:
+        """Go on with this lease instead. It ends when the message is settled, or when nobody has it any more."""
+        message = self._messages[tag]()
+        with self._lock:
+            if tag in self.leases:
+                self.leases[tag] = lease, settler
+        weakref.finalize(message, self._dropped, tag).atexit = False
+
+    def _dropped(self, tag: str) -> None:
+        held = self.release(tag)
+        if held is not None:
+            held[1].settle(Settlement.RETURNED, held[0])
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.settle(delivery_tag, Settlement.ACKNOWLEDGED)
+
+    def reject(self, delivery_tag: str, requeue: bool | str = False) -> None:
+        settlement = Settlement.RETURNED if requeue == UNCOUNTED else Settlement.REQUEUED
+        self.channel.settle(delivery_tag, settlement if requeue else Settlement.REJECTED)
+
+    def restore_unacked(self) -> None:
+        self.channel.give_back()
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        self.channel.give_back()
+
+
+class Orphans:
+    """Leases of lost sessions. One per process and database."""
+
+    def __init__(self) -> None:
+        self._windows: list[Window] = []
+        self._lock = threading.Lock()
+
+    def add(self, window: Window) -> None:
+        """Remember the channel's deliveries, if any is left."""
+        if window.leases:
+            with self._lock:
+                self._windows.append(window)
+
+    def adopt(self, session: Session, settler: Settler) -> None:
+        """Let this session's consumer hold what is still worked on.
+
+        Raises:
+            SessionLost: This session is gone, too. The next one will.
+        """
+        with self._lock:
+            self._windows = [window for window in self._windows if window.leases]
+            windows = list(self._windows)
+        orphaned = [(window, tag, lease) for window in windows for tag, lease in window.orphaned().items()]
+        if not orphaned:
+            return
+        consumer = session.become_consumer()
+        rows = session.rows(
+            ADOPT,
+            {
+                "consumer": consumer,
+                "ids": [lease.message_id for _, _, lease in orphaned],
+                "deliveries": [lease.deliveries for _, _, lease in orphaned],
+                "consumers": [lease.consumer for _, _, lease in orphaned],
+            },
+        )
+        taken = {row["id"] for row in rows}
+        for window, tag, lease in orphaned:
+            if lease.message_id in taken:
+                window.adopted(tag, replace(lease, consumer=consumer), settler)
+        logger.warning(
+            "broker.kept: %d of %d messages that were being worked on when the session was lost",
+            len(taken),
+            len(orphaned),
+        )

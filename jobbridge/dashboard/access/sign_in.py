@@ -1,0 +1,81 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from jobbridge.core.access import Role
+from jobbridge.dashboard.access import rate_limits as limits
+from jobbridge.dashboard.access import sessions
+from jobbridge.dashboard.access.identity import COOKIE
+from jobbridge.dashboard.access.request_context import Rule, Visit
+
+logger = logging.getLogger(__name__)
+
+
+def show_sign_in(visit: Visit) -> Response:
+    """Show the form."""
+    back = visit.request.query_params.get("next", "")
+    return visit.dashboard.page(visit, "sign_in.html", next=back, problem="")
+
+
+def sign_in(visit: Visit) -> Response:
+    """Begin a session."""
+    address = limits.address_of(visit.request.client.host if visit.request.client is not None else "")
+    now = time.monotonic()
+    if not (
+        visit.dashboard.attempts.allows(address, now=now) and visit.dashboard.all_attempts.allows("", now=now)
+    ):
+        raise HTTPException(429, "Too many attempts. Wait a minute.", {"Retry-After": "60"})
+    back = visit.form.get("next", "")
+    cookie = visit.dashboard.authenticator.sign_in(visit.form.get("token", ""))
+    if cookie is None:
+        logger.warning("dashboard.sign_in_refused", extra={"address": address})
+        problem = "That token is of no use: it is mistyped, revoked or expired."
+        return visit.dashboard.page(visit, "sign_in.html", status=401, next=back, problem=problem)
+    _note_sign_in(visit, cookie, address)
+    response = RedirectResponse(back if is_ours(back) else visit.path("overview"), status_code=303)
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(sessions.LIFETIME.total_seconds()),
+        path=visit.path("overview"),
+        secure=visit.request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+def _note_sign_in(visit: Visit, cookie: str, address: str) -> None:
+    session = sessions.read_cookie(cookie)
+    row = None if session is None else visit.dashboard.access.get(session.token_id)
+    if row is not None:
+        details = {"address": address}
+        visit.dashboard.access.note(row.principal, "sign in", tenant=row.tenant, details=details)
+
+
+def sign_out(visit: Visit) -> Response:
+    """End the session, in this browser and wherever its cookie was copied to."""
+    visit.dashboard.authenticator.sign_out(visit.request)
+    visit.dashboard.access.note(visit.principal, "sign out", tenant=visit.principal.tenant)
+    response = RedirectResponse(visit.path("sign_in"), status_code=303)
+    response.delete_cookie(COOKIE, path=visit.path("overview"))
+    return response
+
+
+def is_ours(address: str) -> bool:
+    r"""Tell whether an address leads to this site, as browsers read it: `//x`, `/\x` and `/<tab>/x` do not."""
+    return address.startswith("/") and address[1:2] not in {"/", "\\"} and address.isprintable()
+
+
+RULES = (
+    Rule(path="/sign-in", name="sign_in", endpoint=show_sign_in, needs=None),
+    # A form of everybody's: there is no session yet that another site could use.
+    Rule(path="/sign-in", name="do_sign_in", endpoint=sign_in, needs=None, methods=("POST",)),
+    Rule(path="/sign-out", name="sign_out", endpoint=sign_out, needs=Role.VIEWER, methods=("POST",)),
+)

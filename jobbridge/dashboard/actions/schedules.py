@@ -1,0 +1,63 @@
+"""What people do to schedules, by a page or the API: found by their rights, and put on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kombu.exceptions import OperationalError
+from starlette.exceptions import HTTPException
+
+from jobbridge.core.keys import TenantId
+from jobbridge.dashboard.access.request_context import Visit, storable
+from jobbridge.dashboard.errors import words
+from jobbridge.errors import JobBridgeError, ScheduleNotFound
+
+if TYPE_CHECKING:
+    from jobbridge.store.schedules.rows import ScheduleRow
+
+_Value = TypeVar("_Value")
+
+
+def find_schedule(visit: Visit) -> ScheduleRow:
+    """Give the schedule of the address.
+
+    Raises:
+        HTTPException: 404, alike for one that is not there and one that is not theirs to see.
+    """
+    text = storable(str(visit.request.path_params["schedule_id"]))
+    try:
+        return visit.app.schedules.find(text, visit.tenant)
+    except ScheduleNotFound as error:
+        several = visit.tenant is None and "Several" in str(error)
+        raise HTTPException(
+            404, f"{error} Name its tenant." if several else f"There is no schedule {text}."
+        ) from None
+
+
+def do_to_schedule(
+    visit: Visit,
+    row: ScheduleRow,
+    action: str,
+    run: Callable[[], _Value],
+    *,
+    reason: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> _Value:
+    """Do it and put it on record, also when it is refused."""
+    note = partial(
+        visit.dashboard.access.note,
+        visit.principal,
+        f"{action} schedule",
+        tenant=TenantId(str(row.tenant)),
+        subject=row.name,
+        details={"schedule_id": str(row.schedule_id), **(details or {})},
+    )
+    try:
+        value = run()
+    except (JobBridgeError, OperationalError) as error:
+        note(outcome="refused", reason=words(error).text)
+        raise
+    note(reason=reason)
+    return value

@@ -1,0 +1,141 @@
+"""Questions about parents and children, for people and for the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import LiteralString
+from uuid import UUID
+
+from jobbridge.core.fanout import FamilyCounts, Member
+from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.fanout.parent import params_of, rows_of
+
+_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
+_MEMBERS = "parent_tenant = %(tenant)s AND parent_id = %(parent_id)s"
+
+COUNTS: LiteralString = f"""
+SELECT status, count(*) FROM public.job_family_members WHERE {_MEMBERS} GROUP BY status
+"""
+
+#: Some that did not succeed, with their errors. In two steps on Citus, where a family's children are of many tenants.
+UNSUCCESSFUL: LiteralString = """
+SELECT member.tenant, member.child_id, member.item_key, member.status, job.error
+FROM public.job_family_members AS member
+LEFT JOIN public.jobs AS job ON job.tenant = member.tenant AND job.job_id = member.child_id
+WHERE member.parent_tenant = %(tenant)s AND member.parent_id = %(parent_id)s
+  AND member.status = ANY(%(statuses)s)
+ORDER BY member.position
+LIMIT %(limit)s
+"""
+
+MEMBERS: LiteralString = f"""
+SELECT tenant, child_id, item_key, status FROM public.job_family_members
+WHERE {_MEMBERS} AND position > %(after)s
+ORDER BY position
+LIMIT %(limit)s
+"""
+
+#: Of a parent that is run again: its children keep their ids.
+IDS: LiteralString = f"""
+SELECT tenant, item_key, child_id, status FROM public.job_family_members WHERE {_MEMBERS}
+"""
+
+IS_FAMILY: LiteralString = (
+    "SELECT 1 FROM public.job_families WHERE tenant = %(tenant)s AND parent_id = %(parent_id)s"
+)
+
+#: Families in which something could be done that nobody has done for a while, the longest left first. Those with which
+#: it does not succeed go behind the others, and one that somebody holds is not neglected.
+NEGLECTED: LiteralString = f"""
+UPDATE public.job_families AS taken
+SET updated_at = clock_timestamp()
+FROM (
+    SELECT family.tenant, family.parent_id
+    FROM public.job_families AS family
+    WHERE family.closed_at IS NULL AND family.attempt IS NOT NULL
+      AND family.updated_at < clock_timestamp() - %(older_than)s::interval
+      AND (family.unfinished = 0
+        OR (family.running < family.concurrency AND family.running < family.unfinished)
+        OR NOT EXISTS (
+            SELECT FROM public.jobs AS parent
+            WHERE parent.tenant = family.tenant AND parent.job_id = family.parent_id
+              AND parent.status NOT IN ({_FINAL})
+        ))
+    ORDER BY family.updated_at
+    LIMIT %(limit)s
+    FOR UPDATE OF family SKIP LOCKED
+) AS found
+WHERE taken.tenant = found.tenant AND taken.parent_id = found.parent_id
+RETURNING taken.tenant, taken.parent_id
+"""
+
+#: Families in which nothing has happened for long, and may be only because nobody counted.
+QUIET: LiteralString = """
+SELECT tenant, parent_id FROM public.job_families
+WHERE closed_at IS NULL AND running > 0 AND updated_at < clock_timestamp() - %(older_than)s::interval
+ORDER BY updated_at
+LIMIT %(limit)s
+"""
+
+
+def ids(connection: DriverConnection, parent: JobKey) -> dict[tuple[TenantId, str], tuple[UUID, str]]:
+    """Give the children's job ids and statuses, by tenant and item key."""
+    return {
+        (TenantId(str(tenant)), item_key): (child_id, status)
+        for tenant, item_key, child_id, status in rows_of(connection, IDS, params_of(parent))
+    }
+
+
+def counts(connection: DriverConnection, parent: JobKey) -> FamilyCounts | None:
+    """Count the children by status; None when it is no parent."""
+    if not rows_of(connection, IS_FAMILY, params_of(parent)):
+        return None
+    return FamilyCounts.of(dict(rows_of(connection, COUNTS, params_of(parent))))
+
+
+def unsuccessful(
+    connection: DriverConnection, parent: JobKey, statuses: Iterable[str], *, limit: int
+) -> list[Member]:
+    """Give some children that ended so, in their order."""
+    told = {"statuses": list(statuses), "limit": limit}
+    return [
+        Member(
+            key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id),
+            item_key=key,
+            status=status,
+            error=error,
+        )
+        for tenant, child_id, key, status, error in rows_of(
+            connection, UNSUCCESSFUL, params_of(parent) | told
+        )
+    ]
+
+
+def members(
+    connection: DriverConnection, parent: JobKey, *, after: int = -1, limit: int = 100
+) -> list[Member]:
+    """Give children in their order, after the one at that place (0-based)."""
+    rows = rows_of(connection, MEMBERS, params_of(parent) | {"after": after, "limit": limit})
+    return [
+        Member(key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=key, status=status)
+        for tenant, child_id, key, status in rows
+    ]
+
+
+def neglected(connection: DriverConnection, *, older_than: timedelta, limit: int = 100) -> list[JobKey]:
+    """Take families in which something could be done that nobody has done for so long."""
+    return _parents(connection, NEGLECTED, older_than, limit)
+
+
+def quiet(connection: DriverConnection, *, older_than: timedelta, limit: int = 100) -> list[JobKey]:
+    """Give families that wait for a child, and have heard of none for so long."""
+    return _parents(connection, QUIET, older_than, limit)
+
+
+def _parents(
+    connection: DriverConnection, statement: LiteralString, older_than: timedelta, limit: int
+) -> list[JobKey]:
+    rows = rows_of(connection, statement, {"older_than": older_than, "limit": limit})
+    return [JobKey(tenant=TenantId(str(tenant)), job_id=parent_id) for tenant, parent_id in rows]

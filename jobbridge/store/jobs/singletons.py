@@ -1,0 +1,124 @@
+"""Who holds a singleton key: at most one job of a tenant that has not ended.
+
+Three statements, and not one, because a statement sees the tables as they were when it began: one that waited for
+another caller of the same key would not see the job which that caller made. `HOLD` waits, `HOLDER` begins after it.
+
+What if the process dies between two steps? All are in the transaction that makes the job. What a caller of the
+same key waits for is the end of that transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from jobbridge.core.keys import Engine, JobKey
+from jobbridge.core.status import JobStatus
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.database import Database
+
+_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
+
+#: Locks the key until the transaction ends, whoever has it. `xmax = 0`: it was inserted, so nobody had it.
+HOLD: LiteralString = """
+INSERT INTO public.job_singletons AS singleton (tenant, key, job_id)
+VALUES (%(tenant)s, %(key)s, %(job_id)s)
+ON CONFLICT (tenant, key) DO UPDATE SET taken_at = singleton.taken_at
+RETURNING job_id, xmax = 0
+"""
+
+#: The job may have been sent again without the key: then it does not hold it.
+HOLDER: LiteralString = f"""
+SELECT task_id, status, runner_type, external_id
+FROM public.jobs
+WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND status NOT IN ({_FINAL})
+"""
+
+#: For those who replace it: it does not start before they have.
+LOCKED_HOLDER: LiteralString = f"{HOLDER} FOR UPDATE"
+
+TAKE: LiteralString = """
+UPDATE public.job_singletons
+SET job_id = %(job_id)s, taken_at = clock_timestamp()
+WHERE tenant = %(tenant)s AND key = %(key)s
+"""
+
+#: A key that is being taken at this moment has a new `taken_at` when this statement comes to look at it again.
+PRUNE: LiteralString = f"""
+DELETE FROM public.job_singletons AS singleton
+WHERE taken_at < clock_timestamp() - %(older_than)s::interval
+  AND NOT EXISTS (
+    SELECT FROM public.jobs
+    WHERE jobs.job_id = singleton.job_id AND jobs.tenant = singleton.tenant
+      AND jobs.singleton_key = singleton.key AND jobs.status NOT IN ({_FINAL})
+  )
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """The job that has a key and has not ended."""
+
+    key: JobKey
+    task_id: str
+    status: JobStatus
+    runner_type: Engine
+    external_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hold:
+    """A key that is locked.
+
+    Attributes:
+        holder: The other job that has it; None: it is free.
+        is_new: Nobody ever had it, and now it is this job's.
+    """
+
+    holder: Holder | None
+    is_new: bool
+
+
+def hold(connection: DriverConnection, job: JobKey, key: str, *, replaces: bool) -> Hold:
+    """Lock a key until the transaction ends, waiting for another one that does so.
+
+    Args:
+        connection: In a transaction.
+        job: Who wants it.
+        key: The singleton key.
+        replaces: Keep the job that has it from starting meanwhile.
+    """
+    params = {"tenant": job.tenant, "key": key, "job_id": job.job_id}
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        [(job_id, is_new)] = cursor.execute(HOLD, params).fetchall()
+        if is_new or job_id == job.job_id:
+            return Hold(holder=None, is_new=is_new)
+        found = cursor.execute(LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id}).fetchone()
+    return Hold(holder=None if found is None else _holder(job, job_id, *found), is_new=False)
+
+
+def take(connection: DriverConnection, job: JobKey, key: str) -> None:
+    """Make a key that this transaction locked the job's own."""
+    connection.execute(TAKE, {"tenant": job.tenant, "key": key, "job_id": job.job_id})
+
+
+def prune(database: Database, *, older_than: timedelta = timedelta(hours=1)) -> int:
+    """Delete the keys of jobs that have ended; gives their number. Reads the whole table."""
+    return database.run(lambda own: own.execute(PRUNE, {"older_than": older_than}).rowcount)
+
+
+def _holder(
+    job: JobKey, job_id: UUID, task_id: str, status: str, runner_type: str, external_id: str | None
+) -> Holder:
+    return Holder(
+        key=JobKey(tenant=job.tenant, job_id=job_id),
+        task_id=task_id,
+        status=JobStatus(status),
+        runner_type=Engine.parse(runner_type),
+        external_id=external_id,
+    )

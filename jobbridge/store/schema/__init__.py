@@ -1,0 +1,1 @@
+"""How the tables come to be: migrations, taking over the original's tables, what holds for all tables."""

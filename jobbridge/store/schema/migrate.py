@@ -1,0 +1,260 @@
+"""Make and change the tables: alembic, from the checkout or from the wheel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import exc
+
+from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.database import sqlalchemy_url
+from jobbridge.store.schema import conventions as conforming
+
+VERSION_TABLE = "jobbridge_version"
+
+#: A migration that waits for a lock makes everybody else wait behind it.
+LOCK_TIMEOUT = timedelta(seconds=5)
+APPLICATION_NAME = "jobbridge migrate"
+
+# Asked for again and again, and not waited for: a statement that waits has a snapshot, which CREATE INDEX CONCURRENTLY
+# in the process that has the lock would wait for.
+_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(hashtextextended('jobbridge migrate', 0))")
+_UNLOCK = sa.text("SELECT pg_advisory_unlock(hashtextextended('jobbridge migrate', 0))")
+_TRY_AGAIN_AFTER = 0.2  # seconds
+
+_SET_UP = sa.text(
+    "SELECT set_config('lock_timeout', :lock_timeout, false), set_config('search_path', 'public', false)"
+)
+
+#: Who has locks on tables of public, since when, and what they do.
+_HOLDERS = """
+SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), state, xact_start,
+    relation::regclass::text
+FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
+WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
+  AND datname = current_database() AND pid <> pg_backend_pid()
+ORDER BY xact_start
+LIMIT 3
+"""
+# Revision names are words: alembic's own 32 characters would be too few some day.
+_CREATE_VERSION_TABLE = sa.text(
+    "CREATE TABLE IF NOT EXISTS public.jobbridge_version "
+    "(version_num varchar(255) CONSTRAINT jobbridge_version_pkc PRIMARY KEY)"
+)
+
+
+def migrate(
+    database_url: str, revision: str = "heads", *, lock_timeout: timedelta = LOCK_TIMEOUT
+) -> list[str]:
+    """Bring the database up to `revision`; waits for another process that does so.
+
+    Args:
+        database_url: Any form of URL; its role must own the tables, or be allowed to create them.
+        revision: How far.
+        lock_timeout: For how long to wait for a lock on a table, and make others wait behind.
+
+    Returns:
+        The revisions it is at now, sorted.
+
+    Raises:
+        DatabaseUnavailable: Postgres cannot be reached.
+        SchemaTooNew: The database knows revisions that this release does not.
+        DatabaseError: A migration could not be done; the database is as before that one, or goes on from where it
+            was when it is migrated again.
+    """
+    with _locked(database_url, lock_timeout) as connection:
+        command.upgrade(_config(connection), revision)
+        return _revisions(connection)
+
+
+def downgrade(database_url: str, revision: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
+    """Take the database down to `revision`: a name, `base` for everything, or `core@base` for one branch.
+
+    Returns and raises as `migrate`.
+    """
+    with _locked(database_url, lock_timeout) as connection:
+        command.downgrade(_config(connection), revision)
+        return _revisions(connection)
+
+
+def set_row_level_security(
+    database_url: str,
+    *,
+    is_on: bool,
+    service_roles: Sequence[str] = (),
+    lock_timeout: timedelta = LOCK_TIMEOUT,
+) -> list[str]:
+    """Let a role see only the rows of the tenant that its session names, or switch that off.
+
+    Args:
+        database_url: Its role must own the tables; it goes on seeing all tenants.
+        is_on: On or off; on once more changes the roles.
+        service_roles: Further roles that see all tenants: those of the workers.
+        lock_timeout: As for `migrate`.
+
+    Returns:
+        The roles that see all tenants; none if it is off.
+
+    Raises:
+        ConfigurationError: There is no role of that name.
+        DatabaseError: Postgres refused it; all is as it was.
+    """
+    with _locked(database_url, lock_timeout) as connection, connection.begin():
+        driver = _driver(connection)
+        if is_on:
+            return conforming.separate(driver, service_roles)
+        conforming.unite(driver)
+        return []
+
+
+def distribute(database_url: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
+    """Distribute the tables by tenant, where Citus is; gives those that now are. Later tables follow by themselves."""
+    with _locked(database_url, lock_timeout) as connection, connection.begin():
+        return conforming.distribute(_driver(connection))
+
+
+def current(database_url: str) -> list[str]:
+    """Name the revisions that the database is at, sorted; none if it has no tables of jobbridge."""
+    with _connection(database_url) as connection:
+        return _revisions(connection)
+
+
+def heads() -> list[str]:
+    """Name the newest revisions of all branches, sorted."""
+    return sorted(ScriptDirectory(str(script_directory())).get_heads())
+
+
+def script_directory() -> Path:
+    """Find the migrations: beside the package in a checkout, inside it in the wheel."""
+    package = Path(__file__).resolve().parents[2]
+    for folder in (package / "_migrations", package.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise NotMigrated(
+        f"The migrations are missing from this installation: neither {package / '_migrations'} nor "
+        f"{package.parent / 'migrations'} is there.",
+        hint="Install jobbridge again.",
+    )
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(script_directory()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["on_version_apply"] = _on_version_apply
+    return config
+
+
+def _on_version_apply(*, ctx: MigrationContext, step: Any, **_: Any) -> None:
+    """Within the transaction of each step: what it made follows the rules that hold for this database."""
+    if step.is_upgrade and ctx.connection is not None:
+        conforming.conform(_driver(ctx.connection))
+
+
+def _driver(connection: sa.Connection) -> DriverConnection:
+    driver: DriverConnection = connection.connection.driver_connection  # type: ignore[assignment]  # the dialect's own
+    return driver
+
+
+@contextmanager
+def _connection(database_url: str) -> Iterator[sa.Connection]:
+    url = sqlalchemy_url(database_url)
+    options = {"connect_timeout": 10, "application_name": APPLICATION_NAME}
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
+    try:
+        connection = engine.connect()
+    except exc.OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        where = f"Postgres database {url.database!r} at {url.host or 'the local socket'}"
+        raise DatabaseUnavailable(f"{where} cannot be used: {reason}") from error
+    with connection:
+        yield connection
+
+
+@contextmanager
+def _locked(database_url: str, lock_timeout: timedelta) -> Iterator[sa.Connection]:
+    with _connection(database_url) as connection:
+        while not connection.execute(_TRY_LOCK).scalar_one():
+            connection.rollback()
+            time.sleep(_TRY_AGAIN_AFTER)
+        try:
+            with _explained(connection):
+                # Names without a schema mean public, whatever the role's search path says.
+                milliseconds = str(round(lock_timeout.total_seconds() * 1000))
+                connection.execute(_SET_UP, {"lock_timeout": milliseconds})
+                connection.execute(_CREATE_VERSION_TABLE)
+                connection.commit()
+                yield connection
+        finally:
+            connection.rollback()
+            connection.execute(_UNLOCK)
+            connection.commit()
+
+
+@contextmanager
+def _explained(connection: sa.Connection) -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        if "Can't locate revision" in str(error):
+            raise SchemaTooNew(
+                f"The database is at a revision that this release does not know: {error}"
+            ) from error
+        raise DatabaseError(f"The migration cannot be done: {error}") from error
+    except exc.DBAPIError as error:
+        raise _failure(connection, error.orig) from error
+    except psycopg.Error as error:
+        raise _failure(connection, error) from error
+
+
+def _failure(connection: sa.Connection, error: BaseException | None) -> DatabaseError:
+    reason = str(error).strip().splitlines()[0]
+    again = "then run `jobbridge migrate` again."
+    match error:
+        case psycopg.errors.LockNotAvailable():
+            return DatabaseError(
+                f"A migration did not get the lock on a table that it needs: {reason}.{_holders(connection)}",
+                hint=f"Wait until that transaction ends, or end it, {again}",
+            )
+        case psycopg.errors.InsufficientPrivilege():
+            role = connection.engine.url.username
+            return DatabaseError(
+                f"The role {role!r} may not migrate this database: {reason}.",
+                hint="Migrate with the role that owns the tables, or on a fresh database grant it: "
+                f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE … TO {role}.",
+            )
+    return DatabaseError(
+        f"A migration failed: {reason}. What it had not finished was rolled back.",
+        hint=f"Correct what the message names, {again}",
+    )
+
+
+def _holders(connection: sa.Connection) -> str:
+    """Say who has locks now; nothing if they are gone, or this role may not see them."""
+    connection.rollback()
+    rows = connection.exec_driver_sql(_HOLDERS).all()
+    return "".join(
+        f" Process {pid} ({name}, {state}) has one on {table} since {since:%H:%M:%S}."
+        for pid, name, state, since, table in rows
+        if since is not None
+    )
+
+
+def _revisions(connection: sa.Connection) -> list[str]:
+    context = MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": "public"}
+    )
+    return sorted(context.get_current_heads())

@@ -1,0 +1,255 @@
+"""How a job reaches Temporal, and how it is stopped there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import Priority, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from jobbridge.core.envelope import Envelope
+from jobbridge.core.events import Accepted
+from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
+from jobbridge.errors import EngineUnavailable
+from jobbridge.settings import Settings
+from jobbridge.temporal.wire import contract
+from jobbridge.temporal.wire.client import TemporalClient, is_unreachable, unavailable
+from jobbridge.temporal.wire.contract import CancelRequest, temporal_priority
+from jobbridge.temporal.wire.messages import continuation, to_temporal
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: How long a new message of a job waits for the workflow of the one before, which is about to close.
+CLOSING_TIME = timedelta(seconds=1)
+Answer = TypeVar("Answer")
+_FAIRNESS_KEY_LIMIT = 64
+#: Of a server that is away. One that only has too much to do is asked again at once.
+_SILENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
+
+
+def task_queue_for(app: Celery, queue: str) -> str:
+    """Give Temporal's task queue for a Celery queue: the default one has a name of its own, others keep theirs."""
+    return app.settings.temporal_job_task_queue if queue == app.conf.task_default_queue else queue
+
+
+class TemporalDelivery:
+    """The way to Temporal. Safe to call from several threads; never used in a forked pool child.
+
+    Args:
+        settings: How Temporal is reached.
+        app: Whose tasks the messages are of.
+        client: Instead of one made from the settings.
+    """
+
+    def __init__(self, settings: Settings, app: Celery, *, client: TemporalClient | None = None) -> None:
+        self.client = client or TemporalClient(settings)
+        self._app = app
+
+    def deliver(self, envelope: Envelope) -> Accepted:
+        """Start the workflow of a job; starting it twice starts it once.
+
+        At once, also for a job that is not due: the workflow sleeps until then. In a start delay (server 1.32) it would
+        neither hear a cancellation nor answer a query.
+
+        Raises:
+            EngineUnavailable: It could not be reached; `certainly_not_started` says whether it may run there all
+                the same.
+        """
+        deadline = time.monotonic() + CLOSING_TIME.total_seconds()
+        while True:
+            try:
+                return self._start(envelope)
+            except WorkflowAlreadyStartedError:
+                if accepted := self._same_delivery(envelope):
+                    return accepted
+            if time.monotonic() > deadline:
+                raise unavailable(
+                    f"The workflow of an earlier message of job {envelope.id} still runs.",
+                    certainly_not_started=False,
+                    hint="Wait: the relay delivers this message when that workflow has closed.",
+                )
+            time.sleep(0.1)
+
+    def resume(self, envelope: Envelope, workflow_id: str) -> Accepted:
+        """Hand a job that waited for its children to its workflow; start one if that has closed.
+
+        Raises:
+            EngineUnavailable: It could not be reached.
+        """
+        message = continuation(envelope.to_json())
+
+        async def signal(client: Client) -> None:
+            await client.get_workflow_handle(workflow_id).signal(contract.RESUME_JOB, message)
+
+        try:
+            self._call(signal)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return self.deliver(envelope)
+            raise _refused(error) from error
+        return _accepted(envelope, run_id=None, workflow_id=workflow_id)
+
+    def check(self) -> None:
+        """Ask whether the namespace is there.
+
+        Raises:
+            EngineUnavailable: It cannot be reached, or could not be a moment ago.
+        """
+        request = DescribeNamespaceRequest(namespace=self._app.settings.temporal_namespace)
+
+        async def describe(client: Client) -> None:
+            await client.workflow_service.describe_namespace(request)
+
+        try:
+            self._call(describe)
+        except RPCError as error:
+            raise _refused(error) from error
+
+    def known_failure(self) -> EngineUnavailable | None:
+        """Give the failure of a moment ago, for as long as it is not worth while to try again. Asks nobody."""
+        return self.client.known_failure()
+
+    def close(self) -> None:
+        """Close the client."""
+        self.client.close()
+
+    def cancel(self, task_id: str, *, reason: str | None, cancelled_by: str | None) -> bool:
+        """Signal the job's workflow; False when none runs.
+
+        Raises:
+            EngineUnavailable: It could not be reached.
+        """
+        request = CancelRequest(reason=reason or "cancelled", cancelled_by=cancelled_by)
+        workflow_id = self._workflow_id(task_id)
+
+        async def signal(client: Client) -> None:
+            await client.get_workflow_handle(workflow_id).signal(contract.CANCEL_JOB, request.to_json())
+
+        try:
+            self._call(signal)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise _refused(error) from error
+        return True
+
+    def is_running(self, workflow_id: str) -> bool:
+        """Whether a workflow of that id runs now.
+
+        Raises:
+            EngineUnavailable: It could not be reached.
+        """
+        return self._describe(workflow_id) is not None
+
+    def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
+        """Do several questions on the client's thread.
+
+        Raises:
+            EngineUnavailable: It could not be reached, or refused one.
+        """
+        try:
+            answer: Answer = self._call(work)
+        except RPCError as error:
+            raise _refused(error) from error
+        return answer
+
+    # -- starting
+
+    def _start(self, envelope: Envelope) -> Accepted:
+        task = self._app.tasks.get(envelope.task)
+        job, message = to_temporal(envelope, is_handler=hasattr(task, "spec"))
+
+        async def start(client: Client) -> WorkflowHandle[Any, Any]:
+            return await client.start_workflow(
+                contract.WORKFLOW,
+                job.to_json(),
+                id=envelope.id,
+                task_queue=task_queue_for(self._app, envelope.queue),
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                memo={contract.MESSAGE_MEMO: message},
+                priority=Priority(
+                    priority_key=temporal_priority(envelope.priority),
+                    fairness_key=envelope.tenant
+                    if len(envelope.tenant.encode()) <= _FAIRNESS_KEY_LIMIT
+                    else None,
+                ),
+                static_summary=envelope.task[:200],
+            )
+
+        try:
+            handle = self._call(start)
+        except RPCError as error:
+            raise _refused(error) from error
+        return _accepted(envelope, handle.first_execution_run_id)
+
+    def _same_delivery(self, envelope: Envelope) -> Accepted | None:
+        """Whether the workflow that runs is the one of this very message."""
+        running = self._describe(envelope.id)
+        if running is None:
+            return None
+        delivery, run_id = running
+        return _accepted(envelope, run_id) if delivery == envelope.delivery else None
+
+    def _describe(self, workflow_id: str) -> tuple[str | None, str | None] | None:
+        async def describe(client: Client) -> tuple[str | None, str | None] | None:
+            description = await client.get_workflow_handle(workflow_id).describe()
+            if description.status is not WorkflowExecutionStatus.RUNNING:
+                return None
+            message = await description.memo_value(contract.MESSAGE_MEMO, default={})
+            return message.get("delivery"), description.run_id
+
+        running: tuple[str | None, str | None] | None
+        try:
+            running = self._call(describe)
+            return running
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise _refused(error) from error
+
+    def _call(self, work: Any) -> Any:
+        try:
+            answer = self.client.call(work)
+        except TimeoutError as error:
+            self.client.note_failure("Temporal did not answer in time.")
+            raise unavailable("Temporal did not answer in time.", certainly_not_started=False) from error
+        except RPCError as error:
+            if is_unreachable(error):
+                if error.status in _SILENT:
+                    self.client.note_failure(f"Temporal: {error.message}")
+                # The request may have arrived, and only its answer been lost.
+                raise unavailable(f"Temporal: {error.message}", certainly_not_started=False) from error
+            raise
+        self.client.note_failure(None)
+        return answer
+
+    def _workflow_id(self, task_id: str) -> str:
+        # A foreign client may have started the job's workflow under another id.
+        row = self._app.jobs.find(job_id_for(task_id))
+        return row.external_id if row is not None and row.external_id else task_id
+
+
+def _accepted(envelope: Envelope, run_id: str | None, *, workflow_id: str | None = None) -> Accepted:
+    return Accepted(
+        key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
+        delivery=UUID(envelope.delivery),
+        engine=Engine.TEMPORAL,
+        external_id=workflow_id or envelope.id,
+        external_run_id=run_id,
+    )
+
+
+def _refused(error: RPCError) -> EngineUnavailable:
+    return unavailable(
+        f"Temporal refused the request: {error.message}",
+        certainly_not_started=True,
+        hint="Check TEMPORAL_NAMESPACE, TEMPORAL_API_KEY and the TLS settings, then run `jobbridge doctor`.",
+    )

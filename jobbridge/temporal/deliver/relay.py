@@ -1,0 +1,153 @@
+"""Delivers what was recorded but not handed over.
+
+That is: jobs sent inside the caller's transaction or from a pool child, and jobs whose sender could not reach Temporal
+or died.
+
+It listens for the notification that comes with each such row, and sweeps every few seconds for what nobody told it
+of. Several relays do not disturb each other: the store gives each row to one of them for a while.
+
+What if it dies between two steps? After taking the row: another one takes it half a minute later. After the
+workflow was started: the row is delivered again, Temporal says that it runs, and the row is marked then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from jobbridge.core.envelope import Envelope
+from jobbridge.core.fanout import FAMILY_HEADER
+from jobbridge.core.status import JobStatus
+from jobbridge.errors import DatabaseError, EngineUnavailable
+from jobbridge.store.jobs.queries import StoredDelivery
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.temporal.deliver.delivery import TemporalDelivery
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "jobbridge_relay"
+SWEEP_INTERVAL = timedelta(seconds=3)
+#: Younger rows belong to the process that wrote them, which delivers them itself; unless it gave notice.
+OWN_DELIVERY_TIME = timedelta(seconds=2)
+BATCH = 50
+
+
+class Relay:
+    """Takes undelivered jobs from the tables and delivers them.
+
+    Args:
+        app: Whose jobs.
+        delivery: The way to Temporal.
+        is_held: Whether a task runs in this very process: then its next message is no business of the relay's.
+        executor: For what blocks; only `run` needs it.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        delivery: TemporalDelivery,
+        *,
+        is_held: Callable[[str], bool],
+        executor: Executor | None = None,
+    ) -> None:
+        self._app = app
+        self._delivery = delivery
+        self._is_held = is_held
+        self._executor = executor
+
+    async def run(self) -> None:
+        """Listen and sweep until cancelled."""
+        pause = 1.0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._listen()
+            except (psycopg.Error, DatabaseError, OSError) as error:
+                logger.warning("relay.database_away", extra={"error": str(error)})
+            except Exception:
+                logger.exception("relay.failed")
+            pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 15.0)
+            await asyncio.sleep(pause)
+
+    async def _listen(self) -> None:
+        connection = await psycopg.AsyncConnection.connect(
+            _conninfo(self._app.database.url), autocommit=True, application_name="jobbridge relay"
+        )
+        async with connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            while True:
+                await self._sweep(OWN_DELIVERY_TIME)
+                async for _ in connection.notifies(timeout=SWEEP_INTERVAL.total_seconds(), stop_after=1):
+                    # A caller that can reach Temporal delivers by itself, and is faster than this.
+                    await asyncio.sleep(0.05)
+                    await self._sweep(timedelta())
+
+    async def _sweep(self, older_than: timedelta) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self.sweep, older_than)
+
+    def sweep(self, older_than: timedelta = OWN_DELIVERY_TIME) -> int:
+        """Deliver what waits; gives the number of jobs delivered."""
+        delivered = 0
+        while taken := self._app.jobs.take_undelivered(limit=BATCH, older_than=older_than):
+            for number, stored in enumerate(taken):
+                if _is_resumption(stored) or not self._is_for_a_running_workflow(stored):
+                    delivered += self._deliver(stored)
+                if self._delivery.known_failure() is not None:
+                    # One silence is enough: the rest would each wait as long for it. They go first when it is back.
+                    self._app.jobs.give_back_undelivered([each.key for each in taken[number:]])
+                    return delivered
+            if len(taken) < BATCH:
+                break
+        return delivered
+
+    def _is_for_a_running_workflow(self, stored: StoredDelivery) -> bool:
+        """A retry or a replacement goes on in the workflow that sent it, if that is still there."""
+        if self._is_held(stored.task_id):
+            return True
+        if stored.attempt == 0:
+            return False
+        try:
+            return self._delivery.is_running(self._workflow_id(stored))
+        except EngineUnavailable:
+            return True
+
+    def _workflow_id(self, stored: StoredDelivery) -> str:
+        row = self._app.jobs.get(stored.key)
+        return row.external_id if row and row.external_id else stored.task_id
+
+    def _deliver(self, stored: StoredDelivery) -> bool:
+        try:
+            envelope = Envelope.from_json(stored.message)
+            if _is_resumption(stored):
+                accepted = self._delivery.resume(envelope, self._workflow_id(stored))
+            else:
+                accepted = self._delivery.deliver(envelope)
+        except EngineUnavailable as error:
+            logger.warning("relay.not_delivered", extra={"job_id": stored.task_id, "error": str(error)})
+            return False
+        except (TypeError, ValueError, KeyError):
+            # One row that cannot be read must not hold up the others; it stays pending, and this names it.
+            logger.exception("relay.message_unreadable", extra={"job_id": stored.task_id})
+            return False
+        self._app.recorder.record(accepted)
+        return True
+
+
+def _is_resumption(stored: StoredDelivery) -> bool:
+    """Whether it is for a parent that waits for its children; then its workflow runs, and waits for it too."""
+    headers = (stored.message or {}).get("headers") or {}
+    return stored.attempt > 0 and stored.status is JobStatus.PENDING and bool(headers.get(FAMILY_HEADER))
+
+
+def _conninfo(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)

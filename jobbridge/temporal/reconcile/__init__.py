@@ -1,0 +1,1 @@
+"""Where rows and Temporal do not agree: looked at, shown, and settled."""

@@ -1,0 +1,107 @@
+"""Where rows and workflows do not agree, both ways: for who looks, nothing is settled here (see `reconciling`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from temporalio.client import Client, WorkflowExecution
+
+from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.core.status import JobStatus
+from jobbridge.store.jobs.open_jobs import OpenJob, jobs_under_way
+from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
+from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
+from jobbridge.temporal.wire.contract import MESSAGE_MEMO, WORKFLOW
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: So many rows, and so many workflows, are looked at.
+LIMIT = 1000
+#: A workflow that a schedule or another client started gets its row from the worker that begins it.
+_BEGINS_WITHIN = timedelta(seconds=45)
+_UNDER_WAY = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING, JobStatus.PROCESSING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drift:
+    """What does not agree.
+
+    Attributes:
+        rows: Open jobs whose workflow does not run, each with how that is.
+        workflows: The ids of running workflows that no row is of.
+    """
+
+    rows: tuple[tuple[OpenJob, str], ...]
+    workflows: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.workflows)
+
+    def also_in(self, later: Drift) -> Drift:
+        """Give what is as it was: a row and its workflow end a moment apart, and Temporal lists what it has late."""
+        return Drift(
+            rows=tuple(row for row in self.rows if row in later.rows),
+            workflows=tuple(each for each in self.workflows if each in later.workflows),
+        )
+
+
+def drift(app: Celery) -> Drift:
+    """Compare the open rows that were silent for the longest time, and the running workflows.
+
+    Raises:
+        EngineUnavailable: Temporal does not answer.
+    """
+    delivery = TemporalDelivery(app.settings, app)
+    try:
+        jobs = jobs_under_way(app.database, Engine.TEMPORAL, statuses=_UNDER_WAY, limit=LIMIT)
+        ends = WorkflowReconciler(app, delivery).ends_of(jobs)
+        return Drift(
+            rows=tuple(
+                (job, "none is there" if end.status is None else f"it is {end.status.name}")
+                for job, end in ends.items()
+            ),
+            workflows=_without_row(app, delivery),
+        )
+    finally:
+        delivery.close()
+
+
+def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
+    query = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running'"
+
+    async def running(client: Client) -> list[WorkflowExecution]:
+        return [found async for found in client.list_workflows(query, limit=LIMIT)]
+
+    async def had_row(client: Client) -> set[str]:
+        # What this app sent had its row before it had a workflow.
+        return {each.id for each in missing if MESSAGE_MEMO in await each.memo()}
+
+    executions = delivery.ask(running)
+    # A foreign client may have chosen another id than the job's: then the row names it as its external id.
+    known: set[UUID] = {
+        row.job_id for row in app.jobs.results_of([job_id_for(each.id) for each in executions])
+    }
+    missing = [
+        each
+        for each in executions
+        if job_id_for(each.id) not in known and app.jobs.find_external(each.id) is None
+    ]
+    if not missing:
+        return ()
+    sent = delivery.ask(had_row)
+    served = _task_queues_served(app)
+    late = datetime.now(UTC) - _BEGINS_WITHIN
+    return tuple(
+        each.id
+        for each in missing
+        if each.id in sent or each.task_queue not in served or each.start_time < late
+    )
+
+
+def _task_queues_served(app: Celery) -> set[str]:
+    queues = {queue for engine, queue in app.workers.queues_served() if engine is Engine.TEMPORAL}
+    return {task_queue_for(app, queue) for queue in queues}

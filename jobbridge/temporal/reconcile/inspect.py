@@ -1,0 +1,103 @@
+"""What Temporal knows of one job, for who asks why it does not run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from jobbridge.errors import EngineUnavailable
+from jobbridge.temporal.deliver.delivery import task_queue_for
+from jobbridge.temporal.wire.client import TemporalClient
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingActivity:
+    """An activity of the workflow that has not ended.
+
+    Attributes:
+        state: scheduled (no worker has it), started, or cancel_requested.
+        attempt: 1-based, Temporal's own.
+    """
+
+    state: str
+    attempt: int
+    worker: str | None
+    last_failure: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowFacts:
+    """A workflow as Temporal describes it.
+
+    Attributes:
+        status: Such as RUNNING, COMPLETED, FAILED, CANCELED.
+        pollers: The workers that lately took tasks from its task queue, as they call themselves.
+    """
+
+    workflow_id: str
+    run_id: str | None
+    status: str
+    started_at: datetime | None
+    closed_at: datetime | None
+    activities: tuple[PendingActivity, ...]
+    task_queue: str
+    pollers: tuple[str, ...]
+
+    @property
+    def is_running(self) -> bool:
+        return self.status == "RUNNING"
+
+
+def look_at(app: Celery, workflow_id: str, queue: str) -> WorkflowFacts | None:
+    """Describe the newest run of a workflow; None: Temporal knows none of that id.
+
+    Args:
+        queue: Celery's name of the queue that the job is in.
+
+    Raises:
+        EngineUnavailable: Temporal cannot be reached.
+    """
+    client = TemporalClient(app.settings)
+    task_queue = task_queue_for(app, queue)
+
+    async def describe(own: Client) -> WorkflowFacts:
+        description = await own.get_workflow_handle(workflow_id).describe()
+        return WorkflowFacts(
+            workflow_id=workflow_id,
+            run_id=description.run_id,
+            status=description.status.name if description.status else "UNKNOWN",
+            started_at=description.start_time,
+            closed_at=description.close_time,
+            activities=tuple(_activity(each) for each in description.raw_description.pending_activities),
+            task_queue=task_queue,
+            pollers=tuple(await client.pollers(own, task_queue)),
+        )
+
+    try:
+        return client.call(describe)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise EngineUnavailable(f"Temporal: {error.message}") from error
+    except TimeoutError as error:
+        raise EngineUnavailable("Temporal did not answer in time.") from error
+    finally:
+        client.close()
+
+
+def _activity(pending: Any) -> PendingActivity:
+    name = PendingActivityState.Name(pending.state).removeprefix("PENDING_ACTIVITY_STATE_")
+    return PendingActivity(
+        state=name.lower(),
+        attempt=pending.attempt,
+        worker=pending.last_worker_identity or None,
+        last_failure=pending.last_failure.message or None if pending.HasField("last_failure") else None,
+    )

@@ -1,0 +1,1 @@
+"""Schedules of the table as Schedules of Temporal: mirrored, fired there with their books, reconciled."""

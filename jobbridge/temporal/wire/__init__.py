@@ -1,0 +1,1 @@
+"""What goes to and from Temporal: the contract (standard library only), messages, the client."""

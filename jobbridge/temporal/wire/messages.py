@@ -1,0 +1,191 @@
+"""Between Celery's message and what Temporal carries.
+
+On the way out, the arguments become the workflow's `data` (readable, and in the place that the contract gives them),
+the rest of the message goes into the memo. On the way in, they are put together again; for a workflow that a foreign
+client started, the message is made from the job's name and data as Celery's own client would make it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.saferepr import saferepr
+from kombu.serialization import prepare_accept_content
+
+from jobbridge.app.publish.commands import arguments_for
+from jobbridge.core.envelope import HEADER, Envelope
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
+from jobbridge.errors import JobBridgeError
+from jobbridge.temporal.wire.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
+from jobbridge.temporal.worker.execution import Execution, JobMessage, SettlingChannel
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+Json = Any  # what json.loads returns
+
+_DATA_IS = "dataIs"
+
+
+class DataIs(StrEnum):
+    """What of the message the workflow's `data` is."""
+
+    ARGUMENT = "argument"  # a handler's data: the first positional argument
+    ARGUMENTS = "arguments"  # {"args": […], "kwargs": {…}}
+    NOTHING = "nothing"  # the memo has it all, encoded (pickle and the like)
+    REFERENCE = "reference"  # the job's row has it
+
+
+class MissingMessage(JobBridgeError):
+    """The row that should hold a message that was passed by reference has none."""
+
+    hint = "Send the job again."
+
+
+def size_of(document: Json) -> int:
+    return len(json.dumps(document, default=str))
+
+
+def to_temporal(envelope: Envelope, *, is_handler: bool) -> tuple[JobInput, dict[str, Json]]:
+    """Give the workflow's input and the message for its memo.
+
+    Args:
+        is_handler: The task takes one argument, its data.
+    """
+    if size_of(envelope.to_json()) > PAYLOAD_LIMIT:
+        return _input(envelope, dict(DATA_REFERENCE)), _reference(envelope)
+    message = {**envelope.without_arguments().to_json(), _DATA_IS: DataIs.NOTHING.value}
+    if envelope.arguments is None:
+        return _input(envelope, None), message
+    args, kwargs, _ = envelope.arguments
+    if is_handler and len(args) == 1 and not kwargs:
+        return _input(envelope, args[0]), {**message, _DATA_IS: DataIs.ARGUMENT.value}
+    return _input(envelope, {"args": args, "kwargs": kwargs}), {**message, _DATA_IS: DataIs.ARGUMENTS.value}
+
+
+def continuation(document: dict[str, Json]) -> dict[str, Json]:
+    """Give a job's further message as the workflow passes it on: whole, or by reference when it is large."""
+    if size_of(document) > PAYLOAD_LIMIT:
+        return _reference(Envelope.from_json(document))
+    return document
+
+
+def _input(envelope: Envelope, data: Json) -> JobInput:
+    return JobInput(job_id=envelope.id, job_name=envelope.task, tenant_id=envelope.tenant, data=data)
+
+
+def _reference(envelope: Envelope) -> dict[str, Json]:
+    kept = ("id", "task", "tenant", "delivery", "queue", "eta", "expires", "priority", "timelimit")
+    document = asdict(envelope)
+    return {**{name: document[name] for name in kept}, "headers": {}, _DATA_IS: DataIs.REFERENCE.value}
+
+
+def envelope_of(
+    order: ExecuteOrder,
+    app: Celery,
+    *,
+    queue: str,
+    run_id: str,
+    load: Callable[[JobKey], dict[str, Json] | None],
+) -> Envelope:
+    """Give the whole message that an activity is to execute.
+
+    Args:
+        load: Reads the message that a job's row keeps.
+
+    Raises:
+        MissingMessage: It was passed by reference, and the row does not hold it any more.
+    """
+    if order.message is None:
+        return _foreign(order.job, app, queue=queue, run_id=run_id)
+    data_is = order.message.get(_DATA_IS)
+    if data_is == DataIs.REFERENCE:
+        return _loaded(order.message, load)
+    envelope = Envelope.from_json(order.message)
+    if data_is == DataIs.ARGUMENT:
+        return envelope.with_arguments([order.job.data], {})
+    if data_is == DataIs.ARGUMENTS:
+        return envelope.with_arguments(order.job.data["args"], order.job.data["kwargs"])
+    return envelope
+
+
+def _loaded(message: Mapping[str, Json], load: Callable[[JobKey], dict[str, Json] | None]) -> Envelope:
+    key = JobKey(tenant=TenantId(message["tenant"]), job_id=job_id_for(message["id"]))
+    document = load(key)
+    if document is None or document.get("delivery") != message["delivery"]:
+        raise MissingMessage(
+            f"The row of job {key.job_id} does not hold the message {message['delivery']} any more."
+        )
+    return Envelope.from_json(document)
+
+
+def _foreign(job: JobInput, app: Celery, *, queue: str, run_id: str) -> Envelope:
+    tenant = job.tenant_id or _tenant_in(job.data) or SYSTEM_TENANT
+    args, kwargs = arguments_for(app.tasks.get(job.job_name), job.data)
+    headers = {
+        "lang": "py",
+        "task": job.job_name,
+        "id": job.job_id,
+        "root_id": job.job_id,
+        "parent_id": None,
+        "group": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "argsrepr": saferepr(args),
+        "kwargsrepr": saferepr(kwargs),
+        "origin": "temporal",
+        # The run's id is a uuid and the same for each of its activities: it names this hand-over.
+        HEADER: {
+            "tenant": tenant,
+            "delivery": run_id,
+            "engine": Engine.TEMPORAL.value,
+            "metadata": {"data": job.data},
+        },
+    }
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    return Envelope(
+        id=job.job_id,
+        task=job.job_name,
+        tenant=tenant,
+        delivery=run_id,
+        queue=queue,
+        headers=headers,
+        properties={"correlation_id": job.job_id},
+        arguments=[args, kwargs, embed],
+    )
+
+
+def _tenant_in(data: Json) -> str | None:
+    tenant = data.get("tenantId") if isinstance(data, dict) else None
+    return str(tenant) if tenant else None
+
+
+def to_celery(envelope: Envelope, execution: Execution, app: Celery, *, is_redelivery: bool) -> JobMessage:
+    """Make the message that the worker's consumer is given."""
+    headers = dict(envelope.headers)
+    headers[HEADER] = {
+        **(headers.get(HEADER) or {}),
+        "external_id": execution.workflow_id,
+        "external_run_id": execution.run_id,
+    }
+    if envelope.arguments is not None:
+        body = json.dumps(envelope.arguments).encode()
+    else:
+        body = base64.b64decode(envelope.body or "")
+    return JobMessage(
+        body=body,
+        delivery_tag=execution.task_id,
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        delivery_info={"exchange": "", "routing_key": envelope.queue, "redelivered": is_redelivery},
+        properties={"correlation_id": envelope.id, "priority": envelope.priority, **envelope.properties},
+        headers=headers,
+        accept=prepare_accept_content(app.conf.accept_content),
+        channel=SettlingChannel(execution, known_tasks=app.tasks),
+        execution=execution,
+    )

@@ -1,0 +1,308 @@
+"""The activities: the half of the hosted worker that lives on Temporal's thread.
+
+`executeJobHandler` makes a message, hands it to Celery's worker and waits for its acknowledgement, telling Temporal
+every two seconds that it lives. The others keep books for what happens outside of an execution.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
+from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
+from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.errors import DatabaseError, JobBridgeError
+from jobbridge.temporal.schedules.fires import begin_fire
+from jobbridge.temporal.wire import contract
+from jobbridge.temporal.wire.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
+from jobbridge.temporal.wire.messages import envelope_of, to_celery
+from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
+from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.temporal.worker.bridge import WorkerHost
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL = timedelta(seconds=2)
+_TICK = timedelta(milliseconds=200)
+#: So long a job that Temporal gives to this worker waits for another one that has it still and lives.
+LONGEST_WAIT = timedelta(minutes=10)
+
+#: In a heartbeat's details: the task began, and its author wants it never run twice.
+_ACKNOWLEDGED = "acknowledged"
+
+
+class NoFire(Exception):
+    """What a schedule of Temporal started is none of its fires, or has been dealt with."""
+
+
+class JobActivities:
+    """What a Temporal worker of JobBridge can do.
+
+    Args:
+        app: Whose tasks run.
+        host: The Celery worker that runs them.
+        queue: The Celery queue that this worker's task queue stands for.
+        executor: For what blocks on the database.
+    """
+
+    def __init__(self, app: Celery, host: WorkerHost, *, queue: str, executor: ThreadPoolExecutor) -> None:
+        self._app = app
+        self._host = host
+        self._queue = queue
+        self._executor = executor
+
+    @property
+    def all(self) -> list[Any]:
+        return [self.execute_job_handler, self.update_job_status, self.create_job_detail, self.get_job_data]
+
+    @activity.defn(name=contract.EXECUTE_JOB_HANDLER)
+    async def execute_job_handler(self, document: Any) -> Any:
+        holder = object()
+        try:
+            execution = await self._execution(document, holder)
+        except NoFire as no_fire:
+            return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)).to_json()
+        beating = asyncio.create_task(_beat(execution))
+        try:
+            settlement = await self._settlement(execution, holder)
+            outcome = await self._outcome(execution, settlement)
+        finally:
+            beating.cancel()
+            if execution.settled.done():
+                self._host.forget(execution, holder)
+        return outcome.to_json()
+
+    # -- beginning
+
+    async def _execution(self, document: Any, holder: object) -> Execution:
+        info = activity.info()
+        order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
+        try:
+            execution: Execution = await self._blocking(self._prepared, order, info)
+        except JobBridgeError as error:
+            settlement = Settlement(
+                kind=SettlementKind.FAILED,
+                error=f"{error} {error.hint}".strip(),
+                error_type=type(error).__name__,
+            )
+            raise JobFailed(settlement) from error
+        running = self._host.adopt(execution.task_id, execution.delivery, holder)
+        if running is not None:
+            logger.info("temporal.job_adopted", extra={"job_id": running.task_id})
+            return running
+        if order.is_redelivery or info.attempt > 1:
+            await self._until_free(execution, info)
+        execution.holder = holder
+        reason = order.give_up or self._not_to_be_repeated(info)
+        if reason is not None and not await self._blocking(self._has_ended, execution):
+            self._host.give_up(execution, reason)
+        else:
+            self._host.take(execution)
+        return execution
+
+    async def _until_free(self, execution: Execution, info: activity.Info) -> None:
+        """Wait while another worker, which lives, still runs the job: Temporal lost sight of it, and not it of the job.
+
+        That worker lets it end if it does so soon, else it stops the job and gives the row up.
+        """
+        waits_until = asyncio.get_running_loop().time() + LONGEST_WAIT.total_seconds()
+        while asyncio.get_running_loop().time() < waits_until:
+            if not await self._blocking(self._is_held_elsewhere, execution):
+                return
+            logger.info("temporal.job_held_elsewhere", extra={"job_id": execution.task_id})
+            activity.heartbeat(*info.heartbeat_details)  # what they say must outlive this attempt, too
+            await asyncio.sleep(1.0)
+
+    def _is_held_elsewhere(self, execution: Execution) -> bool:
+        try:
+            row = self._app.jobs.get(execution.key)
+            if (
+                row is None
+                or row.status is not JobStatus.PROCESSING
+                or str(row.delivery) != execution.delivery
+            ):
+                return False
+            number = row.worker_number
+            if number is None or number == self._app.worker_number:
+                return False
+            return any(worker.is_alive and worker.number == number for worker in self._app.workers.all())
+        except DatabaseError:
+            return False  # books that cannot be read stop no job
+
+    def _has_ended(self, execution: Execution) -> bool:
+        """Whether the row says how it ended: then that is told, although the worker that ran it was lost since."""
+        try:
+            row = self._app.jobs.get(execution.key)
+        except DatabaseError:
+            return False
+        return row is not None and row.status in FINAL and str(row.delivery) == execution.delivery
+
+    def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
+        assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)
+        if order.fire is not None and order.message is None:
+            begun = begin_fire(
+                self._app, order.fire, workflow_id=info.workflow_id, run_id=info.workflow_run_id
+            )
+            if begun.skipped is not None:
+                raise NoFire(begun.skipped)
+            order = replace(order, message=begun.message)
+        envelope = envelope_of(
+            order, self._app, queue=self._queue, run_id=info.workflow_run_id, load=self._stored_message
+        )
+        execution = Execution(
+            key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
+            task_id=envelope.id,
+            task_name=envelope.task,
+            delivery=envelope.delivery,
+            workflow_id=info.workflow_id,
+            run_id=info.workflow_run_id,
+        )
+        to_celery(envelope, execution, self._app, is_redelivery=order.is_redelivery or info.attempt > 1)
+        return execution
+
+    def _stored_message(self, key: JobKey) -> dict[str, Any] | None:
+        stored = self._app.jobs.delivery_of(key)
+        return None if stored is None else stored.message
+
+    def _not_to_be_repeated(self, info: activity.Info) -> str | None:
+        details = info.heartbeat_details
+        if details and isinstance(details[0], dict) and details[0].get(_ACKNOWLEDGED):
+            return "The worker was lost while the task ran, and the task is not to be run twice (acks_late=False)."
+        return None
+
+    # -- waiting
+
+    async def _settlement(self, execution: Execution, holder: object) -> Settlement:
+        settled = asyncio.wrap_future(execution.settled)
+        while True:
+            try:
+                return await asyncio.shield(settled)
+            except asyncio.CancelledError:
+                self._on_cancelled(execution, holder)
+
+    def _on_cancelled(self, execution: Execution, holder: object) -> None:
+        """Act on what Temporal says; returns when the job is still to be waited for.
+
+        Raises:
+            asyncio.CancelledError: It is not ours any more.
+        """
+        details = activity.cancellation_details()
+        if details is None or details.not_found or details.timed_out or details.reset:
+            self._host.let_go(execution, holder)
+            raise asyncio.CancelledError
+        current = asyncio.current_task()
+        if current is not None:
+            current.uncancel()
+        if details.cancel_requested:
+            self._host.revoke(execution)
+        # Paused, or the worker shuts down: the job ends as it will.
+
+    # -- ending
+
+    async def _outcome(self, execution: Execution, settlement: Settlement) -> Outcome:
+        pause = 0.2
+        while True:
+            try:
+                outcome: Outcome = await self._blocking(outcome_of, self._app, execution, settlement)
+                return outcome
+            except ContinuationUnread as error:
+                logger.warning(
+                    "temporal.retry_not_read", extra={"job_id": execution.task_id, "error": str(error)}
+                )
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _blocking(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+    # -- books for what happens outside of an execution
+
+    @activity.defn(name=contract.UPDATE_JOB_STATUS)
+    async def update_job_status(self, document: Any) -> Any:
+        """Record what happened to a job outside of an execution; tells the row's status afterwards."""
+        update = StatusUpdate.from_json(document)
+        return await self._blocking(self._update_status, update)
+
+    def _update_status(self, update: StatusUpdate) -> dict[str, Any]:
+        key = self._key(update.job_id, update.tenant_id)
+        recorded = self._app.recorder.record(self._event(key, update))
+        if recorded.applied and recorded.status is JobStatus.CANCELLED:
+            self._app.families.cancel(key, cancelled_by=update.cancelled_by)
+        return {"applied": recorded.applied, "status": recorded.status.value if recorded.status else None}
+
+    def _event(self, key: JobKey, update: StatusUpdate) -> JobEvent:
+        match update.status:
+            case "cancelled":
+                return Cancelled(key=key, reason=update.reason, cancelled_by=update.cancelled_by)
+            case "expired":
+                return Expired(key=key)
+            case "failed":
+                return Failed(key=key, attempt=None, error=update.reason or "failed", task_id=update.job_id)
+            case "processing":
+                row = self._app.jobs.get(key)
+                attempt = row.attempt if row else 0
+                return Progressed(
+                    key=key, attempt=attempt, progress=update.progress or 0.0, message=update.reason
+                )
+        raise ApplicationError(
+            f"The status {update.status!r} cannot be set from outside of an execution.", non_retryable=True
+        )
+
+    @activity.defn(name=contract.CREATE_JOB_DETAIL)
+    async def create_job_detail(self, document: Any) -> Any:
+        """Add a finished step `{jobId, tenantId, stepName, result?}` to a job."""
+        return await self._blocking(self._create_detail, document)
+
+    def _create_detail(self, document: dict[str, Any]) -> dict[str, Any]:
+        key = self._key(str(document["jobId"]), document.get("tenantId"))
+        row = self._app.jobs.get(key)
+        attempt = row.attempt if row else 0
+        with self._app.job_steps.step(
+            key, attempt, str(document["stepName"]), key=document.get("stepKey")
+        ) as step:
+            if not step.is_done:
+                step.result = document.get("result")
+        return {"detailId": str(step.detail_id), "result": step.result}
+
+    @activity.defn(name=contract.GET_JOB_DATA)
+    async def get_job_data(self, document: Any) -> Any:
+        """Give `{status, data, result}` of the job `{jobId, tenantId}`; null when there is none."""
+        return await self._blocking(self._job_data, document)
+
+    def _job_data(self, document: dict[str, Any]) -> dict[str, Any] | None:
+        row = self._app.jobs.get(self._key(str(document["jobId"]), document.get("tenantId")))
+        if row is None:
+            return None
+        return {"status": row.status.value, "data": row.metadata.get("data"), "result": row.result}
+
+    def _key(self, task_id: str, tenant: str | None) -> JobKey:
+        job_id = job_id_for(task_id)
+        if tenant is None:
+            row = self._app.jobs.find(job_id)
+            if row is not None:
+                return row.key
+        return JobKey(tenant=TenantId(tenant or SYSTEM_TENANT), job_id=job_id)
+
+
+async def _beat(execution: Execution) -> None:
+    """Tell Temporal that the job lives, and at once when it began and must not be run twice."""
+    has_told, waited = False, timedelta()
+    while True:
+        await asyncio.sleep(_TICK.total_seconds())
+        waited += _TICK
+        must_tell = execution.acks_early and execution.has_begun.is_set() and not has_told
+        if must_tell or waited >= HEARTBEAT_INTERVAL:
+            has_told = execution.acks_early and execution.has_begun.is_set()
+            activity.heartbeat({_ACKNOWLEDGED: has_told})
+            waited = timedelta()

@@ -1,0 +1,249 @@
+"""What Celery's worker sees as its task consumer: Temporal's pollers, one per queue.
+
+All of Temporal runs on one thread beside the worker's own: the client, the pollers, the workflows' code and the
+activities. It starts after the pool has forked; children that are forked later never use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery.bootsteps import RUN  # type: ignore[attr-defined]  # not in the stubs
+from celery.worker import state as worker_state
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from jobbridge import __version__
+from jobbridge.errors import EngineUnavailable
+from jobbridge.temporal.deliver.delivery import task_queue_for
+from jobbridge.temporal.worker.activities import JobActivities
+from jobbridge.temporal.workflows.generic_job import GenericJobWorkflow
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.temporal.wire.client import TemporalClient
+    from jobbridge.temporal.worker.bridge import WorkerHost
+
+logger = logging.getLogger(__name__)
+
+#: A warm shutdown waits for jobs as Celery does: as long as they take.
+FOREVER = timedelta(days=3650)
+#: So that heartbeats reach the server as often as they are made, and a cancellation comes back with them.
+HEARTBEAT_THROTTLE = timedelta(seconds=1)
+MAX_BACKOFF = 30.0
+#: Temporal imports the workflow's module anew for each workflow, and its parent packages with it. What those import
+#: at their top (the broker's registration with kombu) is not the workflow's, and is taken as it is: with it in the
+#: sandbox a job took 160 ms, without 35 ms (two cores, dev server).
+SANDBOX = SandboxRestrictions.default.with_passthrough_modules(
+    "jobbridge.broker", "jobbridge.temporal.wire.contract", "kombu"
+)
+#: How long the last reports to Temporal may take once nothing runs any more.
+REPORT_TIMEOUT = timedelta(seconds=10)
+
+
+class Poller:
+    """One of Temporal's workers, and its replacement whenever it fails."""
+
+    def __init__(self, client: TemporalClient, task_queue: str, make: Callable[[Client], Worker]) -> None:
+        self._client = client
+        self._task_queue = task_queue
+        self._make = make
+        self._worker: Worker | None = None
+        self._stopped = asyncio.Event()
+        self._failure = "Temporal has not answered yet."
+        self.is_running = asyncio.Event()
+
+    @property
+    def state(self) -> str:
+        """Tell whether it polls, and if not, why."""
+        return "polling" if self.is_running.is_set() else self._failure
+
+    async def run(self) -> None:
+        """Poll until `stop`; returns when the last activity has reported."""
+        pause = 1.0
+        while not self._stopped.is_set():
+            began = time.monotonic()
+            try:
+                client = await self._client.connected(ignore_failure=True)
+                if self._stopped.is_set():
+                    return
+                self._worker = self._make(client)
+                await self._run_worker(self._worker)
+            except EngineUnavailable as error:
+                self._failure = str(error)
+                logger.error("%s Trying again in %.0f seconds.", error, pause)
+            except Exception as error:  # whatever ends a poller must not end the worker
+                self._failure = reason = error.message if isinstance(error, RPCError) else repr(error)
+                logger.error(
+                    "Polling the task queue %r failed: %s. Trying again in %.0f seconds.",
+                    self._task_queue,
+                    reason,
+                    pause,
+                )
+            self.is_running.clear()
+            if not self._stopped.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), pause)
+                pause = 1.0 if time.monotonic() - began > MAX_BACKOFF else min(pause * 2, MAX_BACKOFF)
+
+    async def _run_worker(self, worker: Worker) -> None:
+        async def note_running() -> None:
+            # The worker checks its namespace first, and fails there when it is wrong.
+            while not worker.is_running:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
+            self.is_running.set()
+
+        noting = asyncio.create_task(note_running())
+        try:
+            await worker.run()
+        finally:
+            noting.cancel()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+        if self._worker is not None and self._worker.is_running:
+            await self._worker.shutdown()
+
+
+class TemporalTaskConsumer:
+    """Stands where Celery's worker expects kombu's consumer of its task queues.
+
+    Has what Celery's event loop, remote control and bootsteps use of it (celery 5.7, worker/loops.py,
+    worker/consumer/tasks.py, worker/control.py).
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        consumer: Any,
+        host: WorkerHost,
+        client: TemporalClient,
+        *,
+        concurrency: int,
+    ) -> None:
+        self._app = app
+        self._consumer = consumer
+        self._host = host
+        self._client = client
+        self._concurrency = concurrency
+        #: Coroutines that run beside the pollers from when Temporal first answered.
+        self.services: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+        self.executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="jobbridge-books")
+        self._queues: dict[str, Any] = {queue.name: queue for queue in app.amqp.queues.consume_from.values()}
+        self._pollers: dict[str, tuple[Poller, Future[None]]] = {}
+        self._leaving: list[Future[None]] = []
+        self._running_services: list[Future[None]] = []
+        self._has_started = False
+
+    # -- what Celery's worker uses
+
+    @property
+    def on_message(self) -> Callable[[Any], None] | None:
+        return self._host.on_message
+
+    @on_message.setter
+    def on_message(self, handler: Callable[[Any], None]) -> None:
+        self._host.on_message = handler
+
+    @property
+    def queues(self) -> list[Any]:
+        return list(self._queues.values())
+
+    def consuming_from(self, queue: Any) -> bool:
+        return getattr(queue, "name", queue) in self._queues
+
+    def add_queue(self, queue: Any) -> Any:
+        self._queues[queue.name] = queue
+        return queue
+
+    def consume(self, no_ack: bool | None = None) -> None:
+        """Poll for all queues; the first time, only returns when Temporal answered for each."""
+        for name in self._queues:
+            if name not in self._pollers:
+                self._pollers[name] = self._start(name)
+        if not self._has_started:
+            self._wait_for_temporal()
+            self._running_services = [self._client.submit(service()) for service in self.services]
+            self._has_started = True
+
+    def cancel_by_queue(self, queue: str) -> None:
+        """Take nothing more from that queue; what runs goes on."""
+        self._queues.pop(queue, None)
+        entry = self._pollers.pop(queue, None)
+        if entry is not None:
+            self._stop(*entry)
+
+    def qos(self, **_: Any) -> None:
+        """Do nothing: how much is taken at a time is the pollers' concurrency."""
+
+    def cancel(self) -> None:
+        """Take nothing more when the worker stops. Called, too, when the control plane is lost: that is no reason."""
+        if self._consumer.blueprint.state == RUN and not self._is_shutting_down():
+            return
+        for name in list(self._pollers):
+            self._stop(*self._pollers.pop(name))
+
+    def close(self) -> None:
+        """End: give back what is left, and wait until Temporal knows of all that ended."""
+        self.cancel()
+        for name in list(self._pollers):
+            self._stop(*self._pollers.pop(name))
+        for service in self._running_services:
+            service.cancel()
+        self._host.release_all()
+        deadline = time.monotonic() + REPORT_TIMEOUT.total_seconds()
+        for future in self._leaving:
+            try:
+                future.result(timeout=max(0.1, deadline - time.monotonic()))
+            except TimeoutError:
+                logger.warning("temporal.not_all_reported")
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    # -- the pollers
+
+    def _is_shutting_down(self) -> bool:
+        flags: list[Any] = [worker_state.should_stop, worker_state.should_terminate]
+        return any(flag is not None and flag is not False for flag in flags)
+
+    def _start(self, queue: str) -> tuple[Poller, Future[None]]:
+        task_queue = task_queue_for(self._app, queue)
+        poller = Poller(self._client, task_queue, lambda client: self._worker(client, queue, task_queue))
+        logger.info("Polling Temporal's task queue %r for the queue %r.", task_queue, queue)
+        return poller, self._client.submit(poller.run())
+
+    def _worker(self, client: Client, queue: str, task_queue: str) -> Worker:
+        activities = JobActivities(self._app, self._host, queue=queue, executor=self.executor)
+        return Worker(
+            client,
+            task_queue=task_queue,
+            workflows=[GenericJobWorkflow],
+            activities=activities.all,
+            max_concurrent_activities=self._concurrency,
+            max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+            default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+            graceful_shutdown_timeout=FOREVER,
+            identity=self._consumer.hostname,
+            build_id=f"jobbridge-{__version__}",  # else the SDK reads all loaded modules' code, for a second
+            workflow_runner=SandboxedWorkflowRunner(restrictions=SANDBOX),
+        )
+
+    def _stop(self, poller: Poller, running: Future[None]) -> None:
+        self._leaving.append(running)
+        self._client.submit(poller.stop())
+
+    def _wait_for_temporal(self) -> None:
+        """Block as Celery does while its broker is away, and let a signal end it."""
+        while not all(poller.is_running.is_set() for poller, _ in self._pollers.values()):
+            worker_state.maybe_shutdown()
+            time.sleep(0.05)

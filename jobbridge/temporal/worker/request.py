@@ -1,0 +1,154 @@
+"""Celery's request, listened to: how an execution ended is noted before Celery acknowledges the message.
+
+Celery tells its broker only "acknowledged" or "rejected". Temporal wants to know more: result, error, retry. So each
+task gets, in the worker's parent process, a subclass of its own request class that notes the reason first.
+
+In this process every task acknowledges late, whatever its author chose, because the acknowledgement settles the
+activity. What `acks_late=False` promises (a task whose worker died is not run again) is kept by other means: the
+activity's heartbeats say that it began, and whoever gets it next fails it.
+
+Source: celery 5.7, worker/request.py and worker/strategy.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
+from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
+from celery.utils.imports import symbol_by_name
+
+from jobbridge.temporal.worker.execution import Settlement, SettlementKind
+
+if TYPE_CHECKING:
+    from jobbridge.temporal.worker.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+_ACKS_EARLY = "jobbridge_acks_early"
+
+
+def adopt(task: Any) -> None:
+    """Make a task of this process settle activities. Again is harmless."""
+    if not hasattr(task, _ACKS_EARLY):
+        setattr(task, _ACKS_EARLY, not task.acks_late)
+        if not task.acks_late:
+            task.acks_late = True
+            task.reject_on_worker_lost = False  # else Celery would run it again
+            task.acks_on_failure = task.acks_on_timeout = True
+    base = symbol_by_name(task.Request)
+    if not issubclass(base, SettlingRequest):
+        task.Request = type(base.__name__, (SettlingRequest, base), {"__module__": base.__module__})
+
+
+def acks_early(task: Any) -> bool:
+    """Whether the task's author chose to acknowledge before the task runs."""
+    return bool(getattr(task, _ACKS_EARLY, False))
+
+
+class SettlingRequest:
+    """What is put in front of a task's request class."""
+
+    _message: Any
+    _already_cancelled: bool
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)  # type: ignore[call-arg]  # Celery's Request, behind it
+        execution = self._execution
+        if execution is not None:
+            execution.request = self
+            execution.acks_early = acks_early(self._task)  # type: ignore[attr-defined]  # of Celery's Request
+
+    @property
+    def _execution(self) -> Execution | None:
+        return getattr(self._message, "execution", None)
+
+    def on_accepted(self, pid: int | None, time_accepted: float) -> None:
+        execution = self._execution
+        if execution is not None:
+            execution.has_begun.set()
+        super().on_accepted(pid, time_accepted)  # type: ignore[misc]  # Celery's Request, behind it
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if not soft:
+            self._note(failure(TimeLimitExceeded(timeout)))
+        try:
+            super().on_timeout(soft, timeout)  # type: ignore[misc]  # Celery's Request, behind it
+        except Exception:
+            self._settle_anyway()
+            raise
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        self._note(_settlement_of(exc_info))
+        try:
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)  # type: ignore[misc]
+        except MemoryError:
+            raise  # the worker ends, and Temporal notices
+        except Exception:
+            self._settle_anyway()
+            raise
+        finally:
+            if self._already_cancelled and self._execution is not None:
+                self._execution.settle_as_stopped()  # Celery leaves it to the broker's redelivery
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        kind = SettlementKind.EXPIRED if expired else SettlementKind.REVOKED
+        self._note(Settlement(kind=kind, error=reason))
+        try:
+            super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]
+        except Exception:
+            self._settle_anyway()
+            raise
+
+    def _success_was_stored(self) -> Any:
+        stored = super()._success_was_stored()  # type: ignore[misc]
+        if stored:
+            self._note(Settlement(kind=SettlementKind.SUCCEEDED))
+        return stored
+
+    def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
+        before = self._execution.note if self._execution else None
+        self._note(Settlement(kind=SettlementKind.RETRIED, error=str(exc)))
+        is_sent = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
+        if not is_sent and before is not None:
+            self._note(before)
+        return is_sent
+
+    def _note(self, settlement: Settlement) -> None:
+        if self._execution is not None:
+            self._execution.note = settlement
+
+    def _settle_anyway(self) -> None:
+        execution = self._execution
+        if execution is not None:
+            execution.settle(execution.note or Settlement(kind=SettlementKind.LOST))
+
+
+def _settlement_of(exc_info: Any) -> Settlement:
+    error = exc_info.exception
+    if isinstance(error, ExceptionWithTraceback):
+        error = error.exc
+    if isinstance(error, Retry):
+        return Settlement(kind=SettlementKind.RETRIED, error=str(error.exc or error))
+    if isinstance(error, Ignore):
+        return Settlement(kind=SettlementKind.IGNORED)
+    if isinstance(error, Reject) and getattr(error, "requeue", False):
+        return Settlement(kind=SettlementKind.REQUEUED, error=str(getattr(error, "reason", error)))
+    if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+        return failure(error, exc_info.traceback, is_lost=True)
+    return failure(error, exc_info.traceback)
+
+
+def failure(error: BaseException, traceback: str | None = None, *, is_lost: bool = False) -> Settlement:
+    """Note a failure; whether a lost process fails the job or has it run again, the acknowledgement says."""
+    name = (
+        getattr(error, "exc_cls_name", None) or type(error).__name__
+    )  # Celery's stand-in for what cannot be pickled
+    return Settlement(
+        kind=SettlementKind.FAILED,
+        error=str(error) or name,
+        error_type=str(name),
+        traceback=None if traceback is None else str(traceback),
+        is_lost=is_lost,
+    )
