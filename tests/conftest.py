@@ -46,9 +46,9 @@ _LONG = (
     "tests/acceptance/",
     "tests/browser/",
     "tests/integration/temporal/",
-    "test_broker_workers",
+    "integration/broker/test_workers",
     "tests/parity/",
-    "test_plans",
+    "store/test_plans",
 )
 
 
@@ -267,7 +267,7 @@ def temporal_worker(tmp_path: Path) -> Iterator[StartWorker]:
 
 _COMMANDS: dict[str, Callable[[str], list[str]]] = {
     "celery worker": lambda app: ["-m", "celery", "-A", app, "worker"],
-    "temporal worker": lambda app: ["-m", "jobbridge.temporal.worker.worker", "-A", app],
+    "temporal worker": lambda app: ["-m", "jobbridge.temporal.worker", "-A", app],
 }
 
 

@@ -8,7 +8,8 @@ How it works, from the outside in:
   LISTENs. A consumer's session holds an advisory lock on its own number; messages that it takes carry that number.
   When the session ends, however it ends, Postgres frees the lock, and whoever sweeps next frees the messages
   (`consume.sweeping`).
-- The SQL stands in `topology` (queues, exchanges, bindings), `publishing`, and in the rooms `consume` (claim, settle, sweep) and `admin`.
+- The SQL stands in `topology` (queues, exchanges, bindings), `publishing`, and in the rooms `consume` (claim,
+  settle, sweep) and `admin`.
 
 Names are resolved on first use (PEP 562): importing this package is light.
 """

@@ -199,7 +199,3 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("-q", "--quiet", action="store_true")
     parser.add_argument("--no-color", action="store_true")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main(program="python -m jobbridge.temporal.worker.worker"))

@@ -25,7 +25,7 @@ from jobbridge.store.jobs.queries import JobFilter, JobStore
 from jobbridge.store.schema import migrate as migrations
 from jobbridge.store.schema import online, originals
 from jobbridge.store.schema.conventions import TENANT_TABLES
-from tests.integration.test_migrations import ANATOMY
+from tests.integration.store.test_migrate import ANATOMY
 from tests.job_events import FAR_AHEAD, EventsOf, new_key
 from tests.originals import TENANT, USER, create_originals
 from tests.support import clean_environment, wait_until

@@ -25,7 +25,7 @@ from jobbridge.diagnosis.checks import check_all
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.counts.counts import CountStore
-from tests.integration.test_dashboard import ACME, ASKED, BROWSER, MINE, address, bearer
+from tests.integration.dashboard.test_pages import ACME, ASKED, BROWSER, MINE, address, bearer
 from tests.parity.tasks import make_app
 
 #: They share a database that takes a while to fill.

@@ -180,7 +180,7 @@ def test_a_message_that_does_not_fit_its_arguments_is_written_all_the_same(
 
     [line] = lines(written)
     assert line["event"] == "%d pages ('many',)"
-    assert "test_observability_logs" in line["stack"]
+    assert "test_logs" in line["stack"]
 
 
 def test_what_celery_says_of_a_task_names_the_job_and_not_its_arguments(written: io.StringIO) -> None:

@@ -18,7 +18,7 @@ from jobbridge.broker import BrokerNotMigrated, BrokerRefused
 from jobbridge.broker.errors import SessionLost
 from jobbridge.broker.session import LOCK_BASE
 from tests.cut_off import SLOW, cut_off_amid
-from tests.integration.broker_support import Tables, kombu_connection
+from tests.integration.broker.support import Tables, kombu_connection
 from tests.support import wait_until
 
 

@@ -24,7 +24,7 @@ from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.workers.queue_pauses import QueuePauses
-from tests.integration.test_dashboard import BROWSER
+from tests.integration.dashboard.test_pages import BROWSER
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

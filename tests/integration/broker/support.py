@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from jobbridge.broker import register
 from tests.support import clean_environment, wait_until
 
-APP = "tests.integration.broker_app"
+APP = "tests.integration.broker.app"
 CELERY = [sys.executable, "-m", "celery", "-A", APP]
 
 register()

@@ -16,8 +16,8 @@ from jobbridge.store.schedules import fires as schedule_firing
 from jobbridge.store.schedules import mirrors as schedule_mirrors
 from jobbridge.store.schedules import repository as schedules
 from jobbridge.store.schema.migrate import migrate
-from tests.integration.test_recorder import *  # noqa: F403
-from tests.integration.test_store_statements import STATEMENTS, _numbered
+from tests.integration.store.test_recorder import *  # noqa: F403
+from tests.integration.store.test_statements import STATEMENTS, _numbered
 from tests.originals import TENANT, create_originals
 
 FURTHER = {

@@ -17,7 +17,7 @@ from jobbridge.core.schedules.fires import fires, fires_between, is_fire, next_f
 from jobbridge.core.schedules.mirroring import clock_changes, mirror
 from jobbridge.core.schedules.specs import Once, parse_spec
 from jobbridge.settings import load_settings
-from tests.unit.test_schedule_cron import crons
+from tests.unit.core.test_schedule_cron import crons
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NEW_YORK = ZoneInfo("America/New_York")

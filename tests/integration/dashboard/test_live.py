@@ -20,7 +20,7 @@ from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dashboard.live.broadcaster import Live
 from jobbridge.recording import JobRecorder
 from jobbridge.store.monitor import change_log as live
-from tests.integration.live_support import (
+from tests.integration.dashboard.live_support import (
     ACME,
     OTHER,
     QUICK,

@@ -52,7 +52,7 @@ def beat(folder: Path, name: str, *arguments: str, **settings: str) -> Iterator[
         "-m",
         "celery",
         "-A",
-        "tests.integration.beat_app",
+        "tests.integration.app.beat_app",
         "beat",
         "-l",
         "INFO",
@@ -65,7 +65,7 @@ def beat(folder: Path, name: str, *arguments: str, **settings: str) -> Iterator[
         log_path=folder / f"{name}.log",
         env=clean_environment(settings),
         ready="beat: Starting...",
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ) as process:
         yield process
 
@@ -74,7 +74,7 @@ def test_a_thousand_schedules_on_two_beats_of_which_one_is_killed(
     database_url: str, tmp_path: Path, connection: psycopg.Connection[Any], app: Celery
 ) -> None:
     _make_schedules(connection, app)
-    virtual = ("-S", "tests.integration.beat_app:VirtualBeat")
+    virtual = ("-S", "tests.integration.app.beat_app:VirtualBeat")
     with (
         beat(tmp_path, "first", *virtual, DATABASE_URL=database_url) as first,
         beat(tmp_path, "second", *virtual, DATABASE_URL=database_url) as second,
@@ -159,13 +159,13 @@ def test_beat_waits_for_a_database_that_is_not_there_yet(
 def test_beat_runs_inside_a_worker_too(
     database_url: str, tmp_path: Path, connection: psycopg.Connection[Any]
 ) -> None:
-    argv = ["-m", "celery", "-A", "tests.integration.beat_app", "worker", "-B", "-l", "INFO", "-c", "1"]
+    argv = ["-m", "celery", "-A", "tests.integration.app.beat_app", "worker", "-B", "-l", "INFO", "-c", "1"]
     with worker_process(
         [*argv, "-Q", "nobody"],
         name="worker",
         log_path=tmp_path / "worker.log",
         env=clean_environment({"DATABASE_URL": database_url}),
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ) as process:
         wait_until(lambda: _fires(connection, "every-second") >= 2)
         process.stop()

@@ -16,7 +16,7 @@ from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.schema.migrate import migrate
-from tests.integration.test_dashboard import ASKED, BODIES, BROWSER, address
+from tests.integration.dashboard.test_pages import ASKED, BODIES, BROWSER, address
 from tests.originals import TENANT, create_originals
 from tests.parity.tasks import make_app
 

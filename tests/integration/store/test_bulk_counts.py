@@ -25,7 +25,7 @@ from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.counts.flow import BOUNDS, FlowStore, Span, together
 from jobbridge.store.database import Database
 from jobbridge.store.monitor.search import MonitorStore, Search
-from tests.integration.test_counting import counted, rows_of
+from tests.integration.store.test_counts import counted, rows_of
 from tests.job_events import LONG_AGO, EventsOf, new_key
 from tests.parity.tasks import make_app
 

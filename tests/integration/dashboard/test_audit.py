@@ -20,7 +20,7 @@ from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore, ActionRow
-from tests.integration.test_dashboard import BODIES, BROWSER, address, form_token
+from tests.integration.dashboard.test_pages import BODIES, BROWSER, address, form_token
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 

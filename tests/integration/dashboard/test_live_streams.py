@@ -22,7 +22,7 @@ from jobbridge.dashboard.application import RULES, make_dashboard
 from jobbridge.dashboard.server import Server
 from jobbridge.recording import JobRecorder
 from jobbridge.store.access.tokens import AccessStore
-from tests.integration.live_support import ACME, OTHER, QUICK, Watch, open_app, run, some, status
+from tests.integration.dashboard.live_support import ACME, OTHER, QUICK, Watch, open_app, run, some, status
 from tests.streams import Stream, streaming
 from tests.support import wait_until
 

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import free_port
 from jobbridge.store.schema.migrate import migrate
-from tests.integration.broker_support import APP, Tables, Worker, celery_command
+from tests.integration.broker.support import APP, Tables, Worker, celery_command
 from tests.support import wait_until
 
 

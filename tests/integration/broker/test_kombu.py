@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from jobbridge.broker import PublishFailed, delete_waiting, publishing_on, queue_depths
 from jobbridge.broker.errors import InvalidOption
-from tests.integration.broker_support import Tables, kombu_connection
+from tests.integration.broker.support import Tables, kombu_connection
 from tests.support import wait_until
 
 
