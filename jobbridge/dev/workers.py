@@ -51,9 +51,7 @@ def celery_beat(app: str, *, log_path: Path, env: Mapping[str, str], schedule_pa
 def temporal_worker(app: str, *, log_path: Path, env: Mapping[str, str], concurrency: int) -> ManagedProcess:
     """Describe `jobbridge temporal-worker`."""
     options = ["-l", "INFO", "-c", str(concurrency), "-n", f"temporal-{os.getpid()}@%h"]
-    return _python(
-        "temporal worker", ["-m", "jobbridge.temporal.worker.worker", "-A", app, *options], log_path, env
-    )
+    return _python("temporal worker", ["-m", "jobbridge.temporal.worker", "-A", app, *options], log_path, env)
 
 
 def dashboard(app: str, *, log_path: Path, env: Mapping[str, str], port: int) -> ManagedProcess:

@@ -45,7 +45,7 @@ class TemporalWorld:
         process = worker_process(
             [
                 "-m",
-                "jobbridge.temporal.worker.worker",
+                "jobbridge.temporal.worker",
                 "-A",
                 "tests.integration.temporal.tasks",
                 "-c",

@@ -77,7 +77,7 @@ def test_a_wrong_declaration_stops_the_worker_before_it_takes_anything(
         "app.conf.temporal_workers = [HostedQueue('tenants', workflows=['nowhere.workflows:Tenant'])]\n"
     )
     environment = clean_environment({**own_world.environment, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
-    argv = ["-m", "jobbridge.temporal.worker.worker", "-A", "wrong"]
+    argv = ["-m", "jobbridge.temporal.worker", "-A", "wrong"]
 
     with worker_process(argv, name="wrong", log_path=tmp_path / "log", env=environment, ready=None) as worker:
         try:

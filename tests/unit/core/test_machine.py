@@ -299,6 +299,7 @@ def test_every_state_is_one_that_the_design_draws(events: list[JobEvent]) -> Non
             ),
             *((status, JobStatus.CANCELLED) for status in WAITING | {JobStatus.PROCESSING}),
             *((JobStatus.QUEUED, adopted) for adopted in (PENDING, JobStatus.SCHEDULED)),
+            *((waiting, PENDING) for waiting in WAITING),  # delivered again
             *((end, waiting) for end in FINAL for waiting in WAITING - {JobStatus.RETRYING}),
         }
         assert (before.status, decision.state.status) in allowed, (before, event)
