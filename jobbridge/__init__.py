@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobbridge.runners.runner import CeleryJobRunner, JobRunner, TemporalJobRunner
     from jobbridge.runners.service import JobService
     from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
-    from jobbridge.temporal.worker.user_queues import HostedQueue
+    from jobbridge.temporal.worker.user_queues import UserQueue
 
 from jobbridge.broker import register as _register_broker
 
@@ -41,7 +41,6 @@ __all__ = [
     "ChildrenFailed",
     "DuplicateJob",
     "FanOut",
-    "HostedQueue",
     "JobBridgeError",
     "JobCancelled",
     "JobContext",
@@ -56,6 +55,7 @@ __all__ = [
     "ScheduledJob",
     "SingletonPolicy",
     "TemporalJobRunner",
+    "UserQueue",
     "current_tenant",
     "get_available_job_handlers",
     "get_job_runner",
@@ -81,7 +81,7 @@ _PUBLIC = {
     "JobStatusReport": "jobbridge.runners.types",
     "ScheduleOptions": "jobbridge.runners.types",
     "ScheduledJob": "jobbridge.runners.types",
-    "HostedQueue": "jobbridge.temporal.worker.user_queues",
+    "UserQueue": "jobbridge.temporal.worker.user_queues",
     "Outcome": "jobbridge.core.enqueue",
     "SingletonPolicy": "jobbridge.core.enqueue",
     "JobHandlerRegistry": "jobbridge.core.handlers",

@@ -109,9 +109,9 @@ class JobRecorder:
             recorded = _apply_for_caller(driver_connection(connection), event)
         if not recorded.applied:
             self._count_refusal(event, recorded)
-        if recorded.family is not None and connection is None and self._on_child_ended is not None:
-            # In a caller's transaction nothing is certain yet: the sweep of families sees to it.
-            self._on_child_ended(recorded.family)
+        if recorded.parent is not None and connection is None and self._on_child_ended is not None:
+            # In a caller's transaction nothing is certain yet: the sweep of fan-outs sees to it.
+            self._on_child_ended(recorded.parent)
         return recorded
 
     def _count_refusal(self, event: JobEvent, recorded: Recorded) -> None:
@@ -143,9 +143,9 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
         row = one_row(connection, statement, params)
         if row is not None:
             outcome = row[2] if isinstance(event, Submitted) else None
-            family = _family(row) if isinstance(event, _ENDS) else None
+            parent = _parent_of(row) if isinstance(event, _ENDS) else None
             return Recorded(
-                applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome, family=family
+                applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome, parent=parent
             )
         state = _state(connection, event)
         if state is None and (made := _make(connection, event, params)) is not None:
@@ -168,7 +168,7 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
 _ENDS = (Completed, Failed, Cancelled, Expired, Skipped)
 
 
-def _family(row: tuple[Any, ...]) -> JobKey | None:
+def _parent_of(row: tuple[Any, ...]) -> JobKey | None:
     return None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])
 
 

@@ -302,6 +302,6 @@ def worker_starter(started: ExitStack, folder: Path, kind: str) -> StartWorker:
 @pytest.fixture
 def first_look_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have pages wait for the first check-up of the tables, however busy the machine is."""
-    from jobbridge.dashboard import findings_cache as checkup
+    from jobbridge.dashboard import findings_cache
 
-    monkeypatch.setattr(checkup, "PATIENCE", 60.0)
+    monkeypatch.setattr(findings_cache, "PATIENCE", 60.0)

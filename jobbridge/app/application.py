@@ -14,12 +14,10 @@ from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
-from jobbridge.app.execute import handlers as jobs
-from jobbridge.app.execute import tenancy
-from jobbridge.app.fanout import parent_task as fanning
-from jobbridge.app.fanout.parent import Families
-from jobbridge.app.publish import commands
-from jobbridge.app.publish import retry as retrying
+from jobbridge.app.execute import handlers, tenancy
+from jobbridge.app.fanout import parent_task
+from jobbridge.app.fanout.parent import FanOuts
+from jobbridge.app.publish import commands, retry
 from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
@@ -180,12 +178,12 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     @cached_property
     def recorder(self) -> JobRecorder:
-        return JobRecorder(self.database, on_child_ended=self.families.attend)
+        return JobRecorder(self.database, on_child_ended=self.fan_outs.attend)
 
     @cached_property
-    def families(self) -> Families:
+    def fan_outs(self) -> FanOuts:
         """Parents and their children."""
-        return Families(self)
+        return FanOuts(self)
 
     @cached_property
     def jobs(self) -> JobStore:
@@ -309,8 +307,8 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def finalize(self, auto: bool = False) -> None:
         if not self.finalized:
-            jobs.add_declared_handlers(self)
-            fanning.add_fan_out_task(self)
+            handlers.add_declared_handlers(self)
+            parent_task.add_fan_out_task(self)
         super().finalize(auto=auto)
 
     def close(self) -> None:
@@ -361,6 +359,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     enqueue = commands.enqueue
     cancel_job = commands.cancel_job
     purge_tenant = tenancy.purge_tenant
-    retry_job = retrying.retry_job
-    fan_out = fanning.fan_out
-    retry_failed = fanning.retry_failed
+    retry_job = retry.retry_job
+    fan_out = parent_task.fan_out
+    retry_failed = parent_task.retry_failed

@@ -250,7 +250,7 @@ class Channel(kombu_sqlalchemy.Channel):
         self.connection.orphans.adopt(session, self.connection.settler)
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         self.consumed[queue] = not no_ack
-        self.connection.intake.look_at(queue)
+        self.connection.prefetch.look_at(queue)
         return consumer_tag
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -261,7 +261,7 @@ class Channel(kombu_sqlalchemy.Channel):
         self.consumed.pop(queue, None)
         if not self.connection.has_live_session:
             return
-        self.connection.intake.give_back_undelivered(self, queue)
+        self.connection.prefetch.give_back_undelivered(self, queue)
         self.own_session.unlisten(queue)
         topology.unsubscribe(self.own_session, queue)
 
@@ -310,11 +310,11 @@ class Channel(kombu_sqlalchemy.Channel):
         transport = self.connection
         # After the consumer is cancelled the loop may be over: a worker that shuts down finishes its tasks without it.
         if settler.session.is_alive and not (
-            transport is not None and transport.intake.is_in_loop and self.consumed
+            transport is not None and transport.prefetch.is_in_loop and self.consumed
         ):
             settler.flush()
         if transport is not None and settlement is Settlement.REQUEUED and lease.queue in self.consumed:
-            transport.intake.look_at(lease.queue)
+            transport.prefetch.look_at(lease.queue)
 
     def basic_recover(self, requeue: bool = False) -> None:
         if not requeue:

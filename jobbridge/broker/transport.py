@@ -29,7 +29,7 @@ from sqlalchemy import URL, Engine, create_engine
 from jobbridge.broker import register, urls
 from jobbridge.broker.channel import Channel as PostgresChannel
 from jobbridge.broker.channel import forget_declared
-from jobbridge.broker.consume.prefetch import Intake
+from jobbridge.broker.consume.prefetch import Prefetch
 from jobbridge.broker.consume.settling import LateAcknowledgements, Settler, headers_of
 from jobbridge.broker.consume.window import Orphans
 from jobbridge.broker.errors import SessionLost
@@ -79,7 +79,7 @@ class Transport(kombu_sqlalchemy.Transport):
         super().__init__(client, **kwargs)
         self.options = Options.of(client.transport_options or {})
         self.url = self._take_url(client)
-        self.intake = Intake(self)
+        self.prefetch = Prefetch(self)
         self._session: Session | None = None
         self._settler: Settler | None = None
 
@@ -146,7 +146,7 @@ class Transport(kombu_sqlalchemy.Transport):
             forget_declared(self.database)
         self._settler = None
         self._session = Session(self.engine)
-        self._session.close_callbacks.append(self.intake.end_consumer)
+        self._session.close_callbacks.append(self.prefetch.end_consumer)
         return self._session
 
     @property
@@ -180,7 +180,7 @@ class Transport(kombu_sqlalchemy.Transport):
 
     def establish_connection(self) -> Transport:
         if self._session is not None and not self._session.is_alive:
-            self.intake.leave_loop()
+            self.prefetch.leave_loop()
             self._session = None
             forget_declared(self.database)
         if callers_connection() is None:
@@ -193,7 +193,7 @@ class Transport(kombu_sqlalchemy.Transport):
         return session.is_alive if session is not None else connection is self
 
     def close_connection(self, connection: Any) -> None:
-        self.intake.leave_loop()
+        self.prefetch.leave_loop()
         if self.has_live_session:
             with suppress(*self.connection_errors):
                 self.settler.flush()
@@ -213,17 +213,17 @@ class Transport(kombu_sqlalchemy.Transport):
             TimeoutError: None came within `timeout` seconds.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        while not self.intake.deliver_one():
+        while not self.prefetch.deliver_one():
             left = self.options.poll_interval if deadline is None else deadline - monotonic()
             if left <= 0:
                 raise socket.timeout  # noqa: UP041  # what kombu's callers catch by this name
-            self.intake.wait(left)
+            self.prefetch.wait(left)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        self.intake.join_loop(loop)
+        self.prefetch.join_loop(loop)
 
     def unregister_from_event_loop(self, connection: Any, loop: Any) -> None:
-        self.intake.leave_loop()
+        self.prefetch.leave_loop()
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         return urls.shown(self.url, password=self.url.password if include_password else mask)

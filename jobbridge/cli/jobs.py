@@ -82,7 +82,7 @@ def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -
     app = load_app(app_name)
     row = find_job(app, job_id, tenant)
     details = app.jobs.details(row.key)
-    children = app.families.counts(row.key)
+    children = app.fan_outs.counts(row.key)
     if as_json:
         shown = _plain(row) | {"details": [asdict(detail) for detail in details]}
         write_json(shown if children is None else shown | {"children": children.to_json()})
@@ -191,9 +191,9 @@ def recount(app_name: str | None, as_json: bool) -> None:
     --disable-triggers, session_replication_role = replica) is in no count, and rare jobs of it are in no list, until
     this is run.
     """
-    from jobbridge.store.counts import recount as recounting
+    from jobbridge.store.counts.recount import recount as recount_all
 
-    cells = load_app(app_name).database.run(recounting.recount)
+    cells = load_app(app_name).database.run(recount_all)
     if as_json:
         write_json({"corrected": cells})
     elif cells:

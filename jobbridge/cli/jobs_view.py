@@ -11,7 +11,7 @@ from jobbridge.cli.common import ago, console, seconds_between, styled
 from jobbridge.core.masking import masked, without_passwords
 
 if TYPE_CHECKING:
-    from jobbridge.core.fanout import FamilyCounts
+    from jobbridge.core.fanout import ChildCounts
     from jobbridge.store.jobs.rows import JobDetailRow, JobRow
 
 
@@ -30,7 +30,7 @@ def line(row: JobRow) -> tuple[str, ...]:
     )
 
 
-def show_job(row: JobRow, details: list[JobDetailRow], children: FamilyCounts | None = None) -> None:
+def show_job(row: JobRow, details: list[JobDetailRow], children: ChildCounts | None = None) -> None:
     """Print a job, how its children are, and its steps."""
     out = console()
     facts = Table.grid(padding=(0, 2))
@@ -46,7 +46,7 @@ def show_job(row: JobRow, details: list[JobDetailRow], children: FamilyCounts | 
         out.print(without_passwords(row.traceback), markup=False, style="dim")
 
 
-def children_line(counts: FamilyCounts) -> str:
+def children_line(counts: ChildCounts) -> str:
     """Say how the children of a job are."""
     states = ("completed", "failed", "cancelled", "expired", "skipped", "released", "waiting")
     told = [f"{number} {state}" for state in states if (number := getattr(counts, state))]

@@ -281,7 +281,7 @@ class Recorded:
         attempt: The row's attempt afterwards. After `Started`, the number of the attempt that may now run.
         reason: Why it was refused.
         outcome: For Submitted: created, restarted, continued, adopted, duplicate or repeated.
-        family: The parent whose child has ended by it.
+        parent: The parent whose child has ended by it.
     """
 
     applied: bool
@@ -289,4 +289,4 @@ class Recorded:
     attempt: int = 0
     reason: str | None = None
     outcome: str | None = None
-    family: JobKey | None = None
+    parent: JobKey | None = None

@@ -27,8 +27,8 @@ KEY_LIMIT = 255
 #: The task whose jobs are the parents that callers make (`runner.fan_out`).
 FAN_OUT_TASK = "jobbridge.fan_out"
 
-#: The message header of an attempt that looks after a family instead of running the handler.
-FAMILY_HEADER = "jobbridge_family"
+#: The message header of an attempt that looks after a fan-out instead of running the handler.
+FAN_OUT_HEADER = "jobbridge_family"
 
 #: The step of a parent while its children run, and the key in its metadata that tells the outcome.
 CHILDREN_STEP = "children"
@@ -42,7 +42,7 @@ class MemberStatus(StrEnum):
     RELEASED = "released"
 
 
-class FamilyOutcome(StrEnum):
+class FanOutOutcome(StrEnum):
     """What came of the children as a whole."""
 
     COMPLETE = "complete"
@@ -132,7 +132,7 @@ def child_id(parent: JobKey, key: str) -> UUID:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FamilyCounts:
+class ChildCounts:
     """How many children there are in each state."""
 
     waiting: int = 0
@@ -144,7 +144,7 @@ class FamilyCounts:
     skipped: int = 0
 
     @classmethod
-    def of(cls, by_status: Mapping[str, int]) -> FamilyCounts:
+    def of(cls, by_status: Mapping[str, int]) -> ChildCounts:
         """Make them of a mapping from status to number."""
         return cls(**by_status)
 
@@ -165,13 +165,13 @@ class FamilyCounts:
         return self.failed + self.cancelled + self.expired
 
     @property
-    def outcome(self) -> FamilyOutcome | None:
+    def outcome(self) -> FanOutOutcome | None:
         """What came of it; None while a child has not ended."""
         if self.unfinished:
             return None
         if not self.unsuccessful:
-            return FamilyOutcome.COMPLETE
-        return FamilyOutcome.PARTIAL if self.completed else FamilyOutcome.FAILED
+            return FanOutOutcome.COMPLETE
+        return FanOutOutcome.PARTIAL if self.completed else FanOutOutcome.FAILED
 
     def to_json(self) -> dict[str, Json]:
         """Give what the parent's result, or its metadata, says."""
@@ -188,7 +188,7 @@ UNSUCCESSFUL = (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED, JobSta
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """A child as its family knows it."""
+    """A child as its fan-out knows it."""
 
     key: JobKey
     item_key: str
@@ -196,7 +196,7 @@ class Member:
     error: str | None = None
 
 
-def failure_of(counts: FamilyCounts, examples: Iterable[Member]) -> str:
+def failure_of(counts: ChildCounts, examples: Iterable[Member]) -> str:
     """Say for people how many children did not complete, and which."""
     parts = [
         f"{number} {status}"

@@ -17,17 +17,17 @@ from starlette.types import ASGIApp
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard import metrics, probes
-from jobbridge.dashboard.access import sign_in as signing
+from jobbridge.dashboard.access import sign_in
 from jobbridge.dashboard.access.guard import guarded
 from jobbridge.dashboard.access.headers import SecurityHeaders
 from jobbridge.dashboard.access.identity import Authenticator
 from jobbridge.dashboard.access.proxies import BehindProxies
 from jobbridge.dashboard.access.rate_limits import AttemptLimit
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.access.tenant_ids import TenantIds
 from jobbridge.dashboard.actions import bulk
 from jobbridge.dashboard.actions import jobs as actions
-from jobbridge.dashboard.api import routes as api
+from jobbridge.dashboard.api import routes
 from jobbridge.dashboard.api.long_poll import Waiters
 from jobbridge.dashboard.api.rules import ApiRule, GuardedRoute
 from jobbridge.dashboard.errors import handlers
@@ -35,11 +35,19 @@ from jobbridge.dashboard.findings_cache import CheckUp
 from jobbridge.dashboard.live import stream
 from jobbridge.dashboard.live.broadcaster import Live
 from jobbridge.dashboard.merge_counts import Folder
-from jobbridge.dashboard.pages import access, health, job, jobs, overview, public, schedules, tenants, workers
-from jobbridge.dashboard.pages import clear_history as clearing
-from jobbridge.dashboard.views import export as exporting
-from jobbridge.dashboard.views import formats as showing
-from jobbridge.dashboard.views import shell_commands as commands
+from jobbridge.dashboard.pages import (
+    access,
+    clear_history,
+    health,
+    job,
+    jobs,
+    overview,
+    public,
+    schedules,
+    tenants,
+    workers,
+)
+from jobbridge.dashboard.views import export, formats, shell_commands
 from jobbridge.store.access.links import LinkStore
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.counts.counts import CountStore
@@ -53,8 +61,8 @@ _HERE = Path(__file__).parent
 
 RULES: Sequence[Rule] = (
     *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
-    *actions.RULES, *bulk.RULES, *exporting.RULES, *signing.RULES, *probes.RULES, *metrics.RULES,
-    *access.RULES, *clearing.RULES, *public.RULES, *api.RULES, *stream.RULES,
+    *actions.RULES, *bulk.RULES, *export.RULES, *sign_in.RULES, *probes.RULES, *metrics.RULES,
+    *access.RULES, *clear_history.RULES, *public.RULES, *routes.RULES, *stream.RULES,
 )  # fmt: skip
 
 #: The pages of the bar at the top: route, text, least role, of the whole installation.
@@ -108,10 +116,10 @@ class Dashboard:
         static = Mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
         self.router = Router([*(_route(self, rule) for rule in RULES), static])
 
-    def page(self, visit: Visit, template: str, *, status: int = 200, **values: Any) -> Response:
+    def page(self, context: RequestContext, template: str, *, status: int = 200, **values: Any) -> Response:
         """Give a page."""
         known = {
-            "visit": visit, "path": visit.path, "who": visit.identity, "navigation": NAVIGATION,
+            "request_context": context, "path": context.path, "who": context.identity, "navigation": NAVIGATION,
             "now": datetime.now(UTC),
         }  # fmt: skip
         text = self.templates.get_template(template).render(known | values)
@@ -167,9 +175,9 @@ def _templates(app_name: str | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(showing.FILTERS)
+    environment.filters.update(formats.FILTERS)
     environment.filters |= {
-        "in_shell": partial(commands.in_shell, app_name=app_name),
-        "with_commands": partial(commands.with_commands, app_name=app_name),
+        "in_shell": partial(shell_commands.in_shell, app_name=app_name),
+        "with_commands": partial(shell_commands.with_commands, app_name=app_name),
     }
     return environment

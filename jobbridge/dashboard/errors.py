@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from jobbridge.dashboard.access.request_context import Form, Visit
+from jobbridge.dashboard.access.request_context import Form, RequestContext
 from jobbridge.errors import (
     CannotRetry,
     DatabaseError,
@@ -111,9 +111,9 @@ def _teller(dashboard: Dashboard) -> Callable[[Request, Any], Coroutine[Any, Any
             if told.problems:
                 content["problems"] = told.problems
             return JSONResponse(content, status_code=told.status, headers=dict(told.headers))
-        visit = Visit(dashboard=dashboard, request=request, identity=None, form=Form())
+        context = RequestContext(dashboard=dashboard, request=request, identity=None, form=Form())
         page = dashboard.page(
-            visit, "error.html", status=told.status, status_code=told.status, text=told.text, hint=told.hint
+            context, "error.html", status=told.status, status_code=told.status, text=told.text, hint=told.hint
         )
         page.headers.update(told.headers)
         return page

@@ -1,6 +1,6 @@
 """Adds up the counts of jobs where nobody else does: a dashboard may run where no worker does.
 
-Workers and `jobbridge maintain` have a service for it (`maintenance.counting`); two who fold at once do not meet. Here
+Workers and `jobbridge maintain` have a service for it (`maintenance.counts`); two who fold at once do not meet. Here
 it is done on a thread, while somebody looks, and only when so many changes wait that answers would be slow.
 """
 

@@ -1,7 +1,7 @@
 """For Prometheus: the numbers of the whole installation, from the tables.
 
 So they are the same in every process, and a pool of processes needs no shared folder. Each scrape reads counts that are
-kept (see `store.counting` and `store.flow`), never the jobs themselves.
+kept (see `store.counts.counts` and `store.counts.flow`), never the jobs themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.diagnosis import queues
 from jobbridge.store.counts.flow import STARTED, FlowStore, together
 from jobbridge.store.schedules.counts import count_schedules
@@ -41,9 +41,9 @@ class Numbers:
         visit: Who asks.
     """
 
-    def __init__(self, visit: Visit) -> None:
-        self._visit = visit
-        self._app = visit.app
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+        self._app = context.app
 
     def collect(self) -> Iterator[Metric]:
         """Give all metrics."""
@@ -60,7 +60,7 @@ class Numbers:
         yield built
 
     def _jobs(self) -> Iterator[Metric]:
-        totals = self._visit.dashboard.counts.totals()
+        totals = self._context.dashboard.counts.totals()
         jobs = GaugeMetricFamily(
             "jobbridge_jobs", "Jobs in the table, by engine and status.", labels=["engine", "status"]
         )
@@ -108,7 +108,7 @@ class Numbers:
 
     def _findings(self) -> Iterator[Metric]:
         """Tell what the last look at the tables found; one that is due is made first, if that does not take long."""
-        report = self._visit.dashboard.check_up.quick.soon(is_fresh=True)
+        report = self._context.dashboard.check_up.quick.soon(is_fresh=True)
         if report is None:
             return
         findings = GaugeMetricFamily(
@@ -144,14 +144,14 @@ def _of_queues(rows: Sequence[Queue], now: datetime) -> Iterator[Metric]:
 
 
 def _histogram(name: str, documentation: str, cells: list[Cell]) -> Metric:
-    family = HistogramMetricFamily(name, documentation, labels=["engine"])
+    metric = HistogramMetricFamily(name, documentation, labels=["engine"])
     for engine in Engine:
         times = together(cell for cell in cells if cell.engine is engine)
         buckets = [
             ("+Inf" if bound == float("inf") else repr(bound), float(jobs)) for bound, jobs in times.up_to()
         ]
-        family.add_metric([engine.value], buckets=buckets, sum_value=times.total.total_seconds())
-    return family
+        metric.add_metric([engine.value], buckets=buckets, sum_value=times.total.total_seconds())
+    return metric
 
 
 def _release() -> str:
@@ -161,13 +161,13 @@ def _release() -> str:
         return "unknown"
 
 
-def metrics(visit: Visit) -> Response:
+def metrics(context: RequestContext) -> Response:
     """Give the numbers of the whole installation, in the format that is asked for."""
     try:
-        encode, media_type = choose_encoder(visit.request.headers.get("accept", ""))
+        encode, media_type = choose_encoder(context.request.headers.get("accept", ""))
     except (TypeError, ValueError):  # it compares versions that are none
         encode, media_type = choose_encoder("")
-    return Response(encode(Numbers(visit)), media_type=media_type)
+    return Response(encode(Numbers(context)), media_type=media_type)
 
 
 RULES = (Rule(path="/metrics", name="metrics", endpoint=metrics, needs=Role.VIEWER, is_global=True),)

@@ -11,7 +11,7 @@ import psycopg
 from starlette.responses import JSONResponse, Response
 
 from jobbridge.core.keys import Engine
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, EngineUnavailable
 from jobbridge.store.database import check_revision
 
@@ -37,20 +37,23 @@ class Readiness:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-async def healthz(visit: Visit) -> Response:
+async def healthz(context: RequestContext) -> Response:
     """This process answers; nothing else is asked, so that a database that is away restarts nobody."""
     return JSONResponse({"status": "ok"})
 
 
-async def readyz(visit: Visit) -> Response:
+async def readyz(context: RequestContext) -> Response:
     """The database can be reached, and is at this release. A connection of its own asks: a full pool is no reason."""
-    readiness = visit.dashboard.readiness
+    readiness = context.dashboard.readiness
     async with readiness.lock:
         if time.monotonic() - readiness.looked_at > FRESH:
             # Not on the server's threads: they may all be busy.
-            readiness.reason = await _looked(visit.app.database)
+            readiness.reason = await _looked(context.app.database)
             readiness.looked_at = time.monotonic()
-    told = {"status": "ready" if readiness.reason is None else "not ready", "temporal": _temporal(visit.app)}
+    told = {
+        "status": "ready" if readiness.reason is None else "not ready",
+        "temporal": _temporal(context.app),
+    }
     if readiness.reason is not None:
         told["reason"] = readiness.reason
     return JSONResponse(told, status_code=200 if readiness.reason is None else 503)

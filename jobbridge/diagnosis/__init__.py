@@ -1,1 +1,1 @@
-"""Finding out what is wrong: of the whole system (`checks`), of one job (`explaining`)."""
+"""Finding out what is wrong: of the whole system (`checks`), of one job (`explain`)."""

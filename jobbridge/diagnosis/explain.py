@@ -21,7 +21,7 @@ from jobbridge.store.workers.workers import WorkerRow
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.broker import WaitingMessage
-    from jobbridge.core.fanout import FamilyCounts
+    from jobbridge.core.fanout import ChildCounts
     from jobbridge.store.jobs.rows import JobRow
     from jobbridge.temporal.reconcile.inspect import WorkflowFacts
 
@@ -64,7 +64,7 @@ def _by_status(app: Celery, job: JobRow) -> Iterator[Reason]:
     if job.status in FINAL:
         yield _ended(job)
         return
-    if job.delivery is None and job.attempt > 0 and (counts := app.families.counts(job.key)) is not None:
+    if job.delivery is None and job.attempt > 0 and (counts := app.fan_outs.counts(job.key)) is not None:
         yield _children(counts)
         return
     if job.status is JobStatus.PROCESSING:
@@ -118,7 +118,7 @@ def _ended(job: JobRow) -> Reason:
             )
 
 
-def _children(counts: FamilyCounts) -> Reason:
+def _children(counts: ChildCounts) -> Reason:
     return Reason(
         code="children",
         what=f"It waits for its children: {counts.ended} of {counts.total} have ended ({counts.failed} failed), "

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobbridge.store.counts import partial_counts as count_parts
+from jobbridge.store.counts import partial_counts
 from jobbridge.store.counts.counts import BATCH, CountStore
 from jobbridge.store.counts.flow import FlowStore
 
@@ -77,7 +77,7 @@ class Counter:
 
     def _merge(self, stopped: threading.Event, until: float) -> int:
         merged = 0
-        for portion in count_parts.merge(self._database):
+        for portion in partial_counts.merge(self._database):
             merged += portion
             if stopped.is_set() or time.monotonic() >= until:
                 break

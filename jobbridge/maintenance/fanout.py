@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 
-class FamilyService:
+class FanOutService:
     """See the module.
 
     Args:
         app: Whose jobs.
     """
 
-    name = "families"
+    name = "fan_outs"
     interval = timedelta(seconds=2)
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
-        """Look for families in which something was left undone, and do it."""
-        return {"families": self._app.families.sweep(stopped)}
+        """Look for fan-outs in which something was left undone, and do it."""
+        return {"fan_outs": self._app.fan_outs.sweep(stopped)}

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobbridge.store.access import idempotency as requests
+from jobbridge.store.access import idempotency
 from jobbridge.store.access.links import LinkStore
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.jobs import singletons
 from jobbridge.store.jobs.open_jobs import BEGINNING
-from jobbridge.store.workers import retention as pruning
+from jobbridge.store.workers.retention import prune, shortest_retention
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -68,10 +68,10 @@ class Pruner:
     def _prune_portion(self, counters: Counter[str]) -> bool:
         """Delete among the next jobs; whether the pass is over."""
         database, retention = self._app.database, self._app.settings.retention
-        shortest = pruning.shortest_retention(database, retention)
+        shortest = shortest_retention(database, retention)
         if shortest is None:
             return True
-        portion = pruning.prune(database, retention, shortest=shortest, after=self._after, limit=BATCH)
+        portion = prune(database, retention, shortest=shortest, after=self._after, limit=BATCH)
         if portion is None:
             return True
         self._after = portion.last
@@ -87,7 +87,7 @@ class Pruner:
             if deleted < BATCH:
                 break
         counters["singletons"] += singletons.prune(app.database, older_than=SINGLETONS)
-        counters["requests"] += requests.delete_old(app.database, limit=10 * BATCH)
+        counters["requests"] += idempotency.delete_old(app.database, limit=10 * BATCH)
         counters["sign_outs"] += AccessStore(app.database).delete_sign_outs(limit=10 * BATCH)
         counters["links"] += LinkStore(app.database).delete_expired(limit=10 * BATCH)
         longest = max(app.settings.retention.values(), default=None)

@@ -1,7 +1,7 @@
 """Looks after the jobs of workers that died.
 
 Most need nothing: their message is in the broker still (or their workflow in Temporal), and another worker has it
-within seconds. The others are told apart by asking the broker, and end by `lost`.
+within seconds. The others are told apart by asking the broker, and end by `orphans`.
 
 A worker counts as dead when the lock on its number was free in each look for 15 seconds, and Postgres has not just
 begun.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
 from jobbridge.maintenance.orphans import is_answerable, look_for_messages, settle
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.sightings import Sightings
 from jobbridge.store.jobs.open_jobs import BEGINNING, OpenJob, begun_by
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ class Reaper:
 
     Args:
         app: Whose jobs.
-        suspects: Workers that were seen dead.
+        sightings: Workers that were seen dead.
     """
 
     name = "reaper"
     interval = timedelta(seconds=5)
 
-    def __init__(self, app: Celery, suspects: Suspects[int] | None = None) -> None:
+    def __init__(self, app: Celery, sightings: Sightings[int] | None = None) -> None:
         self._app = app
-        self._suspects = Suspects[int]() if suspects is None else suspects
+        self._sightings = Sightings[int]() if sightings is None else sightings
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
         """Look after the jobs of those who have been dead for long enough, then take them off the list."""
         listed = [worker.number for worker in self._app.workers.all() if not worker.is_alive]
-        dead = self._suspects.confirm(sorted(self._app.workers.dead_among(listed)) if listed else [])
+        dead = self._sightings.confirm(sorted(self._app.workers.dead_among(listed)) if listed else [])
         if not dead:
             return {}
         counters = Counter({"buried": len(dead)})

@@ -20,7 +20,7 @@ from jobbridge.broker.admin.lookup import FoundMessage
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.orphans import is_answerable, look_for_messages, settle
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.sightings import Sightings
 from jobbridge.store.jobs.open_jobs import BEGINNING, OpenJob, open_jobs
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 #: Jobs at a time; and for how long in one run, in seconds: then the process's other services have their turn.
 BATCH = 1000
 SECONDS = 2.0
-#: With so many suspects the pass waits until they are settled: each is looked at once more by itself.
-SUSPECTS = 1000
+#: With so many sightings the pass waits until they are settled: each is looked at once more by itself.
+SIGHTINGS = 1000
 #: Nothing happened to the job for so long.
 QUIET = timedelta(seconds=30)
 #: From the end of one pass over the table to the next: so long, or so many times what the pass took.
@@ -102,26 +102,26 @@ class BrokerReconciler:
         *,
         quiet: timedelta = QUIET,
         rest: timedelta = REST,
-        suspects: Suspects[OpenJob] | None = None,
+        sightings: Sightings[OpenJob] | None = None,
     ) -> None:
         self._app = app
         self._walk = Walk(app, Engine.CELERY, quiet=quiet, rest=rest)
-        self._suspects = Suspects[OpenJob]() if suspects is None else suspects
+        self._sightings = Sightings[OpenJob]() if sightings is None else sightings
         self._found: list[OpenJob] = []
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
         """Go on with the pass, and look once more at what was suspicious before."""
         counters = self._look_again()
-        if len(self._found) < SUSPECTS:
+        if len(self._found) < SIGHTINGS:
             self._walk.portions(self._look, stopped)
         return counters
 
     def _look(self, jobs: Sequence[OpenJob]) -> bool:
         self._found.extend(job for job, _ in self._gone(jobs))
-        return len(self._found) >= SUSPECTS
+        return len(self._found) >= SIGHTINGS
 
     def _look_again(self) -> Counter[str]:
-        """Ask anew about the suspects: of the job (is its row as it was?), and of the broker."""
+        """Ask anew about what was seen once: of the job (is its row as it was?), and of the broker."""
         counters: Counter[str] = Counter()
         if not self._found:
             return counters
@@ -133,7 +133,7 @@ class BrokerReconciler:
             and (row.status, row.attempt, row.updated_at) == (job.status, job.attempt, job.updated_at)
         ]
         gone = dict(self._gone(same))
-        confirmed = self._suspects.confirm(gone)
+        confirmed = self._sightings.confirm(gone)
         now = datetime.now(UTC)
         for job in confirmed:
             if (how := settle(self._app, job, gone[job], now=now)) is not None:

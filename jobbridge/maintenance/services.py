@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
 from jobbridge.maintenance.counts import Counter
-from jobbridge.maintenance.fanout import FamilyService
+from jobbridge.maintenance.fanout import FanOutService
 from jobbridge.maintenance.maintainer import Maintainer, Service
 from jobbridge.maintenance.pruner import Pruner
 from jobbridge.maintenance.reaper import Reaper
@@ -38,7 +38,7 @@ def make_maintainer(
         make_sweeper: The way to Temporal, for jobs that wait to be delivered.
         make_settler: The way to Temporal, for jobs that it should have.
     """
-    offered: list[Service] = [Reaper(app), FamilyService(app), Pruner(app), Counter(app)]
+    offered: list[Service] = [Reaper(app), FanOutService(app), Pruner(app), Counter(app)]
     if app.shares_database_with_broker:
         offered.append(BrokerReconciler(app))
     if engine is not Engine.TEMPORAL:

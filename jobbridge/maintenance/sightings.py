@@ -13,7 +13,7 @@ Seen = TypeVar("Seen", bound=Hashable)
 APART = timedelta(seconds=15)
 
 
-class Suspects(Generic[Seen]):
+class Sightings(Generic[Seen]):
     """Remembers since when each was seen.
 
     Args:

@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobbridge.core.keys import Engine
-from jobbridge.maintenance.reconciler import QUIET, REST, SUSPECTS, Walk
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.reconciler import QUIET, REST, SIGHTINGS, Walk
+from jobbridge.maintenance.sightings import Sightings
 from jobbridge.store.jobs.open_jobs import OpenJob
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class WorkflowService:
         make_settler: Called at the first look.
         quiet: Leave jobs to which something happened within this time.
         rest: Between two passes, at least.
-        suspects: Jobs without a running workflow.
+        sightings: Jobs without a running workflow.
     """
 
     name = "workflow-reconciler"
@@ -53,12 +53,12 @@ class WorkflowService:
         *,
         quiet: timedelta = QUIET,
         rest: timedelta = REST,
-        suspects: Suspects[OpenJob] | None = None,
+        sightings: Sightings[OpenJob] | None = None,
     ) -> None:
         self._app = app
         self._make_settler = make_settler
         self._walk = Walk(app, Engine.TEMPORAL, quiet=quiet, rest=rest)
-        self._suspects = Suspects[OpenJob]() if suspects is None else suspects
+        self._sightings = Sightings[OpenJob]() if sightings is None else sightings
         self._found: list[OpenJob] = []
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
@@ -69,13 +69,13 @@ class WorkflowService:
         """
         settler = self._make_settler(self._app)
         counters = self._look_again(settler)
-        if len(self._found) < SUSPECTS:
+        if len(self._found) < SIGHTINGS:
             self._walk.portions(lambda jobs: self._look(settler, jobs), stopped)
         return counters
 
     def _look(self, settler: Settler, jobs: Sequence[OpenJob]) -> bool:
         self._found.extend(settler.ends_of(jobs))
-        return len(self._found) >= SUSPECTS
+        return len(self._found) >= SIGHTINGS
 
     def _look_again(self, settler: Settler) -> Counter[str]:
         counters: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class WorkflowService:
             return counters
         same = [job for job in self._found if self._is_as_it_was(job)]
         ends = settler.ends_of(same)
-        confirmed = self._suspects.confirm(ends)
+        confirmed = self._sightings.confirm(ends)
         numbers = sorted({job.worker_number for job in confirmed if job.worker_number is not None})
         dead = self._app.workers.dead_among(numbers) if numbers else set()
         for job in confirmed:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 
-def send_family(
+def send_fan_out(
     app: Celery,
     name: str,
     items: Iterable[Any],

@@ -21,7 +21,7 @@ from jobbridge.app.publish.consumers import warn_if_nobody_runs
 from jobbridge.core.fanout import DEFAULT_CONCURRENCY
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
-from jobbridge.runners.fanout import send_family
+from jobbridge.runners.fanout import send_fan_out
 from jobbridge.runners.handlers import register_all_job_handlers
 from jobbridge.runners.recurring import cancel_recurring, schedule_recurring
 from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
@@ -247,7 +247,7 @@ class _AppRunner:
         concurrency: int = DEFAULT_CONCURRENCY,
         key: Callable[[Any], str] | None = None,
     ) -> ScheduledJob:
-        handle = send_family(
+        handle = send_fan_out(
             self.app, name, items, ScheduleOptions.of(options), self.engine, concurrency=concurrency, key=key
         )
         return ScheduledJob(job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome)

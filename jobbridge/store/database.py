@@ -36,7 +36,9 @@ _CONNECT: dict[str, Any] = {"application_name": "jobbridge", "options": "-c Time
 
 _SELECT_REVISIONS = "SELECT version_num FROM public.jobbridge_version"
 
-CallersConnection: TypeAlias = Any  # psycopg, SQLAlchemy Connection or Session, Django: see `callers`
+CallersConnection: TypeAlias = (
+    Any  # psycopg, SQLAlchemy Connection or Session, Django: see `caller_connection`
+)
 _Result = TypeVar("_Result")
 
 

@@ -10,19 +10,19 @@ import psycopg
 import pytest
 
 from jobbridge import JobRunnerFactory, Outcome
-from jobbridge.core import fanout as rules
+from jobbridge.core import fanout
 from jobbridge.core.events import Cancelled
-from jobbridge.core.fanout import Child, FamilyCounts, FanOut
+from jobbridge.core.fanout import Child, ChildCounts, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.errors import CannotRetry, InvalidJobData, TenantRequired, UnsupportedOption
 from jobbridge.recording import JobRecorder
 from jobbridge.store.tenants.tenants import TenantStore
-from tests.parity import family_tasks as family_tasks  # declares the handlers
+from tests.parity import fan_out_tasks as fan_out_tasks  # declares the handlers
 from tests.parity.conftest import World
 from tests.support import wait_until
 
 
-def send(world: World, name: str = "family", /, tenant: str | None = None, **data: Any) -> Any:
+def send(world: World, name: str = "fan_out", /, tenant: str | None = None, **data: Any) -> Any:
     return world.task(name).apply_async(args=[data], tenant=tenant)
 
 
@@ -45,7 +45,7 @@ def test_a_parent_completes_when_all_its_children_have(world: World) -> None:
     assert {child["status"] for child in children_of(world, result)} == {"completed"}
     assert len(children_of(world, result)) == 7
     assert sorted(world.lines(result, "children")) == [str(number) for number in range(7)]
-    assert len(world.lines(result, "family")) == 1, "the handler ran once; its second attempt only collects"
+    assert len(world.lines(result, "fan_out")) == 1, "the handler ran once; its second attempt only collects"
 
 
 def test_a_parent_of_none_is_complete(world: World) -> None:
@@ -72,13 +72,13 @@ def test_a_parent_shows_how_far_its_children_are_and_holds_no_worker(world: Worl
     result = send(world, children=6, concurrency=6, each={"holds": [5]})
 
     def is_nearly_done() -> dict[str, Any]:
-        world.app.families.attend(row_key(world, result))
+        world.app.fan_outs.attend(row_key(world, result))
         row = world.row(str(result))
         assert row["progress_message"] == "5 of 6 children have ended"
         return row
 
     row = wait_until(is_nearly_done)
-    counts = world.app.families.counts(row_key(world, result))
+    counts = world.app.fan_outs.counts(row_key(world, result))
 
     assert (row["status"], row["worker"], row["delivery"]) == ("processing", None, None)
     assert (counts.completed, counts.released, counts.outcome) == (5, 1, None)
@@ -99,7 +99,7 @@ def test_retry_failed_runs_only_those_that_failed(world: World) -> None:
     assert number == 1
     assert row["result"]["completed"] == 4
     assert sorted(world.lines(result, "children")) == ["0", "1", "2", "2", "2", "3"]
-    assert len(world.lines(result, "family")) == 1
+    assert len(world.lines(result, "fan_out")) == 1
     assert len(children_of(world, result)) == 4
     with pytest.raises(CannotRetry, match="is completed, not failed"):
         world.app.retry_failed(str(result))
@@ -112,7 +112,7 @@ def test_to_run_a_parent_again_makes_no_second_children(world: World) -> None:
     world.app.retry_job(str(result))
 
     world.wait_for_status(str(result), "completed")
-    assert len(world.lines(result, "family")) == 2
+    assert len(world.lines(result, "fan_out")) == 2
     assert sorted(world.lines(result, "children")) == ["0", "0", "0", "1", "2"], "what completed stays so"
 
 
@@ -122,8 +122,8 @@ def test_cancelling_a_parent_cancels_the_children_that_have_not_ended(world: Wor
 
     assert world.app.cancel_job(str(result), reason="enough", cancelled_by="ada")
 
-    def have_ended() -> FamilyCounts:
-        counts: FamilyCounts = world.app.families.counts(row_key(world, result))
+    def have_ended() -> ChildCounts:
+        counts: ChildCounts = world.app.fan_outs.counts(row_key(world, result))
         assert not counts.unfinished
         return counts
 
@@ -140,7 +140,7 @@ def test_cancelling_a_parent_cancels_the_children_that_have_not_ended(world: Wor
 def test_a_child_that_is_cancelled_counts_as_such(world: World) -> None:
     result = send(world, children=3, each={"holds": [1]})
     wait_until(lambda: "1" in world.lines(result, "children"))
-    child = rules.child_id(row_key(world, result), "1")
+    child = fanout.child_id(row_key(world, result), "1")
 
     world.app.cancel_job(child)
 
@@ -191,7 +191,7 @@ def test_what_fan_out_gave_must_be_returned(world: World) -> None:
 
 
 def test_a_chain_goes_on_after_the_children(world: World) -> None:
-    follow = (world.task("family").s({"children": 2}) | world.task("echo").s()).apply_async()
+    follow = (world.task("fan_out").s({"children": 2}) | world.task("echo").s()).apply_async()
 
     assert follow.get(timeout=30)["completed"] == 2
 
@@ -202,10 +202,10 @@ def test_any_task_can_be_a_child(world: World) -> None:
     job = world.app.fan_out(FanOut(task="parity.double", items=items, concurrency=2), tenant="acme")
 
     row = world.wait_for_status(str(job.job_id), "completed")
-    assert (row["type"], row["tenant"], row["result"]["completed"]) == (rules.FAN_OUT_TASK, "acme", 3)
+    assert (row["type"], row["tenant"], row["result"]["completed"]) == (fanout.FAN_OUT_TASK, "acme", 3)
     assert sorted(child["result"] for child in children_of(world, job.job_id)) == [0, 2, 4]
     assert {child["tenant"] for child in children_of(world, job.job_id)} == {"acme"}
-    members = world.app.families.members(row_key(world, job.job_id))
+    members = world.app.fan_outs.members(row_key(world, job.job_id))
     assert [(member.item_key, member.status) for member in members] == [
         (f"n{n}", "completed") for n in range(3)
     ]
@@ -236,7 +236,7 @@ def test_many_children_are_never_more_than_ten_at_a_time(own_world: World) -> No
     assert sorted(map(int, world.lines(result, "children"))) == list(range(number)), "each ran once"
 
 
-def test_workers_that_are_killed_leave_a_family_exact(own_world: World) -> None:
+def test_workers_that_are_killed_leave_a_fan_out_exact(own_world: World) -> None:
     world, chance = own_world, random.Random(7)
     worker = world.worker("-c", "2")
     result = send(world, children=60, concurrency=6)
@@ -250,8 +250,8 @@ def test_workers_that_are_killed_leave_a_family_exact(own_world: World) -> None:
 
     children = children_of(world, result)
     assert (len(children), {child["status"] for child in children}) == (60, {"completed"})
-    assert row["result"] == FamilyCounts(completed=60).to_json()
-    assert len(world.lines(result, "family")) >= 1
+    assert row["result"] == ChildCounts(completed=60).to_json()
+    assert len(world.lines(result, "fan_out")) >= 1
     assert set(map(int, world.lines(result, "children"))) == set(range(60))
 
 
@@ -261,7 +261,7 @@ def test_what_a_dead_process_left_undone_is_done(world: World) -> None:
     key = row_key_when_it_waits(world, result)
     lonely = JobRecorder(world.app.database)  # tells nobody that a child has ended
 
-    lonely.record(Cancelled(key=JobKey(tenant=key.tenant, job_id=rules.child_id(key, "0"))))
+    lonely.record(Cancelled(key=JobKey(tenant=key.tenant, job_id=fanout.child_id(key, "0"))))
     world.release(result)
 
     row = world.wait_for_status(str(result), "failed")
@@ -274,7 +274,7 @@ def test_a_parent_that_was_cancelled_past_us_takes_its_children_along(world: Wor
 
     JobRecorder(world.app.database).record(Cancelled(key=key, cancelled_by="sql"))
 
-    wait_until(lambda: world.app.families.counts(key).cancelled == 4)
+    wait_until(lambda: world.app.fan_outs.counts(key).cancelled == 4)
     world.release(result)
 
 
@@ -282,7 +282,7 @@ def test_children_whose_rows_are_gone_do_not_hold_up_their_parent(world: World) 
     result = send(world, children=2, concurrency=1, each={"holds": [0]})
     key = row_key_when_it_waits(world, result)
     with psycopg.connect(world.database_url) as connection:
-        connection.execute("DELETE FROM jobs WHERE job_id = %s", [rules.child_id(key, "0")])
+        connection.execute("DELETE FROM jobs WHERE job_id = %s", [fanout.child_id(key, "0")])
         connection.execute("UPDATE job_families SET updated_at = now() - interval '1 hour'")
 
     row = world.wait_for_status(str(result), "failed")

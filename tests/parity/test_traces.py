@@ -117,7 +117,7 @@ def test_one_trace_of_a_chain_across_engines_with_retries_and_children(
         world.worker("-P", "threads", "-c", "2", engine=Engine.TEMPORAL),
     ]
     add, retried = world.task("add"), world.task("retry_until")
-    family = world.app.signature("parity.family", ({"children": 2},), immutable=True)  # not known here
+    family = world.app.signature("parity.fan_out", ({"children": 2},), immutable=True)  # not known here
 
     with provider.get_tracer("test").start_as_current_span("request") as request:
         last = chain(

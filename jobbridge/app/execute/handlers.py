@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from jobbridge.app.execute.context import JobContext
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.periodic import beat_schedule
-from jobbridge.core.fanout import FAMILY_HEADER, FanOut
+from jobbridge.core.fanout import FAN_OUT_HEADER, FanOut
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
@@ -149,11 +149,11 @@ def _run_handler(task: Any, data: Any = None) -> Any:
     if spec.tenant_required and context.tenant_id == SYSTEM_TENANT:
         raise TenantRequired.by(spec.name)
     try:
-        if task.request.get(FAMILY_HEADER):
-            return task.app.families.resume(task)
+        if task.request.get(FAN_OUT_HEADER):
+            return task.app.fan_outs.resume(task)
         value = spec.function(context, checked)
         value = asyncio.run(value) if inspect.iscoroutine(value) else value
-        return task.app.families.begin(task, value) if _is_fan_out(context, value) else _plain(value)
+        return task.app.fan_outs.begin(task, value) if _is_fan_out(context, value) else _plain(value)
     except (Retry, Ignore, Reject, ChildrenFailed):
         raise
     except JobCancelled as error:

@@ -11,14 +11,14 @@ from kombu.utils import json as kombu_json
 
 from jobbridge.app.execute.handlers import tenant_in
 from jobbridge.app.publish.commands import arguments_for, find_task
-from jobbridge.core import fanout as rules
+from jobbridge.core import fanout
 from jobbridge.core.envelope import HEADER
-from jobbridge.core.fanout import FAMILY_HEADER, Child, FamilyCounts, FanOut, Member
+from jobbridge.core.fanout import FAN_OUT_HEADER, Child, ChildCounts, FanOut, Member
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ChildrenFailed, UnsupportedOption
-from jobbridge.store.fanout import children as kinship
-from jobbridge.store.fanout import parent as store
+from jobbridge.store.fanout import children as child_rows
+from jobbridge.store.fanout import parent as parent_rows
 from jobbridge.store.fanout.parent import NewMember
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def make(
     parent_id: str,
     default_engine: Engine,
 ) -> None:
-    """Make the family of a parent and its members, all of which wait; those of an earlier run of it are kept.
+    """Make the fan-out of a parent and its members, all of which wait; those of an earlier run of it are kept.
 
     Args:
         app: Which knows the children's handler.
@@ -63,7 +63,7 @@ def make(
     task = find_task(app, fan_out.task)
     options = _options(task, fan_out, default_engine)
     _check_broker(app, options)
-    generation = store.open_family(
+    generation = parent_rows.open_fan_out(
         connection,
         parent,
         task=fan_out.task,
@@ -71,19 +71,19 @@ def make(
         concurrency=fan_out.concurrency,
     )
     # Only then are there any: 100,000 at most.
-    former = kinship.ids(connection, parent) if generation > 1 else {}
+    former = child_rows.ids(connection, parent) if generation > 1 else {}
 
     def id_of(tenant: TenantId, key: str) -> UUID:
-        child_id, status = former.get((tenant, key), (rules.child_id(parent, key), None))
+        child_id, status = former.get((tenant, key), (fanout.child_id(parent, key), None))
         # Workers remember the ids of what they were told to stop: such a child is run again as a new job.
-        return rules.child_id(parent, f"{key}\n{generation}") if status == JobStatus.CANCELLED else child_id
+        return fanout.child_id(parent, f"{key}\n{generation}") if status == JobStatus.CANCELLED else child_id
 
     members = (
         _member(task, parent, position, child, id_of) for position, child in enumerate(fan_out.children())
     )
     for batch in _batches(members):
-        store.add(connection, parent, batch, generation=generation)
-    store.count(connection, parent, generation=generation)
+        parent_rows.add(connection, parent, batch, generation=generation)
+    parent_rows.count(connection, parent, generation=generation)
 
 
 def _options(task: Any, fan_out: FanOut, default_engine: Engine) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _prepared(task: Any, parents: TenantId, child: Child) -> tuple[list[Any], di
 def resumption(task: Any) -> str:
     """Give the message by which the job that runs goes on, as JSON: what a retry of it would be."""
     request = task.request
-    headers = {**(request.headers or {}), **_trace(task.app).get("headers", {}), FAMILY_HEADER: True}
+    headers = {**(request.headers or {}), **_trace(task.app).get("headers", {}), FAN_OUT_HEADER: True}
     signature = task.signature_from_request(request, headers=headers, retries=0, expires=None)
     message = {
         "task": signature.task,
@@ -161,9 +161,9 @@ def run_eagerly(app: Celery, fan_out: FanOut) -> dict[str, Any]:
         number += 1
         if not result.successful():
             failed.append(_failed(str(child.key), result.result))
-    counts = FamilyCounts(completed=number - len(failed), failed=len(failed))
+    counts = ChildCounts(completed=number - len(failed), failed=len(failed))
     if failed:
-        raise ChildrenFailed(rules.failure_of(counts, failed[:EXAMPLES]))
+        raise ChildrenFailed(fanout.failure_of(counts, failed[:EXAMPLES]))
     return counts.to_json()
 
 

@@ -1,6 +1,6 @@
 """Fan-out: from one parent to many children, and back to the parent when the last of them has ended.
 
-A parent holds no worker while its children run. Its first attempt makes the family and ends; its row stays
+A parent holds no worker while its children run. Its first attempt makes the fan-out and ends; its row stays
 `processing`, held by nobody. The last child's end sends the parent once more, and that short attempt collects what
 became of the children: it returns, or fails, as any attempt does, on either engine. See docs/decisions/0007-fan-out.md.
 
@@ -22,9 +22,9 @@ from kombu.utils import json as kombu_json
 
 from jobbridge.app.execute.claim import Run, outside_of_tasks, run_of
 from jobbridge.app.fanout import children
-from jobbridge.core import fanout as rules
+from jobbridge.core import fanout
 from jobbridge.core.events import AwaitsChildren, Failed, Progressed
-from jobbridge.core.fanout import FamilyCounts, FanOut, Member
+from jobbridge.core.fanout import ChildCounts, FanOut, Member
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import (
@@ -37,9 +37,9 @@ from jobbridge.errors import (
     TenantRequired,
     UnsupportedOption,
 )
-from jobbridge.store.fanout import children as kinship
-from jobbridge.store.fanout import parent as store
-from jobbridge.store.fanout.parent import Family, ReleasedMember
+from jobbridge.store.fanout import children as child_rows
+from jobbridge.store.fanout import parent as parent_rows
+from jobbridge.store.fanout.parent import FanOutRow, ReleasedMember
 from jobbridge.store.jobs import steps
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ NEGLECT = timedelta(seconds=2)
 SILENCE = timedelta(minutes=1)
 
 
-class Families:
+class FanOuts:
     """The parents and children of an app.
 
     Args:
@@ -114,48 +114,48 @@ class Families:
             counts = self._await(connection, task, run)
         return self._after(run, counts)
 
-    def _await(self, connection: DriverConnection, task: Any, run: Run) -> FamilyCounts | None:
+    def _await(self, connection: DriverConnection, task: Any, run: Run) -> ChildCounts | None:
         """Give up the attempt for the children; gives what came of them instead if they have ended."""
         assert run.attempt is not None  # claimed: see those who call
-        family = store.lock(connection, run.key)
-        if family is None:
+        fan_out = parent_rows.lock(connection, run.key)
+        if fan_out is None:
             raise JobNotFound(f"Job {run.task_id} has no children.", hint="Send it anew with fan_out.")
-        if family.unfinished == 0:
-            store.close(connection, run.key)
-            return kinship.counts(connection, run.key)
+        if fan_out.unfinished == 0:
+            parent_rows.close(connection, run.key)
+            return child_rows.counts(connection, run.key)
         step_id = uuid4()
-        steps.begin(connection, run.key, rules.CHILDREN_STEP, detail_id=step_id, attempt=run.attempt)
-        store.await_children(
+        steps.begin(connection, run.key, fanout.CHILDREN_STEP, detail_id=step_id, attempt=run.attempt)
+        parent_rows.await_children(
             connection, run.key, attempt=run.attempt, resumption=children.resumption(task), step_id=step_id
         )
         if not self._app.recorder.record(
             AwaitsChildren(key=run.key, attempt=run.attempt), connection
         ).applied:
             raise JobCancelled(f"Job {run.task_id} was cancelled.")
-        self._release(connection, store.lock(connection, run.key))
+        self._release(connection, parent_rows.lock(connection, run.key))
         return None
 
-    def _after(self, run: Run, counts: FamilyCounts | None) -> Any:
+    def _after(self, run: Run, counts: ChildCounts | None) -> Any:
         if counts is None:
             run.continued = True
             while self.attend(run.key):
                 pass
             raise Ignore("It waits for its children.")
         told = counts.to_json()
-        self._app.jobs.describe(run.key, {rules.OUTCOME_KEY: told})
+        self._app.jobs.describe(run.key, {fanout.OUTCOME_KEY: told})
         if counts.unsuccessful:
-            raise ChildrenFailed(rules.failure_of(counts, self._examples(run.key)))
+            raise ChildrenFailed(fanout.failure_of(counts, self._examples(run.key)))
         return told
 
     def _examples(self, parent: JobKey) -> list[Member]:
         statuses = [JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED]
         with self._app.database.connection() as connection:
-            return kinship.unsuccessful(connection, parent, statuses, limit=children.EXAMPLES)
+            return child_rows.unsuccessful(connection, parent, statuses, limit=children.EXAMPLES)
 
     # -- going on
 
     def attend(self, parent: JobKey) -> bool:
-        """Do what is to be done in a family now: release the next children, or send the parent that waited.
+        """Do what is to be done in a fan-out now: release the next children, or send the parent that waited.
 
         Safe to call at any time, from any process. Trouble is logged: the sweep comes by again.
 
@@ -164,46 +164,46 @@ class Families:
         """
         try:
             with self._transaction() as connection:
-                family = store.lock(connection, parent)
-                if family is None or family.is_closed or family.attempt is None:
+                fan_out = parent_rows.lock(connection, parent)
+                if fan_out is None or fan_out.is_closed or fan_out.attempt is None:
                     return False
-                if family.unfinished == 0:
-                    self._close(connection, family)
+                if fan_out.unfinished == 0:
+                    self._close(connection, fan_out)
                     return False
-                return self._release(connection, family)
+                return self._release(connection, fan_out)
         except Exception as error:  # this is called where a job has just ended, which must not suffer from it
-            logger.warning("family.not_attended", extra={"job_id": str(parent.job_id), "error": repr(error)})
+            logger.warning("fan_out.not_attended", extra={"job_id": str(parent.job_id), "error": repr(error)})
             return False
 
-    def _release(self, connection: DriverConnection, family: Family | None) -> bool:
-        if family is None or family.attempt is None:
+    def _release(self, connection: DriverConnection, fan_out: FanOutRow | None) -> bool:
+        if fan_out is None or fan_out.attempt is None:
             return False
-        limit = min(family.room, RELEASES)
-        members = store.release(connection, family.key, limit=limit) if limit else []
+        limit = min(fan_out.room, RELEASES)
+        members = parent_rows.release(connection, fan_out.key, limit=limit) if limit else []
         if limit and not members:
             # By its numbers some wait, and none does: members were deleted (with their tenant).
-            store.count(connection, family.key)
+            parent_rows.count(connection, fan_out.key)
             return True
-        refused = [member for member in members if not self._send(connection, family, member)]
-        if family.is_telling_due:
-            self._tell_progress(connection, family)
-        if members or family.is_telling_due:
-            store.note_released(connection, family.key, len(members), told=family.is_telling_due)
+        refused = [member for member in members if not self._send(connection, fan_out, member)]
+        if fan_out.is_report_due:
+            self._tell_progress(connection, fan_out)
+        if members or fan_out.is_report_due:
+            parent_rows.note_released(connection, fan_out.key, len(members), told=fan_out.is_report_due)
         for member in refused:
-            store.fail(connection, family.key, member.key)
-        return bool(refused) or (len(members) == RELEASES < family.room)
+            parent_rows.fail(connection, fan_out.key, member.key)
+        return bool(refused) or (len(members) == RELEASES < fan_out.room)
 
-    def _send(self, connection: DriverConnection, family: Family, member: ReleasedMember) -> bool:
+    def _send(self, connection: DriverConnection, fan_out: FanOutRow, member: ReleasedMember) -> bool:
         args, kwargs = kombu_json.loads(member.arguments)
         try:
             with outside_of_tasks():
                 self._app.send_task(
-                    family.task,
+                    fan_out.task,
                     args=args,
                     kwargs=kwargs,
                     task_id=str(member.key.job_id),
                     tenant=member.key.tenant,
-                    **family.options,
+                    **fan_out.options,
                 )
         except (HandlerError, TenantRequired, UnsupportedOption) as error:
             # Refused before anything was written: the handler changed since the items were checked.
@@ -211,52 +211,52 @@ class Families:
                 key=member.key,
                 attempt=None,
                 error=f"{type(error).__name__}: {error}",
-                type=family.task,
+                type=fan_out.task,
                 task_id=str(member.key.job_id),
             )
             self._app.recorder.record(failed, connection)
             return False
         return True
 
-    def _tell_progress(self, connection: DriverConnection, family: Family) -> None:
-        assert family.attempt is not None  # it waits
-        ended = family.total - family.unfinished
+    def _tell_progress(self, connection: DriverConnection, fan_out: FanOutRow) -> None:
+        assert fan_out.attempt is not None  # it waits
+        ended = fan_out.total - fan_out.unfinished
         told = Progressed(
-            key=family.key,
-            attempt=family.attempt,
-            progress=100.0 * ended / family.total,
-            message=f"{ended} of {family.total} children have ended",
+            key=fan_out.key,
+            attempt=fan_out.attempt,
+            progress=100.0 * ended / fan_out.total,
+            message=f"{ended} of {fan_out.total} children have ended",
         )
         self._app.recorder.record(told, connection)
 
-    def _close(self, connection: DriverConnection, family: Family) -> None:
+    def _close(self, connection: DriverConnection, fan_out: FanOutRow) -> None:
         """All have ended: send the parent, unless it has ended itself."""
-        store.close(connection, family.key)
-        parent = self._app.jobs.get(family.key, connection)
-        counts = kinship.counts(connection, family.key)
-        if family.step_id is not None and counts is not None:
+        parent_rows.close(connection, fan_out.key)
+        parent = self._app.jobs.get(fan_out.key, connection)
+        counts = child_rows.counts(connection, fan_out.key)
+        if fan_out.step_id is not None and counts is not None:
             is_over = parent is None or parent.status.is_final
             status = JobStatus.CANCELLED if is_over else JobStatus.COMPLETED
-            steps.end(connection, family.key, family.step_id, status, result=counts.to_json())
-        if parent is not None and not parent.status.is_final and family.resumption is not None:
-            self._send_parent(family, parent.runner_type, continues=family.attempt)
+            steps.end(connection, fan_out.key, fan_out.step_id, status, result=counts.to_json())
+        if parent is not None and not parent.status.is_final and fan_out.resumption is not None:
+            self._send_parent(fan_out, parent.runner_type, continues=fan_out.attempt)
 
     def _send_parent(
         self,
-        family: Family,
+        fan_out: FanOutRow,
         engine: Engine,
         *,
         continues: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        message = kombu_json.loads(family.resumption or "")
+        message = kombu_json.loads(fan_out.resumption or "")
         with outside_of_tasks():
             self._app.send_task(
                 message["task"],
                 args=message["args"],
                 kwargs=message["kwargs"],
                 **message["options"],
-                tenant=family.key.tenant,
+                tenant=fan_out.key.tenant,
                 engine=engine,
                 continues=continues,
                 job_metadata=metadata,
@@ -267,9 +267,9 @@ class Families:
     def cancel(self, parent: JobKey, *, cancelled_by: str | None = None) -> None:
         """Cancel the children of a parent that is cancelled, those that have not ended."""
         with self._app.database.transaction() as connection:
-            if store.lock(connection, parent) is None:
+            if parent_rows.lock(connection, parent) is None:
                 return
-            released = store.cancel_waiting(connection, parent)
+            released = parent_rows.cancel_waiting(connection, parent)
         missed = [child for child in released if not self._cancel_child(child, cancelled_by)]
         if missed:
             self._recount(parent)
@@ -297,12 +297,12 @@ class Families:
             CannotRetry: It has no children, has not ended, or ended otherwise than failed.
         """
         with self._transaction() as connection:
-            family = store.lock(connection, parent)
+            fan_out = parent_rows.lock(connection, parent)
             self._app.jobs.lock(parent, connection)
             row = self._app.jobs.get(parent, connection)
             if row is None:
                 raise JobNotFound.with_id(str(parent.job_id))
-            if family is None or family.resumption is None:
+            if fan_out is None or fan_out.resumption is None:
                 raise CannotRetry(
                     f"{row.type} {row.job_id} has no children.",
                     hint="Run it again with `jobbridge jobs retry`.",
@@ -310,19 +310,19 @@ class Families:
             if row.status is not JobStatus.FAILED:
                 raise CannotRetry(f"{row.type} {row.job_id} is {row.status.value}, not failed.")
             # Workers remember the ids of what they were told to stop: such a child is run again as a new job.
-            generation, cancelled = store.cancelled_members(connection, parent)
+            generation, cancelled = parent_rows.cancelled_members(connection, parent)
             for member in cancelled:
-                new_id = rules.child_id(parent, f"{member.item_key}\n{generation}")
-                store.rename(connection, member.key, new_id)
-            number = store.reset(connection, parent, rules.UNSUCCESSFUL)
+                new_id = fanout.child_id(parent, f"{member.item_key}\n{generation}")
+                parent_rows.rename(connection, member.key, new_id)
+            number = parent_rows.reset(connection, parent, fanout.UNSUCCESSFUL)
             metadata = {name: value for name, value in row.metadata.items() if name != "data"}
-            self._send_parent(family, row.runner_type, metadata=metadata)
+            self._send_parent(fan_out, row.runner_type, metadata=metadata)
         return number
 
     # -- what nobody else saw to
 
     def sweep(self, stopped: threading.Event | None = None) -> int:
-        """See to families in which something was left undone; gives their number.
+        """See to fan-outs in which something was left undone; gives their number.
 
         Any number of processes may do so at once.
 
@@ -330,8 +330,8 @@ class Families:
             stopped: Set when it should come to an end.
         """
         with self._app.database.connection() as connection:
-            silent = kinship.quiet(connection, older_than=SILENCE)
-            neglected = kinship.neglected(connection, older_than=NEGLECT)
+            silent = child_rows.quiet(connection, older_than=SILENCE)
+            neglected = child_rows.neglected(connection, older_than=NEGLECT)
         for parent in silent:
             self._recount(parent)
         for parent in neglected:
@@ -346,24 +346,24 @@ class Families:
 
     def _recount(self, parent: JobKey) -> None:
         with self._app.database.transaction() as connection:
-            if store.lock(connection, parent) is None:
+            if parent_rows.lock(connection, parent) is None:
                 return
-            number = store.recount(connection, parent)
+            number = parent_rows.recount(connection, parent)
         if number:
-            logger.warning("family.recounted", extra={"job_id": str(parent.job_id), "children": number})
+            logger.warning("fan_out.recounted", extra={"job_id": str(parent.job_id), "children": number})
         self.attend(parent)
 
     # -- for people
 
-    def counts(self, parent: JobKey) -> FamilyCounts | None:
+    def counts(self, parent: JobKey) -> ChildCounts | None:
         """Count a parent's children by status; None when the job is no parent."""
         with self._app.database.connection() as connection:
-            return kinship.counts(connection, parent)
+            return child_rows.counts(connection, parent)
 
     def members(self, parent: JobKey, *, after: int = -1, limit: int = 100) -> list[Member]:
         """Give a parent's children in their order, after the one at that place (0-based)."""
         with self._app.database.connection() as connection:
-            return kinship.members(connection, parent, after=after, limit=limit)
+            return child_rows.members(connection, parent, after=after, limit=limit)
 
     @contextmanager
     def _transaction(self) -> Iterator[DriverConnection]:

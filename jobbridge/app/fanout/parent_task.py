@@ -13,7 +13,7 @@ from jobbridge.app.fanout.children import make
 from jobbridge.app.options import engine_named
 from jobbridge.app.publish.commands import JobHandle, find_job
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
-from jobbridge.core.fanout import FAMILY_HEADER, FAN_OUT_TASK, FanOut
+from jobbridge.core.fanout import FAN_OUT_HEADER, FAN_OUT_TASK, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine
 from jobbridge.errors import DatabaseUnavailable, JobCancelled
 
@@ -37,7 +37,7 @@ def add_fan_out_task(app: Celery) -> None:
 
 def _look_after_children(task: Any, fan_out: Any = None) -> Any:
     try:
-        return task.app.families.resume(task)
+        return task.app.fan_outs.resume(task)
     except JobCancelled as error:
         raise Ignore(str(error)) from None  # the row says `cancelled` already
 
@@ -93,7 +93,7 @@ def fan_out(
             task_id=task_id,
             tenant=tenant or SYSTEM_TENANT,
             job_metadata=metadata,
-            headers={FAMILY_HEADER: True},
+            headers={FAN_OUT_HEADER: True},
             **{name: value for name, value in options.items() if value is not None},
         )
         sent = result.job
@@ -119,4 +119,4 @@ def retry_failed(app: Celery, job_id: UUID | str, tenant: str | None = None) -> 
         JobNotFound: There is no such job (of that tenant).
         CannotRetry: It has no children, or did not fail.
     """
-    return app.families.retry_failed(find_job(app, job_id, tenant).key)
+    return app.fan_outs.retry_failed(find_job(app, job_id, tenant).key)

@@ -173,7 +173,7 @@ def cancel_job(
     if not recorded.applied:
         return False
     _stop(app, row, reason, cancelled_by)
-    app.families.cancel(row.key, cancelled_by=cancelled_by)
+    app.fan_outs.cancel(row.key, cancelled_by=cancelled_by)
     return True
 
 

@@ -30,7 +30,7 @@ from jobbridge.core.schedules.policies import (
 )
 from jobbridge.core.schedules.specs import zone_named
 from jobbridge.errors import DatabaseUnavailable, JobNotFound, ScheduleNotFound, UnsupportedOption
-from jobbridge.store.schedules import fires as firing
+from jobbridge.store.schedules import fires
 from jobbridge.store.schedules.repository import Clock, database_clock
 from jobbridge.store.schedules.rows import ScheduleRow
 
@@ -71,7 +71,7 @@ class ScheduleFirer:
         """
         with self._app.database.transaction() as connection:
             now = self._clock(connection)
-            rows = firing.claim(connection, now, limit=limit)
+            rows = fires.claim(connection, now, limit=limit)
             for row in rows:
                 self._fire_row(connection, row, now)
         return len(rows)
@@ -79,7 +79,7 @@ class ScheduleFirer:
     def time_to_next(self) -> timedelta | None:
         """Give how long it is until the next schedule is due, less than nothing if one is; None: none ever."""
         with self._app.database.connection() as connection:
-            due_at = firing.next_due(connection)
+            due_at = fires.next_due(connection)
             return None if due_at is None else due_at - self._clock(connection)
 
     def fire_now(self, tenant: TenantId, schedule_id: UUID) -> UUID:
@@ -120,7 +120,7 @@ class ScheduleFirer:
         return made
 
     def _locked(self, connection: DriverConnection, tenant: TenantId, schedule_id: UUID) -> ScheduleRow:
-        row = firing.lock_one(connection, tenant, schedule_id)
+        row = fires.lock_one(connection, tenant, schedule_id)
         if row is None:
             raise ScheduleNotFound.named(str(schedule_id))
         return row
@@ -130,7 +130,7 @@ class ScheduleFirer:
             planned = plan(row.state, now)
         except UnsupportedOption as error:
             logger.error("schedule.unreadable", extra={"schedule": row.name, "error": str(error)})
-            firing.postpone(connection, row, now + UNREADABLE_POLL)
+            fires.postpone(connection, row, now + UNREADABLE_POLL)
             return
         progress = _Progress(self._app, connection, row)
         progress.settle_buffered()
@@ -152,7 +152,7 @@ class _Progress:
         self._last_fire_at: datetime | None = None
         self._last_job_id: UUID | None = None
         self.trouble: str | None = None  # why the last job could not be made
-        self._open = firing.still_open(connection, row)
+        self._open = fires.still_open(connection, row)
 
     def settle_buffered(self) -> None:
         """Make the job of the fire that waits, if the earlier job has ended."""
@@ -160,10 +160,10 @@ class _Progress:
             return
         fire_at, self._buffered = self._buffered, None
         outcome, job_id, reason = self._send(fire_at)
-        firing.settle_fire(self._connection, self._row, fire_at, outcome, job_id=job_id, reason=reason)
+        fires.settle_fire(self._connection, self._row, fire_at, outcome, job_id=job_id, reason=reason)
 
     def note_missed(self, first: datetime, until: datetime) -> None:
-        firing.note_fire(
+        fires.note_fire(
             self._connection,
             self._row,
             first,
@@ -195,18 +195,18 @@ class _Progress:
         # The history may be pruned before the job is.
         if trigger is Trigger.BACKFILL and _is_job(self._app, self._connection, self._row.tenant, job_id):
             return False
-        if not firing.note_fire(
+        if not fires.note_fire(
             self._connection, self._row, fire_at, FireOutcome.ENQUEUED, trigger=trigger, job_id=job_id
         ):
             return False
         outcome, _, reason = self._send(fire_at)
         if outcome is not FireOutcome.ENQUEUED:
-            firing.settle_fire(self._connection, self._row, fire_at, outcome, reason=reason)
+            fires.settle_fire(self._connection, self._row, fire_at, outcome, reason=reason)
             self.trouble = reason
         return outcome is FireOutcome.ENQUEUED
 
     def save(self, *, next_fire_at: datetime | None, due_at: datetime | None) -> None:
-        firing.advance(
+        fires.advance(
             self._connection,
             self._row,
             next_fire_at=next_fire_at,
@@ -224,7 +224,7 @@ class _Progress:
         return min(due_at or now + BUFFER_POLL, now + BUFFER_POLL)
 
     def _leave(self, fire_at: datetime, decision: OverlapDecision) -> None:
-        is_new = firing.note_fire(
+        is_new = fires.note_fire(
             self._connection, self._row, fire_at, decision.outcome, reason=decision.reason
         )
         if is_new and decision.outcome is FireOutcome.BUFFERED:

@@ -19,7 +19,7 @@ from kombu.log import get_logger
 from jobbridge.broker import topology
 from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
-from jobbridge.broker.consume.recheck import Stragglers
+from jobbridge.broker.consume.recheck import Rechecks
 from jobbridge.broker.consume.waker import Waker
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PAUSE: Final = 0.01
 UNWINDOWED: Final = 50
 
 
-class Intake:
+class Prefetch:
     """Claims for the channels of one transport.
 
     Args:
@@ -45,13 +45,13 @@ class Intake:
         self._transport = transport
         #: Queues that may have something ready, in the order of their next look.
         self._promising: dict[str, None] = {}
-        self._stragglers = Stragglers()
+        self._rechecks = Rechecks()
         self._undelivered: deque[tuple[Channel, str, dict[str, Any]]] = deque()
         self._loop: Any = None
         self._waker: Waker | None = None
         self._timers: list[Any] = []
         self._due_timer: Any = None
-        self._straggler_timer: Any = None
+        self._recheck_timer: Any = None
         self._next_due_at: float | None = None
         self._next_poll_at = 0.0
         self._next_sweep_at = 0.0
@@ -78,7 +78,7 @@ class Intake:
         while session.notified:
             queue = session.notified.pop()
             self.look_at(queue)
-            self._stragglers.expect(queue, monotonic())
+            self._rechecks.expect(queue, monotonic())
         if session.is_due_notified:
             session.is_due_notified = False
             self._look_for_due()
@@ -128,7 +128,7 @@ class Intake:
         if is_acked:
             self._claimed_at = monotonic()
         if payloads:
-            self._stragglers.expect(queue, monotonic())
+            self._rechecks.expect(queue, monotonic())
         self._undelivered.extend((channel, queue, payload) for payload in payloads)
         return len(payloads) == limit
 
@@ -188,7 +188,7 @@ class Intake:
         """Wait for a notification, or for what is due, at most so long."""
         now = monotonic()
         wakes = [now + seconds, self._next_poll_at, self._next_sweep_at]
-        wakes += [at for at in (self._next_due_at, self._stragglers.next_at) if at is not None]
+        wakes += [at for at in (self._next_due_at, self._rechecks.next_at) if at is not None]
         self._transport.session.wait(max(min(wakes) - now, 0.001))
 
     def _do_what_is_time(self) -> None:
@@ -199,10 +199,10 @@ class Intake:
             self._poll()
         elif self._next_due_at is not None and now >= self._next_due_at:
             self._look_for_due()
-        self._look_for_stragglers()
+        self._recheck()
 
-    def _look_for_stragglers(self) -> None:
-        for queue in self._stragglers.due(monotonic()):
+    def _recheck(self) -> None:
+        for queue in self._rechecks.due(monotonic()):
             self.look_at(queue)
 
     def _poll(self) -> None:
@@ -251,10 +251,10 @@ class Intake:
         if loop is None:
             return
         loop.on_tick.discard(self._on_tick)
-        for timer in [*self._timers, self._due_timer, self._straggler_timer]:
+        for timer in [*self._timers, self._due_timer, self._recheck_timer]:
             if timer is not None:
                 timer.cancel()
-        self._timers, self._due_timer, self._straggler_timer, self._is_paused = [], None, None, False
+        self._timers, self._due_timer, self._recheck_timer, self._is_paused = [], None, None, False
         if self._waker is not None:
             self._waker.close()
             self._waker = None
@@ -279,7 +279,7 @@ class Intake:
         self._note_notifications()
         if self._promising:
             self._claim()
-        self._set_straggler_timer()
+        self._set_recheck_timer()
         if self._undelivered:
             self._wake_loop()  # there may be more, and room for it
         while self._undelivered and self.is_in_loop:
@@ -306,16 +306,16 @@ class Intake:
         if self.is_in_loop:
             self._look_for_due()
 
-    def _set_straggler_timer(self) -> None:
-        next_at = self._stragglers.next_at
-        if next_at is not None and self._straggler_timer is None:
-            self._straggler_timer = self._loop.call_later(max(next_at - monotonic(), 0.0), self._on_straggler)
+    def _set_recheck_timer(self) -> None:
+        next_at = self._rechecks.next_at
+        if next_at is not None and self._recheck_timer is None:
+            self._recheck_timer = self._loop.call_later(max(next_at - monotonic(), 0.0), self._on_recheck)
             self._wake_loop()
 
-    def _on_straggler(self) -> None:
-        self._straggler_timer = None
+    def _on_recheck(self) -> None:
+        self._recheck_timer = None
         if self.is_in_loop:
-            self._look_for_stragglers()
+            self._recheck()
 
     # -- the end
 

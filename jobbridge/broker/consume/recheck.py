@@ -21,7 +21,7 @@ NOTIFY_EVERY: Final = 0.005
 LOOK_AGAIN: Final = (0.01, 0.06, 0.5)
 
 
-class Stragglers:
+class Rechecks:
     """When to look again, by queue."""
 
     def __init__(self) -> None:

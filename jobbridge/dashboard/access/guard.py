@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.dashboard.access.identity import Identity
-from jobbridge.dashboard.access.request_context import Form, Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import Form, RequestContext, Rule, storable
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.application import Dashboard
@@ -36,19 +36,19 @@ def guarded(dashboard: Dashboard, rule: Rule) -> Callable[[Request], Awaitable[R
 
     async def endpoint(request: Request) -> Response:
         form = await _form_of(request, rule.form_limit) if rule.is_form else Form()
-        visit = await admit(dashboard, rule, request, form)
-        if isinstance(visit, Response):
-            return visit
+        context = await admit(dashboard, rule, request, form)
+        if isinstance(context, Response):
+            return context
         if inspect.iscoroutinefunction(rule.endpoint):
-            answer: Response = await rule.endpoint(visit)
+            answer: Response = await rule.endpoint(context)
             return answer
-        return await run_in_threadpool(rule.endpoint, visit)
+        return await run_in_threadpool(rule.endpoint, context)
 
     return endpoint
 
 
-async def admit(dashboard: Dashboard, rule: Rule, request: Request, form: Form) -> Visit | Response:
-    """Give the visit of somebody who may make it, or where they can sign in.
+async def admit(dashboard: Dashboard, rule: Rule, request: Request, form: Form) -> RequestContext | Response:
+    """Give the context of somebody who may make it, or where they can sign in.
 
     Raises:
         HTTPException: 401, 403 or, where they are not to know that there is something, 404.
@@ -56,21 +56,21 @@ async def admit(dashboard: Dashboard, rule: Rule, request: Request, form: Form) 
     identity = None
     if rule.needs is not None:
         identity = await run_in_threadpool(_identify, dashboard, request)
-    visit = Visit(dashboard=dashboard, request=request, identity=identity, form=form)
+    context = RequestContext(dashboard=dashboard, request=request, identity=identity, form=form)
     if rule.changes and _is_of_another_site(request, rule):
         raise HTTPException(403, "This form is not one of this site.")
     if rule.needs is None:
-        return visit
+        return context
     if identity is None:
-        return _ask_to_sign_in(visit, rule)
+        return _ask_to_sign_in(context, rule)
     try:
-        _check(rule, identity, visit)
+        _check(rule, identity, context)
     except HTTPException as refused:
-        await run_in_threadpool(_note_refusal, rule, visit, refused)
+        await run_in_threadpool(_note_refusal, rule, context, refused)
         raise
     if dashboard.folder.is_due:
         await run_in_threadpool(dashboard.folder.wake)
-    return visit
+    return context
 
 
 def _identify(dashboard: Dashboard, request: Request) -> Identity | None:
@@ -95,13 +95,13 @@ def _is_of_another_site(request: Request, rule: Rule) -> bool:
     return origin.partition("://")[2].lower() != request.headers.get("host", "").lower()
 
 
-def _note_refusal(rule: Rule, visit: Visit, refused: HTTPException) -> None:
+def _note_refusal(rule: Rule, context: RequestContext, refused: HTTPException) -> None:
     """Put on record that somebody tried to do what they may not; not so often that it fills the disk."""
-    who = visit.principal
-    if not rule.changes or not visit.dashboard.refusals.allows(who.name, now=time.monotonic()):
+    who = context.principal
+    if not rule.changes or not context.dashboard.refusals.allows(who.name, now=time.monotonic()):
         return
-    named = [str(value)[:_SUBJECT_LIMIT] for value in visit.request.path_params.values()]
-    visit.dashboard.access.note(
+    named = [str(value)[:_SUBJECT_LIMIT] for value in context.request.path_params.values()]
+    context.dashboard.access.note(
         who,
         rule.name.removeprefix("api_").replace("_", " "),
         outcome="refused",
@@ -111,39 +111,41 @@ def _note_refusal(rule: Rule, visit: Visit, refused: HTTPException) -> None:
     )
 
 
-def _check(rule: Rule, identity: Identity, visit: Visit) -> None:
+def _check(rule: Rule, identity: Identity, context: RequestContext) -> None:
     assert rule.needs is not None
     if rule.is_global and identity.principal.tenant is not None:
         raise HTTPException(404, "There is no such page.")
     if not identity.principal.may(rule.needs):
         raise HTTPException(403, f"That needs the role {rule.needs.value}.")
-    if rule.changes and identity.form_token is not None and not _is_ours(rule, identity, visit):
+    if rule.changes and identity.form_token is not None and not _is_ours(rule, identity, context):
         raise HTTPException(403, "This form is too old, or not one of this site.")
 
 
-def _is_ours(rule: Rule, identity: Identity, visit: Visit) -> bool:
+def _is_ours(rule: Rule, identity: Identity, context: RequestContext) -> bool:
     """Tell whether a browser that is signed in was made to send this by a page of ours."""
     assert identity.form_token is not None
-    headers = visit.request.headers
+    headers = context.request.headers
     if rule.is_api and headers.get("sec-fetch-site") == "same-origin":
         return True
     if rule.is_api and identity.is_local and not _SENT_BY_BROWSERS & set(headers):
         return True  # a command on this machine; what another site makes a browser send says where it is from
-    sent = visit.form.get("form_token") or headers.get(FORM_HEADER, "")
+    sent = context.form.get("form_token") or headers.get(FORM_HEADER, "")
     return hmac.compare_digest(sent.encode(), identity.form_token.encode())
 
 
 _SENT_BY_BROWSERS = {"origin", "referer", "sec-fetch-site", "sec-fetch-mode"}
 
 
-def _ask_to_sign_in(visit: Visit, rule: Rule) -> Response:
-    if not visit.dashboard.authenticator.needs_sign_in:
-        raise HTTPException(403, visit.dashboard.authenticator.refusal)
-    is_page = not rule.is_api and not rule.changes and "text/html" in visit.request.headers.get("accept", "")
-    if not is_page or "authorization" in visit.request.headers:
+def _ask_to_sign_in(context: RequestContext, rule: Rule) -> Response:
+    if not context.dashboard.authenticator.needs_sign_in:
+        raise HTTPException(403, context.dashboard.authenticator.refusal)
+    is_page = (
+        not rule.is_api and not rule.changes and "text/html" in context.request.headers.get("accept", "")
+    )
+    if not is_page or "authorization" in context.request.headers:
         raise HTTPException(401, "Send a token: Authorization: Bearer …", CHALLENGE)
-    back = visit.request.url.path + (f"?{visit.request.url.query}" if visit.request.url.query else "")
-    return RedirectResponse(visit.path("sign_in", query={"next": back}), status_code=303)
+    back = context.request.url.path + (f"?{context.request.url.query}" if context.request.url.query else "")
+    return RedirectResponse(context.path("sign_in", query={"next": back}), status_code=303)
 
 
 async def body_of(request: Request, limit: int) -> bytes:

@@ -13,7 +13,7 @@ from uuid import UUID
 from jobbridge.diagnosis.explain import Reason
 
 if TYPE_CHECKING:
-    from jobbridge.dashboard.access.request_context import Visit
+    from jobbridge.dashboard.access.request_context import RequestContext
     from jobbridge.store.jobs.rows import JobRow
 
 #: Whether the job of an id may be named.
@@ -45,9 +45,9 @@ _IN_OTHER_WORDS: Mapping[str, str] = {
 }
 
 
-def reasons_for(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
+def reasons_for(context: RequestContext, reasons: Sequence[Reason]) -> list[Reason]:
     """Give the reasons as this person may read them; hints are commands for operators of the whole installation."""
-    if visit.principal.tenant is None:
+    if context.principal.tenant is None:
         return list(reasons)
     told = {
         _IN_OTHER_WORDS.get(reason.code, reason.what): reason.code
@@ -57,14 +57,14 @@ def reasons_for(visit: Visit, reasons: Sequence[Reason]) -> list[Reason]:
     return [Reason(code=code, what=what) for what, code in told.items()]
 
 
-def seen_kin(visit: Visit, rows: Iterable[JobRow]) -> IsSeen:
+def seen_related(context: RequestContext, rows: Iterable[JobRow]) -> IsSeen:
     """Tell which of the jobs that these come from may be named: all, or those of the one tenant that there is."""
-    tenant = visit.principal.tenant
+    tenant = context.principal.tenant
     if tenant is None:
         return lambda job_id: True
     rows = list(rows)
     known = {row.job_id for row in rows}
-    asked = {kin for row in rows for kin in (row.parent_id, row.root_id) if kin is not None} - known
+    asked = {other for row in rows for other in (row.parent_id, row.root_id) if other is not None} - known
     if asked:
-        known |= visit.app.jobs.some(tenant, list(asked)).keys()
+        known |= context.app.jobs.some(tenant, list(asked)).keys()
     return known.__contains__

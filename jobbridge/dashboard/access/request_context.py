@@ -28,7 +28,7 @@ Query: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Visit:
+class RequestContext:
     """One request.
 
     Attributes:
@@ -86,7 +86,8 @@ class Visit:
         return row
 
 
-#: Of a visit. A plain function runs on a thread, a coroutine function on the event loop. An API route may take more.
+#: Takes a request's context. A plain function runs on a thread, a coroutine function on the event loop.
+#: An API route may take more.
 Endpoint = Callable[..., Any]
 
 

@@ -9,62 +9,64 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access import rate_limits as limits
-from jobbridge.dashboard.access import sessions
+from jobbridge.dashboard.access import rate_limits, sessions
 from jobbridge.dashboard.access.identity import COOKIE
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 
 logger = logging.getLogger(__name__)
 
 
-def show_sign_in(visit: Visit) -> Response:
+def show_sign_in(context: RequestContext) -> Response:
     """Show the form."""
-    back = visit.request.query_params.get("next", "")
-    return visit.dashboard.page(visit, "sign_in.html", next=back, problem="")
+    back = context.request.query_params.get("next", "")
+    return context.dashboard.page(context, "sign_in.html", next=back, problem="")
 
 
-def sign_in(visit: Visit) -> Response:
+def sign_in(context: RequestContext) -> Response:
     """Begin a session."""
-    address = limits.address_of(visit.request.client.host if visit.request.client is not None else "")
+    address = rate_limits.address_of(
+        context.request.client.host if context.request.client is not None else ""
+    )
     now = time.monotonic()
     if not (
-        visit.dashboard.attempts.allows(address, now=now) and visit.dashboard.all_attempts.allows("", now=now)
+        context.dashboard.attempts.allows(address, now=now)
+        and context.dashboard.all_attempts.allows("", now=now)
     ):
         raise HTTPException(429, "Too many attempts. Wait a minute.", {"Retry-After": "60"})
-    back = visit.form.get("next", "")
-    cookie = visit.dashboard.authenticator.sign_in(visit.form.get("token", ""))
+    back = context.form.get("next", "")
+    cookie = context.dashboard.authenticator.sign_in(context.form.get("token", ""))
     if cookie is None:
         logger.warning("dashboard.sign_in_refused", extra={"address": address})
         problem = "That token is of no use: it is mistyped, revoked or expired."
-        return visit.dashboard.page(visit, "sign_in.html", status=401, next=back, problem=problem)
-    _note_sign_in(visit, cookie, address)
-    response = RedirectResponse(back if is_ours(back) else visit.path("overview"), status_code=303)
+        return context.dashboard.page(context, "sign_in.html", status=401, next=back, problem=problem)
+    _note_sign_in(context, cookie, address)
+    response = RedirectResponse(back if is_ours(back) else context.path("overview"), status_code=303)
     response.set_cookie(
         COOKIE,
         cookie,
         max_age=int(sessions.LIFETIME.total_seconds()),
-        path=visit.path("overview"),
-        secure=visit.request.url.scheme == "https",
+        path=context.path("overview"),
+        secure=context.request.url.scheme == "https",
         httponly=True,
         samesite="lax",
     )
     return response
 
 
-def _note_sign_in(visit: Visit, cookie: str, address: str) -> None:
+def _note_sign_in(context: RequestContext, cookie: str, address: str) -> None:
     session = sessions.read_cookie(cookie)
-    row = None if session is None else visit.dashboard.access.get(session.token_id)
+    row = None if session is None else context.dashboard.access.get(session.token_id)
     if row is not None:
         details = {"address": address}
-        visit.dashboard.access.note(row.principal, "sign in", tenant=row.tenant, details=details)
+        context.dashboard.access.note(row.principal, "sign in", tenant=row.tenant, details=details)
 
 
-def sign_out(visit: Visit) -> Response:
+def sign_out(context: RequestContext) -> Response:
     """End the session, in this browser and wherever its cookie was copied to."""
-    visit.dashboard.authenticator.sign_out(visit.request)
-    visit.dashboard.access.note(visit.principal, "sign out", tenant=visit.principal.tenant)
-    response = RedirectResponse(visit.path("sign_in"), status_code=303)
-    response.delete_cookie(COOKIE, path=visit.path("overview"))
+    context.dashboard.authenticator.sign_out(context.request)
+    context.dashboard.access.note(context.principal, "sign out", tenant=context.principal.tenant)
+    response = RedirectResponse(context.path("sign_in"), status_code=303)
+    response.delete_cookie(COOKIE, path=context.path("overview"))
     return response
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.core.access import Role
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.access.request_context import Visit
+from jobbridge.dashboard.access.request_context import RequestContext
 
 if TYPE_CHECKING:
     from jobbridge.store.jobs.rows import JobRow
@@ -29,10 +29,10 @@ class Possible:
         return self.cancel or self.retry or self.run_again
 
 
-def possible(visit: Visit, row: JobRow) -> Possible:
+def possible(context: RequestContext, row: JobRow) -> Possible:
     """Tell what this person can do to a job."""
     may_act, is_final, has_data = (
-        visit.principal.may(Role.OPERATOR),
+        context.principal.may(Role.OPERATOR),
         row.status in FINAL,
         "data" in row.metadata,
     )

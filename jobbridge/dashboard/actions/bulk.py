@@ -22,9 +22,9 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.access.request_context import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.dashboard.errors import words
-from jobbridge.dashboard.views import filters as asking
+from jobbridge.dashboard.views import filters
 from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
@@ -58,17 +58,17 @@ class Tally:
     left: list[JobKey] = field(default_factory=list)
 
 
-def bulk(visit: Visit) -> Response:
+def bulk(context: RequestContext) -> Response:
     """Show what would be done; if that is confirmed, do it."""
-    action = _action(visit.form.get("action", ""))
-    if visit.form.get("confirmed") == "yes":
-        return _do(visit, action, _keys(visit, visit.form.get("keys", "").split("\n")))
-    if visit.form.get("all") == "yes":
-        jobs, more, untouched = _matching(visit, action)
+    action = _action(context.form.get("action", ""))
+    if context.form.get("confirmed") == "yes":
+        return _do(context, action, _keys(context, context.form.get("keys", "").split("\n")))
+    if context.form.get("all") == "yes":
+        jobs, more, untouched = _matching(context, action)
     else:
-        jobs, more, untouched = _selected(visit, action)
-    return visit.dashboard.page(
-        visit,
+        jobs, more, untouched = _selected(context, action)
+    return context.dashboard.page(
+        context,
         "bulk.html",
         action=action,
         jobs=jobs[:_SAMPLE],
@@ -76,29 +76,29 @@ def bulk(visit: Visit) -> Response:
         keys="\n".join(_written(job.key) for job in jobs),
         more=more,
         untouched=untouched,
-        filters=visit.form.get("filters", ""),
-        is_all=visit.form.get("all") == "yes",
+        filters=context.form.get("filters", ""),
+        is_all=context.form.get("all") == "yes",
     )
 
 
 # -- which
 
 
-def _matching(visit: Visit, action: Action) -> tuple[list[JobRow], bool, int]:
-    query = ImmutableMultiDict(parse_qsl(visit.form.get("filters", "")))
-    search = asking.search_of(query, _tenant(visit, query.get("tenant", "")))
+def _matching(context: RequestContext, action: Action) -> tuple[list[JobRow], bool, int]:
+    query = ImmutableMultiDict(parse_qsl(context.form.get("filters", "")))
+    search = filters.search_of(query, _tenant(context, query.get("tenant", "")))
     wanted = ELIGIBLE[action] & (frozenset(search.statuses) if search.statuses else frozenset(JobStatus))
     if not wanted:
         return [], False, 0
-    found = _collect(visit, replace(search, statuses=sorted(wanted)))
+    found = _collect(context, replace(search, statuses=sorted(wanted)))
     return found[:MOST], len(found) > MOST, 0
 
 
-def _collect(visit: Visit, search: Search) -> list[JobRow]:
+def _collect(context: RequestContext, search: Search) -> list[JobRow]:
     found: list[JobRow] = []
     before: Position | None = None
     while len(found) <= MOST:
-        page = visit.dashboard.monitor.page(search, before=before, limit=_PAGE)
+        page = context.dashboard.monitor.page(search, before=before, limit=_PAGE)
         found += page.jobs
         if page.next is None:
             break
@@ -106,14 +106,14 @@ def _collect(visit: Visit, search: Search) -> list[JobRow]:
     return found
 
 
-def _selected(visit: Visit, action: Action) -> tuple[list[JobRow], bool, int]:
-    rows = [visit.app.jobs.get(key) for key in _keys(visit, visit.form.getlist("job"))]
+def _selected(context: RequestContext, action: Action) -> tuple[list[JobRow], bool, int]:
+    rows = [context.app.jobs.get(key) for key in _keys(context, context.form.getlist("job"))]
     known = [row for row in rows if row is not None]
     jobs = [row for row in known if row.status in ELIGIBLE[action]]
     return jobs, False, len(known) - len(jobs)
 
 
-def _keys(visit: Visit, texts: Iterable[str]) -> list[JobKey]:
+def _keys(context: RequestContext, texts: Iterable[str]) -> list[JobKey]:
     """Read which jobs are meant; what somebody else's tenant has is none that there is."""
     keys: list[JobKey] = []
     for text in texts:
@@ -122,17 +122,17 @@ def _keys(visit: Visit, texts: Iterable[str]) -> list[JobKey]:
         if not job_id:
             continue
         try:
-            key = JobKey(tenant=visit.dashboard.tenant_ids.known(tenant), job_id=UUID(job_id))
+            key = JobKey(tenant=context.dashboard.tenant_ids.known(tenant), job_id=UUID(job_id))
         except ValueError:
             raise HTTPException(400, f"{job_id!r} is no id of a job.") from None
-        if visit.principal.sees(key.tenant):
+        if context.principal.sees(key.tenant):
             keys.append(key)
     return list(dict.fromkeys(keys))[:MOST]
 
 
-def _tenant(visit: Visit, asked: str) -> TenantId | None:
-    tenant = visit.principal.tenant or storable(asked)
-    return visit.dashboard.tenant_ids.known(tenant) if tenant else None
+def _tenant(context: RequestContext, asked: str) -> TenantId | None:
+    tenant = context.principal.tenant or storable(asked)
+    return context.dashboard.tenant_ids.known(tenant) if tenant else None
 
 
 def _written(key: JobKey) -> str:
@@ -149,19 +149,19 @@ def _action(text: str) -> Action:
 # -- do it
 
 
-def _do(visit: Visit, action: Action, keys: Sequence[JobKey]) -> Response:
-    reason = visit.form.get("reason", "").strip() or None
+def _do(context: RequestContext, action: Action, keys: Sequence[JobKey]) -> Response:
+    reason = context.form.get("reason", "").strip() or None
     bulk_id, tally = str(uuid4()), Tally()
     until = time.monotonic() + SECONDS
     for number, key in enumerate(keys):
         if time.monotonic() > until:
             tally.left = list(keys[number:])
             break
-        _do_one(visit, action, key, reason, bulk_id, tally)
-    visit.dashboard.access.note(
-        visit.principal,
+        _do_one(context, action, key, reason, bulk_id, tally)
+    context.dashboard.access.note(
+        context.principal,
         f"bulk {action}",
-        tenant=visit.principal.tenant,
+        tenant=context.principal.tenant,
         subject=bulk_id,
         reason=reason,
         details={
@@ -169,40 +169,40 @@ def _do(visit: Visit, action: Action, keys: Sequence[JobKey]) -> Response:
             "refused": sum(tally.refused.values()), "left": len(tally.left),
         },
     )  # fmt: skip
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "bulk_done.html",
         action=action,
         tally=tally,
         refusals=tally.refused.most_common(_REFUSALS_SHOWN),
         left="\n".join(map(_written, tally.left)),
         reason=reason or "",
-        filters=visit.form.get("filters", ""),
+        filters=context.form.get("filters", ""),
     )
 
 
 def _do_one(
-    visit: Visit, action: Action, key: JobKey, reason: str | None, bulk_id: str, tally: Tally
+    context: RequestContext, action: Action, key: JobKey, reason: str | None, bulk_id: str, tally: Tally
 ) -> None:
-    row = visit.app.jobs.get(key)
+    row = context.app.jobs.get(key)
     if row is None:
         tally.gone += 1
         return
     outcome = "done"
     try:
         if action == "cancel":
-            by = visit.principal.name
-            is_done = visit.app.cancel_job(key.job_id, key.tenant, reason=reason, cancelled_by=by)
+            by = context.principal.name
+            is_done = context.app.cancel_job(key.job_id, key.tenant, reason=reason, cancelled_by=by)
             outcome = "done" if is_done else "ended before"
         else:
-            visit.app.retry_job(key.job_id, key.tenant)
+            context.app.retry_job(key.job_id, key.tenant)
     except (JobBridgeError, OperationalError) as error:
         outcome = "refused"
         tally.refused[_kind(error, row)] += 1
     tally.done += outcome == "done"
     tally.ended_before += outcome == "ended before"
-    visit.dashboard.access.note(
-        visit.principal,
+    context.dashboard.access.note(
+        context.principal,
         action,
         outcome=outcome,
         tenant=key.tenant,

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
 
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.access.request_context import Visit, storable
+from jobbridge.dashboard.access.request_context import RequestContext, storable
 from jobbridge.dashboard.errors import words
 from jobbridge.errors import JobBridgeError, ScheduleNotFound
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-def find_schedule(visit: Visit) -> ScheduleRow:
+def find_schedule(context: RequestContext) -> ScheduleRow:
     """Give the schedule of the address.
 
     Raises:
         HTTPException: 404, alike for one that is not there and one that is not theirs to see.
     """
-    text = storable(str(visit.request.path_params["schedule_id"]))
+    text = storable(str(context.request.path_params["schedule_id"]))
     try:
-        return visit.app.schedules.find(text, visit.tenant)
+        return context.app.schedules.find(text, context.tenant)
     except ScheduleNotFound as error:
-        several = visit.tenant is None and "Several" in str(error)
+        several = context.tenant is None and "Several" in str(error)
         raise HTTPException(
             404, f"{error} Name its tenant." if several else f"There is no schedule {text}."
         ) from None
 
 
 def do_to_schedule(
-    visit: Visit,
+    context: RequestContext,
     row: ScheduleRow,
     action: str,
     run: Callable[[], _Value],
@@ -47,8 +47,8 @@ def do_to_schedule(
 ) -> _Value:
     """Do it and put it on record, also when it is refused."""
     note = partial(
-        visit.dashboard.access.note,
-        visit.principal,
+        context.dashboard.access.note,
+        context.principal,
         f"{action} schedule",
         tenant=TenantId(str(row.tenant)),
         subject=row.name,

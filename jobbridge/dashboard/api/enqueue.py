@@ -22,14 +22,14 @@ from jobbridge.core.access import Role
 from jobbridge.core.enqueue import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.access.request_context import Visit, storable
+from jobbridge.dashboard.access.request_context import RequestContext, storable
 from jobbridge.dashboard.api.responses import SentJob, Task, Tasks
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.serializers import job_answer
 from jobbridge.dashboard.api.timestamps import Instant
 from jobbridge.dashboard.errors import Refused
 from jobbridge.errors import JobBridgeError, UnknownHandler, UnsupportedOption
-from jobbridge.store.access import idempotency as requests
+from jobbridge.store.access import idempotency
 from jobbridge.store.access.idempotency import RequestKey
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ Key = Annotated[
 ]
 
 
-def send_job(visit: Asked, asked: NewJob, response: Response, key: Key = None) -> SentJob:
+def send_job(context: Asked, asked: NewJob, response: Response, key: Key = None) -> SentJob:
     """Send a job to a handler or task.
 
     With `Idempotency-Key`, the same request sent again is answered with the job that it made the first time (status
     200, outcome `repeated`), also when that has ended; another request with the same key is refused (409).
     """
-    sending = _Sending(visit, asked, _tenant_for(visit, asked))
+    sending = _Sending(context, asked, _tenant_for(context, asked))
     try:
         outcome, job = sending.send() if key is None else sending.send_once(key)
     except JobBridgeError as error:
@@ -127,21 +127,21 @@ def send_job(visit: Asked, asked: NewJob, response: Response, key: Key = None) -
         sending.note("refused", None, error.detail)
         raise
     sending.note("done" if outcome == Outcome.CREATED else outcome, job)
-    row = visit.app.jobs.get(job)
+    row = context.app.jobs.get(job)
     if row is None:
         raise Refused(
             409, "The job of that request is not there any more.", hint="Choose another key for another job."
         )
     response.status_code = 201 if outcome in {Outcome.CREATED, Outcome.REPLACED} else 200
-    response.headers["Location"] = visit.path("api_job", job_id=str(job.job_id))
-    return SentJob.model_construct(outcome=outcome, job=job_answer(visit, row))
+    response.headers["Location"] = context.path("api_job", job_id=str(job.job_id))
+    return SentJob.model_construct(outcome=outcome, job=job_answer(context, row))
 
 
 class _Sending:
     """One request for a job."""
 
-    def __init__(self, visit: Visit, asked: NewJob, tenant: TenantId | None) -> None:
-        self._visit, self._asked, self._tenant = visit, asked, tenant
+    def __init__(self, context: RequestContext, asked: NewJob, tenant: TenantId | None) -> None:
+        self._context, self._asked, self._tenant = context, asked, tenant
 
     def send(self) -> tuple[str, JobKey]:
         """Send it; gives what came of it, and the job.
@@ -156,21 +156,21 @@ class _Sending:
 
     def send_once(self, key: str) -> tuple[str, JobKey]:
         """Send it, unless a request with that key was there before. Raises as `send`."""
-        app = self._visit.app
+        app = self._context.app
         if not app.shares_database_with_broker:
             raise UnsupportedOption(
                 "An idempotency key needs a broker in the database of the jobs, and this one is elsewhere.",
                 hint="Use a jobbridge+postgresql:// broker, or a singleton_key.",
             )
         request = RequestKey(
-            scope=self._visit.principal.tenant or "", key=key, fingerprint=self._fingerprint()
+            scope=self._context.principal.tenant or "", key=key, fingerprint=self._fingerprint()
         )
         with app.database.transaction() as connection:
-            earlier = requests.claim(connection, request)
+            earlier = idempotency.claim(connection, request)
             if earlier is None:
                 with app.enqueue_on(connection):
                     outcome, job = self.send()
-                requests.settle(connection, request, job.tenant, job.job_id)
+                idempotency.settle(connection, request, job.tenant, job.job_id)
                 return outcome, job
         if not earlier.is_same or earlier.job is None:
             raise Refused(
@@ -181,8 +181,8 @@ class _Sending:
         return "repeated", earlier.job
 
     def note(self, outcome: str, job: JobKey | None, reason: str | None = None) -> None:
-        self._visit.dashboard.access.note(
-            self._visit.principal,
+        self._context.dashboard.access.note(
+            self._context.principal,
             "enqueue",
             outcome=outcome,
             tenant=self._tenant if job is None else job.tenant,
@@ -198,7 +198,7 @@ class _Sending:
     def _enqueue(self) -> JobHandle:
         asked = self._asked
         try:
-            return self._visit.app.enqueue(
+            return self._context.app.enqueue(
                 asked.task,
                 self._data(),
                 tenant=self._tenant,
@@ -226,7 +226,7 @@ class _Sending:
         asked = self._asked
         if asked.task.startswith(_INTERNAL):
             raise UnknownHandler.named(asked.task)
-        is_handler = hasattr(find_task(self._visit.app, asked.task), "spec")
+        is_handler = hasattr(find_task(self._context.app, asked.task), "spec")
         if asked.args is None and asked.kwargs is None:
             return asked.data
         if is_handler:
@@ -234,11 +234,11 @@ class _Sending:
         return {"args": asked.args or [], "kwargs": asked.kwargs or {}}
 
 
-def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
+def _tenant_for(context: RequestContext, asked: NewJob) -> TenantId | None:
     """Give whose job it is to be; of a bound principal there is one answer."""
-    own, by_query = visit.principal.tenant, storable(visit.request.query_params.get("tenant", ""))
+    own, by_query = context.principal.tenant, storable(context.request.query_params.get("tenant", ""))
     named = {asked.tenant, by_query} - {None, "", own}
-    if own is not None and (named or visit.names_another_tenant(asked.data, asked.kwargs)):
+    if own is not None and (named or context.names_another_tenant(asked.data, asked.kwargs)):
         raise Refused(
             403,
             f"Your token is of the tenant {own}, and the job would be another one's.",
@@ -247,7 +247,7 @@ def _tenant_for(visit: Visit, asked: NewJob) -> TenantId | None:
     text = own or asked.tenant or by_query
     if not text:
         return None
-    written = visit.dashboard.tenant_ids.written(text)
+    written = context.dashboard.tenant_ids.written(text)
     if written is None:
         raise HTTPException(422, f"The tenant is {text[:60]!r}; here tenants are uuids.")
     return written
@@ -261,9 +261,9 @@ def _duration(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def list_tasks(visit: Asked) -> Tasks:
+def list_tasks(context: Asked) -> Tasks:
     """Give what can be sent, by name."""
-    app = visit.app
+    app = context.app
     app.loader.import_default_modules()
     names = sorted(name for name in app.tasks if not name.startswith(_INTERNAL))
     return Tasks(tasks=[_task(name, getattr(app.tasks[name], "spec", None)) for name in names])

@@ -18,7 +18,7 @@ from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.serializers import job_answer, job_answers, job_detail
 from jobbridge.dashboard.api.timestamps import FilterInstant
 from jobbridge.dashboard.errors import refusal
-from jobbridge.dashboard.views import filters as asking
+from jobbridge.dashboard.views import filters
 from jobbridge.errors import JobBridgeError
 
 _AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'
@@ -44,17 +44,19 @@ class RetryJob(BaseModel):
 
 
 def list_jobs(
-    visit: Asked,
+    context: Asked,
     status: Annotated[list[JobStatus] | None, Query()] = None,
     type: Word = None,
     engine: Engine | None = None,
     queue: Word = None,
-    since: Annotated[Literal["1h", "24h", "7d", "30d"] | None, Query(description="Made since then.")] = None,
+    since: Annotated[
+        Literal["1h", "24h", "7d", "30d"] | None, Query(description="Created since then.")
+    ] = None,
     begin: Annotated[
-        FilterInstant | None, Query(alias="from", description="Made then or later; without a zone: UTC.")
+        FilterInstant | None, Query(alias="from", description="Created then or later; without a zone: UTC.")
     ] = None,
     end: Annotated[
-        FilterInstant | None, Query(alias="to", description="Made before then; without a zone: UTC.")
+        FilterInstant | None, Query(alias="to", description="Created before then; without a zone: UTC.")
     ] = None,
     text: Annotated[str | None, Query(max_length=255, description="In the error; or an id.")] = None,
     before: Annotated[
@@ -63,62 +65,69 @@ def list_jobs(
             pattern=r"^[0-9]{1,16}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="A page's `next`."
         ),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=asking.MOST)] = asking.LIMIT,
+    limit: Annotated[int, Query(ge=1, le=filters.MOST)] = filters.LIMIT,
 ) -> JobPage:
     """Give a page of the jobs that match, the newest first.
 
     Pages go on from each other, also while jobs are made.
     """
-    query = visit.request.query_params
-    page = visit.dashboard.monitor.page(
-        asking.search_of(query, visit.tenant), before=asking.position_of(query), limit=limit
+    query = context.request.query_params
+    page = context.dashboard.monitor.page(
+        filters.search_of(query, context.tenant), before=filters.position_of(query), limit=limit
     )
     return JobPage(
-        jobs=job_answers(visit, page.jobs),
-        next=asking.position_text(page.next),
+        jobs=job_answers(context, page.jobs),
+        next=filters.position_text(page.next),
         searched_to=page.searched_to,
     )
 
 
-def get_job(visit: Asked, job_id: str) -> JobDetail:
+def get_job(context: Asked, job_id: str) -> JobDetail:
     """Give one job with its data, result and steps."""
-    return job_detail(visit, visit.find_job())
+    return job_detail(context, context.find_job())
 
 
-def cancel_job(visit: Asked, job_id: str, asked: CancelJob | None = None) -> Cancelled:
+def cancel_job(context: Asked, job_id: str, asked: CancelJob | None = None) -> Cancelled:
     """Cancel a job, waiting or running.
 
     From then on it cannot complete, whatever its engine still does.
     """
-    row, reason = visit.find_job(), asked.reason if asked else None
-    was_cancelled = visit.app.cancel_job(
-        row.job_id, row.tenant, reason=reason, cancelled_by=visit.principal.name
+    row, reason = context.find_job(), asked.reason if asked else None
+    was_cancelled = context.app.cancel_job(
+        row.job_id, row.tenant, reason=reason, cancelled_by=context.principal.name
     )
     outcome = "done" if was_cancelled else "ended before"
-    visit.dashboard.access.note(
-        visit.principal, "cancel", outcome=outcome, tenant=row.tenant, subject=str(row.job_id), reason=reason
+    context.dashboard.access.note(
+        context.principal,
+        "cancel",
+        outcome=outcome,
+        tenant=row.tenant,
+        subject=str(row.job_id),
+        reason=reason,
     )
-    return Cancelled(cancelled=was_cancelled, job=job_answer(visit, visit.app.jobs.get(row.key) or row))
+    return Cancelled(cancelled=was_cancelled, job=job_answer(context, context.app.jobs.get(row.key) or row))
 
 
-def retry_job(visit: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
+def retry_job(context: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
     """Run a job again that failed, expired or was skipped; gives the job that was sent."""
-    row, as_new = visit.find_job(), asked is not None and asked.as_new
-    note = partial(visit.dashboard.access.note, visit.principal, tenant=row.tenant, subject=str(row.job_id))
+    row, as_new = context.find_job(), asked is not None and asked.as_new
+    note = partial(
+        context.dashboard.access.note, context.principal, tenant=row.tenant, subject=str(row.job_id)
+    )
     action = "run again" if as_new else "retry"
     try:
-        sent = visit.app.retry_job(row.job_id, row.tenant, as_new=as_new)
+        sent = context.app.retry_job(row.job_id, row.tenant, as_new=as_new)
     except (JobBridgeError, OperationalError) as error:
         refused = refusal(error, hint=None if as_new or row.status not in FINAL else _AS_NEW)
         note(action, outcome="refused", reason=refused.detail)
         raise refused from error
     note(action, details={"sent": str(sent.job_id)})
-    return job_answer(visit, sent)
+    return job_answer(context, sent)
 
 
-def count_jobs(visit: Asked) -> Counts:
+def count_jobs(context: Asked) -> Counts:
     """Count all jobs, exactly."""
-    totals = visit.dashboard.counts.totals(visit.tenant)
+    totals = context.dashboard.counts.totals(context.tenant)
     return Counts(
         counts=[
             Count(engine=engine, status=status, jobs=jobs)

@@ -1,4 +1,4 @@
-"""Links for customers: made by an operator, good for a while, revocable. What they show is in `dashboard.public`."""
+"""Links for customers: made by an operator, good for a while, revocable. What they show is in `pages.public`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ class NewLink(BaseModel):
     hours: float = Field(24 * 7, gt=0, le=24 * 366, description="It is of no use after that.")
 
 
-def make_link(visit: Asked, job_id: str, asked: NewLink | None = None) -> Link:
+def make_link(context: Asked, job_id: str, asked: NewLink | None = None) -> Link:
     """Make a link that shows a customer how far the job is, and nothing else of it.
 
     The link is all that one needs to see it, and cannot be shown again.
     """
-    row, asked = visit.find_job(), asked or NewLink.model_validate({})
-    secret, expires_at = visit.dashboard.links.create(
-        row.key, lasts=timedelta(hours=asked.hours), created_by=visit.principal.name
+    row, asked = context.find_job(), asked or NewLink.model_validate({})
+    secret, expires_at = context.dashboard.links.create(
+        row.key, lasts=timedelta(hours=asked.hours), created_by=context.principal.name
     )
-    visit.dashboard.access.note(
-        visit.principal,
+    context.dashboard.access.note(
+        context.principal,
         "make link",
         tenant=row.tenant,
         subject=str(row.job_id),
         details={"until": expires_at.isoformat()},
     )
-    return Link(url=visit.path("public_job", link=secret), expires_at=expires_at)
+    return Link(url=context.path("public_job", link=secret), expires_at=expires_at)
 
 
-def revoke_links(visit: Asked, job_id: str) -> Revoked:
+def revoke_links(context: Asked, job_id: str) -> Revoked:
     """Make all links to a job of no use, at once."""
-    row = visit.find_job()
-    revoked = visit.dashboard.links.revoke(row.key)
-    visit.dashboard.access.note(
-        visit.principal,
+    row = context.find_job()
+    revoked = context.dashboard.links.revoke(row.key)
+    context.dashboard.access.note(
+        context.principal,
         "revoke links",
         tenant=row.tenant,
         subject=str(row.job_id),

@@ -118,19 +118,19 @@ async def _until_gone(request: Request) -> None:
 
 
 async def wait_for_job(
-    visit: Asked, job_id: str, seconds: Annotated[float, Query(ge=0, le=LONGEST)] = 30
+    context: Asked, job_id: str, seconds: Annotated[float, Query(ge=0, le=LONGEST)] = 30
 ) -> Ended:
     """Wait until a job has ended, or the time is over.
 
     `ended` tells which. Ask again to wait longer; also if the answer came early, since the server stopped.
     """
-    row = await run_in_threadpool(visit.find_job)
+    row = await run_in_threadpool(context.find_job)
     if row.status not in FINAL and seconds:
-        await visit.dashboard.waiters.wait(
-            row.key, visit.principal.name, seconds, until_gone=partial(_until_gone, visit.request)
+        await context.dashboard.waiters.wait(
+            row.key, context.principal.name, seconds, until_gone=partial(_until_gone, context.request)
         )
-    row = await run_in_threadpool(visit.find_job)
-    detail = await run_in_threadpool(job_detail, visit, row)
+    row = await run_in_threadpool(context.find_job)
+    detail = await run_in_threadpool(job_detail, context, row)
     return Ended.model_construct(ended=row.status in FINAL, job=detail)
 
 

@@ -7,36 +7,36 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.api.rules import PREFIX, describe
 from jobbridge.dashboard.pages.public import WORDS
 
 
-def openapi(visit: Visit) -> Response:
+def openapi(context: RequestContext) -> Response:
     """Give the OpenAPI document."""
-    return JSONResponse(_document(visit))
+    return JSONResponse(_document(context))
 
 
-def index(visit: Visit) -> Response:
+def index(context: RequestContext) -> Response:
     """Show what the API has."""
-    document = _document(visit)
+    document = _document(context)
     operations = [
         (method.upper(), path, told)
         for path, methods in document["paths"].items()
         for method, told in methods.items()
     ]
-    return visit.dashboard.page(visit, "api.html", operations=operations)
+    return context.dashboard.page(context, "api.html", operations=operations)
 
 
-def _document(visit: Visit) -> dict[str, Any]:
-    dashboard = visit.dashboard
+def _document(context: RequestContext) -> dict[str, Any]:
+    dashboard = context.dashboard
     if dashboard.description is None:
         dashboard.description = describe(dashboard.router.routes)
         dashboard.description["paths"] |= {
             f"{PREFIX}/events": {"get": _EVENTS},
             "/public/jobs/{link}": {"get": _PUBLIC},
         }
-    root = str(visit.request.scope.get("root_path", "")).rstrip("/")
+    root = str(context.request.scope.get("root_path", "")).rstrip("/")
     return dashboard.description | {"servers": [{"url": root or "/"}]}
 
 

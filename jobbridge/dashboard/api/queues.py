@@ -12,7 +12,7 @@ from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import storable
 from jobbridge.dashboard.api.responses import Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.diagnosis import queues as looking
+from jobbridge.diagnosis import queues
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.workers.queue_pauses import QueuePauses
 
@@ -30,42 +30,42 @@ Named = Annotated[str, Path(json_schema_extra={"pattern": r"\S", "maxLength": 25
 
 
 def list_queues(
-    visit: Asked,
+    context: Asked,
     after: Annotated[str, Query(max_length=255, description="A page's `next`.")] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
 ) -> Queues:
     """Give the queues that are served, used or paused, by name, with what waits there."""
-    page = looking.look(visit.app, visit.app.workers.alive(), after=storable(after), limit=limit)
+    page = queues.look(context.app, context.app.workers.alive(), after=storable(after), limit=limit)
     return Queues(queues=[_queue(row) for row in page.queues], next=page.next, problem=page.problem)
 
 
-def pause_queue(visit: Asked, queue: Named, asked: PauseQueue | None = None) -> QueuePaused:
+def pause_queue(context: Asked, queue: Named, asked: PauseQueue | None = None) -> QueuePaused:
     """Have no worker take anything new from a queue, on either engine.
 
     What runs goes on, nothing is lost, and it holds until the queue is resumed, also for workers that start later.
     """
     name, note = storable(queue), asked.note if asked else None
-    record = visit.dashboard.access.note
+    record = context.dashboard.access.note
     try:
-        is_new = QueuePauses(visit.app.database).pause(name, by=visit.principal.name, note=note)
+        is_new = QueuePauses(context.app.database).pause(name, by=context.principal.name, note=note)
     except JobBridgeError as error:
-        record(visit.principal, "pause queue", outcome="refused", subject=name[:200], reason=str(error))
+        record(context.principal, "pause queue", outcome="refused", subject=name[:200], reason=str(error))
         raise
     outcome = "done" if is_new else "was paused before"
-    record(visit.principal, "pause queue", outcome=outcome, subject=name, reason=note)
+    record(context.principal, "pause queue", outcome=outcome, subject=name, reason=note)
     return QueuePaused(name=name, paused=True, changed=is_new)
 
 
-def resume_queue(visit: Asked, queue: str) -> QueuePaused:
+def resume_queue(context: Asked, queue: str) -> QueuePaused:
     """Let workers take from a queue again."""
     name = storable(queue)
-    was_paused = QueuePauses(visit.app.database).resume(name)
+    was_paused = QueuePauses(context.app.database).resume(name)
     outcome = "done" if was_paused else "was not paused"
-    visit.dashboard.access.note(visit.principal, "resume queue", outcome=outcome, subject=name[:200])
+    context.dashboard.access.note(context.principal, "resume queue", outcome=outcome, subject=name[:200])
     return QueuePaused(name=name, paused=False, changed=was_paused)
 
 
-def _queue(row: looking.Queue) -> Queue:
+def _queue(row: queues.Queue) -> Queue:
     pause = row.pause
     return Queue(
         name=row.name,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import Rule
-from jobbridge.dashboard.api import enqueue as sending
-from jobbridge.dashboard.api import jobs, links, queues, schedules, workers
-from jobbridge.dashboard.api import long_poll as waiting
-from jobbridge.dashboard.api import openapi as describing
+from jobbridge.dashboard.api import enqueue, jobs, links, long_poll, openapi, queues, schedules, workers
 from jobbridge.dashboard.api.rules import PREFIX
 from jobbridge.dashboard.live.stream import event_stream
 
@@ -20,6 +17,6 @@ RULES = (
         is_api=True,
         is_stream=True,
     ),
-    *jobs.RULES, *sending.RULES, *waiting.RULES, *links.RULES, *schedules.RULES, *workers.RULES, *queues.RULES,
-    *describing.RULES,
+    *jobs.RULES, *enqueue.RULES, *long_poll.RULES, *links.RULES, *schedules.RULES, *workers.RULES, *queues.RULES,
+    *openapi.RULES,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from jobbridge.dashboard.access import bodies
 from jobbridge.dashboard.access.guard import admit
-from jobbridge.dashboard.access.request_context import Form, Rule, Visit
+from jobbridge.dashboard.access.request_context import Form, RequestContext, Rule
 from jobbridge.dashboard.api.responses import Answer, Problem
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ class GuardedRoute(APIRoute):
         dashboard, rule, known = self._dashboard, self._rule, _query_names(self.dependant)
 
         async def handle(request: Request) -> Response:
-            visit = await admit(dashboard, rule, request, Form())
-            if isinstance(visit, Response):
-                return visit
+            context = await admit(dashboard, rule, request, Form())
+            if isinstance(context, Response):
+                return context
             _refuse_unknown(request, known)
-            request.state.visit = visit
+            request.state.context = context
             if rule.changes:
                 # FastAPI reads the body through these (starlette 1.10, `Request.body` and `.json`): it is here already.
                 value = await bodies.read(request)
@@ -143,19 +143,19 @@ def _refuse_unknown(request: Request, known: Mapping[str, bool]) -> None:
         )
 
 
-async def _visit_of(
+async def _context_of(
     request: Request,
     tenant: Annotated[
         str | None,
         Query(max_length=255, description="Only of this tenant. A token that is bound to one sees no other."),
     ] = None,
-) -> Visit:
-    visit: Visit = request.state.visit
-    return visit
+) -> RequestContext:
+    context: RequestContext = request.state.context
+    return context
 
 
 #: What an endpoint of the API takes, as that of a page does.
-Asked = Annotated[Visit, Depends(_visit_of)]
+Asked = Annotated[RequestContext, Depends(_context_of)]
 
 
 def describe(routes: Sequence[Any]) -> dict[str, Any]:

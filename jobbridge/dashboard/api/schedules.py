@@ -47,15 +47,15 @@ class Backfill(BaseModel):
     end: Instant
 
 
-def list_schedules(visit: Asked) -> Schedules:
+def list_schedules(context: Asked) -> Schedules:
     """Give the schedules, by tenant and name; a thousand at most."""
-    rows = visit.app.schedules.list(tenant=visit.tenant)
+    rows = context.app.schedules.list(tenant=context.tenant)
     return Schedules(schedules=[Schedule.model_construct(**_fields(row)) for row in rows])
 
 
-def get_schedule(visit: Asked, schedule_id: str) -> ScheduleDetail:
+def get_schedule(context: Asked, schedule_id: str) -> ScheduleDetail:
     """Give one schedule with its next instants and its newest fires."""
-    row, service = find_schedule(visit), visit.app.schedules
+    row, service = find_schedule(context), context.app.schedules
     try:
         upcoming = list(service.upcoming(row))
     except UnsupportedOption:
@@ -66,40 +66,40 @@ def get_schedule(visit: Asked, schedule_id: str) -> ScheduleDetail:
     )
 
 
-def pause_schedule(visit: Asked, schedule_id: str, asked: PauseSchedule | None = None) -> Schedule:
+def pause_schedule(context: Asked, schedule_id: str, asked: PauseSchedule | None = None) -> Schedule:
     """Keep a schedule from firing until it is resumed; its running jobs go on."""
-    row, note = find_schedule(visit), asked.note if asked else None
+    row, note = find_schedule(context), asked.note if asked else None
     do_to_schedule(
-        visit,
+        context,
         row,
         "pause",
-        partial(visit.app.schedules.store.pause, row.tenant, row.schedule_id, note=note),
+        partial(context.app.schedules.store.pause, row.tenant, row.schedule_id, note=note),
         reason=note,
     )
-    return Schedule.model_construct(**_fields(find_schedule(visit)))
+    return Schedule.model_construct(**_fields(find_schedule(context)))
 
 
-def resume_schedule(visit: Asked, schedule_id: str) -> Schedule:
+def resume_schedule(context: Asked, schedule_id: str) -> Schedule:
     """Let a schedule fire again, from now on."""
-    row = find_schedule(visit)
+    row = find_schedule(context)
     do_to_schedule(
-        visit, row, "resume", partial(visit.app.schedules.store.resume, row.tenant, row.schedule_id)
+        context, row, "resume", partial(context.app.schedules.store.resume, row.tenant, row.schedule_id)
     )
-    return Schedule.model_construct(**_fields(find_schedule(visit)))
+    return Schedule.model_construct(**_fields(find_schedule(context)))
 
 
-def run_schedule(visit: Asked, schedule_id: str) -> FiredNow:
+def run_schedule(context: Asked, schedule_id: str) -> FiredNow:
     """Make a schedule's job now, whatever its times and its overlap policy, also while it is paused."""
-    row = find_schedule(visit)
-    run = partial(visit.app.schedules.run_now, row.schedule_id, row.tenant)
-    return FiredNow(job_id=do_to_schedule(visit, row, "run now", run))
+    row = find_schedule(context)
+    run = partial(context.app.schedules.run_now, row.schedule_id, row.tenant)
+    return FiredNow(job_id=do_to_schedule(context, row, "run now", run))
 
 
-def backfill_schedule(visit: Asked, schedule_id: str, asked: Backfill) -> Backfilled:
+def backfill_schedule(context: Asked, schedule_id: str, asked: Backfill) -> Backfilled:
     """Make the jobs of all fires within a time that have none; refused if they are more than a thousand."""
-    row = find_schedule(visit)
-    run = partial(visit.app.schedules.backfill, row.schedule_id, asked.start, asked.end, row.tenant)
-    return Backfilled(made=list(do_to_schedule(visit, row, "backfill", run)))
+    row = find_schedule(context)
+    run = partial(context.app.schedules.backfill, row.schedule_id, asked.start, asked.end, row.tenant)
+    return Backfilled(made=list(do_to_schedule(context, row, "backfill", run)))
 
 
 _SAME = (

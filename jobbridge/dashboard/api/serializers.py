@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobbridge.core.masking import masked, without_passwords
-from jobbridge.dashboard.access.redaction import IsSeen, seen_kin
-from jobbridge.dashboard.access.request_context import Visit
+from jobbridge.dashboard.access.redaction import IsSeen, seen_related
+from jobbridge.dashboard.access.request_context import RequestContext
 from jobbridge.dashboard.api.responses import Job, JobDetail, Step
 
 if TYPE_CHECKING:
@@ -20,29 +20,29 @@ _OTHERWISE = frozenset(
 _PLAIN = tuple(name for name in Job.model_fields if name not in _OTHERWISE)
 
 
-def job_answer(visit: Visit, row: JobRow) -> Job:
+def job_answer(context: RequestContext, row: JobRow) -> Job:
     """Tell of a job."""
-    return Job.model_construct(**_job_fields(visit, row, seen_kin(visit, [row])))
+    return Job.model_construct(**_job_fields(context, row, seen_related(context, [row])))
 
 
-def job_answers(visit: Visit, rows: Sequence[JobRow]) -> list[Job]:
+def job_answers(context: RequestContext, rows: Sequence[JobRow]) -> list[Job]:
     """Tell of several jobs."""
-    is_seen = seen_kin(visit, rows)
-    return [Job.model_construct(**_job_fields(visit, row, is_seen)) for row in rows]
+    is_seen = seen_related(context, rows)
+    return [Job.model_construct(**_job_fields(context, row, is_seen)) for row in rows]
 
 
-def job_detail(visit: Visit, row: JobRow) -> JobDetail:
+def job_detail(context: RequestContext, row: JobRow) -> JobDetail:
     """Tell all of a job."""
     return JobDetail.model_construct(
-        **_job_fields(visit, row, seen_kin(visit, [row])),
+        **_job_fields(context, row, seen_related(context, [row])),
         metadata=masked(dict(row.metadata)),
         result=masked(row.result),
         traceback=without_passwords(row.traceback) or None,
-        steps=[_step(detail) for detail in visit.app.jobs.details(row.key)],
+        steps=[_step(detail) for detail in context.app.jobs.details(row.key)],
     )
 
 
-def _job_fields(visit: Visit, row: JobRow, is_seen: IsSeen) -> dict[str, Any]:
+def _job_fields(context: RequestContext, row: JobRow, is_seen: IsSeen) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _PLAIN} | {
         "job_id": row.job_id,
         "tenant": row.tenant,
@@ -51,7 +51,7 @@ def _job_fields(visit: Visit, row: JobRow, is_seen: IsSeen) -> dict[str, Any]:
         "progress_message": without_passwords(row.progress_message) or None,
         "parent_id": row.parent_id if row.parent_id and is_seen(row.parent_id) else None,
         "root_id": row.root_id if row.root_id and is_seen(row.root_id) else None,
-        "worker": row.worker if visit.principal.tenant is None else None,
+        "worker": row.worker if context.principal.tenant is None else None,
     }
 
 

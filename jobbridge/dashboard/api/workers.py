@@ -7,7 +7,7 @@ from jobbridge.dashboard.api.responses import Worker, Workers
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
 
-def list_workers(visit: Asked) -> Workers:
+def list_workers(context: Asked) -> Workers:
     """Give the worker processes that there are, the oldest first; the dead until their jobs were looked after."""
     return Workers(
         workers=[
@@ -21,7 +21,7 @@ def list_workers(visit: Asked) -> Workers:
                 seen_at=row.seen_at,
                 is_alive=row.is_alive,
             )
-            for row in visit.app.workers.all()
+            for row in context.app.workers.all()
         ]
     )
 

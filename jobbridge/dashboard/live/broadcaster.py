@@ -6,48 +6,48 @@ import asyncio
 from weakref import WeakKeyDictionary
 
 from jobbridge.dashboard.live.reader import Pace, Reader
-from jobbridge.dashboard.live.subscriber import Viewer
-from jobbridge.dashboard.live.subscribers import Audience
+from jobbridge.dashboard.live.subscriber import Subscriber
+from jobbridge.dashboard.live.subscribers import Subscribers
 from jobbridge.store.database import Database
 
 #: Streams of one process, and of one token: a tenth of a processor and 20 MB, if nothing happens.
-MOST_VIEWERS = 1_000
-MOST_VIEWERS_EACH = 500
+MOST_SUBSCRIBERS = 1_000
+MOST_SUBSCRIBERS_EACH = 500
 
 
 class Broadcaster:
     """Those who watch in one event loop, and their reader."""
 
     def __init__(self, database: Database, *, most: int, most_each: int, pace: Pace) -> None:
-        self._audience = Audience(most=most, most_each=most_each)
-        self._reader = Reader(database, self._audience, pace)
+        self._subscribers = Subscribers(most=most, most_each=most_each)
+        self._reader = Reader(database, self._subscribers, pace)
         self._is_stopped = False
 
     @property
-    def moment(self) -> str | None:
+    def cursor(self) -> str | None:
         """What somebody has seen for whom nothing waits."""
-        return self._audience.moment or None
+        return self._subscribers.cursor or None
 
-    def join(self, viewer: Viewer) -> None:
+    def join(self, subscriber: Subscriber) -> None:
         """Tell one more of changes.
 
         Raises:
-            TooManyViewers: There are enough.
+            TooManySubscribers: There are enough.
         """
-        self._audience.join(viewer)
+        self._subscribers.join(subscriber)
         if self._is_stopped:
-            viewer.close()
+            subscriber.close()
         else:
             self._reader.wake()
 
-    def leave(self, viewer: Viewer) -> None:
+    def leave(self, subscriber: Subscriber) -> None:
         """It has gone."""
-        self._audience.leave(viewer)
+        self._subscribers.leave(subscriber)
 
     def stop(self) -> None:
         """End all streams, and take no more."""
         self._is_stopped = True
-        self._audience.close()
+        self._subscribers.close()
         self._reader.stop()
 
 
@@ -65,8 +65,8 @@ class Live:
         self,
         database: Database,
         *,
-        most: int = MOST_VIEWERS,
-        most_each: int = MOST_VIEWERS_EACH,
+        most: int = MOST_SUBSCRIBERS,
+        most_each: int = MOST_SUBSCRIBERS_EACH,
         pace: Pace | None = None,
     ) -> None:
         self._database = database

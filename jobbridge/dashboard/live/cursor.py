@@ -12,11 +12,11 @@ from bisect import bisect_right
 _WRITTEN = re.compile(r"([0-9a-f]{12})-([0-9]{1,15})", re.ASCII)
 
 
-class Moments:
+class Cursors:
     """How far the log was read at which time.
 
     Args:
-        kept: Seconds that a moment is remembered.
+        kept: Seconds that a cursor is good.
     """
 
     def __init__(self, *, kept: float) -> None:
@@ -42,7 +42,7 @@ class Moments:
         return f"{self._name}-{at}"
 
     def find(self, words: str) -> int | None:
-        """Give up to which change all were told in that moment; None: it is none of these, or too long ago."""
+        """Give up to which change all were told at that cursor; None: it is none of these, or too long ago."""
         found = _WRITTEN.fullmatch(words)
         if found is None or found[1] != self._name:
             return None

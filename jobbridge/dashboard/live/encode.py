@@ -21,38 +21,38 @@ PORTION = 500
 _ERROR = 300
 
 
-def event(name: str, data: bytes = b"{}", *, moment: str | None = None) -> bytes:
+def event(name: str, data: bytes = b"{}", *, cursor: str | None = None) -> bytes:
     """Make one event.
 
     Args:
         name: `open`, `jobs`, `counts` or `reset`.
         data: JSON, without line ends.
-        moment: What a client that comes back says it has seen.
+        cursor: What a client that comes back says it has seen.
     """
-    head = b"" if moment is None else b"id: %b\n" % moment.encode()
+    head = b"" if cursor is None else b"id: %b\n" % cursor.encode()
     return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), data)
 
 
-def opened(*, resumed: bool, now: datetime, moment: str) -> bytes:
+def opened(*, resumed: bool, now: datetime, cursor: str) -> bytes:
     """Make the first event.
 
     Args:
         resumed: What the client missed follows; if not, it has to read anew.
         now: For clients whose clock is another.
     """
-    return event("open", _json({"resumed": resumed, "now": exact(now)}), moment=moment)
+    return event("open", _json({"resumed": resumed, "now": exact(now)}), cursor=cursor)
 
 
-def keep_alive(moment: str | None) -> bytes:
+def keep_alive(cursor: str | None) -> bytes:
     """Make what keeps proxies from closing the stream; browsers do not show it to anybody."""
-    return b": still here\n\n" if moment is None else b": still here\nid: %b\n\n" % moment.encode()
+    return b": still here\n\n" if cursor is None else b": still here\nid: %b\n\n" % cursor.encode()
 
 
-def jobs_events(parts: Sequence[bytes], *, moment: str) -> bytes:
+def jobs_events(parts: Sequence[bytes], *, cursor: str) -> bytes:
     """Make the events that tell of these jobs; only the last says that all was told."""
     portions = [parts[start : start + PORTION] for start in range(0, len(parts), PORTION)]
     return b"".join(
-        event("jobs", b"[%b]" % b",".join(portion), moment=moment if portion is portions[-1] else None)
+        event("jobs", b"[%b]" % b",".join(portion), cursor=cursor if portion is portions[-1] else None)
         for portion in portions
     )
 

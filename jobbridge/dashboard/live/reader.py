@@ -19,9 +19,9 @@ from uuid import uuid4
 import psycopg
 
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.live.cursor import Moments
-from jobbridge.dashboard.live.subscribers import Audience
-from jobbridge.store.access import tokens as access
+from jobbridge.dashboard.live.cursor import Cursors
+from jobbridge.dashboard.live.subscribers import Subscribers
+from jobbridge.store.access.tokens import SIGNED_OUT, STILL_GOOD
 from jobbridge.store.database import Database
 from jobbridge.store.locks import open_held_async
 from jobbridge.store.monitor.change_log import LEASE, LiveLog, LiveRow, LostTrack, Totals
@@ -47,7 +47,7 @@ class Pace:
         prune: Between two prunings of the log.
         kept: What was read stays in the log, for those who come back.
         tokens: Between two looks whether tokens are still good.
-        linger: It goes on when the last viewer has gone, since a reload is one that goes and comes.
+        linger: It goes on when the last subscriber has gone, since a reload is one that goes and comes.
         reconnect: Before it connects again, at first and at most.
     """
 
@@ -71,12 +71,12 @@ class Reader:
 
     Args:
         database: Whose jobs.
-        audience: Who is told.
+        subscribers: Who is told.
         pace: How often.
     """
 
-    def __init__(self, database: Database, audience: Audience, pace: Pace) -> None:
-        self._database, self._audience, self._pace = database, audience, pace
+    def __init__(self, database: Database, subscribers: Subscribers, pace: Pace) -> None:
+        self._database, self._subscribers, self._pace = database, subscribers, pace
         self._task: asyncio.Task[None] | None = None
         self._poke = asyncio.Event()
         self._watcher_id = uuid4()
@@ -95,7 +95,7 @@ class Reader:
     async def _run(self) -> None:
         first, most = self._pace.reconnect
         pause = first
-        while self._audience:
+        while self._subscribers:
             began_at = time.monotonic()
             try:
                 await self._watch()
@@ -111,7 +111,7 @@ class Reader:
         async with await open_held_async(self._database, name="jobbridge live events") as connection:
             log = LiveLog(connection, self._watcher_id, lease=self._pace.lease)
             try:
-                await _Watch(connection, log, self._audience, self._pace, self._poke).run()
+                await _Watch(connection, log, self._subscribers, self._pace, self._poke).run()
             finally:
                 with suppress(psycopg.Error, OSError, TimeoutError):
                     async with asyncio.timeout(1):
@@ -125,13 +125,13 @@ class _Watch:
         self,
         connection: psycopg.AsyncConnection[Any],
         log: LiveLog,
-        audience: Audience,
+        subscribers: Subscribers,
         pace: Pace,
         poke: asyncio.Event,
     ) -> None:
-        self._connection, self._log, self._audience, self._pace = connection, log, audience, pace
+        self._connection, self._log, self._subscribers, self._pace = connection, log, subscribers, pace
         self._poke = poke
-        self._moments = Moments(kept=pace.kept)
+        self._cursors = Cursors(kept=pace.kept)
         now = time.monotonic()
         self._begun_at = self._changed_at = self._watched_at = now
         self._done_at: dict[str, float] = {}
@@ -158,15 +158,15 @@ class _Watch:
                 await self._rest(took=time.monotonic() - began_at)
 
     def _is_wanted(self) -> bool:
-        if self._audience:
+        if self._subscribers:
             self._watched_at = time.monotonic()
         return time.monotonic() - self._watched_at < self._pace.linger
 
     async def _look(self) -> bool:
         changed, has_more = await self._log.read()
         news = await self._log.jobs(changed) if changed else []
-        self._audience.moment = self._moments.note(self._log.complete_to, now=time.monotonic())
-        self._audience.tell(news)
+        self._subscribers.cursor = self._cursors.note(self._log.complete_to, now=time.monotonic())
+        self._subscribers.tell(news)
         for row in news:
             self._moved |= {None, row.tenant}
         if changed:
@@ -187,38 +187,38 @@ class _Watch:
 
     async def _close_what_is_over(self) -> None:
         """End the streams of tokens that were revoked, and of sessions that were ended."""
-        if tokens := self._audience.token_ids:
-            cursor = await self._connection.execute(access.STILL_GOOD, {"token_ids": list(tokens)})
-            self._audience.close_others({token_id for (token_id,) in await cursor.fetchall()})
-        if sessions := self._audience.sessions:
-            cursor = await self._connection.execute(access.SIGNED_OUT, {"sessions": list(sessions)})
-            self._audience.close_signed_out({bytes(session) for (session,) in await cursor.fetchall()})
+        if tokens := self._subscribers.token_ids:
+            cursor = await self._connection.execute(STILL_GOOD, {"token_ids": list(tokens)})
+            self._subscribers.close_others({token_id for (token_id,) in await cursor.fetchall()})
+        if sessions := self._subscribers.sessions:
+            cursor = await self._connection.execute(SIGNED_OUT, {"sessions": list(sessions)})
+            self._subscribers.close_signed_out({bytes(session) for (session,) in await cursor.fetchall()})
 
     async def _count(self) -> None:
         if self._is_due("recount", self._pace.recount):
-            self._moved |= self._audience.counted
+            self._moved |= self._subscribers.counted
         if not self._moved or not self._is_due("counts", self._pace.counts):
             return
-        moved, self._moved = self._moved & self._audience.counted, set()
+        moved, self._moved = self._moved & self._subscribers.counted, set()
         totals: dict[TenantId | None, Totals] = {}
         if theirs := [tenant for tenant in moved if tenant is not None]:
             totals.update(await self._log.totals_of(theirs))
         if None in moved:
             totals[None] = await self._log.totals()
-        self._audience.tell_totals(totals)
+        self._subscribers.tell_totals(totals)
 
     async def _open(self) -> None:
         """Begin to tell those who came, once nothing can be missed."""
         if self._log.is_complete and not self._was_complete:
             self._was_complete = True
-            self._audience.reset()
+            self._subscribers.reset()
         if self._was_complete or time.monotonic() - self._begun_at > self._pace.open_within:
-            for viewer in self._audience.take_waiting():
-                self._audience.open(viewer, await self._missed(viewer.seen))
-                self._moved.add(viewer.interest.tenant)
+            for subscriber in self._subscribers.take_waiting():
+                self._subscribers.open(subscriber, await self._missed(subscriber.seen))
+                self._moved.add(subscriber.interest.tenant)
 
     async def _missed(self, seen: str | None) -> Sequence[LiveRow] | None:
-        after = None if seen is None else self._moments.find(seen)
+        after = None if seen is None else self._cursors.find(seen)
         job_ids = None if after is None else await self._log.missed(after, limit=MOST_MISSED)
         if job_ids is None:
             return None

@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import Rule, Visit
-from jobbridge.dashboard.live import encode as telling
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.live import encode
 from jobbridge.dashboard.live.broadcaster import Broadcaster, Live
-from jobbridge.dashboard.live.subscriber import Interest, Viewer
-from jobbridge.dashboard.live.subscribers import TooManyViewers
-from jobbridge.dashboard.views import filters as asking
+from jobbridge.dashboard.live.subscriber import Interest, Subscriber
+from jobbridge.dashboard.live.subscribers import TooManySubscribers
+from jobbridge.dashboard.views import filters
 
 #: Seconds without news after which a proxy is told that somebody is there.
 KEEP_ALIVE = 15.0
@@ -30,27 +30,27 @@ _HEADERS = {
 }
 
 
-def event_stream(visit: Visit) -> Response:
+def event_stream(context: RequestContext) -> Response:
     """Give the changes of the jobs that the visitor may see, and asks for, as they happen."""
-    seen = visit.request.headers.get("last-event-id") or visit.request.query_params.get("last_event_id")
-    session = visit.identity.session if visit.identity is not None else None
-    viewer = Viewer(interest_of(visit), visit.principal, seen=seen, session=session)
-    return EventStream(visit.dashboard.live, viewer)
+    seen = context.request.headers.get("last-event-id") or context.request.query_params.get("last_event_id")
+    session = context.identity.session if context.identity is not None else None
+    subscriber = Subscriber(interest_of(context), context.principal, seen=seen, session=session)
+    return EventStream(context.dashboard.live, subscriber)
 
 
-def interest_of(visit: Visit) -> Interest:
+def interest_of(context: RequestContext) -> Interest:
     """Read what somebody wants to be told.
 
     Raises:
         HTTPException: 400, a value is not one of those there are; 404, there is no such job for them.
     """
-    query = visit.request.query_params
-    search = asking.search_of(query, visit.tenant)
+    query = context.request.query_params
+    search = filters.search_of(query, context.tenant)
     job_id = query.get("job_id")
-    job = visit.find_job(job_id) if job_id else None
+    job = context.find_job(job_id) if job_id else None
     return Interest(
         tenant=search.tenant if job is None else job.tenant,
-        shows_tenant=visit.principal.tenant is None,
+        shows_tenant=context.principal.tenant is None,
         job_id=None if job is None else job.job_id,
         statuses=None if search.statuses is None else frozenset(search.statuses),
         type=search.type,
@@ -64,17 +64,17 @@ class EventStream(Response):
 
     Args:
         live: Where changes come from.
-        viewer: Who watches what.
+        subscriber: Who watches what.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, live: Live, viewer: Viewer) -> None:
+    def __init__(self, live: Live, subscriber: Subscriber) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
         self._live = live
-        self._viewer = viewer
+        self._subscriber = subscriber
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {
@@ -88,8 +88,8 @@ class EventStream(Response):
             return
         broadcaster = self._live.here()
         try:
-            broadcaster.join(self._viewer)
-        except TooManyViewers as refused:
+            broadcaster.join(self._subscriber)
+        except TooManySubscribers as refused:
             await _refusal(refused)(scope, receive, send)
             return
         gone = asyncio.ensure_future(self._close_when_gone(receive))
@@ -98,23 +98,23 @@ class EventStream(Response):
                 await _send(send, start)
                 await self._tell(broadcaster, send)
         finally:
-            broadcaster.leave(self._viewer)
+            broadcaster.leave(self._subscriber)
             gone.cancel()
 
     async def _tell(self, broadcaster: Broadcaster, send: Send) -> None:
         ends_at = asyncio.get_running_loop().time() + LIFETIME + secrets.randbelow(300)  # not all at once
-        await _send(send, _body(telling.RETRY))
-        while not self._viewer.is_closed and asyncio.get_running_loop().time() < ends_at:
-            told = await self._viewer.take(timeout=KEEP_ALIVE)
-            if not self._viewer.is_closed:
-                moment = broadcaster.moment if self._viewer.is_open else None
-                await _send(send, _body(told or telling.keep_alive(moment)))
+        await _send(send, _body(encode.RETRY))
+        while not self._subscriber.is_closed and asyncio.get_running_loop().time() < ends_at:
+            told = await self._subscriber.take(timeout=KEEP_ALIVE)
+            if not self._subscriber.is_closed:
+                cursor = broadcaster.cursor if self._subscriber.is_open else None
+                await _send(send, _body(told or encode.keep_alive(cursor)))
         await _send(send, _body(b"", is_last=True))
 
     async def _close_when_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._viewer.close()
+        self._subscriber.close()
 
 
 async def _send(send: Send, message: Message) -> None:
@@ -126,7 +126,7 @@ def _body(told: bytes, *, is_last: bool = False) -> Message:
     return {"type": "http.response.body", "body": told, "more_body": not is_last}
 
 
-def _refusal(refused: TooManyViewers) -> Response:
+def _refusal(refused: TooManySubscribers) -> Response:
     status = 429 if refused.is_own_fault else 503
     return JSONResponse(
         {"error": "Too many streams are open.", "hint": "Close some, or come back in a minute."},

@@ -11,19 +11,19 @@ from uuid import UUID
 from jobbridge.core.access import Principal
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.live import encode as telling
+from jobbridge.dashboard.live import encode
 from jobbridge.store.monitor.change_log import LiveRow
 
-#: What waits for one viewer, at most. The bytes are shared by all who have the same interest.
+#: What waits for one subscriber, at most. The bytes are shared by all who have the same interest.
 MOST_BYTES = 8 * 1024 * 1024
 MOST_EVENTS = 1_000
-#: Bytes that are sent at once, and are this viewer's own then.
+#: Bytes that are sent at once, and are this subscriber's own then.
 _AT_ONCE = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interest:
-    """Which changes somebody is told of; what is None does not matter. Viewers of one interest share their events.
+    """Which changes somebody is told of; what is None does not matter. Subscribers of one interest share their events.
 
     Attributes:
         shows_tenant: Whether an event names the tenant: not for those who have only one.
@@ -49,7 +49,7 @@ class Interest:
         )
 
 
-class Viewer:
+class Subscriber:
     """One stream.
 
     Args:
@@ -84,12 +84,12 @@ class Viewer:
     def is_closed(self) -> bool:
         return self._is_closed
 
-    def put(self, told: bytes, *, moment: str) -> None:
+    def put(self, told: bytes, *, cursor: str) -> None:
         """Have it sent; if it does not keep up, it loses what waits, and is told so."""
         if len(self._waiting) >= MOST_EVENTS or self._bytes + len(told) > MOST_BYTES:
             self._waiting.clear()
             self._bytes = 0
-            told = telling.event("reset", moment=moment)
+            told = encode.event("reset", cursor=cursor)
         self._waiting.append(told)
         self._bytes += len(told)
         self._has_news.set()

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.live import encode as telling
-from jobbridge.dashboard.live.subscriber import Interest, Viewer
+from jobbridge.dashboard.live import encode
+from jobbridge.dashboard.live.subscriber import Interest, Subscriber
 from jobbridge.store.monitor.change_log import LiveRow, Totals
 
 
-class TooManyViewers(Exception):
+class TooManySubscribers(Exception):
     """One more is not served.
 
     Attributes:
@@ -25,8 +25,8 @@ class TooManyViewers(Exception):
         self.is_own_fault = is_own_fault
 
 
-class Audience:
-    """Viewers by interest.
+class Subscribers:
+    """Subscribers by interest.
 
     Args:
         most: So many streams at once.
@@ -36,65 +36,65 @@ class Audience:
     def __init__(self, *, most: int, most_each: int) -> None:
         self._most, self._most_each = most, most_each
         self._by_principal: Counter[object] = Counter()
-        self._waiting: list[Viewer] = []
-        self._open: dict[Interest, set[Viewer]] = defaultdict(set)
+        self._waiting: list[Subscriber] = []
+        self._open: dict[Interest, set[Subscriber]] = defaultdict(set)
         self._told_totals: dict[TenantId | None, Totals] = {}
         #: What those have seen who have been sent everything.
-        self.moment = ""
+        self.cursor = ""
 
     def __len__(self) -> int:
         return self._by_principal.total()
 
-    def join(self, viewer: Viewer) -> None:
+    def join(self, subscriber: Subscriber) -> None:
         """Take one more in; it is told of changes after `open`.
 
         Raises:
-            TooManyViewers: There are enough.
+            TooManySubscribers: There are enough.
         """
-        who = _who(viewer)
+        who = _who(subscriber)
         if len(self) >= self._most or self._by_principal[who] >= self._most_each:
-            raise TooManyViewers(is_own_fault=len(self) < self._most)
+            raise TooManySubscribers(is_own_fault=len(self) < self._most)
         self._by_principal[who] += 1
-        self._waiting.append(viewer)
+        self._waiting.append(subscriber)
 
-    def leave(self, viewer: Viewer) -> None:
+    def leave(self, subscriber: Subscriber) -> None:
         """Forget one."""
-        who = _who(viewer)
+        who = _who(subscriber)
         self._by_principal[who] -= 1
         if not self._by_principal[who]:
             del self._by_principal[who]
-        if viewer in self._waiting:
-            self._waiting.remove(viewer)
-        elif viewer.interest in self._open:
-            of_interest = self._open[viewer.interest]
-            of_interest.discard(viewer)
+        if subscriber in self._waiting:
+            self._waiting.remove(subscriber)
+        elif subscriber.interest in self._open:
+            of_interest = self._open[subscriber.interest]
+            of_interest.discard(subscriber)
             if not of_interest:
-                del self._open[viewer.interest]
+                del self._open[subscriber.interest]
 
-    def take_waiting(self) -> Sequence[Viewer]:
+    def take_waiting(self) -> Sequence[Subscriber]:
         """Give those who wait to be told of changes; `open` each."""
         waiting, self._waiting = self._waiting, []
-        return [viewer for viewer in waiting if not viewer.is_closed]
+        return [subscriber for subscriber in waiting if not subscriber.is_closed]
 
-    def open(self, viewer: Viewer, missed: Iterable[LiveRow] | None) -> None:
+    def open(self, subscriber: Subscriber, missed: Iterable[LiveRow] | None) -> None:
         """Begin to tell one of changes.
 
         Args:
-            viewer: Who waited.
+            subscriber: Who waited.
             missed: What it did not see; None: nobody knows, so it has to read anew.
         """
-        if viewer.is_closed:
+        if subscriber.is_closed:
             return
-        self._open[viewer.interest].add(viewer)
-        viewer.is_open = True
-        begin = telling.opened(resumed=missed is not None, now=datetime.now(UTC), moment=self.moment)
-        viewer.put(begin, moment=self.moment)
-        parts = [_told(row, viewer.interest) for row in missed or () if viewer.interest.takes(row)]
+        self._open[subscriber.interest].add(subscriber)
+        subscriber.is_open = True
+        begin = encode.opened(resumed=missed is not None, now=datetime.now(UTC), cursor=self.cursor)
+        subscriber.put(begin, cursor=self.cursor)
+        parts = [_told(row, subscriber.interest) for row in missed or () if subscriber.interest.takes(row)]
         if parts:
-            viewer.put(telling.jobs_events(parts, moment=self.moment), moment=self.moment)
-        known = self._told_totals.get(viewer.interest.tenant)
-        if known is not None and viewer.interest.job_id is None:
-            viewer.put(self._counts(known), moment=self.moment)
+            subscriber.put(encode.jobs_events(parts, cursor=self.cursor), cursor=self.cursor)
+        known = self._told_totals.get(subscriber.interest.tenant)
+        if known is not None and subscriber.interest.job_id is None:
+            subscriber.put(self._counts(known), cursor=self.cursor)
 
     def tell(self, rows: Sequence[LiveRow]) -> None:
         """Tell each of what is of interest to it."""
@@ -103,7 +103,7 @@ class Audience:
             by_tenant[row.tenant].append(row)
         plain: dict[int, bytes] = {}
         named: dict[int, bytes] = {}
-        for interest, viewers in self._open.items():
+        for interest, subscribers in self._open.items():
             written = named if interest.shows_tenant else plain
             parts = []
             for row in rows if interest.tenant is None else by_tenant.get(interest.tenant, ()):
@@ -112,13 +112,13 @@ class Audience:
                         written[id(row)] = _told(row, interest)
                     parts.append(written[id(row)])
             if parts:
-                self._put(viewers, telling.jobs_events(parts, moment=self.moment))
+                self._put(subscribers, encode.jobs_events(parts, cursor=self.cursor))
 
     def reset(self) -> None:
         """Tell all that they have to read anew."""
         self._told_totals.clear()
-        for viewers in self._open.values():
-            self._put(viewers, telling.event("reset", moment=self.moment))
+        for subscribers in self._open.values():
+            self._put(subscribers, encode.event("reset", cursor=self.cursor))
 
     @property
     def counted(self) -> frozenset[TenantId | None]:
@@ -132,53 +132,56 @@ class Audience:
             tenant: own for tenant, own in self._told_totals.items() if tenant in self.counted
         } | news
         written = {tenant: self._counts(own) for tenant, own in news.items()}
-        for interest, viewers in self._open.items():
+        for interest, subscribers in self._open.items():
             if interest.job_id is None and interest.tenant in written:
-                self._put(viewers, written[interest.tenant])
+                self._put(subscribers, written[interest.tenant])
 
     @property
     def token_ids(self) -> set[UUID]:
         """The tokens that they came with."""
-        tokens = (viewer.principal.token_id for viewer in self._all())
+        tokens = (subscriber.principal.token_id for subscriber in self._all())
         return {token_id for token_id in tokens if token_id is not None}
 
     def close_others(self, good: Collection[UUID]) -> None:
         """End the streams of tokens that are not good any more."""
-        for viewer in self._all():
-            if viewer.principal.token_id is not None and viewer.principal.token_id not in good:
-                viewer.close()
+        for subscriber in self._all():
+            if subscriber.principal.token_id is not None and subscriber.principal.token_id not in good:
+                subscriber.close()
 
     @property
     def sessions(self) -> set[bytes]:
         """The sessions that they belong to."""
-        return {viewer.session for viewer in self._all() if viewer.session is not None}
+        return {subscriber.session for subscriber in self._all() if subscriber.session is not None}
 
     def close_signed_out(self, ended: Collection[bytes]) -> None:
         """End the streams of sessions that somebody has ended."""
-        for viewer in self._all():
-            if viewer.session in ended:
-                viewer.close()
+        for subscriber in self._all():
+            if subscriber.session in ended:
+                subscriber.close()
 
     def close(self) -> None:
         """End all streams."""
-        for viewer in self._all():
-            viewer.close()
+        for subscriber in self._all():
+            subscriber.close()
 
     def _counts(self, totals: Totals) -> bytes:
-        return telling.event("counts", telling.totals_json(totals), moment=self.moment)
+        return encode.event("counts", encode.totals_json(totals), cursor=self.cursor)
 
-    def _all(self) -> list[Viewer]:
-        return [*self._waiting, *(viewer for viewers in self._open.values() for viewer in viewers)]
+    def _all(self) -> list[Subscriber]:
+        return [
+            *self._waiting,
+            *(subscriber for subscribers in self._open.values() for subscriber in subscribers),
+        ]
 
-    def _put(self, viewers: Iterable[Viewer], told: bytes) -> None:
-        for viewer in viewers:
-            viewer.put(told, moment=self.moment)
+    def _put(self, subscribers: Iterable[Subscriber], told: bytes) -> None:
+        for subscriber in subscribers:
+            subscriber.put(told, cursor=self.cursor)
 
 
 def _told(row: LiveRow, interest: Interest) -> bytes:
-    told = telling.job_json(row)
-    return telling.with_tenant(row, told) if interest.shows_tenant else told
+    told = encode.job_json(row)
+    return encode.with_tenant(row, told) if interest.shows_tenant else told
 
 
-def _who(viewer: Viewer) -> object:
-    return viewer.principal.token_id or viewer.principal.name
+def _who(subscriber: Subscriber) -> object:
+    return subscriber.principal.token_id or subscriber.principal.name

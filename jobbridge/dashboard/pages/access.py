@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.errors import TokenRefused
 from jobbridge.store.access.tokens import TokenRow
 
@@ -19,69 +19,75 @@ _REVOKED_SHOWN = 50
 _ACTIONS_SHOWN = 50
 
 
-def access(visit: Visit) -> Response:
+def access(context: RequestContext) -> Response:
     """The tokens, and a form for another one."""
-    return _page(visit)
+    return _page(context)
 
 
-def create_token(visit: Visit) -> Response:
+def create_token(context: RequestContext) -> Response:
     """Make a token, and show it for the only time."""
-    name = visit.form.get("name", "").strip()
-    note = visit.dashboard.access.note
+    name = context.form.get("name", "").strip()
+    note = context.dashboard.access.note
     try:
-        role, tenant, lasts = _asked(visit, name)
-        token, row = visit.dashboard.access.create(
+        role, tenant, lasts = _asked(context, name)
+        token, row = context.dashboard.access.create(
             name,
             role,
             tenant=tenant,
             expires_at=None if lasts is None else datetime.now(UTC) + lasts,
-            created_by=visit.principal.name,
+            created_by=context.principal.name,
         )
     except TokenRefused as error:
         note(
-            visit.principal, "create token", outcome="refused", subject=name[:_NAME_LIMIT], reason=str(error)
+            context.principal,
+            "create token",
+            outcome="refused",
+            subject=name[:_NAME_LIMIT],
+            reason=str(error),
         )
-        return _page(visit, status=409, problem=str(error))
+        return _page(context, status=409, problem=str(error))
     note(
-        visit.principal,
+        context.principal,
         "create token",
         subject=name,
         details={"role": row.role.value, "tenant": row.tenant, "token_id": str(row.token_id)},
     )
-    return _page(visit, token=token, made=row)
+    return _page(context, token=token, made=row)
 
 
-def revoke_token(visit: Visit) -> Response:
+def revoke_token(context: RequestContext) -> Response:
     """Make a token of no use, at once."""
-    name = visit.form.get("token_id", "")
-    was_good = visit.dashboard.access.revoke(name)
+    name = context.form.get("token_id", "")
+    was_good = context.dashboard.access.revoke(name)
     outcome = "done" if was_good else "was of no use"
-    visit.dashboard.access.note(visit.principal, "revoke token", outcome=outcome, subject=name[:_NAME_LIMIT])
-    return RedirectResponse(visit.path("access"), status_code=303)
+    context.dashboard.access.note(
+        context.principal, "revoke token", outcome=outcome, subject=name[:_NAME_LIMIT]
+    )
+    return RedirectResponse(context.path("access"), status_code=303)
 
 
-def audit(visit: Visit) -> Response:
+def audit(context: RequestContext) -> Response:
     """What people did, the newest first."""
-    before = visit.request.query_params.get("before", "")
+    before = context.request.query_params.get("before", "")
     if before and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise HTTPException(400, "The address says no place to go on from. Begin at the newest.")
-    rows = visit.dashboard.access.actions(
-        visit.tenant, limit=_ACTIONS_SHOWN + 1, before=int(before) if before else None
+    rows = context.dashboard.access.actions(
+        context.tenant, limit=_ACTIONS_SHOWN + 1, before=int(before) if before else None
     )
     shown = rows[:_ACTIONS_SHOWN]
-    kept = {"tenant": visit.tenant} if visit.tenant and visit.principal.tenant is None else {}
+    kept = {"tenant": context.tenant} if context.tenant and context.principal.tenant is None else {}
     older = kept | {"before": str(shown[-1].audit_id)} if len(rows) > len(shown) else None
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "audit.html",
         actions=shown,
-        older=None if older is None else visit.path("audit", query=older),
-        newest=visit.path("audit", query=kept) if before else None,
-        tenant=visit.tenant,
+        older=None if older is None else context.path("audit", query=older),
+        newest=context.path("audit", query=kept) if before else None,
+        tenant=context.tenant,
     )
 
 
-def _asked(visit: Visit, name: str) -> tuple[Role, TenantId | None, timedelta | None]:
+def _asked(context: RequestContext, name: str) -> tuple[Role, TenantId | None, timedelta | None]:
     """Read what kind of token is asked for.
 
     Raises:
@@ -91,26 +97,26 @@ def _asked(visit: Visit, name: str) -> tuple[Role, TenantId | None, timedelta | 
         raise TokenRefused(
             f"The name has {len(name)} characters; give it 1 to {_NAME_LIMIT} that can be read."
         )
-    whose = visit.form.get("tenant", "").strip()
+    whose = context.form.get("tenant", "").strip()
     if len(whose) > _NAME_LIMIT:
         raise TokenRefused(
             f"The tenant has {len(whose)} characters, and cannot have more than {_NAME_LIMIT}."
         )
-    tenant = visit.dashboard.tenant_ids.written(whose) if whose else None
+    tenant = context.dashboard.tenant_ids.written(whose) if whose else None
     if whose and tenant is None:
         raise TokenRefused(f"There can be no tenant {whose[:60]!r} here: tenants are uuids.")
-    days = visit.form.get("days", "").strip()
+    days = context.form.get("days", "").strip()
     if days and not (days.isascii() and days.isdigit() and len(days) < 5 and 1 <= int(days) <= _LONGEST_DAYS):
         raise TokenRefused(f"Days are {days[:20]!r}; say 1 to {_LONGEST_DAYS}, or nothing.")
     try:
-        role = Role(visit.form.get("role", ""))
+        role = Role(context.form.get("role", ""))
     except ValueError:
         raise TokenRefused("There is no such role; choose one.") from None
     return role, tenant, timedelta(days=int(days)) if days else None
 
 
 def _page(
-    visit: Visit,
+    context: RequestContext,
     *,
     status: int = 200,
     problem: str = "",
@@ -118,11 +124,11 @@ def _page(
     made: TokenRow | None = None,
 ) -> Response:
     now = datetime.now(UTC)
-    rows = visit.dashboard.access.all()
+    rows = context.dashboard.access.all()
     good = [row for row in rows if row.revoked_at is None]
     revoked = [row for row in rows if row.revoked_at is not None]
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "access.html",
         status=status,
         good=good,
@@ -132,7 +138,7 @@ def _page(
         problem=problem,
         token=token,
         made=made,
-        asked=visit.form if problem else {},
+        asked=context.form if problem else {},
     )
 
 

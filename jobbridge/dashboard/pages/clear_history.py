@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.store.workers.clear_history import BATCH, BEGINNING, Clearance, Place, clear, count
 
 #: What is to be typed.
@@ -27,46 +27,46 @@ _LONGEST_DAYS = 36_600
 _ENDED = [status for status in JobStatus if status in FINAL]
 
 
-def clearing(visit: Visit) -> Response:
+def clearing(context: RequestContext) -> Response:
     """What would go."""
-    query = visit.request.query_params
+    query = context.request.query_params
     days = query.get("days", "")
     if not days:
-        return _page(visit, asked=None, days="90", chosen=set(_ENDED))
+        return _page(context, asked=None, days="90", chosen=set(_ENDED))
     before = _hour(datetime.now(UTC) - timedelta(days=_days(days)))
-    asked = Clearance(statuses=_statuses(query.getlist("status")), before=before, tenant=visit.tenant)
-    return _page(visit, asked=asked, days=days, chosen=set(asked.statuses))
+    asked = Clearance(statuses=_statuses(query.getlist("status")), before=before, tenant=context.tenant)
+    return _page(context, asked=asked, days=days, chosen=set(asked.statuses))
 
 
-def clear_history(visit: Visit) -> Response:
+def clear_history(context: RequestContext) -> Response:
     """Delete some of it, and say how far that came."""
-    asked, after = _asked(visit), _place(visit.form.get("after", ""))
-    if visit.form.get("word", "").strip().lower() != WORD:
-        _note(visit, asked, 0, "refused")
-        return _page(visit, asked=asked, problem=f"Type {WORD} to confirm.", status=400)
+    asked, after = _asked(context), _place(context.form.get("after", ""))
+    if context.form.get("word", "").strip().lower() != WORD:
+        _note(context, asked, 0, "refused")
+        return _page(context, asked=asked, problem=f"Type {WORD} to confirm.", status=400)
     deleted, until, place = 0, time.monotonic() + SECONDS, after
     while True:
-        portion = clear(visit.app.database, asked, after=place)
+        portion = clear(context.app.database, asked, after=place)
         deleted += 0 if portion is None else portion.jobs
         is_over = portion is None or portion.read < BATCH
         place = place if portion is None else portion.last
         if is_over or time.monotonic() > until:
             break
-    _note(visit, asked, deleted, "done" if is_over else "done in part")
-    return _page(visit, asked=asked, deleted=deleted, goes_on=None if is_over else _place_text(place))
+    _note(context, asked, deleted, "done" if is_over else "done in part")
+    return _page(context, asked=asked, deleted=deleted, goes_on=None if is_over else _place_text(place))
 
 
-def _page(visit: Visit, *, asked: Clearance | None, status: int = 200, **values: Any) -> Response:
-    months = [] if asked is None else count(visit.app.database, asked)
+def _page(context: RequestContext, *, asked: Clearance | None, status: int = 200, **values: Any) -> Response:
+    months = [] if asked is None else count(context.app.database, asked)
     statuses = [status for status in _ENDED if any(cell.status is status for cell in months)]
     table: dict[datetime, dict[JobStatus, int]] = {cell.month: {} for cell in months}
     for cell in months:
         table[cell.month][cell.status] = cell.jobs
     shown = {"days": "", "chosen": set(), "problem": "", "deleted": None, "goes_on": None} | values
-    own = visit.principal.tenant
+    own = context.principal.tenant
     query = {} if asked is None or asked.tenant is None or own else {"tenant": asked.tenant}
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "clearing.html",
         status=status,
         asked=asked,
@@ -75,20 +75,20 @@ def _page(visit: Visit, *, asked: Clearance | None, status: int = 200, **values:
         total=sum(cell.jobs for cell in months),
         statuses=_ENDED,
         word=WORD,
-        action=visit.path("clear_history") + ("?" + urlencode(query) if query else ""),
-        tenant=visit.tenant,
+        action=context.path("clear_history") + ("?" + urlencode(query) if query else ""),
+        tenant=context.tenant,
         **shown,
     )
 
 
-def _asked(visit: Visit) -> Clearance:
+def _asked(context: RequestContext) -> Clearance:
     try:
-        before = datetime.fromisoformat(visit.form.get("before", ""))
+        before = datetime.fromisoformat(context.form.get("before", ""))
     except ValueError:
         raise HTTPException(400, "The form does not say before when. Begin anew.") from None
     if before.tzinfo is None or before > datetime.now(UTC) or before.year < 1970 or before != _hour(before):
         raise HTTPException(400, "The form says a time that cannot be. Begin anew.")
-    return Clearance(statuses=_statuses(visit.form.getlist("status")), before=before, tenant=visit.tenant)
+    return Clearance(statuses=_statuses(context.form.getlist("status")), before=before, tenant=context.tenant)
 
 
 def _statuses(names: list[str]) -> list[JobStatus]:
@@ -122,14 +122,14 @@ def _place_text(place: Place) -> str:
     return f"{place[0].isoformat()}_{place[1]}"
 
 
-def _note(visit: Visit, asked: Clearance, deleted: int, outcome: str) -> None:
+def _note(context: RequestContext, asked: Clearance, deleted: int, outcome: str) -> None:
     details = {
         "statuses": sorted(asked.statuses),
-        "made before": asked.before.isoformat(),
+        "created before": asked.before.isoformat(),
         "jobs": deleted,
     }
-    visit.dashboard.access.note(
-        visit.principal, "clear history", outcome=outcome, tenant=asked.tenant, details=details
+    context.dashboard.access.note(
+        context.principal, "clear history", outcome=outcome, tenant=asked.tenant, details=details
     )
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.findings_cache import Report
 from jobbridge.diagnosis.findings import Check
 
@@ -28,20 +28,20 @@ _GROUPS = (
 )
 
 
-def health(visit: Visit) -> Response:
+def health(context: RequestContext) -> Response:
     """What `jobbridge doctor` finds."""
-    check_up = visit.dashboard.check_up
-    if visit.request.query_params.get("again"):
+    check_up = context.dashboard.check_up
+    if context.request.query_params.get("again"):
         check_up.whole.forget()
-        return RedirectResponse(visit.path("health"), status_code=303)
+        return RedirectResponse(context.path("health"), status_code=303)
     whole = check_up.whole.last
     if whole is not None and datetime.now(UTC) - whole.looked_at > _OLD:
         whole = None
     if check_up.whole.is_due:
         check_up.whole.begin()
     report = whole or check_up.quick.soon()
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "health.html",
         report=report,
         groups=[] if report is None else _grouped(report),

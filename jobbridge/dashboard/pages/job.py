@@ -16,9 +16,9 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL
 from jobbridge.dashboard.access.redaction import reasons_for
-from jobbridge.dashboard.access.request_context import Rule, Visit, uuid_or_none
+from jobbridge.dashboard.access.request_context import RequestContext, Rule, uuid_or_none
 from jobbridge.dashboard.actions.allowed_actions import possible
-from jobbridge.dashboard.views.related import kin_of
+from jobbridge.dashboard.views.related import related_to
 from jobbridge.dashboard.views.shell_commands import send_like
 from jobbridge.dashboard.views.timeline import timeline
 from jobbridge.diagnosis.explain import explain
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
     from jobbridge.store.jobs.rows import JobRow
 
 
-def job(visit: Visit) -> Response:
+def job(context: RequestContext) -> Response:
     """Show a job."""
-    row = visit.find_job()
-    details = visit.app.jobs.details(row.key)
-    return visit.dashboard.page(
-        visit,
+    row = context.find_job()
+    details = context.app.jobs.details(row.key)
+    return context.dashboard.page(
+        context,
         "job.html",
         job=row,
         bars=timeline(row, details, now=datetime.now(UTC)),
         steps=[step for step in details if step.result is not None],
-        reasons=reasons_for(visit, explain(visit.app, row).reasons),
-        kin=kin_of(visit, row),
-        artifacts=artifacts_of(visit.app, row),
+        reasons=reasons_for(context, explain(context.app, row).reasons),
+        related=related_to(context, row),
+        artifacts=artifacts_of(context.app, row),
         data=row.metadata.get("data"),
         has_data="data" in row.metadata,
         schedule=_schedule(row),
         retry_of=uuid_or_none(str(row.metadata.get("retry_of"))),
         metadata={name: value for name, value in row.metadata.items() if name not in {"data", "schedule"}},
-        possible=possible(visit, row),
-        commands=list(_commands(visit, row)),
-        temporal_url=_temporal_url(visit, row),
-        query=None if visit.principal.tenant is not None else {"tenant": row.tenant},
+        possible=possible(context, row),
+        commands=list(_commands(context, row)),
+        temporal_url=_temporal_url(context, row),
+        query=None if context.principal.tenant is not None else {"tenant": row.tenant},
     )
 
 
-def download(visit: Visit) -> Response:
+def download(context: RequestContext) -> Response:
     """Give the bytes of something that the job made, as a file and never as a page."""
-    row, wanted = visit.find_job(), str(visit.request.path_params["artifact_id"])
-    found = next((each for each in artifacts_of(visit.app, row) if each.artifact_id == wanted), None)
+    row, wanted = context.find_job(), str(context.request.path_params["artifact_id"])
+    found = next((each for each in artifacts_of(context.app, row) if each.artifact_id == wanted), None)
     if found is None:
         raise HTTPException(404, "The job made nothing of that name.")
     try:
@@ -79,8 +79,8 @@ def _schedule(row: JobRow) -> dict[str, Any] | None:
     return told if isinstance(told, dict) else None
 
 
-def _commands(visit: Visit, row: JobRow) -> Iterator[str]:
-    can = possible(visit, row)
+def _commands(context: RequestContext, row: JobRow) -> Iterator[str]:
+    can = possible(context, row)
     yield f"jobbridge explain {row.job_id}"
     yield f"jobbridge jobs show {row.job_id}"
     if row.status not in FINAL:
@@ -95,13 +95,13 @@ def _commands(visit: Visit, row: JobRow) -> Iterator[str]:
         yield " ".join(send_like(row))
 
 
-def _temporal_url(visit: Visit, row: JobRow) -> str | None:
+def _temporal_url(context: RequestContext, row: JobRow) -> str | None:
     """Give the address of the job's workflow in Temporal's own UI, if it is said where that is."""
-    settings = visit.app.settings
+    settings = context.app.settings
     base = (settings.temporal_ui_url or "").rstrip("/")
     if not base.startswith(("http://", "https://")) or row.runner_type is not Engine.TEMPORAL:
         return None
-    if row.external_id is None or visit.principal.tenant is not None:
+    if row.external_id is None or context.principal.tenant is not None:
         return None
     parts = ["namespaces", settings.temporal_namespace, "workflows", row.external_id]
     parts += [row.external_run_id] if row.external_run_id else []

@@ -12,9 +12,16 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.access.request_context import Rule, Visit, uuid_or_none
-from jobbridge.dashboard.views import filters as asking
+from jobbridge.dashboard.access.request_context import RequestContext, Rule, uuid_or_none
 from jobbridge.dashboard.views.columns import COOKIE, available, chosen, remember
+from jobbridge.dashboard.views.filters import (
+    SINCE,
+    filters_of,
+    limit_of,
+    position_of,
+    position_text,
+    search_of,
+)
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.views.columns import Column
@@ -36,67 +43,65 @@ class Cell:
         return isinstance(self.value, datetime)
 
 
-def jobs(visit: Visit) -> Response:
+def jobs(context: RequestContext) -> Response:
     """A page of the jobs that match; an id leads to its job."""
-    query = visit.request.query_params
+    query = context.request.query_params
     if "choose" in query:
-        return _remember_columns(visit)
-    search = asking.search_of(query, visit.tenant)
-    if (found := _by_id(visit, search)) is not None:
+        return _remember_columns(context)
+    search = search_of(query, context.tenant)
+    if (found := _by_id(context, search)) is not None:
         return found
-    page = visit.dashboard.monitor.page(
-        search, before=asking.position_of(query), limit=asking.limit_of(query)
-    )
-    filters = asking.filters_of(query)
+    page = context.dashboard.monitor.page(search, before=position_of(query), limit=limit_of(query))
+    filters = filters_of(query)
     kept = filters + [(name, value) for name, value in query.multi_items() if name == "limit" and value]
-    following = asking.position_text(page.next)
-    columns = chosen(visit)
-    return visit.dashboard.page(
-        visit,
+    following = position_text(page.next)
+    columns = chosen(context)
+    return context.dashboard.page(
+        context,
         "jobs.html",
-        rows=[(job, _address(visit, job), _cells(job, columns)) for job in page.jobs],
+        rows=[(job, _address(context, job), _cells(job, columns)) for job in page.jobs],
         columns=columns,
-        all_columns=available(visit),
+        all_columns=available(context),
         searched_to=page.searched_to,
         filters=urlencode(filters),
-        here=visit.path("jobs", query=kept or None),
-        older=None if following is None else visit.path("jobs", query=[*kept, ("before", following)]),
+        here=context.path("jobs", query=kept or None),
+        older=None if following is None else context.path("jobs", query=[*kept, ("before", following)]),
         is_newest=not query.get("before"),
         is_filtered=any(name != "tenant" for name, _ in filters),
         query=query,
         chosen=set(query.getlist("status")),
         statuses=list(JobStatus),
         engines=list(Engine),
-        times=list(asking.SINCE),
-        may_act=visit.principal.may(Role.OPERATOR),
+        times=list(SINCE),
+        may_act=context.principal.may(Role.OPERATOR),
     )
 
 
-def _by_id(visit: Visit, search: Search) -> Response | None:
+def _by_id(context: RequestContext, search: Search) -> Response | None:
     if not search.text or not (job_id := uuid_or_none(search.text)):
         return None
-    tenant, store = search.tenant, visit.app.jobs
+    tenant, store = search.tenant, context.app.jobs
     row = store.find(job_id) if tenant is None else store.get(JobKey(tenant=tenant, job_id=job_id))
     if row is None:
         return None  # the id of a user, a parent, or of the engine: the search sees to it
-    whose = {"tenant": search.tenant} if search.tenant and visit.principal.tenant is None else None
-    return RedirectResponse(visit.path("job", job_id=job_id, query=whose), status_code=303)
+    whose = {"tenant": search.tenant} if search.tenant and context.principal.tenant is None else None
+    return RedirectResponse(context.path("job", job_id=job_id, query=whose), status_code=303)
 
 
-def _address(visit: Visit, job: JobRow) -> str:
-    query = None if visit.principal.tenant is not None else {"tenant": job.tenant}
-    return visit.path("job", job_id=job.job_id, query=query)
+def _address(context: RequestContext, job: JobRow) -> str:
+    query = None if context.principal.tenant is not None else {"tenant": job.tenant}
+    return context.path("job", job_id=job.job_id, query=query)
 
 
 def _cells(job: JobRow, columns: list[Column]) -> list[Cell]:
     return [Cell(column=column, value=column.of(job)) for column in columns]
 
 
-def _remember_columns(visit: Visit) -> Response:
-    query = visit.request.query_params
-    kept = asking.filters_of(query)
-    response = RedirectResponse(visit.path("jobs", query=kept or None), status_code=303)
-    path = visit.path("overview")
+def _remember_columns(context: RequestContext) -> Response:
+    query = context.request.query_params
+    kept = filters_of(query)
+    response = RedirectResponse(context.path("jobs", query=kept or None), status_code=303)
+    path = context.path("overview")
     if query.get("choose") == "usual":
         response.delete_cookie(COOKIE, path=path)
         return response
@@ -105,7 +110,7 @@ def _remember_columns(visit: Visit) -> Response:
         remember(query.getlist("column")),
         max_age=_YEAR,
         path=path,
-        secure=visit.request.url.scheme == "https",
+        secure=context.request.url.scheme == "https",
         httponly=True,
         samesite="lax",
     )

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.views import charts
 from jobbridge.dashboard.views.attention import alerts
 from jobbridge.dashboard.views.failures import failures
@@ -79,42 +79,44 @@ class Slot:
         return self.completed + self.failed + self.other
 
 
-def overview(visit: Visit) -> Response:
+def overview(context: RequestContext) -> Response:
     """How it goes: all jobs by status and engine, what started and ended over time, and what to look at."""
-    name = visit.request.query_params.get("range") or "24h"
+    name = context.request.query_params.get("range") or "24h"
     chosen = _range(name)
     now = datetime.now(UTC)
-    cells = visit.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=visit.tenant)
+    cells = context.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=context.tenant)
     slots = _slots(cells, chosen, now)
-    query = {} if visit.tenant is None or visit.principal.tenant is not None else {"tenant": visit.tenant}
-    needs_attention = alerts(visit)
-    return visit.dashboard.page(
-        visit,
+    query = (
+        {} if context.tenant is None or context.principal.tenant is not None else {"tenant": context.tenant}
+    )
+    needs_attention = alerts(context)
+    return context.dashboard.page(
+        context,
         "overview.html",
         cards=_CARDS,
         others=_OTHERS,
         engines=list(Engine),
-        totals=visit.dashboard.counts.totals(visit.tenant),
+        totals=context.dashboard.counts.totals(context.tenant),
         chosen=name,
         range=chosen,
-        ranges={key: (each.text, _path(visit, query, key)) for key, each in RANGES.items()},
-        here=_path(visit, query, name),
+        ranges={key: (each.text, _path(context, query, key)) for key, each in RANGES.items()},
+        here=_path(context, query, name),
         slots=slots,
         charts=_charts(slots),
         marks=_marks(slots, chosen),
         totals_of_range=_summary(slots),
         success_of={engine: _success(cells, engine) for engine in Engine},
-        recorded_since=_recorded_since(visit, chosen.begin(now)),
+        recorded_since=_recorded_since(context, chosen.begin(now)),
         alerts=needs_attention,
-        is_looking=visit.tenant is None and visit.dashboard.check_up.quick.last is None,
-        failures=failures(visit, now=now),
-        tenant=visit.tenant,
+        is_looking=context.tenant is None and context.dashboard.check_up.quick.last is None,
+        failures=failures(context, now=now),
+        tenant=context.tenant,
     )
 
 
-def from_the_original(visit: Visit) -> Response:
+def from_the_original(context: RequestContext) -> Response:
     """Lead from the original's address to ours."""
-    return RedirectResponse(visit.path("overview"), status_code=307)
+    return RedirectResponse(context.path("overview"), status_code=307)
 
 
 def _range(name: str) -> Range:
@@ -123,13 +125,13 @@ def _range(name: str) -> Range:
     return RANGES[name]
 
 
-def _path(visit: Visit, query: Mapping[str, str], name: str) -> str:
-    return visit.path("overview", query=dict(query) | ({"range": name} if name != "24h" else {}))
+def _path(context: RequestContext, query: Mapping[str, str], name: str) -> str:
+    return context.path("overview", query=dict(query) | ({"range": name} if name != "24h" else {}))
 
 
-def _recorded_since(visit: Visit, begin: datetime) -> datetime | None:
+def _recorded_since(context: RequestContext, begin: datetime) -> datetime | None:
     """Give when the charts begin, if that is later than they seem to."""
-    since = visit.dashboard.flow.recorded_since(visit.tenant)
+    since = context.dashboard.flow.recorded_since(context.tenant)
     return since if since is not None and since > begin else None
 
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.access.rate_limits import address_of
-from jobbridge.dashboard.access.request_context import Rule, Visit
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.views.formats import exact
 
 if TYPE_CHECKING:
@@ -35,17 +35,17 @@ WORDS = {
 }
 
 
-def public_job(visit: Visit) -> Response:
+def public_job(context: RequestContext) -> Response:
     """Show how far a job is."""
-    address = address_of(visit.request.client.host if visit.request.client is not None else "")
-    if not visit.dashboard.looks.allows(address, now=time.monotonic()):
+    address = address_of(context.request.client.host if context.request.client is not None else "")
+    if not context.dashboard.looks.allows(address, now=time.monotonic()):
         raise HTTPException(429, "Too many requests. Wait a minute.", {"Retry-After": "60"})
-    row = visit.dashboard.links.find(str(visit.request.path_params["link"]))
+    row = context.dashboard.links.find(str(context.request.path_params["link"]))
     if row is None:
         raise HTTPException(404, "This link is of no use: it is mistyped, or its time is over.")
     told = _told(row)
-    if "text/html" in visit.request.headers.get("accept", ""):
-        return visit.dashboard.page(visit, "public_job.html", told=told, is_over=row.status.is_final)
+    if "text/html" in context.request.headers.get("accept", ""):
+        return context.dashboard.page(context, "public_job.html", told=told, is_over=row.status.is_final)
     return JSONResponse(
         {name: exact(value) or None if isinstance(value, datetime) else value for name, value in told.items()}
     )

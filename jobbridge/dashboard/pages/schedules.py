@@ -18,7 +18,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.specs import zone_named
-from jobbridge.dashboard.access.request_context import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
 from jobbridge.errors import JobBridgeError, UnsupportedOption
 
@@ -47,13 +47,13 @@ class Fire:
         return None if started is None else max(timedelta(0), started - self.row.fire_at)
 
 
-def schedules(visit: Visit) -> Response:
+def schedules(context: RequestContext) -> Response:
     """A page of the schedules, by tenant and name."""
-    query = visit.request.query_params
+    query = context.request.query_params
     text, state, engine = (storable(query.get(name, "")).strip() for name in ("text", "state", "engine"))
     tenant, name = (storable(query.get(part, "")) for part in ("after_tenant", "after"))
-    rows = visit.app.schedules.store.list(
-        tenant=visit.tenant,
+    rows = context.app.schedules.store.list(
+        tenant=context.tenant,
         engine=Engine(engine) if engine in set(Engine) else None,
         text=text or None,
         paused={"paused": True, "active": False}.get(state),
@@ -64,54 +64,60 @@ def schedules(visit: Visit) -> Response:
     asked = {"text": text, "state": state, "engine": engine, "tenant": query.get("tenant", "")}
     kept = {name: value for name, value in asked.items() if value}
     last = {"after_tenant": shown[-1].tenant, "after": shown[-1].name} if len(rows) > _PAGE else {}
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "schedules.html",
-        schedules=[(row, *_next_of(visit, row, count=1)) for row in shown],
+        schedules=[(row, *_next_of(context, row, count=1)) for row in shown],
         asked=asked,
         is_filtered=bool(kept),
         engines=list(Engine),
-        here=visit.path("schedules", query=kept | ({"after": f"{tenant} {name}"} if tenant else {})),
-        first=visit.path("schedules", query=kept) if tenant else None,
-        following=visit.path("schedules", query=kept | last) if last else None,
+        here=context.path("schedules", query=kept | ({"after": f"{tenant} {name}"} if tenant else {})),
+        first=context.path("schedules", query=kept) if tenant else None,
+        following=context.path("schedules", query=kept | last) if last else None,
     )
 
 
-def schedule(visit: Visit) -> Response:
+def schedule(context: RequestContext) -> Response:
     """One schedule: its next fires in its own zone, its history, and what can be done."""
-    return _show(visit, find_schedule(visit))
+    return _show(context, find_schedule(context))
 
 
 def _show(
-    visit: Visit, row: ScheduleRow, *, problem: str = "", done: str = "", status: int = 200, **more: Any
+    context: RequestContext,
+    row: ScheduleRow,
+    *,
+    problem: str = "",
+    done: str = "",
+    status: int = 200,
+    **more: Any,
 ) -> Response:
-    upcoming, wrong = _next_of(visit, row, count=_UPCOMING)
-    fires = visit.app.schedules.store.history(row.tenant, row.schedule_id, limit=_FIRES)
-    jobs = visit.app.jobs.some(row.tenant, [fire.job_id for fire in fires if fire.job_id is not None])
+    upcoming, wrong = _next_of(context, row, count=_UPCOMING)
+    fires = context.app.schedules.store.history(row.tenant, row.schedule_id, limit=_FIRES)
+    jobs = context.app.jobs.some(row.tenant, [fire.job_id for fire in fires if fire.job_id is not None])
     values: dict[str, Any] = {"start": "", "end": "", "instants": None} | more
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "schedule.html",
         status=status,
         schedule=row,
         upcoming=[(at, _in_zone(at, row.zone)) for at in upcoming],
         wrong=wrong,
         fires=[Fire(row=fire, job=jobs.get(fire.job_id) if fire.job_id else None) for fire in fires],
-        may_act=visit.principal.may(Role.OPERATOR),
-        commands=_commands(visit, row),
+        may_act=context.principal.may(Role.OPERATOR),
+        commands=_commands(context, row),
         data=row.args[0]
         if len(row.args) == 1 and not row.kwargs
         else {"args": row.args, "kwargs": row.kwargs},
         problem=problem,
         done=done,
-        query=_query(visit, row),
+        query=_query(context, row),
         **values,
     )
 
 
-def _next_of(visit: Visit, row: ScheduleRow, *, count: int) -> tuple[Sequence[datetime], str]:
+def _next_of(context: RequestContext, row: ScheduleRow, *, count: int) -> tuple[Sequence[datetime], str]:
     try:
-        return visit.app.schedules.upcoming(row, count=count), ""
+        return context.app.schedules.upcoming(row, count=count), ""
     except UnsupportedOption as error:
         return [], str(error)  # it was written by hand, or by another release
 
@@ -122,12 +128,14 @@ def _in_zone(at: datetime, zone: str) -> str:
     return f"{local:%a %d %b %Y %H:%M:%S} {local:%z}"
 
 
-def _query(visit: Visit, row: ScheduleRow) -> dict[str, str] | None:
-    return None if visit.principal.tenant is not None else {"tenant": row.tenant}
+def _query(context: RequestContext, row: ScheduleRow) -> dict[str, str] | None:
+    return None if context.principal.tenant is not None else {"tenant": row.tenant}
 
 
-def _commands(visit: Visit, row: ScheduleRow) -> list[str]:
-    name = quote(row.name) + ("" if visit.principal.tenant is not None else f" --tenant {quote(row.tenant)}")
+def _commands(context: RequestContext, row: ScheduleRow) -> list[str]:
+    name = quote(row.name) + (
+        "" if context.principal.tenant is not None else f" --tenant {quote(row.tenant)}"
+    )
     switch = (
         f"jobbridge schedules resume {name}" if row.paused else f"jobbridge schedules pause {name} --note …"
     )
@@ -137,39 +145,39 @@ def _commands(visit: Visit, row: ScheduleRow) -> list[str]:
 # -- actions
 
 
-def pause(visit: Visit) -> Response:
+def pause(context: RequestContext) -> Response:
     """Keep it from firing until somebody resumes it."""
-    row, note = find_schedule(visit), visit.form.get("note", "").strip() or None
-    store = visit.app.schedules.store
+    row, note = find_schedule(context), context.form.get("note", "").strip() or None
+    store = context.app.schedules.store
     do_to_schedule(
-        visit, row, "pause", partial(store.pause, row.tenant, row.schedule_id, note=note), reason=note
+        context, row, "pause", partial(store.pause, row.tenant, row.schedule_id, note=note), reason=note
     )
-    return _back(visit, row)
+    return _back(context, row)
 
 
-def resume(visit: Visit) -> Response:
+def resume(context: RequestContext) -> Response:
     """Let it fire again, from now on."""
-    row = find_schedule(visit)
+    row = find_schedule(context)
     do_to_schedule(
-        visit, row, "resume", partial(visit.app.schedules.store.resume, row.tenant, row.schedule_id)
+        context, row, "resume", partial(context.app.schedules.store.resume, row.tenant, row.schedule_id)
     )
-    return _back(visit, row)
+    return _back(context, row)
 
 
-def run_now(visit: Visit) -> Response:
+def run_now(context: RequestContext) -> Response:
     """Make its job now, and show that."""
-    row = find_schedule(visit)
-    run = partial(visit.app.schedules.run_now, row.schedule_id, row.tenant)
+    row = find_schedule(context)
+    run = partial(context.app.schedules.run_now, row.schedule_id, row.tenant)
     try:
-        job_id = do_to_schedule(visit, row, "run now", run)
+        job_id = do_to_schedule(context, row, "run now", run)
     except JobBridgeError as error:
-        return _refused(visit, row, error)
-    return RedirectResponse(visit.path("job", job_id=job_id, query=_query(visit, row)), status_code=303)
+        return _refused(context, row, error)
+    return RedirectResponse(context.path("job", job_id=job_id, query=_query(context, row)), status_code=303)
 
 
-def backfill(visit: Visit) -> Response:
+def backfill(context: RequestContext) -> Response:
     """Say how many jobs it would make for a time that has passed; if that is confirmed, make them."""
-    row, start, end = find_schedule(visit), visit.form.get("start", ""), visit.form.get("end", "")
+    row, start, end = find_schedule(context), context.form.get("start", ""), context.form.get("end", "")
     times = {"start": start, "end": end}
     try:
         begin, until = _instant(start, row.zone), _instant(end, row.zone)
@@ -180,18 +188,18 @@ def backfill(visit: Visit) -> Response:
             raise UnsupportedOption(
                 f"It has more than {_BACKFILL:,} fires within that time.", hint="Choose a shorter one."
             )
-        if visit.form.get("confirmed") != "yes":
-            return _show(visit, row, instants=instants, start=start, end=end)
+        if context.form.get("confirmed") != "yes":
+            return _show(context, row, instants=instants, start=start, end=end)
         made = do_to_schedule(
-            visit,
+            context,
             row,
             "backfill",
-            partial(visit.app.schedules.backfill, row.schedule_id, begin, until, row.tenant),
+            partial(context.app.schedules.backfill, row.schedule_id, begin, until, row.tenant),
             details=times,
         )
     except JobBridgeError as error:
-        return _refused(visit, row, error, **times)
-    return _show(visit, row, done=f"{len(made)} {'job was' if len(made) == 1 else 'jobs were'} made.")
+        return _refused(context, row, error, **times)
+    return _show(context, row, done=f"{len(made)} {'job was' if len(made) == 1 else 'jobs were'} made.")
 
 
 def _instant(text: str, zone: str) -> datetime:
@@ -204,13 +212,13 @@ def _instant(text: str, zone: str) -> datetime:
 
 
 def _refused(
-    visit: Visit, row: ScheduleRow, error: JobBridgeError, *, start: str = "", end: str = ""
+    context: RequestContext, row: ScheduleRow, error: JobBridgeError, *, start: str = "", end: str = ""
 ) -> Response:
-    return _show(visit, row, problem=f"{error} {error.hint}".strip(), status=409, start=start, end=end)
+    return _show(context, row, problem=f"{error} {error.hint}".strip(), status=409, start=start, end=end)
 
 
-def _back(visit: Visit, row: ScheduleRow) -> Response:
-    address = visit.path("schedule", schedule_id=row.schedule_id, query=_query(visit, row))
+def _back(context: RequestContext, row: ScheduleRow) -> Response:
+    address = context.path("schedule", schedule_id=row.schedule_id, query=_query(context, row))
     return RedirectResponse(address, status_code=303)
 
 

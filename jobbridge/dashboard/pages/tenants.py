@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.access.request_context import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.errors import UnsupportedOption
 from jobbridge.store.tenants.overview import TenantList
 
@@ -20,63 +20,63 @@ SHOWN = (
 _NAME_LIMIT = 200
 
 
-def tenants(visit: Visit) -> Response:
+def tenants(context: RequestContext) -> Response:
     """A page of the tenants, by name."""
-    query = visit.request.query_params
+    query = context.request.query_params
     text, after = storable(query.get("text", "")).strip(), storable(query.get("after", ""))
     only_suspended = query.get("state") == "suspended"
-    page = TenantList(visit.app.database).page(text=text, after=after, only_suspended=only_suspended)
+    page = TenantList(context.app.database).page(text=text, after=after, only_suspended=only_suspended)
     kept = ({"text": text} if text else {}) | ({"state": "suspended"} if only_suspended else {})
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "tenants.html",
         tenants=page.tenants,
         statuses=SHOWN,
         text=text,
         only_suspended=only_suspended,
-        here=visit.path("tenants", query=kept | ({"after": after} if after else {})),
-        first=visit.path("tenants", query=kept) if after else None,
-        following=visit.path("tenants", query=kept | {"after": page.next}) if page.next else None,
-        may_act=visit.principal.may(Role.ADMIN),
+        here=context.path("tenants", query=kept | ({"after": after} if after else {})),
+        first=context.path("tenants", query=kept) if after else None,
+        following=context.path("tenants", query=kept | {"after": page.next}) if page.next else None,
+        may_act=context.principal.may(Role.ADMIN),
         system=SYSTEM_TENANT,
     )
 
 
-def suspend(visit: Visit) -> Response:
+def suspend(context: RequestContext) -> Response:
     """Keep a tenant's jobs from starting."""
-    tenant, reason = _tenant_of(visit), visit.form.get("reason", "").strip() or None
-    note = visit.dashboard.access.note
+    tenant, reason = _tenant_of(context), context.form.get("reason", "").strip() or None
+    note = context.dashboard.access.note
     try:
-        is_new = visit.app.tenants.suspend(tenant, reason=reason, suspended_by=visit.principal.name)
+        is_new = context.app.tenants.suspend(tenant, reason=reason, suspended_by=context.principal.name)
     except UnsupportedOption as error:
-        note(visit.principal, "suspend", outcome="refused", tenant=tenant, reason=str(error))
+        note(context.principal, "suspend", outcome="refused", tenant=tenant, reason=str(error))
         raise HTTPException(409, str(error)) from error
     outcome = "done" if is_new else "was suspended before"
-    note(visit.principal, "suspend", outcome=outcome, tenant=tenant, reason=reason)
-    return _back(visit, tenant)
+    note(context.principal, "suspend", outcome=outcome, tenant=tenant, reason=reason)
+    return _back(context, tenant)
 
 
-def resume(visit: Visit) -> Response:
+def resume(context: RequestContext) -> Response:
     """Let a tenant's jobs start again."""
-    tenant = _tenant_of(visit)
-    outcome = "done" if visit.app.tenants.resume(tenant) else "was not suspended"
-    visit.dashboard.access.note(visit.principal, "resume", outcome=outcome, tenant=tenant)
-    return _back(visit, tenant)
+    tenant = _tenant_of(context)
+    outcome = "done" if context.app.tenants.resume(tenant) else "was not suspended"
+    context.dashboard.access.note(context.principal, "resume", outcome=outcome, tenant=tenant)
+    return _back(context, tenant)
 
 
-def _tenant_of(visit: Visit) -> TenantId:
-    name = visit.form.get("tenant", "").strip()
-    tenant = visit.dashboard.tenant_ids.written(name) if 1 <= len(name) <= _NAME_LIMIT else None
+def _tenant_of(context: RequestContext) -> TenantId:
+    name = context.form.get("tenant", "").strip()
+    tenant = context.dashboard.tenant_ids.written(name) if 1 <= len(name) <= _NAME_LIMIT else None
     if tenant is None:
-        visit.dashboard.access.note(
-            visit.principal, visit.request.url.path.rpartition("/")[2], outcome="refused"
+        context.dashboard.access.note(
+            context.principal, context.request.url.path.rpartition("/")[2], outcome="refused"
         )
         raise HTTPException(400, f"There can be no tenant {name[:_NAME_LIMIT]!r}. Send its name as `tenant`.")
     return tenant
 
 
-def _back(visit: Visit, tenant: TenantId) -> Response:
-    return RedirectResponse(visit.path("tenants", query={"text": tenant}), status_code=303)
+def _back(context: RequestContext, tenant: TenantId) -> Response:
+    return RedirectResponse(context.path("tenants", query={"text": tenant}), status_code=303)
 
 
 RULES = (

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import Rule, Visit, storable
+from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.diagnosis.queues import COUNTED, look
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.jobs.running_jobs import running_jobs
@@ -24,65 +24,67 @@ _WORKERS = 200
 _JOBS_OF_A_WORKER = 5
 
 
-def workers(visit: Visit) -> Response:
+def workers(context: RequestContext) -> Response:
     """The workers and the queues."""
-    rows = visit.app.workers.all()
+    rows = context.app.workers.all()
     alive = [row for row in rows if row.is_alive]
     runs: defaultdict[int, list[RunningJob]] = defaultdict(list)
-    for job in running_jobs(visit.app.database, [row.number for row in alive]):
+    for job in running_jobs(context.app.database, [row.number for row in alive]):
         runs[job.worker_number].append(job)
-    query = visit.request.query_params
+    query = context.request.query_params
     kept = {name: query[name] for name in ("after", "state") if query.get(name)}
     queues = look(
-        visit.app,
+        context.app,
         alive,
         after=storable(query.get("after", "")),
         limit=_QUEUES,
         only_paused=query.get("state") == "paused",
     )
-    return visit.dashboard.page(
-        visit,
+    return context.dashboard.page(
+        context,
         "workers.html",
         workers=rows[:_WORKERS],
         unshown=max(0, len(rows) - _WORKERS),
         runs=runs,
         jobs_shown=_JOBS_OF_A_WORKER,
         queues=queues.queues,
-        here=visit.path("workers", query=kept),
-        following=visit.path("workers", query=kept | {"after": queues.next}) if queues.next else None,
+        here=context.path("workers", query=kept),
+        following=context.path("workers", query=kept | {"after": queues.next}) if queues.next else None,
         problem=queues.problem,
         counted=COUNTED,
-        may_act=visit.principal.may(Role.OPERATOR),
+        may_act=context.principal.may(Role.OPERATOR),
     )
 
 
-def pause(visit: Visit) -> Response:
+def pause(context: RequestContext) -> Response:
     """Have no worker take anything new from a queue, on either engine, until somebody resumes it."""
-    note = visit.form.get("note", "").strip() or None
-    pauses = QueuePauses(visit.app.database)
+    note = context.form.get("note", "").strip() or None
+    pauses = QueuePauses(context.app.database)
     return _do(
-        visit, "pause queue", lambda queue: pauses.pause(queue, by=visit.principal.name, note=note), note
+        context, "pause queue", lambda queue: pauses.pause(queue, by=context.principal.name, note=note), note
     )
 
 
-def resume(visit: Visit) -> Response:
+def resume(context: RequestContext) -> Response:
     """Let workers take from a queue again."""
-    return _do(visit, "resume queue", QueuePauses(visit.app.database).resume)
+    return _do(context, "resume queue", QueuePauses(context.app.database).resume)
 
 
-def _do(visit: Visit, action: str, run: Callable[[str], bool], reason: str | None = None) -> Response:
-    queue = storable(visit.form.get("queue", ""))
-    note = visit.dashboard.access.note
+def _do(
+    context: RequestContext, action: str, run: Callable[[str], bool], reason: str | None = None
+) -> Response:
+    queue = storable(context.form.get("queue", ""))
+    note = context.dashboard.access.note
     if not queue:
         raise HTTPException(400, "The form names no queue.")
     try:
         has_changed = run(queue)
     except JobBridgeError as error:
-        note(visit.principal, action, outcome="refused", subject=queue[:200], reason=str(error))
+        note(context.principal, action, outcome="refused", subject=queue[:200], reason=str(error))
         raise HTTPException(422, f"{error} {error.hint}".strip()) from error
     outcome = "done" if has_changed else "was so before"
-    note(visit.principal, action, outcome=outcome, subject=queue, reason=reason)
-    return RedirectResponse(visit.path("workers"), status_code=303)
+    note(context.principal, action, outcome=outcome, subject=queue, reason=reason)
+    return RedirectResponse(context.path("workers"), status_code=303)
 
 
 RULES = (

@@ -16,7 +16,7 @@ from jobbridge.store.schedules.repository import ScheduleStore
 from jobbridge.store.workers.queue_pauses import QueuePauses
 
 if TYPE_CHECKING:
-    from jobbridge.dashboard.access.request_context import Visit
+    from jobbridge.dashboard.access.request_context import RequestContext
 
 #: Dead letters and findings older than this are history.
 _LATELY = timedelta(days=1)
@@ -56,18 +56,23 @@ class Alert:
     hint: str = ""
 
 
-def alerts(visit: Visit) -> list[Alert]:
+def alerts(context: RequestContext) -> list[Alert]:
     """Give what the visitor has to look at, worst first."""
-    if visit.tenant is not None:
-        found = list(_of_tenant(visit, visit.tenant))
+    if context.tenant is not None:
+        found = list(_of_tenant(context, context.tenant))
     else:
-        found = [*_of_checks(visit), *_paused_queues(visit), *_suspensions(visit), *_dead_letters(visit)]
+        found = [
+            *_of_checks(context),
+            *_paused_queues(context),
+            *_suspensions(context),
+            *_dead_letters(context),
+        ]
     return sorted(found, key=lambda alert: alert.kind != "bad")
 
 
-def _of_checks(visit: Visit) -> Iterator[Alert]:
+def _of_checks(context: RequestContext) -> Iterator[Alert]:
     """Tell what the quick look found, and what the last whole one found elsewhere."""
-    check_up = visit.dashboard.check_up
+    check_up = context.dashboard.check_up
     quick = check_up.quick.soon()
     if quick is None:
         yield Alert(kind="warn", title="Still looking", text="What needs attention is being looked for.")
@@ -78,85 +83,85 @@ def _of_checks(visit: Visit) -> Iterator[Alert]:
         known = {check.name for check in quick.checks}
         found |= {check.name: check for check in whole.bad if check.name not in known}
     for check in found.values():
-        yield _of_check(visit, check)
+        yield _of_check(context, check)
 
 
-def _of_check(visit: Visit, check: Check) -> Alert:
+def _of_check(context: RequestContext, check: Check) -> Alert:
     title, page, query = _PLACES.get(check.name, (check.name.capitalize(), "health", {}))
     return Alert(
         kind="warn" if check.name == "fallback" else "bad",
         title=title,
         text=check.found,
-        path=visit.path(page, query=query),
+        path=context.path(page, query=query),
         hint=check.hint,
     )
 
 
-def _paused_queues(visit: Visit) -> Iterator[Alert]:
-    paused = QueuePauses(visit.app.database).all()
+def _paused_queues(context: RequestContext) -> Iterator[Alert]:
+    paused = QueuePauses(context.app.database).all()
     if paused:
         told = [f"{pause.queue!r} for {age(pause.paused_at)}" for pause in paused]
         yield Alert(
             kind="warn",
             title="Paused queues",
             text=f"Workers take nothing new from {some(told, limit=5)}.",
-            path=visit.path("workers", query={"state": "paused"}),
+            path=context.path("workers", query={"state": "paused"}),
         )
 
 
-def _suspensions(visit: Visit) -> Iterator[Alert]:
-    suspended = visit.app.tenants.suspended(limit=6)
+def _suspensions(context: RequestContext) -> Iterator[Alert]:
+    suspended = context.app.tenants.suspended(limit=6)
     if suspended:
         yield Alert(
             kind="warn",
             title="Suspended tenants",
             text=f"The jobs of {some([row.tenant for row in suspended], limit=5)} do not start.",
-            path=visit.path("tenants", query={"state": "suspended"}),
+            path=context.path("tenants", query={"state": "suspended"}),
         )
 
 
-def _dead_letters(visit: Visit) -> Iterator[Alert]:
-    if not visit.app.shares_database_with_broker:
+def _dead_letters(context: RequestContext) -> Iterator[Alert]:
+    if not context.app.shares_database_with_broker:
         return
-    dead = visit.app.database.run(lambda own: dead_lately(own, within=_LATELY))
+    dead = context.app.database.run(lambda own: dead_lately(own, within=_LATELY))
     if dead:
         told = some([f"{row.letters} of {row.queue!r}" for row in dead])
         yield Alert(
             kind="warn",
             title="Dead letters",
             text=f"Messages that were given up within the last day: {told}. The last one {age(dead[0].last_at)} ago.",
-            path=visit.path("jobs", query={"status": JobStatus.FAILED.value, "since": "24h"}),
+            path=context.path("jobs", query={"status": JobStatus.FAILED.value, "since": "24h"}),
         )
 
 
-def _of_tenant(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
-    state = visit.app.tenants.suspension(tenant)
+def _of_tenant(context: RequestContext, tenant: TenantId) -> Iterator[Alert]:
+    state = context.app.tenants.suspension(tenant)
     if state is not None:
         reason = f": {state.reason}" if state.reason else ""
         yield Alert(
             kind="bad",
             title="Suspended",
             text=f"Jobs do not start since {age(state.suspended_at)} ago{reason}. Those that were due became skipped.",
-            path=_jobs(visit, tenant, JobStatus.SKIPPED),
+            path=_jobs(context, tenant, JobStatus.SKIPPED),
         )
-    yield from _left_behind(visit, tenant)
+    yield from _left_behind(context, tenant)
     late = datetime.now(UTC) - _PATIENCE
-    for row in ScheduleStore(visit.app.database).list(tenant=tenant):
+    for row in ScheduleStore(context.app.database).list(tenant=tenant):
         if not row.paused and row.due_at is not None and row.due_at < late:
             yield Alert(
                 kind="bad",
                 title="Overdue schedule",
                 text=f"{row.name!r} was to fire {age(row.due_at)} ago, and did not.",
-                path=visit.path("schedules", query=_query(visit, tenant)),
+                path=context.path("schedules", query=_query(context, tenant)),
             )
 
 
-def _left_behind(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
+def _left_behind(context: RequestContext, tenant: TenantId) -> Iterator[Alert]:
     """Tell of jobs whose worker is gone, and of those that another engine took; the worker is not theirs to know."""
-    running = visit.dashboard.monitor.page(
+    running = context.dashboard.monitor.page(
         Search(tenant=tenant, statuses=[JobStatus.PROCESSING]), limit=_LOOKED_AT
     ).jobs
-    living = {worker.number for worker in visit.app.workers.alive()} if running else set()
+    living = {worker.number for worker in context.app.workers.alive()} if running else set()
     silent_since = datetime.now(UTC) - _RECOVERY
     stuck = [
         job
@@ -169,24 +174,24 @@ def _left_behind(visit: Visit, tenant: TenantId) -> Iterator[Alert]:
             kind="bad",
             title="Stuck jobs",
             text=f"The worker of a running job is gone: {named}. They run again, or fail, when that is settled.",
-            path=_jobs(visit, tenant, JobStatus.PROCESSING),
+            path=_jobs(context, tenant, JobStatus.PROCESSING),
         )
-    fallen = visit.app.jobs.fallen_back(within=_LATELY, tenant=tenant, limit=6)
+    fallen = context.app.jobs.fallen_back(within=_LATELY, tenant=tenant, limit=6)
     if fallen:
         named = some([f"{row.key.job_id} ({row.type})" for row in fallen])
         yield Alert(
             kind="warn",
             title="Fallen back",
             text=f"The other engine took jobs within the last day, since theirs could not be reached: {named}.",
-            path=visit.path(
-                "jobs", query=_query(visit, tenant) | {"engine": Engine.CELERY.value, "since": "24h"}
+            path=context.path(
+                "jobs", query=_query(context, tenant) | {"engine": Engine.CELERY.value, "since": "24h"}
             ),
         )
 
 
-def _jobs(visit: Visit, tenant: TenantId, status: JobStatus) -> str:
-    return visit.path("jobs", query=_query(visit, tenant) | {"status": status.value})
+def _jobs(context: RequestContext, tenant: TenantId, status: JobStatus) -> str:
+    return context.path("jobs", query=_query(context, tenant) | {"status": status.value})
 
 
-def _query(visit: Visit, tenant: TenantId) -> dict[str, str]:
-    return {} if visit.principal.tenant is not None else {"tenant": tenant}
+def _query(context: RequestContext, tenant: TenantId) -> dict[str, str]:
+    return {} if context.principal.tenant is not None else {"tenant": tenant}

@@ -13,7 +13,7 @@ from jobbridge.dashboard.views.timeline import first_due_at
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from jobbridge.dashboard.access.request_context import Visit
+    from jobbridge.dashboard.access.request_context import RequestContext
     from jobbridge.store.jobs.rows import JobRow
 
 COOKIE = "jobbridge_columns"
@@ -43,15 +43,15 @@ def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
 
 
 COLUMNS: Sequence[Column] = (
-    Column(name="made", title="Made", of=lambda job: job.created_at),
+    Column(name="created", title="Created", of=lambda job: job.created_at),
     Column(name="engine", title="Engine", of=lambda job: job.runner_type.value),
     Column(name="queue", title="Queue", of=lambda job: job.queue),
     Column(name="tenant", title="Tenant", of=lambda job: job.tenant, is_global=True),
     Column(name="attempt", title="Attempts", of=lambda job: job.attempt, field="attempt", is_number=True),
-    Column(name="waited", title="Waited", is_number=True, is_default=False,
+    Column(name="wait", title="Wait", is_number=True, is_default=False,
            of=lambda job: length(_between(first_due_at(job), job.started_at))),
-    Column(name="ran", title="Ran", of=lambda job: length(_between(job.started_at, job.completed_at)), field="ran",
-           is_number=True),
+    Column(name="run_time", title="Run time", field="run_time", is_number=True,
+           of=lambda job: length(_between(job.started_at, job.completed_at))),
     Column(name="error", title="Error", of=lambda job: first_line(job.error), field="error"),
     Column(name="due", title="Due", of=lambda job: job.run_at, is_default=False),
     Column(name="started", title="Started", of=lambda job: job.started_at, is_default=False),
@@ -63,17 +63,17 @@ COLUMNS: Sequence[Column] = (
 )  # fmt: skip
 
 
-def available(visit: Visit) -> list[Column]:
+def available(context: RequestContext) -> list[Column]:
     """Give the columns that this person may see."""
-    return [column for column in COLUMNS if not (column.is_global and visit.principal.tenant is not None)]
+    return [column for column in COLUMNS if not (column.is_global and context.principal.tenant is not None)]
 
 
-def chosen(visit: Visit) -> list[Column]:
+def chosen(context: RequestContext) -> list[Column]:
     """Give the columns that this browser chose; else the usual ones."""
-    names = _remembered(visit.request)
+    names = _remembered(context.request)
     return [
         column
-        for column in available(visit)
+        for column in available(context)
         if (column.is_default if names is None else column.name in names)
     ]
 

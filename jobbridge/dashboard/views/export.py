@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response, StreamingResponse
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import Rule, Visit
-from jobbridge.dashboard.views import filters as asking
+from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.views.columns import available, plain
+from jobbridge.dashboard.views.filters import filters_of, search_of
 from jobbridge.store.monitor.search import Position, Search
 
 if TYPE_CHECKING:
@@ -28,15 +28,17 @@ _PAGE = 200
 _FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def export(visit: Visit) -> Response:
+def export(context: RequestContext) -> Response:
     """Give all jobs that match, newest first, as CSV; it is written while it is read."""
-    query = visit.request.query_params
-    search = asking.search_of(query, visit.tenant)
-    filters = [f"{name}={value}" for name, value in asking.filters_of(query)]
-    visit.dashboard.access.note(visit.principal, "export", tenant=search.tenant, details={"filter": filters})
+    query = context.request.query_params
+    search = search_of(query, context.tenant)
+    filters = [f"{name}={value}" for name, value in filters_of(query)]
+    context.dashboard.access.note(
+        context.principal, "export", tenant=search.tenant, details={"filter": filters}
+    )
     name = f"jobs-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
     return StreamingResponse(
-        _lines(visit.dashboard.monitor, search, available(visit)),
+        _lines(context.dashboard.monitor, search, available(context)),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

@@ -19,7 +19,7 @@ from jobbridge.store.counts.flow import Span
 from jobbridge.store.monitor.search import Search
 
 if TYPE_CHECKING:
-    from jobbridge.dashboard.access.request_context import Visit
+    from jobbridge.dashboard.access.request_context import RequestContext
     from jobbridge.store.jobs.rows import JobRow
 
 DAY = timedelta(days=1)
@@ -67,12 +67,12 @@ class Failures:
     recorded_since: datetime
 
 
-def failures(visit: Visit, *, now: datetime) -> Failures:
+def failures(context: RequestContext, *, now: datetime) -> Failures:
     """Look at what failed within a day before `now`."""
     since = now - DAY
     recorded_since = Span.HOUR.begin(since)
-    recorded = _recorded(visit, recorded_since)
-    jobs, searched_to = _find(visit, since, recorded)
+    recorded = _recorded(context, recorded_since)
+    jobs, searched_to = _find(context, since, recorded)
     return Failures(
         groups=_grouped(jobs)[:_GROUPS],
         found=len(jobs),
@@ -83,14 +83,14 @@ def failures(visit: Visit, *, now: datetime) -> Failures:
     )
 
 
-def _recorded(visit: Visit, since: datetime) -> int:
-    cells = visit.dashboard.flow.cells(Span.HOUR, since=since, tenant=visit.tenant)
+def _recorded(context: RequestContext, since: datetime) -> int:
+    cells = context.dashboard.flow.cells(Span.HOUR, since=since, tenant=context.tenant)
     return sum(cell.jobs for cell in cells if cell.status is JobStatus.FAILED)
 
 
-def _find(visit: Visit, since: datetime, recorded: int) -> tuple[list[JobRow], datetime | None]:
-    search = Search(tenant=visit.tenant, statuses=[JobStatus.FAILED], ended_since=since)
-    monitor, ends_at = visit.dashboard.monitor, time.monotonic() + _PATIENCE.total_seconds()
+def _find(context: RequestContext, since: datetime, recorded: int) -> tuple[list[JobRow], datetime | None]:
+    search = Search(tenant=context.tenant, statuses=[JobStatus.FAILED], ended_since=since)
+    monitor, ends_at = context.dashboard.monitor, time.monotonic() + _PATIENCE.total_seconds()
     page = monitor.page(search, limit=LOOKED_AT)
     found = list(page.jobs)
     while page.next is not None and len(found) < min(recorded, LOOKED_AT) and time.monotonic() < ends_at:

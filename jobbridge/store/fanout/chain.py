@@ -1,6 +1,6 @@
 """Jobs that belong together: those of a chain, from its first job on, what they sent themselves, and those of a group.
 
-Children of a fan-out are left out: there may be 100,000, and their family tells of them (`kinship`).
+Children of a fan-out are left out: there may be 100,000, and their fan-out tells of them (`children`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jobbridge.store.jobs.rows import JobRow
 READ = 500
 
 #: Each part follows an index of a few jobs. The first job of a chain is its own root, and is not in that index. A
-#: family is looked up for each: as NOT EXISTS, Postgres might read all of them.
-RELATIVES: LiteralString = """
+#: fan-out is looked up for each: as NOT EXISTS, Postgres might read all of them.
+CHAIN: LiteralString = """
 WITH together AS MATERIALIZED (
     (
         SELECT job_id FROM public.jobs
@@ -45,8 +45,8 @@ SELECT job.job_id, job.type, job.status, job.created_at, job.parent_id, left(job
 FROM together
 JOIN public.jobs AS job ON job.tenant = %(tenant)s AND job.job_id = together.job_id
 WHERE job.job_id = %(job_id)s OR (
-    SELECT family.parent_id FROM public.job_families AS family
-    WHERE family.tenant = job.tenant AND family.parent_id = job.parent_id
+    SELECT fan_out.parent_id FROM public.job_families AS fan_out
+    WHERE fan_out.tenant = job.tenant AND fan_out.parent_id = job.parent_id
 ) IS NULL
 ORDER BY job.created_at, job.job_id
 LIMIT %(limit)s
@@ -54,7 +54,7 @@ LIMIT %(limit)s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Relative:
+class ChainJob:
     """A job of those that belong together, in short."""
 
     job_id: UUID
@@ -65,7 +65,7 @@ class Relative:
     error: str | None
 
 
-def relatives(database: Database, job: JobRow, *, limit: int) -> Sequence[Relative]:
+def chain_of(database: Database, job: JobRow, *, limit: int) -> Sequence[ChainJob]:
     """Give the jobs that belong to this one, itself among them, the oldest first; of the same tenant."""
     params = {
         "tenant": job.tenant,
@@ -76,8 +76,8 @@ def relatives(database: Database, job: JobRow, *, limit: int) -> Sequence[Relati
         "limit": limit,
     }
 
-    def ask(own: DriverConnection) -> list[Relative]:
-        with psycopg.Cursor(own, row_factory=class_row(Relative)) as cursor:
-            return cursor.execute(RELATIVES, params).fetchall()
+    def ask(own: DriverConnection) -> list[ChainJob]:
+        with psycopg.Cursor(own, row_factory=class_row(ChainJob)) as cursor:
+            return cursor.execute(CHAIN, params).fetchall()
 
     return database.run(ask)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import LiteralString
 from uuid import UUID
 
-from jobbridge.core.fanout import FamilyCounts, Member
+from jobbridge.core.fanout import ChildCounts, Member
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.fanout.parent import params_of, rows_of
@@ -19,7 +19,7 @@ COUNTS: LiteralString = f"""
 SELECT status, count(*) FROM public.job_family_members WHERE {_MEMBERS} GROUP BY status
 """
 
-#: Some that did not succeed, with their errors. In two steps on Citus, where a family's children are of many tenants.
+#: Some that did not succeed, with their errors. In two steps on Citus, where a fan-out's children are of many tenants.
 UNSUCCESSFUL: LiteralString = """
 SELECT member.tenant, member.child_id, member.item_key, member.status, job.error
 FROM public.job_family_members AS member
@@ -42,36 +42,36 @@ IDS: LiteralString = f"""
 SELECT tenant, item_key, child_id, status FROM public.job_family_members WHERE {_MEMBERS}
 """
 
-IS_FAMILY: LiteralString = (
+IS_PARENT: LiteralString = (
     "SELECT 1 FROM public.job_families WHERE tenant = %(tenant)s AND parent_id = %(parent_id)s"
 )
 
-#: Families in which something could be done that nobody has done for a while, the longest left first. Those with which
+#: Fan-outs in which something could be done that nobody has done for a while, the longest left first. Those with which
 #: it does not succeed go behind the others, and one that somebody holds is not neglected.
 NEGLECTED: LiteralString = f"""
 UPDATE public.job_families AS taken
 SET updated_at = clock_timestamp()
 FROM (
-    SELECT family.tenant, family.parent_id
-    FROM public.job_families AS family
-    WHERE family.closed_at IS NULL AND family.attempt IS NOT NULL
-      AND family.updated_at < clock_timestamp() - %(older_than)s::interval
-      AND (family.unfinished = 0
-        OR (family.running < family.concurrency AND family.running < family.unfinished)
+    SELECT fan_out.tenant, fan_out.parent_id
+    FROM public.job_families AS fan_out
+    WHERE fan_out.closed_at IS NULL AND fan_out.attempt IS NOT NULL
+      AND fan_out.updated_at < clock_timestamp() - %(older_than)s::interval
+      AND (fan_out.unfinished = 0
+        OR (fan_out.running < fan_out.concurrency AND fan_out.running < fan_out.unfinished)
         OR NOT EXISTS (
             SELECT FROM public.jobs AS parent
-            WHERE parent.tenant = family.tenant AND parent.job_id = family.parent_id
+            WHERE parent.tenant = fan_out.tenant AND parent.job_id = fan_out.parent_id
               AND parent.status NOT IN ({_FINAL})
         ))
-    ORDER BY family.updated_at
+    ORDER BY fan_out.updated_at
     LIMIT %(limit)s
-    FOR UPDATE OF family SKIP LOCKED
+    FOR UPDATE OF fan_out SKIP LOCKED
 ) AS found
 WHERE taken.tenant = found.tenant AND taken.parent_id = found.parent_id
 RETURNING taken.tenant, taken.parent_id
 """
 
-#: Families in which nothing has happened for long, and may be only because nobody counted.
+#: Fan-outs in which nothing has happened for long, and may be only because nobody counted.
 QUIET: LiteralString = """
 SELECT tenant, parent_id FROM public.job_families
 WHERE closed_at IS NULL AND running > 0 AND updated_at < clock_timestamp() - %(older_than)s::interval
@@ -88,11 +88,11 @@ def ids(connection: DriverConnection, parent: JobKey) -> dict[tuple[TenantId, st
     }
 
 
-def counts(connection: DriverConnection, parent: JobKey) -> FamilyCounts | None:
+def counts(connection: DriverConnection, parent: JobKey) -> ChildCounts | None:
     """Count the children by status; None when it is no parent."""
-    if not rows_of(connection, IS_FAMILY, params_of(parent)):
+    if not rows_of(connection, IS_PARENT, params_of(parent)):
         return None
-    return FamilyCounts.of(dict(rows_of(connection, COUNTS, params_of(parent))))
+    return ChildCounts.of(dict(rows_of(connection, COUNTS, params_of(parent))))
 
 
 def unsuccessful(
@@ -125,12 +125,12 @@ def members(
 
 
 def neglected(connection: DriverConnection, *, older_than: timedelta, limit: int = 100) -> list[JobKey]:
-    """Take families in which something could be done that nobody has done for so long."""
+    """Take fan-outs in which something could be done that nobody has done for so long."""
     return _parents(connection, NEGLECTED, older_than, limit)
 
 
 def quiet(connection: DriverConnection, *, older_than: timedelta, limit: int = 100) -> list[JobKey]:
-    """Give families that wait for a child, and have heard of none for so long."""
+    """Give fan-outs that wait for a child, and have heard of none for so long."""
     return _parents(connection, QUIET, older_than, limit)
 
 

@@ -1,9 +1,9 @@
 """Parents and children: which child may run next, and when a parent goes on.
 
-A family is two numbers and its members. `unfinished` counts the children that have not ended, `running` those of
-them that were released to an engine. Whoever changes these numbers holds the family's row: the end of a child does so
+A fan-out is two numbers and its members. `unfinished` counts the children that have not ended, `running` those of
+them that were released to an engine. Whoever changes these numbers holds the fan-out's row: the end of a child does so
 within the statement that ends its job (`transitions._COUNTED`), everything else here begins with `LOCK`. Locks are
-taken in one order: a child's job, its member, the family, the parent's job.
+taken in one order: a child's job, its member, the fan-out, the parent's job.
 
 What if the process dies between two steps?
 
@@ -32,16 +32,16 @@ from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.values import as_jsonb, as_text
 
 _FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
-_THIS_FAMILY = "tenant = %(tenant)s AND parent_id = %(parent_id)s"
+_THIS_PARENT = "tenant = %(tenant)s AND parent_id = %(parent_id)s"
 _MEMBERS = "parent_tenant = %(tenant)s AND parent_id = %(parent_id)s"
 
-#: A parent that is run again has its family already.
+#: A parent that is run again has its fan-out already.
 OPEN: LiteralString = """
-INSERT INTO public.job_families AS family (tenant, parent_id, task, options, concurrency)
+INSERT INTO public.job_families AS fan_out (tenant, parent_id, task, options, concurrency)
 VALUES (%(tenant)s, %(parent_id)s, %(task)s, %(options)s, %(concurrency)s)
 ON CONFLICT (tenant, parent_id) DO UPDATE SET
     task = excluded.task, options = excluded.options, concurrency = excluded.concurrency,
-    generation = family.generation + 1, closed_at = NULL, updated_at = clock_timestamp()
+    generation = fan_out.generation + 1, closed_at = NULL, updated_at = clock_timestamp()
 RETURNING generation
 """
 
@@ -69,7 +69,7 @@ WHERE {_MEMBERS} AND generation < %(generation)s AND status <> 'released'
 
 #: Both numbers from the members.
 COUNT: LiteralString = f"""
-UPDATE public.job_families AS family
+UPDATE public.job_families AS fan_out
 SET total = counted.total, unfinished = counted.unfinished, running = counted.running, updated_at = clock_timestamp()
 FROM (
     SELECT count(*) AS total, count(*) FILTER (WHERE status IN ('waiting', 'released')) AS unfinished,
@@ -77,14 +77,14 @@ FROM (
     FROM public.job_family_members
     WHERE {_MEMBERS}
 ) AS counted
-WHERE {_THIS_FAMILY}
+WHERE {_THIS_PARENT}
 """
 
 LOCK: LiteralString = f"""
 SELECT task, options, concurrency, total, unfinished, running, attempt, resumption, step_id, closed_at IS NOT NULL,
     told_at IS NULL OR told_at < clock_timestamp() - interval '1 second'
 FROM public.job_families
-WHERE {_THIS_FAMILY}
+WHERE {_THIS_PARENT}
 FOR UPDATE
 """
 
@@ -92,7 +92,7 @@ AWAIT: LiteralString = f"""
 UPDATE public.job_families
 SET attempt = %(attempt)s, resumption = %(resumption)s, step_id = %(step_id)s, closed_at = NULL, told_at = NULL,
     updated_at = clock_timestamp()
-WHERE {_THIS_FAMILY}
+WHERE {_THIS_PARENT}
 """
 
 RELEASE: LiteralString = f"""
@@ -116,7 +116,7 @@ NOTE_RELEASED: LiteralString = f"""
 UPDATE public.job_families
 SET running = running + %(released)s, updated_at = clock_timestamp(),
     told_at = CASE WHEN %(told)s THEN clock_timestamp() ELSE told_at END
-WHERE {_THIS_FAMILY}
+WHERE {_THIS_PARENT}
 """
 
 #: It could not be sent.
@@ -133,7 +133,7 @@ WHERE tenant = %(tenant)s AND parent_id = %(parent_id)s AND EXISTS (SELECT FROM 
 """
 
 CLOSE: LiteralString = f"""
-UPDATE public.job_families SET closed_at = clock_timestamp(), updated_at = clock_timestamp() WHERE {_THIS_FAMILY}
+UPDATE public.job_families SET closed_at = clock_timestamp(), updated_at = clock_timestamp() WHERE {_THIS_PARENT}
 """
 
 #: Those which are no jobs yet end without having been any.
@@ -148,7 +148,7 @@ SELECT tenant, child_id FROM public.job_family_members WHERE {_MEMBERS} AND stat
 
 #: One more generation, so that what is made anew has ids of its own.
 ANEW: LiteralString = f"""
-UPDATE public.job_families SET generation = generation + 1 WHERE {_THIS_FAMILY} RETURNING generation
+UPDATE public.job_families SET generation = generation + 1 WHERE {_THIS_PARENT} RETURNING generation
 """
 
 CANCELLED: LiteralString = f"""
@@ -165,7 +165,7 @@ UPDATE public.job_family_members SET status = 'waiting', ended_at = NULL
 WHERE {_MEMBERS} AND status = ANY(%(statuses)s)
 """
 
-#: A child's job that is final, or gone, without its family knowing.
+#: A child's job that is final, or gone, without its fan-out knowing.
 RECOUNT: LiteralString = f"""
 UPDATE public.job_family_members AS member
 SET status = coalesce(
@@ -181,8 +181,8 @@ WHERE {_MEMBERS} AND status = 'released'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """A family whose row this transaction holds.
+class FanOutRow:
+    """A fan-out whose row this transaction holds.
 
     Attributes:
         key: The parent.
@@ -203,7 +203,7 @@ class Family:
     resumption: str | None
     step_id: UUID | None
     is_closed: bool
-    is_telling_due: bool
+    is_report_due: bool
 
     @property
     def room(self) -> int:
@@ -234,10 +234,10 @@ class ReleasedMember:
     arguments: str
 
 
-def open_family(
+def open_fan_out(
     connection: DriverConnection, parent: JobKey, *, task: str, options: Mapping[str, Any], concurrency: int
 ) -> int:
-    """Make a parent's family, or begin it anew, and hold it; gives its generation."""
+    """Make a parent's fan-out, or begin it anew, and hold it; gives its generation."""
     told = {"task": task, "options": as_jsonb(dict(options)), "concurrency": concurrency}
     [(generation,)] = rows_of(connection, OPEN, params_of(parent) | told)
     return int(generation)
@@ -246,7 +246,7 @@ def open_family(
 def add(
     connection: DriverConnection, parent: JobKey, members: Sequence[NewMember], *, generation: int
 ) -> None:
-    """Add children to a family, a thousand or so at a time."""
+    """Add children to a fan-out, a thousand or so at a time."""
     common = {
         "parent_tenant": parent.tenant,
         "parent_id": str(parent.job_id),
@@ -274,8 +274,8 @@ def count(connection: DriverConnection, parent: JobKey, *, generation: int | Non
     connection.execute(COUNT, params_of(parent))
 
 
-def lock(connection: DriverConnection, parent: JobKey) -> Family | None:
-    """Hold a family until the transaction ends; None when there is none."""
+def lock(connection: DriverConnection, parent: JobKey) -> FanOutRow | None:
+    """Hold a fan-out until the transaction ends; None when there is none."""
     rows = rows_of(connection, LOCK, params_of(parent))
     return _held(parent, *rows[0]) if rows else None
 
@@ -292,9 +292,9 @@ def _held(
     resumption: str | None,
     step_id: UUID | None,
     is_closed: bool,
-    is_telling_due: bool,
-) -> Family:
-    return Family(
+    is_report_due: bool,
+) -> FanOutRow:
+    return FanOutRow(
         key=parent,
         task=task,
         options=options,
@@ -306,7 +306,7 @@ def _held(
         resumption=resumption,
         step_id=step_id,
         is_closed=is_closed,
-        is_telling_due=is_telling_due,
+        is_report_due=is_report_due,
     )
 
 
@@ -377,14 +377,14 @@ def reset(connection: DriverConnection, parent: JobKey, statuses: Iterable[str])
 
 
 def recount(connection: DriverConnection, parent: JobKey) -> int:
-    """Count the children whose end nobody told the family; gives their number."""
+    """Count the children whose end nobody told the fan-out; gives their number."""
     number = connection.execute(RECOUNT, params_of(parent)).rowcount
     count(connection, parent)
     return number
 
 
 def params_of(parent: JobKey) -> dict[str, Any]:
-    """Name a family as its statements do."""
+    """Name a fan-out as its statements do."""
     return {"tenant": parent.tenant, "parent_id": parent.job_id}
 
 

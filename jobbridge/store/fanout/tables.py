@@ -1,9 +1,9 @@
 """The tables of parents and children, beside those of the jobs themselves.
 
 `job_families` has one row for each parent, with the numbers by which is decided what happens next; `job_family_members`
-has one for each child, from before it is a job. Both are touched only for jobs that belong to a family.
+has one for each child, from before it is a job. Both are touched only for jobs that belong to a fan-out.
 
-Members are keyed by the child's own tenant, as its job is, so that the end of a job finds its member there. The family
+Members are keyed by the child's own tenant, as its job is, so that the end of a job finds its member there. The fan-out
 is its parent's tenant's; no foreign key ties them.
 """
 
@@ -77,7 +77,7 @@ job_family_members = Table(
     postgresql_with=_UPDATED_OFTEN,
 )
 
-# Of one family in their order; with `status`, so that those which wait are found among 100,000.
+# Of one fan-out in their order; with `status`, so that those which wait are found among 100,000.
 Index(
     "job_family_members_order_idx",
     job_family_members.c.parent_tenant,

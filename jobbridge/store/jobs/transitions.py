@@ -30,9 +30,9 @@ _STEP_OF_MOVED = """
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count = moved.attempt AND step.status = 'processing'"""
 
-#: Ends a statement that ends a job: if that is a child of a fan-out, its family counts it, in the same moment. Only for
+#: Ends a statement that ends a job: if that is a child of a fan-out, its parent counts it, in the same moment. Only for
 #: a job that another one sent (it has a `parent_id`), so others pay nothing. A child that is run again and ends once
-#: more is not counted again, but its family learns how it ended.
+#: more is not counted again, but its parent learns how it ended.
 _COUNTED = """, member AS (
     SELECT known.tenant, known.child_id, known.status AS former, known.parent_tenant, known.parent_id,
         moved.status AS status
@@ -49,12 +49,12 @@ _COUNTED = """, member AS (
     FROM member
     WHERE child.tenant = member.tenant AND child.child_id = member.child_id
 ), counted AS (
-    UPDATE public.job_families AS family
+    UPDATE public.job_families AS fan_out
     SET running = running - 1, unfinished = unfinished - 1, updated_at = clock_timestamp()
     FROM member
-    WHERE family.tenant = member.parent_tenant AND family.parent_id = member.parent_id
+    WHERE fan_out.tenant = member.parent_tenant AND fan_out.parent_id = member.parent_id
       AND member.former = 'released'
-    RETURNING family.tenant, family.parent_id
+    RETURNING fan_out.tenant, fan_out.parent_id
 )
 SELECT moved.status, moved.attempt, counted.tenant, counted.parent_id FROM moved LEFT JOIN counted ON true"""
 

@@ -21,7 +21,7 @@ from sqlalchemy import exc
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import sqlalchemy_url
-from jobbridge.store.schema import conventions as conforming
+from jobbridge.store.schema import conventions
 
 VERSION_TABLE = "jobbridge_version"
 
@@ -115,15 +115,15 @@ def set_row_level_security(
     with _locked(database_url, lock_timeout) as connection, connection.begin():
         driver = _driver(connection)
         if is_on:
-            return conforming.separate(driver, service_roles)
-        conforming.unite(driver)
+            return conventions.separate(driver, service_roles)
+        conventions.unite(driver)
         return []
 
 
 def distribute(database_url: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
     """Distribute the tables by tenant, where Citus is; gives those that now are. Later tables follow by themselves."""
     with _locked(database_url, lock_timeout) as connection, connection.begin():
-        return conforming.distribute(_driver(connection))
+        return conventions.distribute(_driver(connection))
 
 
 def current(database_url: str) -> list[str]:
@@ -161,7 +161,7 @@ def _config(connection: sa.Connection) -> Config:
 def _on_version_apply(*, ctx: MigrationContext, step: Any, **_: Any) -> None:
     """Within the transaction of each step: what it made follows the rules that hold for this database."""
     if step.is_upgrade and ctx.connection is not None:
-        conforming.conform(_driver(ctx.connection))
+        conventions.conform(_driver(ctx.connection))
 
 
 def _driver(connection: sa.Connection) -> DriverConnection:

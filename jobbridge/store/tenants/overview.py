@@ -1,4 +1,4 @@
-"""Tenants by name, a page at a time, with what each has: it reads the counts (see `counting`), and each newest job.
+"""Tenants by name, a page at a time, with what each has: it reads the counts (`counts.counts`), and each newest job.
 
 A column that holds tenants is text in some databases and a uuid in others: what is compared with it is never cast, and
 goes back to Postgres as it came from there.

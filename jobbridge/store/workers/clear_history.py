@@ -1,7 +1,7 @@
 """Delete history at somebody's word: jobs that have ended, of some statuses, made before an hour.
 
-What would go is counted from the counts by the hour (see `counting`), so it is exact and no job is read. What goes is
-deleted in portions, as by the pruner; what is open and what recurs stays, whatever is asked.
+What would go is counted from the counts by the hour (see `counts.counts`), so it is exact and no job is read. What
+goes is deleted in portions, as by the pruner; what is open and what recurs stays, whatever is asked.
 """
 
 from __future__ import annotations

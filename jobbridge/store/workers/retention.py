@@ -34,10 +34,10 @@ GONE: LiteralString = """gone AS (
     USING gone
     WHERE singleton.tenant = gone.tenant AND singleton.key = gone.singleton_key AND singleton.job_id = gone.job_id
     RETURNING 1
-), families AS (
-    DELETE FROM public.job_families AS family
+), fan_outs AS (
+    DELETE FROM public.job_families AS fan_out
     USING gone
-    WHERE family.tenant = gone.tenant AND family.parent_id = gone.job_id
+    WHERE fan_out.tenant = gone.tenant AND fan_out.parent_id = gone.job_id
 ), members AS (
     DELETE FROM public.job_family_members AS member
     USING gone

@@ -1,6 +1,6 @@
 """Which workers there are, whether they live, and what they can run.
 
-A worker process takes a number, writes a row, and holds a lock on the number (see `holding`). The lock tells whether
+A worker process takes a number, writes a row, and holds a lock on the number (see `locks`). The lock tells whether
 it lives: no clock, so a worker that is busy, paused or slow is never taken for dead. The number is drawn at random,
 so that a worker has one before it reaches Postgres; it is written into each job that the worker starts.
 """

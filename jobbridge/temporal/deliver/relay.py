@@ -24,7 +24,7 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from jobbridge.core.envelope import Envelope
-from jobbridge.core.fanout import FAMILY_HEADER
+from jobbridge.core.fanout import FAN_OUT_HEADER
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, EngineUnavailable
 from jobbridge.store.jobs.queries import StoredDelivery
@@ -146,7 +146,7 @@ class Relay:
 def _is_resumption(stored: StoredDelivery) -> bool:
     """Whether it is for a parent that waits for its children; then its workflow runs, and waits for it too."""
     headers = (stored.message or {}).get("headers") or {}
-    return stored.attempt > 0 and stored.status is JobStatus.PENDING and bool(headers.get(FAMILY_HEADER))
+    return stored.attempt > 0 and stored.status is JobStatus.PENDING and bool(headers.get(FAN_OUT_HEADER))
 
 
 def _conninfo(url: URL) -> str:

@@ -1,4 +1,4 @@
-"""Where rows and workflows do not agree, both ways: for who looks, nothing is settled here (see `reconciling`)."""
+"""Where rows and workflows do not agree, both ways: for who looks, nothing is settled here (see `workflows`)."""
 
 from __future__ import annotations
 

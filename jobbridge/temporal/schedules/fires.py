@@ -33,7 +33,7 @@ from jobbridge.core.schedules.mirroring import clock_changes
 from jobbridge.core.schedules.policies import FireOutcome, Overlap, Trigger
 from jobbridge.core.schedules.specs import ScheduleSpec, SpecKind, read_spec, zone_named
 from jobbridge.errors import DatabaseError, JobBridgeError
-from jobbridge.store.schedules import fires as firing
+from jobbridge.store.schedules import fires
 from jobbridge.store.schedules.mirrors import job_of_fire, note_temporal_fire, settle_unfired
 from jobbridge.store.schedules.repository import database_clock
 from jobbridge.store.schedules.rows import ScheduleRow
@@ -140,7 +140,7 @@ def _reason_without_books(told: Fire) -> str | None:
 
 def _begin(app: Celery, connection: DriverConnection, run: _Run) -> Begun:
     fire_at = run.fire.instant
-    row = firing.lock_one(connection, run.tenant, run.schedule_id)
+    row = fires.lock_one(connection, run.tenant, run.schedule_id)
     if job_of_fire(connection, run.tenant, run.schedule_id, fire_at) is not None:
         return _go_on(app, connection, run)
     if row is None:
@@ -152,7 +152,7 @@ def _begin(app: Celery, connection: DriverConnection, run: _Run) -> Begun:
         return Begun(skipped=trigger)
     if trigger is Trigger.SCHEDULE and row.paused:
         _settle_passed(connection, row, fire_at)
-        return _skip(connection, run, row, "the schedule is paused", firing.still_open(connection, row))
+        return _skip(connection, run, row, "the schedule is paused", fires.still_open(connection, row))
     return _make_job(app, connection, run, row, trigger)
 
 
@@ -169,7 +169,7 @@ def _make_job(
     app: Celery, connection: DriverConnection, run: _Run, row: ScheduleRow, trigger: Trigger
 ) -> Begun:
     fire_at, job_id = run.fire.instant, run.key.job_id
-    still_open = firing.still_open(connection, row)
+    still_open = fires.still_open(connection, row)
     if trigger is Trigger.SCHEDULE:
         _settle_passed(connection, row, fire_at)
         if still_open and row.overlap is Overlap.SKIP:
@@ -215,7 +215,7 @@ def _skip(
     fire_at = run.fire.instant
     skipped = FireOutcome.SKIPPED
     if not note_temporal_fire(connection, row, fire_at, skipped, trigger=Trigger.SCHEDULE, reason=reason):
-        firing.settle_fire(connection, row, fire_at, skipped, reason=reason)
+        fires.settle_fire(connection, row, fire_at, skipped, reason=reason)
     _advance(connection, row, fire_at, Trigger.SCHEDULE, None, still_open)
     return Begun(skipped=reason)
 
@@ -238,7 +238,7 @@ def _advance(
     following = row.next_fire_at
     if trigger is Trigger.SCHEDULE and (following is None or following <= fire_at):
         following = next_fire(row.parsed, zone_named(row.zone), fire_at)
-    firing.advance(
+    fires.advance(
         connection,
         row,
         next_fire_at=following,
@@ -253,7 +253,7 @@ def _advance(
 def _note_failed(app: Celery, run: _Run, reason: str) -> None:
     try:
         with app.database.transaction() as connection:
-            row = firing.lock_one(connection, run.tenant, run.schedule_id)
+            row = fires.lock_one(connection, run.tenant, run.schedule_id)
             if row is not None:
                 note_temporal_fire(
                     connection,
@@ -270,13 +270,13 @@ def _note_failed(app: Celery, run: _Run, reason: str) -> None:
 def settle_overdue(app: Celery, tenant: TenantId, schedule_id: UUID, *, grace: timedelta) -> None:
     """Note the instants of which Temporal told nothing for so long."""
     with app.database.transaction() as connection:
-        row = firing.lock_one(connection, tenant, schedule_id)
+        row = fires.lock_one(connection, tenant, schedule_id)
         if row is None or row.paused or row.engine is not Engine.TEMPORAL or row.next_fire_at is None:
             return
         until = database_clock(connection) - grace
         _settle_passed(connection, row, until)
         following = next_fire(row.parsed, zone_named(row.zone), until - _INSTANT)
-        firing.advance(
+        fires.advance(
             connection,
             row,
             next_fire_at=following,
@@ -284,5 +284,5 @@ def settle_overdue(app: Celery, tenant: TenantId, schedule_id: UUID, *, grace: t
             buffered_fire_at=None,
             last_fire_at=None,
             last_job_id=None,
-            open_jobs=firing.still_open(connection, row),
+            open_jobs=fires.still_open(connection, row),
         )

@@ -1,4 +1,4 @@
-"""The activities: the half of the hosted worker that lives on Temporal's thread.
+"""The activities: the half of the worker that lives on Temporal's thread.
 
 `executeJobHandler` makes a message, hands it to Celery's worker and waits for its acknowledgement, telling Temporal
 every two seconds that it lives. The others keep books for what happens outside of an execution.
@@ -238,7 +238,7 @@ class JobActivities:
         key = self._key(update.job_id, update.tenant_id)
         recorded = self._app.recorder.record(self._event(key, update))
         if recorded.applied and recorded.status is JobStatus.CANCELLED:
-            self._app.families.cancel(key, cancelled_by=update.cancelled_by)
+            self._app.fan_outs.cancel(key, cancelled_by=update.cancelled_by)
         return {"applied": recorded.applied, "status": recorded.status.value if recorded.status else None}
 
     def _event(self, key: JobKey, update: StatusUpdate) -> JobEvent:

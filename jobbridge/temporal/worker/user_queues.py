@@ -1,7 +1,7 @@
 """What of an application's own workflows and activities the Temporal worker serves beside its jobs.
 
     app.conf.temporal_workers = [
-        HostedQueue(
+        UserQueue(
             "tenant-workflows",
             workflows=["myapp.workflows:TenantWorkflow"],
             activities=["myapp.activities:create_tenant"],
@@ -30,7 +30,7 @@ _RATES = ("max_activities_per_second", "max_task_queue_activities_per_second")
 
 
 @dataclass(frozen=True)
-class HostedQueue:
+class UserQueue:
     """A task queue of Temporal, what is served there, and how much of it at a time.
 
     Args:
@@ -64,7 +64,7 @@ class HostedQueue:
     def __post_init__(self) -> None:
         if not isinstance(self.task_queue, str) or not self.task_queue.strip():
             raise ConfigurationError(
-                f"A hosted task queue has the name {self.task_queue!r}.", hint="Give it a name."
+                f"A task queue of temporal_workers has the name {self.task_queue!r}.", hint="Give it a name."
             )
         self._check_served("workflows", self.workflows)
         self._check_served("activities", self.activities)
@@ -103,10 +103,10 @@ class HostedQueue:
             raise self._wrong(f"has {name}={value!r}.", hint=f"Give {kind}.")
 
     def _wrong(self, what: str, *, hint: str) -> ConfigurationError:
-        return ConfigurationError(f"The hosted task queue {self.task_queue!r} {what}", hint=hint)
+        return ConfigurationError(f"The task queue {self.task_queue!r} {what}", hint=hint)
 
 
-def hosted_queues(value: object, *, own: Sequence[str] = ()) -> list[HostedQueue]:
+def user_queues(value: object, *, own: Sequence[str] = ()) -> list[UserQueue]:
     """Read the setting `temporal_workers`.
 
     Args:
@@ -114,21 +114,21 @@ def hosted_queues(value: object, *, own: Sequence[str] = ()) -> list[HostedQueue
         own: The task queues on which this worker takes jobs.
 
     Raises:
-        ConfigurationError: It is no list of `HostedQueue`, names a queue twice, or one that carries jobs.
+        ConfigurationError: It is no list of `UserQueue`, names a queue twice, or one that carries jobs.
     """
     if value is None:
         return []
-    if not isinstance(value, Sequence) or not all(isinstance(each, HostedQueue) for each in value):
+    if not isinstance(value, Sequence) or not all(isinstance(each, UserQueue) for each in value):
         raise ConfigurationError(
-            f"The setting temporal_workers is {value!r}.", hint="Give a list: [HostedQueue('name', …), …]."
+            f"The setting temporal_workers is {value!r}.", hint="Give a list: [UserQueue('name', …), …]."
         )
-    queues: list[HostedQueue] = list(value)
+    queues: list[UserQueue] = list(value)
     names = [queue.task_queue for queue in queues]
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(
                 f"The task queue {name!r} is in temporal_workers more than once.",
-                hint="Put its workflows and activities into one HostedQueue.",
+                hint="Put its workflows and activities into one UserQueue.",
             )
         if name in own:
             raise ConfigurationError(

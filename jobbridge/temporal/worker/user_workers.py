@@ -1,4 +1,4 @@
-"""Serves what `HostedQueue` declares: a worker of Temporal's SDK per task queue, beside the jobs.
+"""Serves what `UserQueue` declares: a worker of Temporal's SDK per task queue, beside the jobs.
 
 They have a connection and a thread of their own. An application's `async` activity that blocks would otherwise
 hold up the heartbeats of jobs, and Temporal would take those away from this worker.
@@ -29,7 +29,7 @@ from jobbridge.errors import ConfigurationError
 from jobbridge.temporal.deliver.delivery import task_queue_for
 from jobbridge.temporal.wire.client import TemporalClient
 from jobbridge.temporal.worker.pollers import SANDBOX, Poller
-from jobbridge.temporal.worker.user_queues import HostedQueue, hosted_queues
+from jobbridge.temporal.worker.user_queues import UserQueue, user_queues
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -45,9 +45,9 @@ _StartStopStep: Any = bootsteps.StartStopStep  # untyped
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A hosted queue with what its strings named."""
+    """A user's queue with what its strings named."""
 
-    queue: HostedQueue
+    queue: UserQueue
     workflows: Sequence[type[Any]]
     activities: Sequence[Callable[..., Any]]
 
@@ -61,7 +61,7 @@ class Served:
         return any(not _activity_definition(each).is_async for each in self.activities)
 
 
-def resolve(queue: HostedQueue) -> Served:
+def resolve(queue: UserQueue) -> Served:
     """Import what the declaration names.
 
     Raises:
@@ -78,7 +78,7 @@ def resolve(queue: HostedQueue) -> Served:
     return Served(queue=queue, workflows=workflows, activities=activities)
 
 
-def _found(queue: HostedQueue, reference: object) -> list[Any]:
+def _found(queue: UserQueue, reference: object) -> list[Any]:
     if not isinstance(reference, str):
         return [reference]
     module, _, path = reference.partition(":")
@@ -95,8 +95,8 @@ def _found(queue: HostedQueue, reference: object) -> list[Any]:
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
-def _wrong(queue: HostedQueue, what: str, hint: str) -> ConfigurationError:
-    return ConfigurationError(f"The hosted task queue {queue.task_queue!r}: {what}.", hint=hint)
+def _wrong(queue: UserQueue, what: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"The task queue {queue.task_queue!r}: {what}.", hint=hint)
 
 
 def _workflow_name(found: type[Any]) -> str | None:
@@ -112,8 +112,8 @@ def _activity_name(found: Callable[..., Any]) -> str | None:
     return _activity_definition(found).name
 
 
-class HostedWorkers:
-    """The workers of all hosted queues.
+class UserWorkers:
+    """The workers of all the user's queues.
 
     Args:
         client: Theirs alone.
@@ -134,7 +134,7 @@ class HostedWorkers:
             name = served.queue.task_queue
             poller = Poller(self._client, name, self._maker(served))
             self._pollers[name] = poller, self._client.submit(poller.run())
-            logger.info("Hosting Temporal's task queue %r: %s.", name, ", ".join(served.names))
+            logger.info("Serving Temporal's task queue %r: %s.", name, ", ".join(served.names))
 
     def close(self) -> None:
         """Take nothing more; what runs goes on for its `shutdown_timeout`. Does not wait."""
@@ -171,7 +171,7 @@ class HostedWorkers:
         executor = None
         if served.has_plain_activities:
             threads = queue.activity_threads or queue.max_concurrent_activities
-            executor = ThreadPoolExecutor(threads, thread_name_prefix=f"hosted-{queue.task_queue}")
+            executor = ThreadPoolExecutor(threads, thread_name_prefix=f"user-{queue.task_queue}")
             self._executors.append(executor)
         sandbox = SANDBOX.with_passthrough_modules(*queue.passthrough_modules)
 
@@ -195,14 +195,14 @@ class HostedWorkers:
         return make
 
 
-class Hosting(_StartStopStep):  # type: ignore[misc]  # untyped base
-    """Starts and stops the hosted queues with Celery's worker; after the pool has forked, and before the first job."""
+class UserWorkersStep(_StartStopStep):  # type: ignore[misc]  # untyped base
+    """Starts and stops the user's queues with Celery's worker; after the pool has forked, and before the first job."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self._workers: HostedWorkers | None = None
+        self._workers: UserWorkers | None = None
 
     def include_if(self, worker: Any) -> bool:
         return bool(worker.app.conf.get(SETTING))
@@ -212,11 +212,11 @@ class Hosting(_StartStopStep):  # type: ignore[misc]  # untyped base
         app: Celery = worker.app
         own = [task_queue_for(app, queue) for queue in app.amqp.queues.consume_from]
         try:
-            served = [resolve(queue) for queue in hosted_queues(app.conf.get(SETTING), own=own)]
+            served = [resolve(queue) for queue in user_queues(app.conf.get(SETTING), own=own)]
         except ConfigurationError as error:
             raise Misconfigured(f"{error}\nHint: {error.hint}") from error
         client = TemporalClient(app.settings, identity=worker.hostname)
-        self._workers = HostedWorkers(client, served, identity=worker.hostname)
+        self._workers = UserWorkers(client, served, identity=worker.hostname)
 
     def start(self, worker: Any) -> None:
         if self._workers is not None:
@@ -235,4 +235,4 @@ class Hosting(_StartStopStep):  # type: ignore[misc]  # untyped base
             self._workers.join(is_hasty=True)
 
     def info(self, worker: Any) -> dict[str, Any]:
-        return {"hosted": {} if self._workers is None else self._workers.states()}
+        return {"user_queues": {} if self._workers is None else self._workers.states()}

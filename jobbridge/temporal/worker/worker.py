@@ -32,7 +32,7 @@ from jobbridge.temporal.worker.bridge import WorkerHost
 from jobbridge.temporal.worker.pollers import TemporalTaskConsumer
 from jobbridge.temporal.worker.progress import ProgressReporter
 from jobbridge.temporal.worker.request import adopt
-from jobbridge.temporal.worker.user_workers import Hosting
+from jobbridge.temporal.worker.user_workers import UserWorkersStep
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -160,7 +160,7 @@ def run(
 ) -> int:
     """Run a worker of `app` in this process until it is stopped; gives the exit code."""
     app.Worker = app.subclass_with_self(TemporalWorker, name="Worker")
-    app.steps["worker"].add(Hosting)
+    app.steps["worker"].add(UserWorkersStep)
     context = CLIContext(app=app, no_color=not has_color, workdir=None, quiet=is_quiet)
     try:
         celery_worker_command.main(args=list(options), prog_name=program, obj=context, standalone_mode=True)

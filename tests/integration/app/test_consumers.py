@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobbridge import Celery, CeleryJobRunner
-from jobbridge.app.publish import consumers as serving
+from jobbridge.app.publish import consumers
 from jobbridge.app.worker.presence import Presence
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
@@ -72,5 +72,5 @@ def test_the_list_of_workers_is_read_twice_a_minute_at_most(
     presence.close()
 
     assert app.servers.warn_if_none("parity.add", queue="celery", engine=Engine.CELERY) is None
-    monkeypatch.setattr(serving, "FRESH", 0.0)
+    monkeypatch.setattr(consumers, "FRESH", 0.0)
     assert app.servers.warn_if_none("parity.add", queue="celery", engine=Engine.CELERY) is not None

@@ -17,7 +17,7 @@ from jobbridge import Celery
 from jobbridge.core.keys import job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.reaper import Reaper
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.sightings import Sightings
 from jobbridge.settings import load_settings
 from jobbridge.store.jobs.rows import JobRow
 from jobbridge.store.workers.services import services
@@ -69,7 +69,7 @@ def test_a_killed_workers_early_job_fails(
     pool: str,
 ) -> None:
     app.workers = WorkerStore(app.database, grace=timedelta())
-    reaper = Reaper(app, Suspects(apart=timedelta()))
+    reaper = Reaper(app, Sightings(apart=timedelta()))
     worker = celery_worker("tests.parity.app", "-P", pool, JOB_RUNNER_MAINTENANCE="false", **environment)
     result = app.tasks["parity.hold_early"].delay()
     row = _started(app, tmp_path, result)
@@ -93,7 +93,7 @@ def test_a_worker_that_loses_a_pool_process_stays_on_the_list(
     app: Celery, environment: dict[str, str], celery_worker: StartWorker, tmp_path: Path
 ) -> None:
     app.workers = WorkerStore(app.database, grace=timedelta())
-    reaper = Reaper(app, Suspects(apart=timedelta()))
+    reaper = Reaper(app, Sightings(apart=timedelta()))
     worker = celery_worker("tests.parity.app", "-c", "1", JOB_RUNNER_MAINTENANCE="false", **environment)
     result = app.tasks["parity.hold"].delay()
     _started(app, tmp_path, result)

@@ -15,21 +15,20 @@ from psycopg import sql
 from sqlalchemy import create_engine, text
 
 from jobbridge.broker import publishing, session, tables, topology
-from jobbridge.broker.admin import queue_admin as waiting
-from jobbridge.broker.consume import claiming, settling, sweeping, window
-from jobbridge.broker.consume import prefetch as intake
+from jobbridge.broker.admin import queue_admin
+from jobbridge.broker.consume import claiming, prefetch, settling, sweeping, window
 from jobbridge.broker.session import PREPARE_SESSION
 from jobbridge.store.schema.migrate import downgrade, migrate
 
 MODULES: list[ModuleType] = [
     claiming,
-    intake,
+    prefetch,
     publishing,
     session,
     settling,
     sweeping,
     topology,
-    waiting,
+    queue_admin,
     window,
 ]
 STATEMENTS = {
@@ -132,7 +131,7 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
             "messages_leased",
         ),
         (sweeping.DROP_EXPIRED, {}, "messages_expiring"),
-        (waiting.DELETE_WAITING, {"correlation_id": "77"}, "messages_waiting_correlation_id"),
+        (queue_admin.DELETE_WAITING, {"correlation_id": "77"}, "messages_waiting_correlation_id"),
     ],
 )
 def test_hot_statements_follow_an_index(

@@ -19,7 +19,7 @@ from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.access import idempotency as requests
+from jobbridge.store.access import idempotency
 from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
@@ -216,12 +216,12 @@ def test_a_key_is_forgotten_after_two_days(app: Celery, send: Send) -> None:
     first = send(key="old", **TOTAL)
     with app.database.connection() as connection:
         connection.execute("UPDATE job_requests SET made_at = now() - interval '47 hours' WHERE key = 'old'")
-    requests.delete_old(app.database)
+    idempotency.delete_old(app.database)
     assert send(key="old", **TOTAL).json()["job"]["job_id"] == first.json()["job"]["job_id"]
     with app.database.connection() as connection:
         connection.execute("UPDATE job_requests SET made_at = now() - interval '49 hours' WHERE key = 'old'")
 
-    assert requests.delete_old(app.database) == 1
+    assert idempotency.delete_old(app.database) == 1
 
     assert send(key="old", **TOTAL).status_code == 201
 

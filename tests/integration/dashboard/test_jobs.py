@@ -274,7 +274,7 @@ def test_what_a_job_made_is_a_download_and_never_a_page(client: TestClient, app:
         ]
 
     app.conf.job_artifacts = [artifacts]
-    assert "What it made" in client.get(f"/jobs/{key.job_id}").text
+    assert "Artifacts" in client.get(f"/jobs/{key.job_id}").text
 
     answer = client.get(f"/jobs/{key.job_id}/artifacts/a")
 

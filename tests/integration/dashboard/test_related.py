@@ -95,11 +95,11 @@ def test_a_chain_of_many_is_cut_and_says_so(app: Celery) -> None:
     assert f"The first {SHOWN} of them." in shown_to(app).get(f"/jobs/{first}").text
 
 
-# -- families
+# -- fan-outs
 
 
 def test_a_failed_child_says_why_and_a_child_of_another_tenant_leads_to_its_parent(app: Celery) -> None:
-    parent, child = a_family(app)
+    parent, child = a_fan_out(app)
     client = shown_to(app)
 
     assert "ValueError: no address" in client.get(f"/jobs/{parent}").text
@@ -111,7 +111,7 @@ def test_a_failed_child_says_why_and_a_child_of_another_tenant_leads_to_its_pare
 
 
 def test_who_is_bound_to_a_tenant_is_not_told_of_a_parent_of_another(app: Celery) -> None:
-    parent, child = a_family(app)
+    parent, child = a_fan_out(app)
 
     page = shown_to(app, ACME).get(f"/jobs/{child}").text
 
@@ -119,12 +119,12 @@ def test_who_is_bound_to_a_tenant_is_not_told_of_a_parent_of_another(app: Celery
     assert str(parent) not in page
 
 
-def a_family(app: Celery) -> tuple[UUID, UUID]:
+def a_fan_out(app: Celery) -> tuple[UUID, UUID]:
     """Have a parent of the system with a child of a tenant, which has failed."""
     items = [Child(data={"args": [1, 2]}, tenant=ACME, key="one")]
     handle = fan_out(app, FanOut(task="parity.add", items=items))
     parent = JobKey(tenant=SYSTEM_TENANT, job_id=UUID(str(handle.job_id)))
-    [member] = app.families.members(parent)
+    [member] = app.fan_outs.members(parent)
     job = EventsOf(member.key)
     for event in (
         job.submitted(root_id=parent.job_id, parent_id=parent.job_id),

@@ -15,7 +15,7 @@ from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.application import make_dashboard
-from jobbridge.dashboard.pages import schedules as pages
+from jobbridge.dashboard.pages import schedules
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
 from tests.parity.tasks import make_app
@@ -128,7 +128,7 @@ def test_a_time_that_makes_no_sense_is_refused(
 def test_schedules_are_paged_and_found_by_name(
     client: TestClient, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "_PAGE", 2)
+    monkeypatch.setattr(schedules, "_PAGE", 2)
     for tenant in (ACME, OTHER):
         for name in ("b", "a", "c d"):
             create(app, name, tenant=tenant)
@@ -149,7 +149,7 @@ def test_schedules_are_paged_and_found_by_name(
 def test_schedules_of_a_tenant_whose_name_has_blanks_are_paged(
     client: TestClient, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "_PAGE", 1)
+    monkeypatch.setattr(schedules, "_PAGE", 1)
     for name in ("a", "b"):
         create(app, name, tenant=TenantId("my shop"))
 

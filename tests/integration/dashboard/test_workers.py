@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from jobbridge import Celery
 from jobbridge.app.worker.presence import Presence
-from jobbridge.cli import queues as command
+from jobbridge.cli import queues
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.dashboard.application import make_dashboard
@@ -89,18 +89,18 @@ def test_what_cannot_be_paused_is_refused(client: TestClient, form: dict[str, st
 def test_queues_are_listed_paused_and_resumed_from_a_shell(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "load_app", lambda name: app)
+    monkeypatch.setattr(queues, "load_app", lambda name: app)
     app.tasks["parity.total"].apply_async(args=[[1]], queue="mail")
     shell = CliRunner()
 
     assert (
-        shell.invoke(command.command, ["pause", "mail", "--note", "night"]).output
+        shell.invoke(queues.command, ["pause", "mail", "--note", "night"]).output
         == "The queue mail is paused.\n"
     )
-    listed = json.loads(shell.invoke(command.command, ["list", "--paused", "--json"]).output)
+    listed = json.loads(shell.invoke(queues.command, ["list", "--paused", "--json"]).output)
     [queue] = listed["queues"]
     assert (queue["name"], queue["pause"]["note"]) == ("mail", "night")
     assert [waiting["ready"] for waiting in queue["waiting"] if waiting["engine"] == "celery"] == [1]
-    assert "mail" in shell.invoke(command.command, ["list"]).output
-    assert shell.invoke(command.command, ["resume", "mail"]).output == "The queue mail runs again.\n"
-    assert shell.invoke(command.command, ["list", "--paused"]).output == "There are no such queues.\n"
+    assert "mail" in shell.invoke(queues.command, ["list"]).output
+    assert shell.invoke(queues.command, ["resume", "mail"]).output == "The queue mail runs again.\n"
+    assert shell.invoke(queues.command, ["list", "--paused"]).output == "There are no such queues.\n"

@@ -1,4 +1,4 @@
-"""Families that nobody would bring to an end: whose numbers are wrong, or that cannot be helped now."""
+"""Fan-outs that nobody would bring to an end: whose numbers are wrong, or that cannot be helped now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobbridge.core.fanout import Child, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.settings import load_settings
-from jobbridge.store.fanout import parent as families
+from jobbridge.store.fanout import parent as parent_rows
 from tests.parity.tasks import make_app
 
 RESUMPTION = '{{"task": "jobbridge.fan_out", "args": [{{}}], "kwargs": {{}}, "options": {{"task_id": "{}"}}}}'
@@ -31,51 +31,51 @@ def app(database_url: str) -> Iterator[Celery]:
     app.close()
 
 
-def test_a_family_goes_on_when_members_that_waited_are_purged_with_their_tenant(app: Celery) -> None:
+def test_a_fan_out_goes_on_when_members_that_waited_are_purged_with_their_tenant(app: Celery) -> None:
     parent = _parent(app, ["acme", "other"])
 
     purge_tenant(app, "other")
-    _complete(app, app.families.members(parent)[0].key)
+    _complete(app, app.fan_outs.members(parent)[0].key)
     _make_old(app)
-    app.families.sweep()
+    app.fan_outs.sweep()
 
     assert _status(app, parent) is JobStatus.QUEUED, "it is sent to tell what came of its children"
 
 
-def test_a_cancelled_family_ends_although_the_job_of_a_child_is_deleted(app: Celery) -> None:
+def test_a_cancelled_fan_out_ends_although_the_job_of_a_child_is_deleted(app: Celery) -> None:
     parent = _parent(app, ["acme", "other"])
     _run(app, "DELETE FROM jobs WHERE tenant = 'acme'")
 
     app.cancel_job(parent.job_id)
 
     _make_old(app)
-    assert app.families.sweep() == 0
+    assert app.fan_outs.sweep() == 0
 
 
-def test_a_family_that_cannot_be_helped_goes_behind_the_others(app: Celery) -> None:
+def test_a_fan_out_that_cannot_be_helped_goes_behind_the_others(app: Celery) -> None:
     for _ in range(2):
         _parent(app, ["acme"])
     _run(app, "UPDATE job_families SET unfinished = 0, resumption = 'unreadable'")
     _make_old(app)
 
-    assert app.families.sweep() == 2
-    assert app.families.sweep() == 0, "not before some time has passed"
+    assert app.fan_outs.sweep() == 2
+    assert app.fan_outs.sweep() == 0, "not before some time has passed"
 
 
 def test_a_parent_that_is_run_again_runs_a_cancelled_child_as_a_new_job_and_a_completed_one_not(
     app: Celery,
 ) -> None:
     parent = _parent(app, ["acme"])
-    [stopped] = app.families.members(parent)
+    [stopped] = app.fan_outs.members(parent)
     app.cancel_job(stopped.key.job_id, "acme")
 
     _make_anew(app, parent)
 
-    [again] = app.families.members(parent)
+    [again] = app.fan_outs.members(parent)
     assert (again.status, again.key == stopped.key) == ("waiting", False)
     _run(app, "UPDATE job_family_members SET status = 'completed'")
     _make_anew(app, parent)
-    [done] = app.families.members(parent)
+    [done] = app.fan_outs.members(parent)
     assert (done.status, done.key) == ("completed", again.key)
 
 
@@ -95,9 +95,9 @@ def _parent(app: Celery, tenants: list[str]) -> JobKey:
     _start(app, key)
     with app.database.transaction() as connection, app.enqueue_on(connection):
         message = RESUMPTION.format(key.job_id)
-        families.await_children(connection, key, attempt=1, resumption=message, step_id=uuid4())
+        parent_rows.await_children(connection, key, attempt=1, resumption=message, step_id=uuid4())
         assert app.recorder.record(AwaitsChildren(key=key, attempt=1), connection).applied
-    app.families.attend(key)
+    app.fan_outs.attend(key)
     return key
 
 

@@ -19,7 +19,7 @@ from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.reaper import Reaper
 from jobbridge.maintenance.reconciler import BrokerReconciler
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.sightings import Sightings
 from jobbridge.settings import load_settings
 from jobbridge.store.jobs.rows import JobRow
 from jobbridge.store.workers.workers import WorkerStore, draw_number
@@ -40,12 +40,12 @@ def app(database_url: str) -> Iterator[Celery]:
 
 @pytest.fixture
 def reaper(app: Celery) -> Reaper:
-    return Reaper(app, Suspects(apart=AT_ONCE))
+    return Reaper(app, Sightings(apart=AT_ONCE))
 
 
 @pytest.fixture
 def reconciler(app: Celery) -> BrokerReconciler:
-    return BrokerReconciler(app, quiet=AT_ONCE, rest=AT_ONCE, suspects=Suspects(apart=AT_ONCE))
+    return BrokerReconciler(app, quiet=AT_ONCE, rest=AT_ONCE, sightings=Sightings(apart=AT_ONCE))
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_the_jobs_of_a_living_worker_are_left_alone(app: Celery, reaper: Reaper)
 
 
 def test_a_worker_must_be_seen_dead_twice(app: Celery, dead: int) -> None:
-    reaper = Reaper(app, Suspects(apart=timedelta(hours=1)))
+    reaper = Reaper(app, Sightings(apart=timedelta(hours=1)))
 
     assert reaper.run(NEVER_STOPPED) == {}
     assert reaper.run(NEVER_STOPPED) == {}

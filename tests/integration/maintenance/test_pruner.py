@@ -17,8 +17,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.pruner import Pruner
 from jobbridge.settings import load_settings
 from jobbridge.store.jobs.open_jobs import BEGINNING
-from jobbridge.store.workers import clear_history as clearing
-from jobbridge.store.workers import retention as pruning
+from jobbridge.store.workers import clear_history, retention
 from tests.parity.tasks import make_app
 
 NEVER_STOPPED = threading.Event()
@@ -96,8 +95,8 @@ def test_jobs_go_by_their_status_and_their_end(app: Celery, connection: psycopg.
 
 
 def test_a_tenants_own_rule_wins(app: Celery, connection: psycopg.Connection[Any]) -> None:
-    pruning.keep(app.database, "archive", JobStatus.COMPLETED, None)
-    pruning.keep(app.database, "hasty", JobStatus.CANCELLED, timedelta(days=1))
+    retention.keep(app.database, "archive", JobStatus.COMPLETED, None)
+    retention.keep(app.database, "hasty", JobStatus.CANCELLED, timedelta(days=1))
     for tenant in ("acme", "archive", "hasty"):
         _add(connection, f"{tenant}.completed", "completed", 31, tenant=tenant)
         _add(connection, f"{tenant}.cancelled", "cancelled", 2, tenant=tenant)
@@ -105,7 +104,7 @@ def test_a_tenants_own_rule_wins(app: Celery, connection: psycopg.Connection[Any
     Pruner(app).run(NEVER_STOPPED)
 
     assert _left(connection) == {"archive.completed", "archive.cancelled", "acme.cancelled"}
-    pruning.keep_as_usual(app.database, "archive", JobStatus.COMPLETED)
+    retention.keep_as_usual(app.database, "archive", JobStatus.COMPLETED)
     Pruner(app).run(NEVER_STOPPED)
     assert "archive.completed" not in _left(connection)
 
@@ -215,7 +214,7 @@ def test_a_portion_reads_an_index_and_no_table(app: Celery, connection: psycopg.
         "final": ["completed"],
     }
     plan = "\n".join(
-        row for (row,) in connection.execute(sql.SQL("EXPLAIN ") + sql.SQL(pruning.PRUNE), params)
+        row for (row,) in connection.execute(sql.SQL("EXPLAIN ") + sql.SQL(retention.PRUNE), params)
     )
 
     assert "jobs_newest_idx" in plan
@@ -224,7 +223,7 @@ def test_a_portion_reads_an_index_and_no_table(app: Celery, connection: psycopg.
 
 @pytest.mark.parametrize(
     ("statement", "index"),
-    [(clearing.CLEAR, "jobs_newest_idx"), (clearing.CLEAR_OF_TENANT, "jobs_tenant_newest_idx")],
+    [(clear_history.CLEAR, "jobs_newest_idx"), (clear_history.CLEAR_OF_TENANT, "jobs_tenant_newest_idx")],
 )
 def test_clearing_history_follows_an_index(
     connection: psycopg.Connection[Any], statement: LiteralString, index: str

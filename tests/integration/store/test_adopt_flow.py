@@ -12,7 +12,7 @@ from psycopg import sql
 from jobbridge import Celery
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
-from jobbridge.store.schedules import fires as schedule_firing
+from jobbridge.store.schedules import fires
 from jobbridge.store.schedules import mirrors as schedule_mirrors
 from jobbridge.store.schedules import repository as schedules
 from jobbridge.store.schema.migrate import migrate
@@ -22,7 +22,7 @@ from tests.originals import TENANT, create_originals
 
 FURTHER = {
     f"{module.__name__}.{name}": statement
-    for module in (schedules, schedule_firing, schedule_mirrors)
+    for module in (schedules, fires, schedule_mirrors)
     for name, statement in vars(module).items()
     if name.isupper() and isinstance(statement, str) and "public." in statement
     if statement.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))

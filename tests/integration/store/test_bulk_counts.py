@@ -20,7 +20,7 @@ from jobbridge.diagnosis.upkeep import check_counts
 from jobbridge.maintenance.counts import Counter
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
-from jobbridge.store.counts import partial_counts as count_parts
+from jobbridge.store.counts import partial_counts
 from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.counts.flow import BOUNDS, FlowStore, Span, together
 from jobbridge.store.database import Database
@@ -62,8 +62,8 @@ def fill(connection: psycopg.Connection[Any], jobs: int) -> None:
     connection.execute(FILL, {"jobs": jobs, "statuses": STATUSES})
 
 
-def merge_all(database: Database, *, limit: int = count_parts.BATCH) -> int:
-    return sum(count_parts.merge(database, limit=limit))
+def merge_all(database: Database, *, limit: int = partial_counts.BATCH) -> int:
+    return sum(partial_counts.merge(database, limit=limit))
 
 
 def test_an_import_is_counted_at_once_and_leaves_nothing_to_fold(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jobbridge.core.events import JobEvent
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import merge_counts as folding
+from jobbridge.dashboard import merge_counts
 from jobbridge.recording import JobRecorder
 from jobbridge.store.counts.counts import FOLD, CountStore
 from jobbridge.store.counts.recount import recount
@@ -222,11 +222,11 @@ def _insert(connection: psycopg.Connection[Any], tenant: str, status: str, numbe
 def test_a_dashboard_folds_what_nobody_else_does(
     database: Database, counts: CountStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "MANY", 10)
-    monkeypatch.setattr(folding, "PORTION", 20)
+    monkeypatch.setattr(merge_counts, "MANY", 10)
+    monkeypatch.setattr(merge_counts, "PORTION", 20)
     with database.connection() as connection:
         _insert(connection, ACME, "completed", 45)
-    folder = folding.Folder(counts)
+    folder = merge_counts.Folder(counts)
 
     folder.wake()
     folder.wake()

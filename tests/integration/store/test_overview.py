@@ -18,7 +18,7 @@ from jobbridge.broker.admin import dead_letters as dead
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard import findings_cache as checkup
+from jobbridge.dashboard import findings_cache
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
@@ -199,7 +199,7 @@ def test_failures_that_are_alike_are_one_line_that_leads_to_the_newest(
 def test_nobody_waits_for_the_first_look_at_large_tables(
     app: Celery, client: TestClient, admin: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "PATIENCE", 0.01)
+    monkeypatch.setattr(findings_cache, "PATIENCE", 0.01)
     look = client.app.state.dashboard.check_up.quick  # type: ignore[attr-defined]  # FastAPI's
     with app.database.connection() as own, own.transaction():
         own.execute("LOCK TABLE job_workers")  # the look takes as long as this

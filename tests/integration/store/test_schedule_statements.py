@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from jobbridge.app.schedules.beat import TableScheduler
-from jobbridge.store.schedules import fires as schedule_firing
+from jobbridge.store.schedules import fires
 from jobbridge.store.schedules import repository as schedules
 from tests.support import REPOSITORY
 
@@ -46,8 +46,8 @@ def test_what_a_beat_asks_follows_an_index(connection: psycopg.Connection[Any]) 
     one = {"tenant": "t1", "schedule_id": uuid.uuid4(), "limit": 10}
 
     for statement, params, index in [
-        (schedule_firing.CLAIM, {"now": now, "limit": 50}, "job_schedules_due_idx"),
-        (schedule_firing.NEXT_DUE, {}, "job_schedules_due_idx"),
+        (fires.CLAIM, {"now": now, "limit": 50}, "job_schedules_due_idx"),
+        (fires.NEXT_DUE, {}, "job_schedules_due_idx"),
         (schedules.HISTORY, one, "job_schedule_fires_pkey"),
     ]:
         rows = connection.execute(sql.SQL("EXPLAIN ") + sql.SQL(statement), params).fetchall()

@@ -15,7 +15,7 @@ from jobbridge.core.keys import Engine, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
-from jobbridge.store.monitor import search_statements as searching
+from jobbridge.store.monitor import search_statements
 from jobbridge.store.monitor.search import FoundPage, MonitorStore, Search
 
 #: They share a database that takes a while to fill.
@@ -222,7 +222,7 @@ def test_each_step_follows_an_index(database: Database, tenant: str | None) -> N
 
 
 def _explained(database: Database, tenant: str | None) -> dict[str, str]:
-    of = searching.MINE if tenant else ""
+    of = search_statements.MINE if tenant else ""
     newest = MonitorStore(database).page(Search(), limit=1).jobs[0]
     values = {
         "tenant": tenant,
@@ -242,12 +242,12 @@ def _explained(database: Database, tenant: str | None) -> dict[str, str]:
     }
     filters = "status = ANY(%(statuses)s)"
     statements = {
-        "scan": searching.scan(of).format(filters=filters),
-        "end_of_scan": searching.end_of_scan(of),
-        "hours": searching.hours(of),
-        "rows_in_cells": searching.rows_in_cells(of),
-        "in_cells": searching.in_cells(of, "").format(filters=filters),
-        "by_ids": searching.by_ids(of).format(filters=filters),
+        "scan": search_statements.scan(of).format(filters=filters),
+        "end_of_scan": search_statements.end_of_scan(of),
+        "hours": search_statements.hours(of),
+        "rows_in_cells": search_statements.rows_in_cells(of),
+        "in_cells": search_statements.in_cells(of, "").format(filters=filters),
+        "by_ids": search_statements.by_ids(of).format(filters=filters),
     }
     with database.connection() as connection:
         return {

@@ -12,17 +12,12 @@ from psycopg import sql
 
 from jobbridge.core.events import JobEvent
 from jobbridge.recording import JobRecorder
-from jobbridge.store.access import idempotency as requests
-from jobbridge.store.access import links
+from jobbridge.store.access import idempotency, links
 from jobbridge.store.access import tokens as access
 from jobbridge.store.counts import counts as counting
-from jobbridge.store.counts import flow
-from jobbridge.store.counts import partial_counts as count_parts
-from jobbridge.store.counts import recount as recounting
+from jobbridge.store.counts import flow, partial_counts, recount
 from jobbridge.store.database import Database
-from jobbridge.store.fanout import chain as relatives
-from jobbridge.store.fanout import children as kinship
-from jobbridge.store.fanout import parent as families
+from jobbridge.store.fanout import chain, children, parent
 from jobbridge.store.jobs import keys, singletons, steps, transitions
 from jobbridge.store.jobs import open_jobs as unattended
 from jobbridge.store.jobs import queries as jobs
@@ -30,20 +25,18 @@ from jobbridge.store.jobs import running_jobs as running
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.monitor import change_log as live
 from jobbridge.store.schedules import counts as schedule_counts
-from jobbridge.store.schedules import fires as schedule_firing
+from jobbridge.store.schedules import fires
 from jobbridge.store.schedules import mirrors as schedule_mirrors
 from jobbridge.store.schedules import repository as schedules
 from jobbridge.store.tenants import overview as tenant_list
 from jobbridge.store.tenants import tenants
-from jobbridge.store.workers import clear_history as clearing
-from jobbridge.store.workers import queue_pauses, services, workers
-from jobbridge.store.workers import retention as pruning
+from jobbridge.store.workers import clear_history, queue_pauses, retention, services, workers
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, clearing, count_parts, counting, families, flow, jobs, keys, kinship, links, live, pruning, queue_pauses,
-    recounting, relatives, requests, running, schedule_counts,
-    schedule_firing, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
+    access, clear_history, partial_counts, counting, parent, flow, jobs, keys, children, links, live, retention,
+    queue_pauses, recount, chain, idempotency, running, schedule_counts,
+    fires, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
     unattended, workers,
 )  # fmt: skip
 STATEMENTS = {
@@ -104,8 +97,8 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
         (unattended.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
         (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
-        (relatives.RELATIVES, of_chain, "jobs_root_idx"),
-        (relatives.RELATIVES, of_chain, "jobs_group_idx"),
+        (chain.CHAIN, of_chain, "jobs_root_idx"),
+        (chain.CHAIN, of_chain, "jobs_group_idx"),
     ]
     for statement, params, index in questions:
         plan = _plan(large, statement, params)

@@ -16,7 +16,7 @@ from jobbridge.core.events import Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, job_id_for
 from jobbridge.errors import EngineUnavailable
 from jobbridge.maintenance.relay import RelayService
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.sightings import Sightings
 from jobbridge.maintenance.workflows import WorkflowService
 from jobbridge.store.workers.workers import WorkerStore, draw_number
 from jobbridge.temporal.deliver.relay import Relay
@@ -35,7 +35,7 @@ def _service(app: Any) -> WorkflowService:
         lambda app: WorkflowReconciler(app, app.delivery(Engine.TEMPORAL)),
         quiet=AT_ONCE,
         rest=AT_ONCE,
-        suspects=Suspects(apart=AT_ONCE),
+        sightings=Sightings(apart=AT_ONCE),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobbridge.broker.consume.recheck import LOOK_AGAIN, NOTIFY_EVERY, Stragglers, Throttle
+from jobbridge.broker.consume.recheck import LOOK_AGAIN, NOTIFY_EVERY, Rechecks, Throttle
 
 QUEUE = ("database", "q")
 
@@ -33,24 +33,24 @@ def test_what_is_published_silently_is_looked_for() -> None:
 
 
 def test_each_look_is_due_once() -> None:
-    stragglers = Stragglers()
-    assert stragglers.next_at is None
+    rechecks = Rechecks()
+    assert rechecks.next_at is None
 
-    stragglers.expect("q", 100.0)
+    rechecks.expect("q", 100.0)
 
-    assert stragglers.next_at == 100.0 + LOOK_AGAIN[0]
-    assert list(stragglers.due(100.0)) == []
+    assert rechecks.next_at == 100.0 + LOOK_AGAIN[0]
+    assert list(rechecks.due(100.0)) == []
     for seconds in LOOK_AGAIN:
-        assert list(stragglers.due(100.0 + seconds)) == ["q"]
-        assert list(stragglers.due(100.0 + seconds)) == []
-    assert stragglers.next_at is None
+        assert list(rechecks.due(100.0 + seconds)) == ["q"]
+        assert list(rechecks.due(100.0 + seconds)) == []
+    assert rechecks.next_at is None
 
 
 def test_a_new_find_begins_again() -> None:
-    stragglers = Stragglers()
-    stragglers.expect("q", 100.0)
-    list(stragglers.due(100.1))
+    rechecks = Rechecks()
+    rechecks.expect("q", 100.0)
+    list(rechecks.due(100.1))
 
-    stragglers.expect("q", 100.2)
+    rechecks.expect("q", 100.2)
 
-    assert stragglers.next_at == 100.2 + LOOK_AGAIN[0]
+    assert rechecks.next_at == 100.2 + LOOK_AGAIN[0]

@@ -8,9 +8,9 @@ from jobbridge.core.fanout import (
     KEY_LIMIT,
     MAX_CHILDREN,
     Child,
-    FamilyCounts,
-    FamilyOutcome,
+    ChildCounts,
     FanOut,
+    FanOutOutcome,
     Member,
     child_id,
     failure_of,
@@ -24,28 +24,28 @@ PARENT = JobKey(tenant=SYSTEM_TENANT, job_id=uuid.UUID(int=1))
 @pytest.mark.parametrize(
     ("counts", "outcome"),
     [
-        (FamilyCounts(), FamilyOutcome.COMPLETE),
-        (FamilyCounts(completed=3), FamilyOutcome.COMPLETE),
-        (FamilyCounts(completed=3, skipped=1), FamilyOutcome.COMPLETE),
-        (FamilyCounts(skipped=1), FamilyOutcome.COMPLETE),
-        (FamilyCounts(completed=3, failed=1), FamilyOutcome.PARTIAL),
-        (FamilyCounts(completed=3, cancelled=1), FamilyOutcome.PARTIAL),
-        (FamilyCounts(completed=3, expired=1), FamilyOutcome.PARTIAL),
-        (FamilyCounts(failed=1, skipped=1), FamilyOutcome.FAILED),
-        (FamilyCounts(completed=3, released=1), None),
-        (FamilyCounts(failed=3, waiting=1), None),
+        (ChildCounts(), FanOutOutcome.COMPLETE),
+        (ChildCounts(completed=3), FanOutOutcome.COMPLETE),
+        (ChildCounts(completed=3, skipped=1), FanOutOutcome.COMPLETE),
+        (ChildCounts(skipped=1), FanOutOutcome.COMPLETE),
+        (ChildCounts(completed=3, failed=1), FanOutOutcome.PARTIAL),
+        (ChildCounts(completed=3, cancelled=1), FanOutOutcome.PARTIAL),
+        (ChildCounts(completed=3, expired=1), FanOutOutcome.PARTIAL),
+        (ChildCounts(failed=1, skipped=1), FanOutOutcome.FAILED),
+        (ChildCounts(completed=3, released=1), None),
+        (ChildCounts(failed=3, waiting=1), None),
     ],
 )
-def test_a_parent_is_told_truthfully(counts: FamilyCounts, outcome: FamilyOutcome | None) -> None:
+def test_a_parent_is_told_truthfully(counts: ChildCounts, outcome: FanOutOutcome | None) -> None:
     assert counts.outcome is outcome
 
 
 def test_counts_add_up() -> None:
-    counts = FamilyCounts.of({"waiting": 1, "released": 2, "completed": 3, "failed": 4, "skipped": 5})
+    counts = ChildCounts.of({"waiting": 1, "released": 2, "completed": 3, "failed": 4, "skipped": 5})
 
     assert (counts.total, counts.unfinished, counts.ended, counts.unsuccessful) == (15, 3, 12, 4)
     assert counts.to_json()["unfinished"] == 3
-    assert FamilyCounts(completed=2).to_json() == {
+    assert ChildCounts(completed=2).to_json() == {
         "outcome": "complete", "total": 2, "completed": 2, "failed": 0, "cancelled": 0, "expired": 0, "skipped": 0,
     }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_a_childs_id_follows_from_its_parent_and_key() -> None:
 def test_a_failure_names_some_children_and_counts_the_others() -> None:
     failed = [Member(key=PARENT, item_key=f"c{n}", status="failed", error="ValueError: no") for n in range(2)]
 
-    text = failure_of(FamilyCounts(completed=1, failed=3, expired=1), failed)
+    text = failure_of(ChildCounts(completed=1, failed=3, expired=1), failed)
 
     assert text == (
         "Of 5 children 3 failed and 1 expired: c0 (ValueError: no); c1 (ValueError: no); and 2 more."

@@ -1,4 +1,4 @@
-"""What the live events are made of: gaps of the log, moments, and viewers that do not keep up."""
+"""What the live events are made of: gaps of the log, cursors, and subscribers that do not keep up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.live import subscriber as viewers
-from jobbridge.dashboard.live.cursor import Moments
-from jobbridge.dashboard.live.subscriber import Interest, Viewer
-from jobbridge.dashboard.live.subscribers import Audience, TooManyViewers
+from jobbridge.dashboard.live.cursor import Cursors
+from jobbridge.dashboard.live.subscriber import MOST_BYTES, MOST_EVENTS, Interest, Subscriber
+from jobbridge.dashboard.live.subscribers import Subscribers, TooManySubscribers
 from jobbridge.store.monitor.change_log import MOST_GAPS, Gaps, LiveRow, LostTrack
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
@@ -114,28 +113,28 @@ def test_a_great_import_that_was_rolled_back_is_not_remembered_id_by_id() -> Non
 
 
 def test_a_moment_says_what_was_told_then() -> None:
-    moments = Moments(kept=10)
-    first = moments.note(5, now=100)
-    same = moments.note(5, now=101)
-    later = moments.note(9, now=102)
+    cursors = Cursors(kept=10)
+    first = cursors.note(5, now=100)
+    same = cursors.note(5, now=101)
+    later = cursors.note(9, now=102)
 
-    assert [moments.find(words) for words in (first, same, later)] == [5, 5, 9]
-    moments.note(20, now=111)
-    assert moments.find(first) == 5, "what was true at the beginning of the time that is kept"
-    moments.note(30, now=130)
-    assert [moments.find(words) for words in (first, later)] == [None, None]
+    assert [cursors.find(words) for words in (first, same, later)] == [5, 5, 9]
+    cursors.note(20, now=111)
+    assert cursors.find(first) == 5, "what was true at the beginning of the time that is kept"
+    cursors.note(30, now=130)
+    assert [cursors.find(words) for words in (first, later)] == [None, None]
 
 
 @pytest.mark.parametrize("words", ["", "x", "0-1", "\0", "5", "é-1", f"{'0' * 12}-1", "9" * 5000])
 def test_words_that_are_no_moment_are_none(words: str) -> None:
-    moments = Moments(kept=10)
-    moments.note(5, now=0)
+    cursors = Cursors(kept=10)
+    cursors.note(5, now=0)
 
-    assert moments.find(words) is None
-    assert Moments(kept=10).find(moments.note(6, now=1)) is None
+    assert cursors.find(words) is None
+    assert Cursors(kept=10).find(cursors.note(6, now=1)) is None
 
 
-# -- viewers
+# -- subscribers
 
 
 def row(tenant: TenantId = ACME, status: JobStatus = JobStatus.QUEUED, error: str | None = None) -> LiveRow:
@@ -146,35 +145,35 @@ def row(tenant: TenantId = ACME, status: JobStatus = JobStatus.QUEUED, error: st
     )  # fmt: skip
 
 
-def viewer(interest: Interest | None = None, name: str = "ada") -> Viewer:
-    return Viewer(interest or Interest(), Principal(name=name, role=Role.VIEWER))
+def subscriber(interest: Interest | None = None, name: str = "ada") -> Subscriber:
+    return Subscriber(interest or Interest(), Principal(name=name, role=Role.VIEWER))
 
 
-def received(of: Viewer) -> str:
+def received(of: Subscriber) -> str:
     return asyncio.run(of.take(timeout=0)).decode()
 
 
 @pytest.fixture
-def audience() -> Audience:
-    audience = Audience(most=3, most_each=2)
-    audience.moment = "now"
-    return audience
+def subscribers() -> Subscribers:
+    subscribers = Subscribers(most=3, most_each=2)
+    subscribers.cursor = "now"
+    return subscribers
 
 
-def opened(audience: Audience, *them: Viewer) -> None:
+def opened(subscribers: Subscribers, *them: Subscriber) -> None:
     for each in them:
-        audience.join(each)
-    for each in audience.take_waiting():
-        audience.open(each, None)
+        subscribers.join(each)
+    for each in subscribers.take_waiting():
+        subscribers.open(each, None)
         received(each)
 
 
-def test_each_is_told_what_it_may_see_and_asked_for(audience: Audience) -> None:
-    mine = viewer(Interest(tenant=ACME))
-    failures = viewer(Interest(shows_tenant=True, statuses=frozenset({JobStatus.FAILED})))
-    opened(audience, mine, failures)
+def test_each_is_told_what_it_may_see_and_asked_for(subscribers: Subscribers) -> None:
+    mine = subscriber(Interest(tenant=ACME))
+    failures = subscriber(Interest(shows_tenant=True, statuses=frozenset({JobStatus.FAILED})))
+    opened(subscribers, mine, failures)
 
-    audience.tell([row(), row(OTHER), row(OTHER, JobStatus.FAILED)])
+    subscribers.tell([row(), row(OTHER), row(OTHER, JobStatus.FAILED)])
 
     told = received(mine)
     assert told.count("job_id") == 1
@@ -184,54 +183,54 @@ def test_each_is_told_what_it_may_see_and_asked_for(audience: Audience) -> None:
     assert '"tenant":"other"' in told
 
 
-def test_whoever_does_not_keep_up_is_told_to_read_anew(audience: Audience) -> None:
-    slow, quick = viewer(), viewer()
-    opened(audience, slow, quick)
+def test_whoever_does_not_keep_up_is_told_to_read_anew(subscribers: Subscribers) -> None:
+    slow, quick = subscriber(), subscriber()
+    opened(subscribers, slow, quick)
 
-    for _ in range(viewers.MOST_EVENTS + 1):
-        audience.tell([row()])
+    for _ in range(MOST_EVENTS + 1):
+        subscribers.tell([row()])
         assert "event: jobs" in received(quick)
 
     assert received(slow).startswith("id: now\nevent: reset\n")
-    audience.tell([row()])
+    subscribers.tell([row()])
     assert "event: jobs" in received(slow)
 
 
-def test_what_waits_for_one_viewer_is_bounded_in_bytes() -> None:
-    slow = viewer()
+def test_what_waits_for_one_subscriber_is_bounded_in_bytes() -> None:
+    slow = subscriber()
     for number in range(64):
-        slow.put(b"%d" % (number % 10) * (viewers.MOST_BYTES // 8), moment="now")
+        slow.put(b"%d" % (number % 10) * (MOST_BYTES // 8), cursor="now")
 
     told = []
     while some := received(slow):
         told.append(some)
-    assert sum(map(len, told)) <= viewers.MOST_BYTES
+    assert sum(map(len, told)) <= MOST_BYTES
     assert told[0].startswith("id: now\nevent: reset\n"), "what it lost is before what it has"
     assert told[-1].endswith("3")
 
 
-def test_one_more_than_there_may_be_is_refused(audience: Audience) -> None:
-    mine = [viewer(), viewer()]
-    opened(audience, *mine)
-    with pytest.raises(TooManyViewers) as refused:
-        audience.join(viewer())
+def test_one_more_than_there_may_be_is_refused(subscribers: Subscribers) -> None:
+    mine = [subscriber(), subscriber()]
+    opened(subscribers, *mine)
+    with pytest.raises(TooManySubscribers) as refused:
+        subscribers.join(subscriber())
     assert refused.value.is_own_fault
-    opened(audience, viewer(name="bob"))
-    with pytest.raises(TooManyViewers) as refused:
-        audience.join(viewer(name="eve"))
+    opened(subscribers, subscriber(name="bob"))
+    with pytest.raises(TooManySubscribers) as refused:
+        subscribers.join(subscriber(name="eve"))
     assert not refused.value.is_own_fault
 
-    audience.leave(mine[0])
+    subscribers.leave(mine[0])
 
-    audience.join(viewer())
-    assert len(audience) == 3
+    subscribers.join(subscriber())
+    assert len(subscribers) == 3
 
 
-def test_what_people_wrote_cannot_end_an_event(audience: Audience) -> None:
-    one = viewer()
-    opened(audience, one)
+def test_what_people_wrote_cannot_end_an_event(subscribers: Subscribers) -> None:
+    one = subscriber()
+    opened(subscribers, one)
 
-    audience.tell(
+    subscribers.tell(
         [row(error="a\u2028b\r\rdata: x \ud7ff postgresql://me:hunter2@db/x\nevent: reset\n\ndata: {}")]
     )
 

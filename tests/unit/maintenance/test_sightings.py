@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobbridge.maintenance.sightings import Suspects
+from jobbridge.maintenance.sightings import Sightings
 
 
 class Clock:
@@ -15,22 +15,22 @@ class Clock:
 
 def test_only_what_was_seen_in_each_look_for_long_enough_is_confirmed() -> None:
     clock = Clock()
-    suspects = Suspects[str](apart=timedelta(seconds=15), clock=clock)
+    sightings = Sightings[str](apart=timedelta(seconds=15), clock=clock)
 
-    assert suspects.confirm(["a", "b"]) == []
+    assert sightings.confirm(["a", "b"]) == []
     clock.now += 14
-    assert suspects.confirm(["a", "b"]) == []
+    assert sightings.confirm(["a", "b"]) == []
     clock.now += 1
-    assert suspects.confirm(["a", "b", "c"]) == ["a", "b"]
+    assert sightings.confirm(["a", "b", "c"]) == ["a", "b"]
 
 
 def test_who_was_not_seen_in_between_begins_anew() -> None:
     clock = Clock()
-    suspects = Suspects[str](apart=timedelta(seconds=15), clock=clock)
+    sightings = Sightings[str](apart=timedelta(seconds=15), clock=clock)
 
-    suspects.confirm(["a"])
+    sightings.confirm(["a"])
     clock.now += 10
-    suspects.confirm([])
+    sightings.confirm([])
     clock.now += 10
-    assert suspects.confirm(["a"]) == []
-    assert len(suspects) == 1
+    assert sightings.confirm(["a"]) == []
+    assert len(sightings) == 1

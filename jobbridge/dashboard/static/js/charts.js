@@ -33,8 +33,8 @@
 
   const figures = {
     "graph-throughput": { series: [["completed", "good"], ["other", "wait"], ["failed", "bad"]], isStacked: true, write: count },
-    "graph-waited": { series: [["waited-p95", "warn", "95 %"], ["waited-p50", "busy", "half"]], write: length },
-    "graph-took": { series: [["took-p95", "warn", "95 %"], ["took-p50", "busy", "half"]], write: length },
+    "graph-waited": { series: [["waited-p95", "warn", "p95"], ["waited-p50", "busy", "p50"]], write: length },
+    "graph-took": { series: [["took-p95", "warn", "p95"], ["took-p50", "busy", "p50"]], write: length },
   };
 
   // The parts of a column as heights from the ground, the whole column first, since each is drawn over the one before.

@@ -2,7 +2,7 @@
 //
 //   <html data-now="…">               the server's clock when it made the page
 //   <body data-events="…">            where the stream is; without it only times go on
-//   [data-job="ID"] [data-field="F"]  patched in place when the job changes; F is a name of the event, or `ran`
+//   [data-job="ID"] [data-field="F"]  patched in place when the job changes; F is a name of the event, or `run_time`
 //   [data-count="failed"], [data-count="celery:failed"]   totals
 //   [data-live]                       says whether the page is live
 //   <time datetime="…">3 s ago</time> goes on counting
@@ -109,7 +109,7 @@
       setText(field, job.status);
     } else if (name === "progress") {
       patchProgress(field, job);
-    } else if (name === "ran") {
+    } else if (name === "run_time") {
       const ran = job.started_at && job.completed_at ? seconds(job.started_at, job.completed_at) : null;
       setText(field, ran === null ? "—" : length(ran));
     } else if (!(name in job) || field.tagName === "PRE") {

@@ -1,4 +1,4 @@
-"""An application's own workflows and activities, as the hosting tests serve them beside jobs."""
+"""An application's own workflows and activities, as the tests serve them beside jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from temporalio import activity, workflow
 
-from jobbridge import HostedQueue
+from jobbridge import UserQueue
 from tests.integration.temporal.tasks import make_app
 
 
@@ -62,14 +62,14 @@ class TenantWorkflow:
 
 app = make_app()
 app.conf.temporal_workers = [
-    HostedQueue(
+    UserQueue(
         "tenant-workflows",
         workflows=[f"{__name__}:TenantWorkflow"],
         activities=[create_tenant],
         max_concurrent_activities=3,
         passthrough_modules=["tests"],
     ),
-    HostedQueue("portal-domain-workflows", activities=[f"{__name__}:DOMAIN_ACTIVITIES"], activity_threads=2),
-    HostedQueue("email-domain-workflows", activities=[f"{__name__}:mailer.welcome"]),
-    HostedQueue("broken-workflows", workflows=["tests.integration.temporal.hosted_broken:BrokenWorkflow"]),
+    UserQueue("portal-domain-workflows", activities=[f"{__name__}:DOMAIN_ACTIVITIES"], activity_threads=2),
+    UserQueue("email-domain-workflows", activities=[f"{__name__}:mailer.welcome"]),
+    UserQueue("broken-workflows", workflows=["tests.integration.temporal.user_app_broken:BrokenWorkflow"]),
 ]

@@ -1,7 +1,7 @@
-"""Measure live events: many viewers while jobs change. No test: `python -m tests.bench.live_viewers`.
+"""Measure live events: many subscribers while jobs change. No test: `python -m tests.bench.live_subscribers`.
 
-The dashboard, those who watch and those who write are processes of their own. At the end what each viewer was told is
-compared with the table.
+The dashboard, those who watch and those who write are processes of their own. At the end what each subscriber was told
+is compared with the table.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def serve(url: str, port: int) -> None:
 # -- those who watch
 
 
-class Viewer:
+class Subscriber:
     def __init__(self, tenant: str | None) -> None:
         self.tenant = tenant
         self.statuses: dict[str, str] = {}
@@ -66,29 +66,29 @@ class Viewer:
         self.received = 0
 
 
-class Viewers:
+class Subscribers:
     """All of them in one process; what several receive alike is parsed once."""
 
     def __init__(self) -> None:
-        self.viewers: list[Viewer] = []
+        self.subscribers: list[Subscriber] = []
         self.latencies: list[float] = []
         self._known: dict[bytes, list[tuple[str, str]]] = {}
 
     async def watch(self, port: int, token: str, tenant: str | None, opened: asyncio.Semaphore) -> None:
-        viewer = Viewer(tenant)
-        self.viewers.append(viewer)
+        subscriber = Subscriber(tenant)
+        self.subscribers.append(subscriber)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024 * 1024)
         writer.write(f"GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
         name = b""
         while line := await reader.readline():
-            viewer.received += len(line)
+            subscriber.received += len(line)
             if line.startswith(b"event: "):
                 name = line[7:-1]
                 if name == b"open":
                     opened.release()
-                viewer.resets += name == b"reset"
+                subscriber.resets += name == b"reset"
             elif line.startswith(b"data: ") and name == b"jobs":
-                viewer.statuses.update(self._parsed(line))
+                subscriber.statuses.update(self._parsed(line))
 
     def _parsed(self, line: bytes) -> list[tuple[str, str]]:
         known = self._known.get(line)
@@ -111,8 +111,10 @@ def _time(text: str) -> float:
 
 def watch(port: int, tokens: list[tuple[str, str | None]], pipe: Connection) -> None:
     async def run() -> None:
-        viewers, opened = Viewers(), asyncio.Semaphore(0)
-        tasks = [asyncio.create_task(viewers.watch(port, token, tenant, opened)) for token, tenant in tokens]
+        subscribers, opened = Subscribers(), asyncio.Semaphore(0)
+        tasks = [
+            asyncio.create_task(subscribers.watch(port, token, tenant, opened)) for token, tenant in tokens
+        ]
         for _ in tokens:
             await opened.acquire()
         pipe.send("open")
@@ -122,10 +124,10 @@ def watch(port: int, tokens: list[tuple[str, str | None]], pipe: Connection) -> 
         pipe.send(
             (
                 [
-                    (viewer.tenant, viewer.statuses, viewer.resets, viewer.received)
-                    for viewer in viewers.viewers
+                    (subscriber.tenant, subscriber.statuses, subscriber.resets, subscriber.received)
+                    for subscriber in subscribers.subscribers
                 ],
-                viewers.latencies,
+                subscribers.latencies,
             )
         )
 
@@ -186,7 +188,7 @@ def fold(url: str) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument("--viewers", type=int, default=300)
+    options.add_argument("--subscribers", type=int, default=300)
     options.add_argument("--of-all", type=int, default=60, help="so many of them see all tenants")
     options.add_argument("--rate", type=float, default=500)
     options.add_argument("--seconds", type=float, default=60)
@@ -220,7 +222,7 @@ def _fill(url: str, jobs: int) -> None:
 def _measure(url: str, asked: Any) -> None:
     access = AccessStore(Database(url))
     tokens: list[tuple[str, str | None]] = []
-    for number in range(asked.viewers):
+    for number in range(asked.subscribers):
         tenant = None if number < asked.of_all else tenant_of(number % _TENANTS)
         token, _ = access.create(
             str(number), Role.VIEWER, tenant=None if tenant is None else TenantId(tenant)
@@ -278,14 +280,14 @@ def _report(
     latencies.sort()
     finished = sum(status in _FINAL for *_, status in rows)
     print(
-        f"{len(told)} viewers, {finished} jobs finished in {took:.0f} s: {finished / took:.0f}/s; log {events}"
+        f"{len(told)} subscribers, {finished} jobs finished in {took:.0f} s: {finished / took:.0f}/s; log {events}"
     )
     print(
         f"dashboard: {used / took:.3f} of a core, {memory / 2**20:.0f} MiB; "
         f"{sum(received for *_, received in told) / took / 2**20:.1f} MiB/s sent"
     )
     print(
-        f"from the end of a job to its viewers: p50 {_at(latencies, 0.5)}, p95 {_at(latencies, 0.95)}, "
+        f"from the end of a job to its subscribers: p50 {_at(latencies, 0.5)}, p95 {_at(latencies, 0.95)}, "
         f"p99 {_at(latencies, 0.99)}, most {latencies[-1] * 1000:.0f} ms"
     )
     print(dict(lost))

@@ -14,10 +14,10 @@ from tests.parity.tasks import note, wait_for_file
 ONCE = RetryPolicy(max_attempts=1)
 
 
-@job("parity.family", retry=ONCE)
-def family(ctx: JobContext, data: dict[str, Any]) -> Any:
+@job("parity.fan_out", retry=ONCE)
+def fan_out(ctx: JobContext, data: dict[str, Any]) -> Any:
     """Have as many children as asked for; each is given its number and what the test says of it."""
-    note("family")
+    note("fan_out")
     items = [{"number": number, **data.get("each", {})} for number in range(data["children"])]
     return ctx.fan_out(data.get("handler", "parity.child"), items, concurrency=data.get("concurrency", 4))
 
@@ -63,7 +63,7 @@ def forgetful(ctx: JobContext, data: dict[str, Any]) -> None:
 def dynasty(ctx: JobContext, data: dict[str, Any]) -> Any:
     """Have children that have children."""
     inner = {"children": 2, "each": data.get("each", {})}
-    return ctx.fan_out("parity.family", [inner, inner])
+    return ctx.fan_out("parity.fan_out", [inner, inner])
 
 
 @shared_task(name="parity.double")

@@ -1,4 +1,4 @@
-"""Declaring what is hosted: what cannot be meant is refused where it is written."""
+"""Declaring task queues of the user: what cannot be meant is refused where it is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.temporal.worker.user_queues import HostedQueue, hosted_queues
+from jobbridge.temporal.worker.user_queues import UserQueue, user_queues
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_cannot_be_meant_is_refused(fields: dict[str, Any], message: str) -
     complete = {"task_queue": "q", "workflows": ["app:Workflow"], **fields}
 
     with pytest.raises(ConfigurationError, match=message) as caught:
-        HostedQueue(**complete)
+        UserQueue(**complete)
 
     assert caught.value.hint
 
@@ -48,33 +48,33 @@ def test_what_cannot_be_meant_is_refused(fields: dict[str, Any], message: str) -
         ("tenants", [], "temporal_workers is 'tenants'"),
         ([{"task_queue": "tenants"}], [], "temporal_workers is"),
         (
-            [HostedQueue("a", ["m:W"]), HostedQueue("a", ["m:V"])],
+            [UserQueue("a", ["m:W"]), UserQueue("a", ["m:V"])],
             [],
             "'a' is in temporal_workers more than once",
         ),
-        ([HostedQueue("alga-jobs", ["m:W"])], ["alga-jobs"], "'alga-jobs' carries this worker's jobs"),
+        ([UserQueue("alga-jobs", ["m:W"])], ["alga-jobs"], "'alga-jobs' carries this worker's jobs"),
     ],
 )
 def test_a_setting_that_contradicts_itself_or_the_worker_is_refused(
     setting: Any, own: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
-        hosted_queues(setting, own=own)
+        user_queues(setting, own=own)
 
     assert caught.value.hint
 
 
 def test_several_queues_with_limits_of_their_own_are_read() -> None:
     queues = [
-        HostedQueue("a", ["m:W"], max_concurrent_activities=2),
-        HostedQueue("b", activities=["m.n:o.p"], max_activities_per_second=0.5),
+        UserQueue("a", ["m:W"], max_concurrent_activities=2),
+        UserQueue("b", activities=["m.n:o.p"], max_activities_per_second=0.5),
     ]
 
-    assert hosted_queues(tuple(queues), own=["alga-jobs"]) == queues
-    assert hosted_queues(None) == []
+    assert user_queues(tuple(queues), own=["alga-jobs"]) == queues
+    assert user_queues(None) == []
 
 
 def test_declaring_needs_no_temporalio() -> None:
-    code = "import sys; import jobbridge; jobbridge.HostedQueue('q', ['m:W']); assert 'temporalio' not in sys.modules"
+    code = "import sys; import jobbridge; jobbridge.UserQueue('q', ['m:W']); assert 'temporalio' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", code], check=True)
