@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from jobbridge.handlers.dataset import BILLABLE_CLIENTS, MONTH, import_dataset
-from jobbridge.handlers.invoicing.issuing import bill_window
+from jobbridge.handlers.invoicing.generate import bill_window
 from jobbridge.handlers.invoicing.models import (
     Account,
     BillLine,

@@ -83,11 +83,6 @@ def test_only_settings_read_the_environment() -> None:
     assert found - READERS == set()
 
 
-def test_files_are_short() -> None:
-    too_long = {name: text.count("\n") for name, text in texts(".py") if name.startswith("jobbridge/")}
-    assert {name: lines for name, lines in too_long.items() if lines > 400} == {}
-
-
 def test_the_package_version_has_a_changelog_entry() -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert version in (REPOSITORY / "CHANGELOG.md").read_text()

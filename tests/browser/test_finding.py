@@ -13,7 +13,7 @@ from jobbridge.core.keys import Engine
 from tests.browser.books import THEIRS, Books
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, GLOBEX, Stage
-from tests.browser.test_acting import a_tenant
+from tests.browser.test_actions import a_tenant
 from tests.browser.visitors import PHONE, Visitor
 
 

@@ -8,7 +8,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, GLOBEX, Stage
-from tests.browser.test_acting import a_tenant
+from tests.browser.test_actions import a_tenant
 from tests.browser.visitors import DESK, Visitor
 
 

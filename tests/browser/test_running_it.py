@@ -14,7 +14,7 @@ from jobbridge.core.keys import Engine
 from tests.browser.books import EVIL, Books
 from tests.browser.conftest import Arrives
 from tests.browser.stage import Stage
-from tests.browser.test_acting import a_tenant
+from tests.browser.test_actions import a_tenant
 
 
 def test_a_tenant_is_suspended_and_resumed(arrives: Arrives, stage: Stage, engine: Engine) -> None:

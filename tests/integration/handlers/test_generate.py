@@ -22,8 +22,8 @@ from jobbridge.handlers.invoicing.errors import (
     UnknownClient,
     WindowAlreadyBilled,
 )
+from jobbridge.handlers.invoicing.generate import bill_window
 from jobbridge.handlers.invoicing.invoices import read_invoice
-from jobbridge.handlers.invoicing.issuing import bill_window
 from jobbridge.handlers.invoicing.models import Period
 from tests.books import Books
 
