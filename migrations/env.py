@@ -1,4 +1,7 @@
-"""Run the migrations on the connection that `jobbridge.store.schema.migrate` passes; see there for the lock."""
+"""Run the migrations on the connection that `jobbridge.store.schema.migrate` passes; see there for the lock.
+
+How a migration is named and what it must say: README.md, beside this file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ if connection is None:
 
 context.configure(
     connection=connection,
-    version_table="jobbridge_version",
+    version_table="jobbridge_revisions",
     version_table_schema="public",
     transaction_per_migration=True,
     on_version_apply=context.config.attributes.get("on_version_apply"),

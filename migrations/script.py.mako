@@ -10,6 +10,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+serves_since = "0014_relatives"  # the newest revision that the oldest release still served knows: see README.md
 
 
 def upgrade() -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 from jobbridge.dev.process import ManagedProcess
 
@@ -30,6 +30,13 @@ SETTING_PREFIXES = (
 )
 
 Value = TypeVar("Value")
+
+
+#: What a contracting migration of a later release would tell this one.
+CONTRACTED: LiteralString = """
+UPDATE public.jobbridge_version SET version_num = '9999_later', revision = '9999_later', serves_since = '9999_later'
+WHERE version_num ~ '^[0-9]'
+"""
 
 
 def wait_until(

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from jobbridge.core.keys import Engine
 from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, EngineUnavailable
-from jobbridge.store.database import check_revision
+from jobbridge.store.schema_range import check_revision
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -22,19 +22,15 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
-from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated
 from jobbridge.store.caller_connection import DriverConnection, driver_connection
-
-#: The newest revision of the core branch that this release knows; a test compares it with `migrations/`.
-EXPECTED_REVISION = "0014_relatives"
+from jobbridge.store.schema_range import check_revision
 
 #: Prefix of any of our URL forms: `postgres://`, `postgresql+psycopg://`, the broker's `jobbridge+postgresql://`.
 _POSTGRES_SCHEME = re.compile(r"^(?:[\w.:]+\+)?postgres(?:ql)?(?:\+\w+)?://")
 
 #: Unless the URL says otherwise. Instants come back as UTC, whatever the server's own zone.
 _CONNECT: dict[str, Any] = {"application_name": "jobbridge", "options": "-c TimeZone=UTC"}
-
-_SELECT_REVISIONS = "SELECT version_num FROM public.jobbridge_version"
 
 CallersConnection: TypeAlias = (
     Any  # psycopg, SQLAlchemy Connection or Session, Django: see `caller_connection`
@@ -86,8 +82,8 @@ class Database:
 
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, or went away within the block.
-            NotMigrated: The tables are missing or older than this release.
-            SchemaTooNew: They are newer.
+            NotMigrated: The tables are missing or older than this release works on.
+            SchemaTooNew: They no longer serve it.
         """
         here = self._here()
         pooled = self._checkout(here)
@@ -239,27 +235,6 @@ def sqlalchemy_url(url: str) -> URL:
             "The database URL cannot be read.",
             hint="Write it as postgresql://user:password@host:5432/database, special characters as %XX.",
         ) from error
-
-
-def check_revision(connection: DriverConnection) -> None:
-    """Make sure that the tables are those which this release knows.
-
-    Raises:
-        NotMigrated: They are missing or older.
-        SchemaTooNew: They are newer.
-    """
-    try:
-        rows = connection.execute(_SELECT_REVISIONS).fetchall()
-    except psycopg.errors.UndefinedTable:
-        raise NotMigrated(f"The database {connection.info.dbname!r} has no tables of jobbridge.") from None
-    # Revisions of the core branch begin with four digits, those of other branches with the branch's name.
-    found = max((revision for (revision,) in rows if revision[:4].isdigit()), default=None)
-    if found == EXPECTED_REVISION:
-        return
-    if found is None:
-        raise NotMigrated(f"The database {connection.info.dbname!r} has no tables of jobbridge.")
-    names = f"The database {connection.info.dbname!r} is at {found}, this release at {EXPECTED_REVISION}."
-    raise NotMigrated(names) if found < EXPECTED_REVISION else SchemaTooNew(names)
 
 
 def refusal(error: psycopg.Error) -> DatabaseError:

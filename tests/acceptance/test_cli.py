@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.conftest import StartWorker
-from tests.support import clean_environment
+from tests.support import CONTRACTED, clean_environment
 
 SHOP = """
 from pydantic import BaseModel
@@ -100,9 +100,7 @@ def test_a_database_that_is_not_migrated_is_an_error_that_says_so(
 
 def test_a_database_that_is_newer_than_this_release_is_refused(jobbridge: Run, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
-        connection.execute(
-            "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'"
-        )
+        connection.execute(CONTRACTED)
     done = jobbridge("enqueue", "-A", "shop", "receipt", "--data", '{"number": 1}', DATABASE_URL=database_url)
     assert done.returncode == 3
     assert "9999_later" in done.stderr

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import sqlalchemy as sa
@@ -22,8 +22,10 @@ from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, Sc
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import sqlalchemy_url
 from jobbridge.store.schema import conventions
+from jobbridge.store.schema_range import SchemaVersion, read_versions
 
-VERSION_TABLE = "jobbridge_version"
+#: Where alembic keeps what it has done. Written anew each time, from what `jobbridge_version` says (schema_range).
+ALEMBIC_TABLE = "jobbridge_revisions"
 
 #: A migration that waits for a lock makes everybody else wait behind it.
 LOCK_TIMEOUT = timedelta(seconds=5)
@@ -49,11 +51,23 @@ WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'pu
 ORDER BY xact_start
 LIMIT 3
 """
+_HAS_TABLES = sa.text("SELECT to_regclass('public.jobbridge_revisions') IS NOT NULL")
 # Revision names are words: alembic's own 32 characters would be too few some day.
-_CREATE_VERSION_TABLE = sa.text(
-    "CREATE TABLE IF NOT EXISTS public.jobbridge_version "
-    "(version_num varchar(255) CONSTRAINT jobbridge_version_pkc PRIMARY KEY)"
-)
+_CREATE_TABLES: LiteralString = """
+CREATE TABLE IF NOT EXISTS public.jobbridge_version (
+    version_num varchar(255) CONSTRAINT jobbridge_version_pkc PRIMARY KEY
+);
+ALTER TABLE public.jobbridge_version
+    ADD COLUMN IF NOT EXISTS revision varchar(255), ADD COLUMN IF NOT EXISTS serves_since varchar(255);
+CREATE TABLE public.jobbridge_revisions (version_num varchar(255) PRIMARY KEY);
+"""
+_INSERT_REVISIONS: LiteralString = """
+INSERT INTO public.jobbridge_revisions (version_num) SELECT unnest(%(revisions)s::text[])
+"""
+_INSERT_VERSION: LiteralString = """
+INSERT INTO public.jobbridge_version (version_num, revision, serves_since)
+VALUES (%(told)s, %(revision)s, %(serves_since)s)
+"""
 
 
 def migrate(
@@ -137,6 +151,15 @@ def heads() -> list[str]:
     return sorted(ScriptDirectory(str(script_directory())).get_heads())
 
 
+def serves_since(revision: str) -> str | None:
+    """Name the revision that a release must know to live with this one; None: any release will do."""
+    for script in ScriptDirectory(str(script_directory())).iterate_revisions(revision, "base"):
+        since: str | None = getattr(script.module, "serves_since", None)
+        if since is not None:
+            return since
+    return None
+
+
 def script_directory() -> Path:
     """Find the migrations: beside the package in a checkout, inside it in the wheel."""
     package = Path(__file__).resolve().parents[2]
@@ -158,10 +181,18 @@ def _config(connection: sa.Connection) -> Config:
     return config
 
 
-def _on_version_apply(*, ctx: MigrationContext, step: Any, **_: Any) -> None:
-    """Within the transaction of each step: what it made follows the rules that hold for this database."""
-    if step.is_upgrade and ctx.connection is not None:
-        conventions.conform(_driver(ctx.connection))
+def _on_version_apply(*, ctx: MigrationContext, step: Any, heads: set[str], **_: Any) -> None:
+    """Within the transaction of each step: the rules of this database hold for what it made, and the step is told."""
+    if ctx.connection is None:
+        return
+    driver = _driver(ctx.connection)
+    if step.is_upgrade:
+        conventions.conform(driver)
+    driver.execute("DELETE FROM public.jobbridge_version")
+    for head in heads:
+        version = SchemaVersion(revision=head, serves_since=serves_since(head))
+        row = {"told": version.told_to_0_1_0, "revision": head, "serves_since": version.serves_since}
+        driver.execute(_INSERT_VERSION, row)
 
 
 def _driver(connection: sa.Connection) -> DriverConnection:
@@ -195,7 +226,7 @@ def _locked(database_url: str, lock_timeout: timedelta) -> Iterator[sa.Connectio
                 # Names without a schema mean public, whatever the role's search path says.
                 milliseconds = str(round(lock_timeout.total_seconds() * 1000))
                 connection.execute(_SET_UP, {"lock_timeout": milliseconds})
-                connection.execute(_CREATE_VERSION_TABLE)
+                _prepare(connection)
                 connection.commit()
                 yield connection
         finally:
@@ -253,8 +284,17 @@ def _holders(connection: sa.Connection) -> str:
     )
 
 
+def _prepare(connection: sa.Connection) -> None:
+    """Make the two tables, and let alembic know what is done: also by 0.1.0, whose alembic has the other one."""
+    driver = _driver(connection)
+    if not connection.execute(_HAS_TABLES).scalar_one():
+        driver.execute(_CREATE_TABLES)
+    driver.execute("DELETE FROM public.jobbridge_revisions")
+    driver.execute(_INSERT_REVISIONS, {"revisions": _revisions(connection)})
+
+
 def _revisions(connection: sa.Connection) -> list[str]:
-    context = MigrationContext.configure(
-        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": "public"}
-    )
-    return sorted(context.get_current_heads())
+    try:
+        return sorted(version.revision for version in read_versions(_driver(connection)))
+    except psycopg.errors.UndefinedTable:
+        return []

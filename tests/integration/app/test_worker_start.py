@@ -12,7 +12,7 @@ import pytest
 from jobbridge.app.worker.steps import tell_engine
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker
-from tests.support import REPOSITORY, clean_environment, wait_until
+from tests.support import CONTRACTED, REPOSITORY, clean_environment, wait_until
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,7 @@ def test_a_worker_says_what_to_do_and_ends(
     if planted == "too new":
         settings["DATABASE_URL"] = url = request.getfixturevalue("database_url")
         with psycopg.connect(url) as connection:
-            connection.execute(
-                "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num ~ '^[0-9]'"
-            )
+            connection.execute(CONTRACTED)
 
     ended = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "tests.parity.app", "worker", "-P", "solo"],

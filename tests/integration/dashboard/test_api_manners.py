@@ -16,6 +16,7 @@ from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
 from tests.parity.tasks import make_app
+from tests.support import CONTRACTED
 
 TOTAL = {"task": "parity.total", "args": [[1, 2]]}
 
@@ -102,9 +103,7 @@ def test_every_refusal_says_what_to_do(app: Celery) -> None:
 
 def test_a_database_of_another_release_is_told_as_such(app: Celery, client: TestClient) -> None:
     with app.database.connection() as connection:
-        connection.execute(
-            "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'"
-        )
+        connection.execute(CONTRACTED)
     later = make_app(settings=load_settings({"DATABASE_URL": app.settings.database_url or ""}))
 
     answer = TestClient(make_dashboard(later), headers=client.headers).get("/api/v1/jobs")

@@ -24,6 +24,7 @@ from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.workers.queue_pauses import QueuePauses
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
+from tests.support import CONTRACTED
 
 pytestmark = pytest.mark.usefixtures("first_look_is_waited_for")
 
@@ -101,9 +102,7 @@ def test_it_is_ready_when_the_database_can_be_used(
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready", "temporal": "not the default engine"}
     with app.database.connection() as connection:
-        connection.execute(
-            "UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'"
-        )
+        connection.execute(CONTRACTED)
 
     assert client.get("/healthz").status_code == 200
     answer = client.get("/readyz")

@@ -91,7 +91,11 @@ def test_an_empty_database_wants_to_be_migrated(empty_database_url: str) -> None
 def test_tables_of_another_release_are_not_touched(
     database: Database, outside: psycopg.Connection[Any], revision: str, error: type[Exception]
 ) -> None:
-    outside.execute("UPDATE jobbridge_version SET version_num = %s WHERE version_num LIKE '0%%'", [revision])
+    outside.execute(
+        "UPDATE jobbridge_version SET version_num = %(other)s, revision = %(other)s, serves_since = %(other)s"
+        " WHERE version_num LIKE '0%%'",
+        {"other": revision},
+    )
 
     with pytest.raises(error, match=revision):
         JobRecorder(database).record(EventsOf().submitted())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -18,13 +19,14 @@ import jobbridge.store.fanout.tables
 import jobbridge.store.monitor.tables
 import jobbridge.store.schedules.tables
 import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
-from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaTooNew
+from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.recording import JobRecorder
-from jobbridge.store.database import EXPECTED_REVISION, Database, sqlalchemy_url
+from jobbridge.store.database import Database, sqlalchemy_url
 from jobbridge.store.jobs.tables import metadata
 from jobbridge.store.schema import migrate as migrations
+from jobbridge.store.schema_range import THIS_RELEASE
 from tests.job_events import EventsOf
-from tests.support import clean_environment, wait_until
+from tests.support import CONTRACTED, clean_environment, wait_until
 
 #: What a schema is made of, as text that two databases can be compared by.
 ANATOMY = """
@@ -56,7 +58,7 @@ def test_up_down_and_up_again(empty_database_url: str, connection: psycopg.Conne
         "SELECT relname FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace"
         " WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema')"
     ).fetchall()
-    assert left == [("jobbridge_version",)]
+    assert sorted(left) == [("jobbridge_revisions",), ("jobbridge_version",)]
 
     assert migrations.migrate(empty_database_url) == migrations.heads()
     assert _takes_a_job(empty_database_url)
@@ -99,7 +101,47 @@ def test_the_metadata_is_what_the_migrations_make(
 def test_this_release_expects_the_newest_core_revision() -> None:
     core = [revision for revision in migrations.heads() if revision[:4].isdigit()]
 
-    assert core == [EXPECTED_REVISION]
+    assert core == [THIS_RELEASE.newest]
+    assert THIS_RELEASE.oldest <= THIS_RELEASE.newest
+
+
+def test_every_migration_says_whom_it_serves_and_only_ever_gives_up_on_the_oldest() -> None:
+    scripts = ScriptDirectory(str(migrations.script_directory()))
+    upwards = [script.revision for script in scripts.iterate_revisions("core@head", "base")][::-1]
+    later = [revision for revision in upwards if revision > "0014_relatives"]
+    said = [scripts.get_revision(revision).module.serves_since for revision in later]
+
+    assert upwards == sorted(upwards)
+    assert said == sorted(said)
+    assert all(since in upwards[: upwards.index(own) + 1] for own, since in zip(later, said, strict=True))
+    assert THIS_RELEASE.newest >= (migrations.serves_since("core@head") or "")
+
+
+def test_release_0_1_0_is_told_its_own_revisions(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    migrations.migrate(empty_database_url)
+
+    told = connection.execute("SELECT version_num FROM jobbridge_version ORDER BY 1").fetchall()
+    assert told == [("0014_relatives",), ("psa_0003_assets",)]
+
+
+def test_what_release_0_1_0_has_migrated_goes_on_from_there(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    migrations.migrate(empty_database_url, "core@0013_bulk_writes")
+    connection.execute(
+        "DROP TABLE jobbridge_revisions; ALTER TABLE jobbridge_version DROP revision, DROP serves_since"
+    )
+
+    with (
+        pytest.raises(NotMigrated, match="0013_bulk_writes"),
+        closing(Database(empty_database_url)) as database,
+    ):
+        database.run(lambda connection: None)
+    assert migrations.current(empty_database_url) == ["0013_bulk_writes"]
+    assert migrations.migrate(empty_database_url) == migrations.heads()
+    assert _takes_a_job(empty_database_url)
 
 
 def test_every_unique_key_and_index_contains_the_tenant(database_url: str) -> None:
@@ -192,7 +234,7 @@ def test_a_later_releases_database_is_not_migrated(
     empty_database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     migrations.migrate(empty_database_url)
-    connection.execute("UPDATE jobbridge_version SET version_num = '9999_later' WHERE version_num LIKE '0%'")
+    connection.execute(CONTRACTED)
 
     with pytest.raises(SchemaTooNew, match="9999_later"):
         migrations.migrate(empty_database_url)

@@ -1,0 +1,112 @@
+"""Which releases a database serves, and which databases a release works on (decision 0016).
+
+A release says from which revision on its statements work, and up to which it knows the migrations. The database says at
+which revision it is, and which revision a release must know to live with it: an expanding migration leaves that as it
+was, a contracting one moves it on. So neighbouring releases serve one database, and an old one hears from the database
+itself when its time is over.
+
+`public.jobbridge_version` says so, one row a branch. Its first column is all that release 0.1.0 reads, and it takes
+nothing there but its own newest: so it is told that one for as long as the database serves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+
+from jobbridge.errors import NotMigrated, SchemaTooNew
+from jobbridge.store.caller_connection import DriverConnection
+
+#: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
+_KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}
+
+# As jsonb, for a database that 0.1.0 has migrated lacks the columns that came later.
+_SELECT_VERSIONS: LiteralString = "SELECT to_jsonb(version) FROM public.jobbridge_version AS version"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaRange:
+    """The revisions of the core branch that a release works with. They begin with four digits, and sort by them.
+
+    Attributes:
+        oldest: Its statements work from here on.
+        newest: It knows the migrations up to here. Later ones are fine while the database says so.
+    """
+
+    oldest: str
+    newest: str
+
+
+#: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
+THIS_RELEASE = SchemaRange(oldest="0014_relatives", newest="0014_relatives")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaVersion:
+    """Where one branch of a database is.
+
+    Attributes:
+        revision: The newest migration that it has.
+        serves_since: The revision that a release must know; None: any release will do.
+    """
+
+    revision: str
+    serves_since: str | None = None
+
+    @property
+    def branch(self) -> str:
+        return "core" if self.revision[:4].isdigit() else self.revision.partition("_")[0]
+
+    @property
+    def told_to_0_1_0(self) -> str:
+        """What stands in the column that 0.1.0 reads, also as that of its own migrations."""
+        known = _KNOWN_TO_0_1_0.get(self.branch, self.revision)
+        is_served = self.serves_since is None or self.serves_since <= known
+        return min(self.revision, known) if is_served else self.revision
+
+
+def read_versions(connection: DriverConnection) -> list[SchemaVersion]:
+    """Read where each branch of the database is; nothing if it has no tables of jobbridge.
+
+    Raises:
+        psycopg.errors.UndefinedTable: There is not even the table that says so.
+    """
+    rows = connection.execute(_SELECT_VERSIONS).fetchall()
+    return [_version(row) for (row,) in rows]
+
+
+def check_revision(connection: DriverConnection, release: SchemaRange = THIS_RELEASE) -> None:
+    """Make sure that this release and the tables go together.
+
+    Raises:
+        NotMigrated: They are missing, or older than this release works on.
+        SchemaTooNew: They no longer serve it.
+    """
+    database = f"The database {connection.info.dbname!r}"
+    try:
+        versions = read_versions(connection)
+    except psycopg.errors.UndefinedTable:
+        versions = []
+    core = next((version for version in versions if version.branch == "core"), None)
+    if core is None:
+        raise NotMigrated(f"{database} has no tables of jobbridge.")
+    if core.revision < release.oldest:
+        raise NotMigrated(f"{database} is at {core.revision}, this release needs {release.oldest}.")
+    if core.serves_since is not None and release.newest < core.serves_since:
+        raise SchemaTooNew(
+            f"{database} is at {core.revision} and serves releases that know {core.serves_since}; "
+            f"this one knows {release.newest}."
+        )
+
+
+def _version(row: dict[str, Any]) -> SchemaVersion:
+    told, revision = row["version_num"], row.get("revision") or row["version_num"]
+    branch = SchemaVersion(revision=told).branch
+    # Below the newest that 0.1.0 knows, its own `migrate` may have been at work, which writes this column alone.
+    is_certain = told < _KNOWN_TO_0_1_0.get(branch, "")
+    return SchemaVersion(
+        revision=told if is_certain else max(told, revision),
+        serves_since=None if is_certain else row.get("serves_since"),
+    )
