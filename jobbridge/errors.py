@@ -4,6 +4,7 @@ JobBridgeError                  everything below; `hint` says what to do
 ├── ConfigurationError          a setting is missing, wrong, or contradicts another
 ├── DatabaseError
 │   ├── DatabaseUnavailable     Postgres cannot be reached; safe to retry
+│   │   └── DatabaseRefused     it answers, and will not have us: waiting does not help
 │   ├── NotMigrated             the tables are missing or older than this release
 │   └── SchemaTooNew            the tables are newer than this release
 ├── BrokerError                 see jobbridge.broker, which is a leaf and derives its own
@@ -72,6 +73,12 @@ class DatabaseUnavailable(DatabaseError):
     """Postgres cannot be reached. Safe to retry."""
 
     hint = "Check that Postgres runs and that DATABASE_URL points at it, then run `jobbridge doctor`."
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """Postgres answers, and will not have us, or is not what we can use: waiting does not help."""
+
+    hint = "Correct DATABASE_URL, then run `jobbridge doctor`."
 
 
 class NotMigrated(DatabaseError):

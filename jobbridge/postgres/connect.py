@@ -1,0 +1,284 @@
+"""The only place that opens a connection.
+
+Whatever a role, a database or an administrator has set for everybody, a connection from here is the same everywhere:
+its session is prepared by one statement (`PREPARE`), not by startup options, which PgBouncer refuses.
+
+- A host that vanishes is noticed by TCP's own means within 20 s, on both sides; a server that is stopped and a proxy
+  that has lost it, within 30 s of a statement (`silence`).
+- Of several hosts in a URL the primary is taken, unless the URL says otherwise.
+- A forked child never speaks on its parent's sockets: its copies are led to /dev/null, so that no finalizer says
+  good-bye in the parent's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+
+from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
+from jobbridge.postgres.faults import is_refused_at_connect, reason_of
+from jobbridge.postgres.names import application_name
+from jobbridge.postgres.pooler import shares_sessions
+from jobbridge.postgres.silence import ASKING, attended, is_session_at_work
+from jobbridge.postgres.target import Target
+
+#: Seconds, for each host.
+CONNECT_TIMEOUT: Final = 10
+
+#: libpq's parameters, unless the URL has them. Milliseconds; seconds.
+_PARAMETERS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "client_encoding": "UTF8",
+}
+
+# One round trip, whatever is set. Behind a pooler the settings end with the statement, for the session is somebody
+# else's a moment later; but it follows these two itself. A connection that ends on one side ends on the other.
+# transaction_timeout is new in Postgres 17.
+PREPARE: LiteralString = """
+SELECT pg_backend_pid(),
+    current_setting('server_encoding'),
+    pg_is_in_recovery(),
+    set_config('TimeZone', 'UTC', false),
+    set_config('client_encoding', 'UTF8', false),
+    set_config('default_transaction_isolation', 'read committed', is_pooled),
+    set_config('statement_timeout', '0', is_pooled),
+    set_config('lock_timeout', '0', is_pooled),
+    set_config('idle_in_transaction_session_timeout', '0', is_pooled),
+    set_config('idle_session_timeout', '0', is_pooled),
+    set_config('tcp_keepalives_idle', '5', is_pooled),
+    set_config('tcp_keepalives_interval', '2', is_pooled),
+    set_config('tcp_keepalives_count', '3', is_pooled),
+    set_config('tcp_user_timeout', '15000', is_pooled),
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL
+        THEN set_config('transaction_timeout', '0', is_pooled)
+    END,
+    (
+        SELECT count(set_config(name, setting, is_pooled))
+        FROM unnest(%(names)s::text[], %(values)s::text[]) AS own (name, setting)
+    )
+FROM (SELECT pg_backend_pid() <> %(backend_pid)s AND NOT %(keeps)s AS is_pooled) AS client
+"""
+
+DriverConnection: TypeAlias = "psycopg.Connection[Any]"
+
+
+class Connection(psycopg.Connection[Any]):
+    """psycopg's, which does not wait for ever for a server that is gone."""
+
+    asking: Mapping[str, Any] | None = None
+    #: A pooler stands between: nothing may be left in the session.
+    is_pooled = False
+
+    def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
+        return super().wait(_attended(gen, self), *arguments, **named)
+
+
+class AsyncConnection(psycopg.AsyncConnection[Any]):
+    """The same, on an event loop."""
+
+    asking: Mapping[str, Any] | None = None
+    is_pooled = False
+
+    async def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
+        return await super().wait(_attended(gen, self), *arguments, **named)
+
+
+_Any: TypeAlias = Connection | AsyncConnection
+
+
+def connect(
+    target: Target,
+    purpose: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    keeps_session: bool = False,
+    must_write: bool = False,
+    lasts_in_children: bool = False,
+) -> Connection:
+    """Open a connection in autocommit mode.
+
+    Args:
+        target: Where to.
+        purpose: For `pg_stat_activity`, after the process's own name: `jobs`, `broker`, `presence`.
+        settings: Of Postgres, for the session: own time-outs, planner settings. Left out behind a pooler.
+        parameters: Of libpq; they win over those of the URL.
+        keeps_session: It LISTENs, or holds locks: pooled by the transaction, it is refused.
+        must_write: A standby is of no use.
+        lasts_in_children: Its session lives until the last forked child has ended, too.
+
+    Raises:
+        DatabaseUnavailable: Postgres cannot be reached, or is no primary yet. Safe to retry.
+        DatabaseRefused: It answers, and waiting will not help: the hint says what to change.
+    """
+    given = _given(target, purpose, parameters)
+    try:
+        connection = Connection.connect(**given, autocommit=True)
+    except psycopg.Error as error:
+        raise explained(error, target) from error
+    try:
+        _attend(connection, given)
+        row = connection.execute(PREPARE, _prepared(connection, settings)).fetchone()
+        _note(connection, row)
+        if connection.is_pooled and keeps_session:
+            _refuse_shared(target, given)
+            connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
+        _judge(row, target, must_write=must_write)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, psycopg.Error):
+            raise explained(error, target) from error
+        raise
+    (_lasting if lasts_in_children else _passing).add(connection)
+    return connection
+
+
+async def connect_async(
+    target: Target,
+    purpose: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+    keeps_session: bool = False,
+    must_write: bool = False,
+) -> AsyncConnection:
+    """Open such a connection on the running loop. Arguments and errors as with `connect`."""
+    given = _given(target, purpose, None)
+    try:
+        connection = await AsyncConnection.connect(**given, autocommit=True)
+    except psycopg.Error as error:
+        raise explained(error, target) from error
+    try:
+        _attend(connection, given)
+        row = await (await connection.execute(PREPARE, _prepared(connection, settings))).fetchone()
+        _note(connection, row)
+        if connection.is_pooled and keeps_session:
+            await asyncio.to_thread(_refuse_shared, target, given)
+            await connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
+        _judge(row, target, must_write=must_write)
+    except BaseException as error:
+        await connection.close()
+        if isinstance(error, psycopg.Error):
+            raise explained(error, target) from error
+        raise
+    _passing.add(connection)
+    return connection
+
+
+def close(connection: DriverConnection) -> None:
+    """End its session, and free what it holds."""
+    with contextlib.suppress(psycopg.Error):  # it is gone already
+        connection.close()
+
+
+def explained(error: psycopg.Error, target: Target) -> DatabaseUnavailable:
+    """Say what waiting cures and what it does not."""
+    reason = reason_of(error)
+    if not is_refused_at_connect(error):
+        return DatabaseUnavailable(f"{target} cannot be used: {reason}")
+    hint = "Correct the user or the password in the database URL."
+    if "does not exist" in reason or "no such" in reason:
+        hint = "Create the database or the role, or correct the database URL."
+    return DatabaseRefused(f"{target} cannot be used: {reason}", hint=hint)
+
+
+def _given(target: Target, purpose: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = _PARAMETERS | dict(target.parameters) | dict(parameters or {})
+    given["application_name"] = application_name(
+        purpose, product=given.get("application_name") or "jobbridge"
+    )
+    if len(target.hosts) > 1:
+        given.setdefault("target_session_attrs", "primary")
+    return given
+
+
+def _prepared(connection: _Any, settings: Mapping[str, str] | None, *, keeps: bool = False) -> dict[str, Any]:
+    own = settings or {}
+    return {
+        "backend_pid": connection.info.backend_pid,
+        "keeps": keeps,
+        "names": list(own),
+        "values": list(own.values()),
+    }
+
+
+def _attend(connection: _Any, given: Mapping[str, Any]) -> None:
+    # Who asks for a silent session asks the host that it is at: another one knows nothing of it.
+    at = {"host": connection.info.host, "port": connection.info.port}
+    connection.asking = {**given, **at, "connect_timeout": ASKING, "application_name": "jobbridge asks"}
+    connection.is_pooled = True  # until its number is known
+
+
+def _note(connection: _Any, row: tuple[Any, ...] | None) -> None:
+    assert row is not None
+    connection.is_pooled = row[0] != connection.info.backend_pid
+    if connection.is_pooled:
+        connection.prepare_threshold = None
+
+
+def _judge(row: tuple[Any, ...] | None, target: Target, *, must_write: bool) -> None:
+    assert row is not None
+    _, encoding, is_standby, *_ = row
+    if encoding != "UTF8":
+        raise DatabaseRefused(
+            f"{target} is encoded in {encoding}, which does not hold every character.",
+            hint="Make a database with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move to it.",
+        )
+    if must_write and is_standby:
+        raise DatabaseUnavailable(
+            f"{target} is a standby, which can only be read.",
+            hint="Name the primary, or all hosts of the cluster: postgresql://user@first,second/database.",
+        )
+
+
+def _refuse_shared(target: Target, given: Mapping[str, Any]) -> None:
+    if shares_sessions(given):
+        raise DatabaseRefused(
+            f"{target} is behind a pooler (PgBouncer?) that gives each transaction another session.",
+            hint="Workers, beat and the dashboard hold locks and listen: give them a URL of Postgres itself, or of "
+            "a pool with pool_mode = session. Who only sends jobs may use this one.",
+        )
+
+
+def _attended(waiting: Any, connection: _Any) -> Any:
+    asking = connection.asking
+    if asking is None:
+        return waiting
+    backend_pid, is_pooled = connection.pgconn.backend_pid, connection.is_pooled
+    return attended(
+        waiting, connection.pgconn, lambda: is_session_at_work(asking, backend_pid, is_pooled=is_pooled)
+    )
+
+
+# -- fork
+
+_lasting: weakref.WeakSet[_Any] = weakref.WeakSet()
+_passing: weakref.WeakSet[_Any] = weakref.WeakSet()
+#: A parent's connections, kept so that nothing finalizes them here.
+_inherited: list[_Any] = []
+
+
+def _let_go_of_inherited() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for connections, keeps_socket in ((_lasting, True), (_passing, False)):
+        for connection in list(connections):
+            # dup2 and not close: libpq remembers the number, which another file would get next.
+            with contextlib.suppress(OSError, psycopg.Error):
+                if keeps_socket:
+                    os.dup(connection.fileno())
+                os.dup2(nothing, connection.fileno(), inheritable=False)
+            _inherited.append(connection)
+        connections.clear()
+    os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_let_go_of_inherited)

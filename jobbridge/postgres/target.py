@@ -1,0 +1,146 @@
+"""Where connections go: any of our URL forms, read into libpq's parameters.
+
+    postgresql://user:password@host:5432/database?sslmode=verify-full
+    postgresql://user@first:5432,second:5433/database?target_session_attrs=primary
+    postgresql:///database?host=/run/postgresql
+    postgres://…   postgresql+psycopg://…   jobbridge+postgresql://…
+
+The parts are taken apart as SQLAlchemy does, which bears a password that is not quoted; libpq does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
+
+from jobbridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+_URL = re.compile(
+    r"""
+    ^(?:[\w.:]+\+)?postgres(?:ql)?(?:\+\w+)?://
+    (?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?
+    (?P<hosts>[^/?]*)
+    (?:/(?P<database>[^?]*))?
+    (?:\?(?P<query>.*))?$
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_HOST = re.compile(r"^(?:\[(?P<ipv6>[^\]]+)\]|(?P<name>[^:]*))(?::(?P<port>\d*))?$")
+_FORM = "Write it as postgresql://user:password@host:5432/database, special characters as %XX."
+
+
+@dataclass(frozen=True)
+class Target:
+    """A database, and how to get in.
+
+    Attributes:
+        parameters: By libpq's names; hosts and ports are lists with commas.
+    """
+
+    parameters: Mapping[str, str]
+
+    @classmethod
+    def of(cls, url: str) -> Target:
+        """Read a URL.
+
+        Raises:
+            ConfigurationError: It is no URL of Postgres, or has a parameter that libpq does not know.
+        """
+        parts = _URL.match(url)
+        if parts is None:
+            scheme = url.split("://", 1)[0] if "://" in url else "no scheme"
+            raise ConfigurationError(f"The database URL is not one of Postgres: {scheme!r}.", hint=_FORM)
+        found = {
+            "user": unquote(parts["user"] or ""),
+            "password": unquote(parts["password"] or ""),
+            "dbname": unquote(parts["database"] or ""),
+        }
+        query = parse_qsl(parts["query"] or "", keep_blank_values=True)
+        found |= {name: value for name, value in query if name != "host"}
+        # SQLAlchemy's way to say several hosts is to repeat `host=name:port`; libpq's is a list.
+        asked = [each for name, value in query if name == "host" for each in value.split(",")]
+        found |= _hosts(asked or [each for each in parts["hosts"].split(",") if each], found.get("port", ""))
+        target = cls({name: value for name, value in found.items() if value})
+        try:
+            make_conninfo("", **dict(target.parameters))
+        except ProgrammingError as error:
+            reason = str(error).strip()
+            raise ConfigurationError(f"The database URL cannot be read: {reason}.", hint=_FORM) from error
+        return target
+
+    def __repr__(self) -> str:
+        return f"Target({self!s})"
+
+    def __str__(self) -> str:
+        """Say which database it is; never the password."""
+        places = []
+        for host, port in self.hosts:
+            places.append(f"{host or 'the local socket'}{f':{port}' if port else ''}")
+        return f"Postgres database {self.database!r} at {', '.join(places)}"
+
+    @property
+    def database(self) -> str | None:
+        return self.parameters.get("dbname")
+
+    @property
+    def hosts(self) -> list[tuple[str, str]]:
+        """Give host and port of each; empty where nothing was said."""
+        hosts = self.parameters.get("host", "").split(",")
+        ports = self.parameters.get("port", "").split(",")
+        if len(ports) == 1:
+            ports *= len(hosts)
+        return list(zip(hosts, ports, strict=False))
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Give what two URLs of one database have in common, however users, drivers and options differ."""
+        return (*((host, port or "5432") for host, port in self.hosts), self.database)
+
+    @property
+    def url(self) -> str:
+        """Write it in libpq's form, with the password."""
+        return self.sqlalchemy_url().set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def sqlalchemy_url(self) -> URL:
+        """Give SQLAlchemy's form, for alembic and for whoever queries by SQLAlchemy."""
+        from sqlalchemy.engine import URL
+
+        rest: dict[str, Any] = dict(self.parameters)
+        user, password, database = (rest.pop(name, None) for name in ("user", "password", "dbname"))
+        hosts = self.hosts
+        if is_plain := (len(hosts) == 1 and "/" not in hosts[0][0]):
+            rest.pop("host", None), rest.pop("port", None)
+        elif len(hosts) > 1:
+            rest.pop("port", None)
+            rest["host"] = [f"{host}:{port}" if port else host for host, port in hosts]
+        return URL.create(
+            "postgresql+psycopg",
+            username=user,
+            password=password,
+            host=hosts[0][0] or None if is_plain else None,
+            port=int(hosts[0][1]) if is_plain and hosts[0][1] else None,
+            database=database,
+            query=rest,
+        )
+
+
+def _hosts(given: list[str], port: str) -> dict[str, str]:
+    hosts, ports = [], []
+    for each in given:
+        # A socket's folder is written as %2Frun%2Fpostgresql, and may hold a colon.
+        name = unquote(each)
+        parts = None if name.startswith("/") else _HOST.match(name)
+        if parts is None and not name.startswith("/"):
+            raise ConfigurationError(f"The database URL names the host {name!r}.", hint=_FORM)
+        hosts.append(name if parts is None else parts["ipv6"] or parts["name"])
+        ports.append((parts["port"] if parts is not None else "") or "")
+    return {"host": ",".join(hosts), "port": ",".join(ports) if any(ports) else port}
