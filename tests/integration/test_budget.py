@@ -1,0 +1,33 @@
+"""What a job may cost in the database, and what an idle worker may ask: counts, which are the same on every machine.
+
+`python -m tests.bench.budget` prints them. Whoever makes a job cheaper lowers the bound here; whoever must raise one
+says why.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.budget import Cost, measure
+
+#: Upper bounds, with some room: batches are larger or smaller, and idle work falls into one run or another.
+_MOST = {
+    "send celery": Cost(statements=4.3, commits=1.2, flushes=1.2, wal_bytes=3_100),
+    "run celery": Cost(statements=4.2, commits=4.0, flushes=4.0, wal_bytes=3_100),
+    "send plain": Cost(statements=1.2, commits=1.2, flushes=1.2, wal_bytes=1_400),
+    "run plain": Cost(statements=1.8, commits=1.7, flushes=1.7, wal_bytes=1_000),
+    "send temporal": Cost(statements=4.3, commits=2.2, flushes=2.2, wal_bytes=5_400),
+    "run temporal": Cost(statements=4.7, commits=3.4, flushes=3.4, wal_bytes=4_000),
+}
+_MOST_IN_AN_IDLE_MINUTE = {"celery": 700, "plain": 190, "temporal": 560}  # statements
+
+
+@pytest.mark.parametrize("kind", list(_MOST_IN_AN_IDLE_MINUTE))
+def test_a_job_costs_no_more_than_its_budget(kind: str) -> None:
+    budget = measure(jobs=200, idle=12, kinds=[kind])
+
+    costs = {name: cost for name, cost in budget.per_job.items() if not cost.is_within(_MOST[name])}
+    assert not costs, f"over the budget, for one job: {costs}"
+    idle = budget.idle_minute[kind].statements
+    assert idle <= _MOST_IN_AN_IDLE_MINUTE[kind], "statements of an idle worker in a minute"
+    assert budget.per_job[f"send {kind}"].statements >= 1  # it was counted at all
