@@ -29,6 +29,7 @@ from psycopg import sql
 from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer, run_temporal
+from tests.forked import fork_server
 from tests.support import REPOSITORY, SETTING_PREFIXES, clean_environment, worker_process
 
 # How long an example takes says how busy the machine is.
@@ -54,6 +55,10 @@ _LONG = (
 
 def pytest_configure(config: pytest.Config) -> None:
     _keep_compiled_modules()
+    if not hasattr(config, "workerinput"):  # xdist's processes find it in the environment
+        stack = ExitStack()
+        stack.enter_context(fork_server(clean_environment()))
+        config.add_cleanup(stack.close)
     if config.getoption("dist", "no") == "load":  # what `-n` alone means
         config.option.dist = "loadgroup"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import LiteralString, TypeVar
 
 from jobbridge.dev.process import ManagedProcess
+from tests.forked import start_python
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -81,10 +81,11 @@ def worker_process(
     timeout: float = 30.0,
     cwd: Path | None = None,
 ) -> Iterator[ManagedProcess]:
-    """Run a Python program (`-m …` or a path) until the block ends; enter when its log says `ready`."""
-    process = ManagedProcess(
-        name=name, argv=[sys.executable, *argv], log_path=log_path, env=env, cwd=cwd
-    ).start()
+    """Run a Python program (`-m …` or a path) until the block ends; enter when its log says `ready`.
+
+    It is forked from a process that has imported what it will import: see tests/fork_server.py.
+    """
+    process = start_python(argv, name=name, log_path=log_path, env=env, cwd=cwd)
     try:
         if ready is not None:
             wait_until(

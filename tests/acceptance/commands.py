@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobbridge.dev.process import ManagedProcess
+from tests.forked import run_python
 from tests.support import clean_environment, wait_until
 
 JOBBRIDGE = [sys.executable, "-m", "jobbridge.cli"]
@@ -20,7 +21,16 @@ JOBBRIDGE = [sys.executable, "-m", "jobbridge.cli"]
 def run_jobbridge(
     *arguments: str, cwd: Path, timeout: float = 60, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run it to its end, forked (tests/fork_server.py): what it imports costs more than what it does."""
+    return run_python(
+        ["-m", "jobbridge.cli", *arguments], cwd=cwd, env=clean_environment(settings), timeout=timeout
+    )
+
+
+def run_jobbridge_afresh(
+    *arguments: str, cwd: Path, timeout: float = 60, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end as a new process, as a shell does."""
     return subprocess.run(
         [*JOBBRIDGE, *arguments], cwd=cwd, env=clean_environment(settings), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=timeout, check=False,
@@ -30,7 +40,7 @@ def run_jobbridge(
 def start(
     argv: Sequence[str], *, cwd: Path, name: str = "dev", settings: Mapping[str, str] | None = None
 ) -> ManagedProcess:
-    """Start a program that stays. It leads a process group of its own, as under a terminal."""
+    """Start a new process that stays. It leads a process group of its own, as under a terminal."""
     return ManagedProcess(
         name=name, argv=argv, log_path=cwd / f"{name}.log", cwd=cwd, env=clean_environment(settings),
         grace=timedelta(seconds=15),

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.acceptance.commands import run_jobbridge
 from tests.conftest import StartWorker
 from tests.support import CONTRACTED, clean_environment
 
@@ -56,11 +57,7 @@ def jobbridge(shop: Path) -> Run:
     """Call the command in a folder with `shop.py`."""
 
     def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "jobbridge.cli", *arguments],
-            cwd=shop, env=clean_environment(settings), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_jobbridge(*arguments, cwd=shop, **settings)
 
     return run
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests.acceptance.commands import JOBBRIDGE, descendants, is_alive, run_jobbridge, start
+from tests.acceptance.commands import JOBBRIDGE, descendants, is_alive, run_jobbridge_afresh, start
 from tests.support import wait_until
 
 #: All handlers but `generate-invoice`, which runs for each client.
@@ -34,7 +34,7 @@ ONCE = {
 
 
 def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: Path) -> None:
-    done = run_jobbridge("demo", "--dashboard-port", "0", cwd=open_folder, timeout=110)
+    done = run_jobbridge_afresh("demo", "--dashboard-port", "0", cwd=open_folder, timeout=110)
 
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((open_folder / "build/demo/summary.json").read_text())

@@ -8,12 +8,16 @@ from pathlib import Path
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.store.database import Database
 from jobbridge.store.workers.services import services
-from tests.acceptance.commands import JOBBRIDGE, run_jobbridge, start
-from tests.support import wait_until
+from tests.acceptance.commands import run_jobbridge
+from tests.forked import start_python
+from tests.support import clean_environment, wait_until
 
 
 def _start(folder: Path, name: str, database_url: str) -> ManagedProcess:
-    process = start([*JOBBRIDGE, "maintain"], cwd=folder, name=name, settings={"DATABASE_URL": database_url})
+    process = start_python(
+        ["-m", "jobbridge.cli", "maintain"], cwd=folder, name=name, log_path=folder / f"{name}.log",
+        env=clean_environment({"DATABASE_URL": database_url}), grace=timedelta(seconds=15),
+    )  # fmt: skip
     wait_until(lambda: "is ready" in process.log() or not process.is_running, timeout=30)
     assert process.is_running, process.log()
     return process

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +19,7 @@ from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import run_temporal
 from jobbridge.settings import load_settings
 from jobbridge.temporal.wire import client as temporal_client
+from tests.forked import run_python
 from tests.parity.conftest import World
 from tests.parity.tasks import make_app
 from tests.proxy import Proxy
@@ -100,11 +99,9 @@ def test_a_job_that_temporal_cannot_take_runs_on_postgres_and_says_so(
 def test_the_doctor_names_jobs_that_fell_back(own_world: World, make: MakeApp) -> None:
     away = make(TEMPORAL_ADDRESS="127.0.0.1:1")
     result = away.tasks["parity.add"].delay(1, 2)
-    command = [sys.executable, "-m", "jobbridge.cli", "doctor", "-A", "tests.parity.app", "--json"]
+    command = ["-m", "jobbridge.cli", "doctor", "-A", "tests.parity.app", "--json"]
 
-    done = subprocess.run(
-        command, env=clean_environment(own_world.environment), capture_output=True, text=True, check=False
-    )
+    done = run_python(command, env=clean_environment(own_world.environment))
 
     assert done.returncode == 1
     [check] = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "fallback"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
@@ -12,6 +10,7 @@ import pytest
 from jobbridge.app.worker.steps import tell_engine
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker
+from tests.forked import run_python
 from tests.support import CONTRACTED, REPOSITORY, clean_environment, wait_until
 
 
@@ -34,14 +33,10 @@ def test_a_worker_says_what_to_do_and_ends(
         with psycopg.connect(url) as connection:
             connection.execute(CONTRACTED)
 
-    ended = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "tests.parity.app", "worker", "-P", "solo"],
+    ended = run_python(
+        ["-m", "celery", "-A", "tests.parity.app", "worker", "-P", "solo"],
         cwd=REPOSITORY,
         env=clean_environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
 
     assert ended.returncode == 3

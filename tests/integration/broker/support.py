@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +14,11 @@ from kombu import Connection
 from psycopg.rows import dict_row
 
 from jobbridge.broker import register
+from tests.forked import Forked, run_python
 from tests.support import clean_environment, wait_until
 
 APP = "tests.integration.broker.app"
-CELERY = [sys.executable, "-m", "celery", "-A", APP]
+CELERY = ["-m", "celery", "-A", APP]
 
 register()
 
@@ -94,12 +93,11 @@ class Worker:
         self.name = name
         self.log_path = folder / f"{name}.log"
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = Forked(
                 [*CELERY, "worker", "-P", pool, "-n", f"{name}@test", "-l", "INFO", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                output=log,
                 env=clean_environment() | environment(tables, pool),
-                start_new_session=True,
+                takes_its_group_along=False,
             )
 
     def log(self) -> str:
@@ -135,11 +133,5 @@ def environment(tables: Tables, pool: str = "solo") -> dict[str, str]:
 
 def celery_command(tables: Tables, *arguments: str) -> str:
     """Run a command of Celery and give its output."""
-    done = subprocess.run(
-        [*CELERY, *arguments],
-        env=clean_environment() | environment(tables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_python([*CELERY, *arguments], env=clean_environment() | environment(tables))
     return done.stdout + done.stderr

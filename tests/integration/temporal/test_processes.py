@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
+from tests.forked import run_python
 from tests.support import clean_environment
 
 _USES_TEMPORAL = """
@@ -49,18 +47,10 @@ _TRIES = {"uses": 4}
 
 
 def _run(program: str, *arguments: str) -> None:
-    running = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        env=clean_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        _, said = running.communicate(timeout=25)
-    finally:
-        with suppress(ProcessLookupError):  # a child that hangs outlives its parent
-            os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+    # A child that hangs outlives its parent, and goes with its process group.
+    ended = run_python(["-c", program, *arguments], env=clean_environment(), timeout=25)
 
-    assert running.returncode == 0, said
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("then", ["exits", "uses", "drops", "closed"])
