@@ -2,12 +2,12 @@
 
 On the way out, the arguments become the workflow's `data` (readable, and in the place that the contract gives them),
 the rest of the message goes into the memo. On the way in, they are put together again; for a workflow that a foreign
-client started, the message is made from the job's name and data as Celery's own client would make it.
+client started, the message is made from the job's name and data as Celery's own client would make it. What a worker's
+consumer is given is made of that in `jobbridge.temporal.worker.incoming`.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,14 +15,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.saferepr import saferepr
-from kombu.serialization import prepare_accept_content
 
 from jobbridge.app.publish.commands import arguments_for
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError
 from jobbridge.temporal.wire.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
-from jobbridge.temporal.worker.execution import Execution, JobMessage, SettlingChannel
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -163,29 +161,3 @@ def _foreign(job: JobInput, app: Celery, *, queue: str, run_id: str) -> Envelope
 def _tenant_in(data: Json) -> str | None:
     tenant = data.get("tenantId") if isinstance(data, dict) else None
     return str(tenant) if tenant else None
-
-
-def to_celery(envelope: Envelope, execution: Execution, app: Celery, *, is_redelivery: bool) -> JobMessage:
-    """Make the message that the worker's consumer is given."""
-    headers = dict(envelope.headers)
-    headers[HEADER] = {
-        **(headers.get(HEADER) or {}),
-        "external_id": execution.workflow_id,
-        "external_run_id": execution.run_id,
-    }
-    if envelope.arguments is not None:
-        body = json.dumps(envelope.arguments).encode()
-    else:
-        body = base64.b64decode(envelope.body or "")
-    return JobMessage(
-        body=body,
-        delivery_tag=execution.task_id,
-        content_type=envelope.content_type,
-        content_encoding=envelope.content_encoding,
-        delivery_info={"exchange": "", "routing_key": envelope.queue, "redelivered": is_redelivery},
-        properties={"correlation_id": envelope.id, "priority": envelope.priority, **envelope.properties},
-        headers=headers,
-        accept=prepare_accept_content(app.conf.accept_content),
-        channel=SettlingChannel(execution, known_tasks=app.tasks),
-        execution=execution,
-    )

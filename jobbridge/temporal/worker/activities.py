@@ -23,8 +23,9 @@ from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal.schedules.fires import begin_fire
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
-from jobbridge.temporal.wire.messages import envelope_of, to_celery
+from jobbridge.temporal.wire.messages import envelope_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
+from jobbridge.temporal.worker.incoming import message_for
 from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class JobActivities:
             workflow_id=info.workflow_id,
             run_id=info.workflow_run_id,
         )
-        to_celery(envelope, execution, self._app, is_redelivery=order.is_redelivery or info.attempt > 1)
+        message_for(envelope, execution, self._app, is_redelivery=order.is_redelivery or info.attempt > 1)
         return execution
 
     def _stored_message(self, key: JobKey) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.settings import load_settings
 from jobbridge.temporal.wire.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
-from jobbridge.temporal.wire.messages import MissingMessage, continuation, envelope_of, to_celery, to_temporal
+from jobbridge.temporal.wire.messages import MissingMessage, continuation, envelope_of, to_temporal
 from jobbridge.temporal.worker.execution import Execution, SettlementKind
+from jobbridge.temporal.worker.incoming import message_for
 
 ID = "7f1f3c1e-7c52-4f0a-9e0f-0f6a8f4f8a11"
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -118,7 +119,7 @@ def test_the_message_settles_its_execution(app: Celery) -> None:
         workflow_id="w",
         run_id="r",
     )
-    message = to_celery(_envelope(), execution, app, is_redelivery=True)
+    message = message_for(_envelope(), execution, app, is_redelivery=True)
 
     assert message.payload == [[2], {"y": 3}, EMBED]
     assert message.delivery_info["redelivered"] is True
@@ -136,7 +137,7 @@ def test_what_nobody_could_read_is_a_failure_although_celery_acknowledges_it(app
         workflow_id="w",
         run_id="r",
     )
-    to_celery(_envelope(), execution, app, is_redelivery=False).ack()
+    message_for(_envelope(), execution, app, is_redelivery=False).ack()
 
     settlement = execution.settled.result(timeout=1)
     assert (settlement.kind, settlement.error_type) == (SettlementKind.FAILED, "InvalidTaskError")
