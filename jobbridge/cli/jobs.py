@@ -188,12 +188,15 @@ def recount(app_name: str | None, as_json: bool) -> None:
     """Count all jobs anew, while everybody goes on.
 
     The counts follow each change of a job by triggers. What was written without them (a restore with
-    --disable-triggers, session_replication_role = replica) is in no count, and rare jobs of it are in no list, until
-    this is run.
+    --disable-triggers, session_replication_role = replica) is in no count, and may be missing among open jobs and
+    failed ones, until this is run.
     """
     from jobbridge.store.counts.recount import recount as recount_all
+    from jobbridge.store.jobs.ends import mark_ends
 
-    cells = load_app(app_name).database.run(recount_all)
+    database = load_app(app_name).database
+    database.run(mark_ends)
+    cells = database.run(recount_all)
     if as_json:
         write_json({"corrected": cells})
     elif cells:

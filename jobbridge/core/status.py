@@ -32,4 +32,6 @@ class JobStatus(StrEnum):
 FINAL = frozenset(
     {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED, JobStatus.SKIPPED}
 )
+#: Ended, and not as it was meant.
+UNSUCCESSFUL = FINAL - {JobStatus.COMPLETED}
 WAITING = frozenset({JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobbridge.broker import look_at_queues, queue_names
 from jobbridge.core.keys import Engine
 from jobbridge.errors import EngineUnavailable
-from jobbridge.store.jobs.running_jobs import recent_queues
+from jobbridge.store.jobs.open_jobs import recent_queues
 from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
 from jobbridge.store.workers.workers import WorkerRow
 

@@ -1,7 +1,7 @@
 """Compares the rows of jobs that the broker should have with what the broker has.
 
 The other way round from the reaper: it walks over all open jobs, in portions, and finds those which neither a message
-nor a living worker will bring on. A pass is rare, for it reads the whole table; it takes its time by what it costs.
+nor a living worker will bring on. Where millions are open a pass is long, so they are as rare as they are long.
 
 Unknown is not absent: a job of another broker, or one whose worker's lock is held, is left alone.
 """
@@ -33,7 +33,7 @@ SECONDS = 2.0
 SIGHTINGS = 1000
 #: Nothing happened to the job for so long.
 QUIET = timedelta(seconds=30)
-#: From the end of one pass over the table to the next: so long, or so many times what the pass took.
+#: From the end of one pass to the next: so long, or so many times what the pass took.
 REST = timedelta(seconds=60)
 SHARE = 50
 

@@ -29,7 +29,7 @@ STATUSES = ("queued", "scheduled", "processing", "completed", "failed", "cancell
 _FILL = """
 INSERT INTO public.jobs (
     tenant, job_id, task_id, type, status, metadata, runner_type, external_id, queue, attempt, worker, worker_number,
-    error, created_at, updated_at, started_at, completed_at, run_at
+    error, created_at, updated_at, started_at, completed_at, run_at, unsuccessful
 )
 SELECT tenant, job_id, job_id::text, (%(types)s::text[])[1 + n %% 8], status, '{"data": {"invoice": 1}}',
     CASE WHEN n %% 3 = 0 THEN 'temporal' ELSE 'celery' END, job_id::text, (%(queues)s::text[])[1 + n %% 3],
@@ -37,7 +37,8 @@ SELECT tenant, job_id, job_id::text, (%(types)s::text[])[1 + n %% 8], status, '{
     CASE WHEN status = 'failed' THEN 'ConnectionError: smtp.example.com:25 refused the connection' END,
     at, at, CASE WHEN status NOT IN ('queued', 'scheduled') THEN at + interval '1 second' END,
     CASE WHEN status IN ('completed', 'failed', 'cancelled', 'expired') THEN at + interval '3 seconds' END,
-    CASE WHEN status = 'scheduled' THEN now() + interval '1 day' END
+    CASE WHEN status = 'scheduled' THEN now() + interval '1 day' END,
+    CASE WHEN status IN ('failed', 'cancelled', 'expired') THEN status END
 FROM (
     SELECT n, now() - (%(all)s - n) * interval '0.7776 seconds' AS at,
         't' || floor(200 * random() ^ 2)::int AS tenant, random() AS r

@@ -13,11 +13,11 @@ from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.diagnosis.queues import COUNTED, look
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.jobs.running_jobs import running_jobs
+from jobbridge.store.jobs.open_jobs import running_jobs
 from jobbridge.store.workers.queue_pauses import QueuePauses
 
 if TYPE_CHECKING:
-    from jobbridge.store.jobs.running_jobs import RunningJob
+    from jobbridge.store.jobs.open_jobs import RunningJob
 
 _QUEUES = 100
 _WORKERS = 200

@@ -12,8 +12,6 @@ The same rows say which jobs started or ended, and `fold` adds that to the table
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, LiteralString
 
 from jobbridge.core.keys import Engine, TenantId
@@ -57,7 +55,7 @@ SELECT (SELECT count(*) FROM taken), NULL, NULL, NULL, NULL, NULL
 
 HAS_CHANGES: LiteralString = "SELECT FROM public.job_count_changes OFFSET %(number)s - 1 LIMIT 1"
 
-#: A cell without jobs would be looked at by everybody who looks for that status.
+#: Nobody has to read a cell without jobs.
 DELETE_EMPTY: LiteralString = """
 DELETE FROM public.job_hours AS cell
 USING unnest(%(statuses)s::text[], %(hours)s::timestamptz[], %(engines)s::text[]) AS empty (status, hour, engine)
@@ -81,25 +79,6 @@ HAVING sum(jobs) <> 0
 """
 
 
-def _hours(of: LiteralString) -> LiteralString:
-    return f"""
-SELECT hour, engine, status, sum(jobs)::bigint
-FROM (
-    SELECT hour, engine, status, jobs FROM public.job_hours
-    WHERE status = ANY(%(statuses)s) AND hour >= %(since)s AND {of}
-    UNION ALL
-    SELECT hour, engine, status, 1 FROM public.job_count_changes
-    WHERE status = ANY(%(statuses)s) AND hour >= %(since)s AND {of}
-    UNION ALL
-    SELECT hour, engine_before, status_before, -1 FROM public.job_count_changes
-    WHERE status_before = ANY(%(statuses)s) AND hour >= %(since)s AND {of}
-) AS each
-GROUP BY hour, engine, status
-HAVING sum(jobs) <> 0
-ORDER BY hour
-"""
-
-
 HAS_WAITING: LiteralString = """
 SELECT count(*) >= %(number)s FROM (SELECT FROM public.job_count_changes LIMIT %(number)s) AS counted
 """
@@ -109,18 +88,6 @@ _MINE: LiteralString = "tenant = %(tenant)s"
 
 TOTALS: LiteralString = _totals("true")
 TOTALS_OF_TENANT: LiteralString = _totals(_MINE)
-HOURS: LiteralString = _hours("true")
-HOURS_OF_TENANT: LiteralString = _hours(_MINE)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HourCount:
-    """How many of the jobs that were made within an hour are in a status now."""
-
-    hour: datetime
-    engine: Engine
-    status: JobStatus
-    jobs: int
 
 
 class CountStore:
@@ -138,16 +105,6 @@ class CountStore:
             known = (Engine.parse(engine), JobStatus(status))
             counts[known] = counts.get(known, 0) + jobs
         return counts
-
-    def hours(self, *, since: datetime, tenant: TenantId | None = None) -> list[HourCount]:
-        """Count the jobs that were made since then by the hour, oldest first; hours without any are left out."""
-        statement = HOURS if tenant is None else HOURS_OF_TENANT
-        params = {"since": since, "tenant": tenant, "statuses": [status.value for status in JobStatus]}
-        rows = self._ask(statement, params)
-        return [
-            HourCount(hour=hour, engine=Engine.parse(engine), status=JobStatus(status), jobs=jobs)
-            for hour, engine, status, jobs in rows
-        ]
 
     def _ask(self, statement: LiteralString, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         nothing: list[tuple[Any, ...]] = []

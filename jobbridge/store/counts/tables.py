@@ -44,8 +44,7 @@ job_counts = Table(
 
 _index_parts(job_counts)
 
-# Those of them that were made in one hour. A cell without jobs is deleted, so the cells of a rare status lead to its
-# jobs: they are what an index on the status would be. (`jobs` has none: decision 0003.)
+# Those of them that were made in one hour; a cell without jobs is deleted. Tells what `clear-history` would delete.
 job_hours = Table(
     "job_hours",
     metadata,

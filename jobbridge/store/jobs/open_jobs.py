@@ -1,7 +1,7 @@
-"""Open jobs that may have been left: what the reaper and the reconcilers look at.
+"""Jobs that are open: what the reaper, the reconcilers and health checks look at, and what workers run now.
 
-Rare statuses have no index (decision 0003). Who asks for jobs in the order of their age pays for that: the whole table
-is read, in portions, and rarely (decision 0006). Who does not is led to them by the counts (`cells`).
+They have an index (decision 0017). Whoever pages through them reads all of them; whoever looks does so at no more than
+`MOST` at either end of time, where something is amiss, or under way.
 """
 
 from __future__ import annotations
@@ -13,22 +13,34 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import kwargs_row
+from psycopg.rows import class_row, kwargs_row
 
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
-from jobbridge.store.jobs.cells import CELLS, IN_CELL, bounds
 
 _COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, attempt, delivery, runner_type, external_id, broker,
     worker_number, worker, expires_at, created_at, updated_at"""
 
-#: What these workers had begun, after the last of the portion before. Reads the whole table, when a worker has died.
+#: Open jobs that a look reads at either end of time: a second or two, if each is a page from the disk.
+MOST = 150_000
+
+
+def at_both_ends(columns: LiteralString) -> LiteralString:
+    """The oldest and the newest open jobs, as a CTE `looked_at`; `%(most)s` of each. Columns that can be compared."""
+    return f"""looked_at AS MATERIALIZED (
+    (SELECT {columns} FROM public.jobs WHERE completed_at IS NULL ORDER BY created_at, job_id LIMIT %(most)s)
+    UNION
+    (SELECT {columns} FROM public.jobs WHERE completed_at IS NULL ORDER BY created_at DESC, job_id DESC LIMIT %(most)s)
+)"""
+
+
+#: What these workers had begun, after the last of the portion before.
 OF_WORKERS: LiteralString = f"""
 SELECT {_COLUMNS}
 FROM public.jobs
-WHERE (created_at, job_id) > (%(after_at)s, %(after_id)s)
+WHERE completed_at IS NULL AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
   AND status = 'processing' AND worker_number = ANY(%(numbers)s) AND runner_type = ANY(%(engines)s)
 ORDER BY created_at, job_id
 LIMIT %(limit)s
@@ -39,7 +51,7 @@ LIMIT %(limit)s
 OPEN: LiteralString = f"""
 SELECT {_COLUMNS}
 FROM public.jobs
-WHERE (created_at, job_id) > (%(after_at)s, %(after_id)s)
+WHERE completed_at IS NULL AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
   AND status IN ('queued', 'scheduled', 'retrying', 'processing')
   AND delivery IS NOT NULL
   AND runner_type = ANY(%(engines)s)
@@ -49,22 +61,26 @@ LIMIT %(limit)s
 """
 
 #: What is said to be under way, for who looks whether it is. A job that waits for others was begun, and has neither
-#: delivery nor worker; what was written by hand, or adopted, may have no delivery either, and belongs here. Where such
-#: jobs are everywhere, some of them (see `cells`).
+#: delivery nor worker; what was written by hand, or adopted, may have no delivery either, and belongs here.
 UNDER_WAY: LiteralString = f"""
-WITH {CELLS}
-SELECT job.*
-FROM cell CROSS JOIN LATERAL (
-    SELECT {_COLUMNS} FROM (
-        SELECT {_COLUMNS} FROM public.jobs
-        WHERE {IN_CELL}
-    ) AS read
-    WHERE status = ANY(%(statuses)s)
-      AND (delivery IS NOT NULL OR worker IS NOT NULL OR attempt = 0)
-      AND runner_type = ANY(%(engines)s)
-    OFFSET 0
-) AS job
+WITH {at_both_ends(_COLUMNS)}
+SELECT {_COLUMNS}
+FROM looked_at
+WHERE status = ANY(%(statuses)s)
+  AND (delivery IS NOT NULL OR worker IS NOT NULL OR attempt = 0)
+  AND runner_type = ANY(%(engines)s)
 ORDER BY updated_at
+LIMIT %(limit)s
+"""
+
+_RUNNING_COLUMNS: LiteralString = "tenant, job_id, type, queue, worker_number, attempt, started_at, progress"
+
+RUNNING: LiteralString = f"""
+WITH {at_both_ends(f"{_RUNNING_COLUMNS}, status, created_at")}
+SELECT {_RUNNING_COLUMNS}
+FROM looked_at
+WHERE status = 'processing' AND worker_number = ANY(%(numbers)s)
+ORDER BY started_at
 LIMIT %(limit)s
 """
 
@@ -81,6 +97,16 @@ SELECT EXISTS (
       AND status IN ('pending', 'retrying', 'queued', 'scheduled')
 )
 """
+
+#: Which queues were lately used, and with which engine.
+RECENT_QUEUES: LiteralString = """
+SELECT DISTINCT runner_type, queue
+FROM (SELECT runner_type, queue FROM public.jobs ORDER BY created_at DESC, job_id DESC LIMIT 1000) AS newest
+WHERE queue IS NOT NULL
+"""
+
+#: Of the same for a page, which nobody waits long for.
+_MOST_OF_A_PAGE = 20_000
 
 #: Before any job.
 BEGINNING = (datetime.min, UUID(int=0))
@@ -109,6 +135,20 @@ class OpenJob:
     updated_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningJob:
+    """A job that a worker runs."""
+
+    tenant: str
+    job_id: UUID
+    type: str
+    queue: str | None
+    worker_number: int
+    attempt: int
+    started_at: datetime | None
+    progress: float | None
+
+
 def begun_by(
     database: Database, numbers: Sequence[int], engine: Engine, *, after: tuple[datetime, UUID], limit: int
 ) -> list[OpenJob]:
@@ -126,11 +166,36 @@ def open_jobs(
 
 
 def jobs_under_way(
-    database: Database, engine: Engine, *, statuses: Sequence[JobStatus], limit: int
+    database: Database, engine: Engine, *, statuses: Sequence[JobStatus], limit: int, most: int = MOST
 ) -> list[OpenJob]:
-    """Give the jobs that an engine is said to have, those first to which nothing happened for the longest time."""
-    params = {"engines": _names(engine), "statuses": [status.value for status in statuses], "limit": limit}
-    return _fetch(database, UNDER_WAY, params | bounds())
+    """Give the jobs that an engine is said to have, those first to which nothing happened for the longest time.
+
+    Args:
+        database: Where they are.
+        engine: Which.
+        statuses: Open ones.
+        limit: At most so many jobs.
+        most: So many open jobs are looked at, at either end of time.
+    """
+    known = {"engines": _names(engine), "statuses": [status.value for status in statuses]}
+    return _fetch(database, UNDER_WAY, known | {"limit": limit, "most": most})
+
+
+def running_jobs(database: Database, numbers: Sequence[int], *, limit: int = 500) -> Sequence[RunningJob]:
+    """Give the jobs that the workers of these numbers run, those first that began first."""
+
+    def fetch(own: DriverConnection) -> list[RunningJob]:
+        with psycopg.Cursor(own, row_factory=class_row(RunningJob)) as cursor:
+            params = {"numbers": list(numbers), "most": _MOST_OF_A_PAGE, "limit": limit}
+            return cursor.execute(RUNNING, params).fetchall()
+
+    return database.run(fetch) if numbers else []
+
+
+def recent_queues(database: Database) -> set[tuple[str, str]]:
+    """Name the engines and queues of the newest thousand jobs."""
+    rows = database.run(lambda own: own.execute(RECENT_QUEUES).fetchall())
+    return {(engine, queue) for engine, queue in rows}
 
 
 def count_steps(database: Database, key: JobKey, name: str) -> int:

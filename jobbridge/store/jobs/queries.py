@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import kwargs_row
 
-from jobbridge.core.keys import Engine, JobKey, TenantId
-from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.status import FINAL, UNSUCCESSFUL, JobStatus
 from jobbridge.store.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.jobs.rows import (
@@ -70,14 +70,25 @@ FIND: LiteralString = f"""
 SELECT {COLUMNS} FROM public.jobs WHERE job_id = %(job_id)s ORDER BY created_at DESC LIMIT 1
 """
 
-FIND_EXTERNAL: LiteralString = f"""
-SELECT {COLUMNS} FROM public.jobs WHERE external_id = %(external_id)s ORDER BY created_at DESC LIMIT 1
+
+#: Where the engine's id is the job's own, the key has it; an index has the others.
+def _find_external(of: LiteralString) -> LiteralString:
+    return f"""
+SELECT {COLUMNS}
+FROM (
+    SELECT {COLUMNS} FROM public.jobs
+    WHERE external_id = %(external_id)s AND external_id <> job_id::text{of}
+    UNION ALL
+    SELECT {COLUMNS} FROM public.jobs
+    WHERE job_id = %(job_id)s AND external_id = %(external_id)s AND external_id = job_id::text{of}
+) AS known
+ORDER BY created_at DESC
+LIMIT 1
 """
 
-FIND_EXTERNAL_OF_TENANT: LiteralString = f"""
-SELECT {COLUMNS} FROM public.jobs WHERE external_id = %(external_id)s AND tenant = %(tenant)s
-ORDER BY created_at DESC LIMIT 1
-"""
+
+FIND_EXTERNAL: LiteralString = _find_external("")
+FIND_EXTERNAL_OF_TENANT: LiteralString = _find_external(" AND tenant = %(tenant)s")
 
 DETAILS: LiteralString = f"""
 SELECT {DETAIL_COLUMNS} FROM public.job_details
@@ -157,6 +168,10 @@ WHERE tenant = %(tenant)s AND job_id = %(job_id)s
 RETURNING job_id
 """
 
+#: Open jobs, and those that ended otherwise than well, each as an index has them (decision 0017).
+_ARE_OPEN: LiteralString = "completed_at IS NULL"
+_ARE_UNSUCCESSFUL: LiteralString = "unsuccessful IS NOT NULL AND unsuccessful = ANY(%(statuses)s)"
+
 _CLAUSES: dict[str, LiteralString] = {
     "tenant": "tenant = %(tenant)s",
     "statuses": "status = ANY(%(statuses)s)",
@@ -167,6 +182,21 @@ _CLAUSES: dict[str, LiteralString] = {
 }
 
 _Row = TypeVar("_Row")
+
+
+def rare_ones(statuses: Collection[JobStatus] | None) -> list[LiteralString]:
+    """Give conditions with an index each, that together have all jobs of these statuses; none: all jobs have to do.
+
+    They speak of `%(statuses)s`.
+    """
+    if statuses is None or JobStatus.COMPLETED in statuses:
+        return []
+    conditions: list[LiteralString] = []
+    if not FINAL.issuperset(statuses):
+        conditions.append(_ARE_OPEN)
+    if not UNSUCCESSFUL.isdisjoint(statuses):
+        conditions.append(_ARE_UNSUCCESSFUL)
+    return conditions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,7 +249,8 @@ class JobStore:
     def find_external(self, external_id: str, tenant: TenantId | None = None) -> JobRow | None:
         """Give the newest job that its engine knows by that id; if a tenant is named, of that one's."""
         statement = FIND_EXTERNAL if tenant is None else FIND_EXTERNAL_OF_TENANT
-        return _first(self._fetch(job_row, statement, {"external_id": external_id, "tenant": tenant}))
+        known = {"external_id": external_id, "job_id": job_id_for(external_id), "tenant": tenant}
+        return _first(self._fetch(job_row, statement, known))
 
     def page(
         self, where: JobFilter | None = None, *, before: tuple[datetime, UUID] | None = None, limit: int = 50
@@ -241,6 +272,8 @@ class JobStore:
             "before": before,
         }
         used = [sql.SQL(clause) for name, clause in _CLAUSES.items() if values[name] is not None]
+        rare = rare_ones(where.statuses)
+        used += map(sql.SQL, rare if len(rare) == 1 else ())
         statement = sql.SQL(
             "SELECT {columns} FROM public.jobs{where} ORDER BY created_at DESC, job_id DESC LIMIT %(limit)s"
         ).format(

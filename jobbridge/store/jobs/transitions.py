@@ -103,7 +103,7 @@ WITH moved AS (
         max_attempts = coalesce(excluded.max_attempts, job.max_attempts),
         progress = NULL, progress_message = NULL,
         result = NULL, result_payload = NULL, result_type = NULL, error = NULL, traceback = NULL,
-        cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL,
+        cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL, unsuccessful = NULL,
         started_at = CASE WHEN job.status IN ({_FINAL}) THEN NULL ELSE job.started_at END,
         updated_at = clock_timestamp()
     WHERE job.delivery IS DISTINCT FROM excluded.delivery
@@ -293,7 +293,7 @@ WITH moved AS (
 FAIL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs
-    SET status = 'failed', result = %(result)s, result_payload = %(result_payload)s,
+    SET status = 'failed', unsuccessful = 'failed', result = %(result)s, result_payload = %(result_payload)s,
         result_type = %(result_type)s, error = %(error)s, traceback = %(traceback)s, {_ENDED}
     WHERE {_THIS_JOB}
       AND (
@@ -314,12 +314,12 @@ WITH moved AS (
 FAIL_UNKNOWN: LiteralString = """
 INSERT INTO public.jobs (
     tenant, job_id, task_id, type, status, runner_type, external_id, root_id, parent_id, delivery, result,
-    result_payload, result_type, error, traceback, created_at, updated_at, completed_at
+    result_payload, result_type, error, traceback, created_at, updated_at, completed_at, unsuccessful
 )
 VALUES (
     %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(external_id)s, %(root_id)s, %(parent_id)s,
     %(delivery)s, %(result)s, %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
-    clock_timestamp(), clock_timestamp(), clock_timestamp()
+    clock_timestamp(), clock_timestamp(), clock_timestamp(), 'failed'
 )
 ON CONFLICT (tenant, job_id) DO NOTHING
 RETURNING status, attempt
@@ -361,7 +361,8 @@ SELECT status, attempt FROM moved
 CANCEL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs
-    SET status = 'cancelled', cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
+    SET status = 'cancelled', unsuccessful = 'cancelled',
+        cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
     WHERE {_THIS_JOB} AND status NOT IN ({_FINAL})
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
@@ -375,7 +376,7 @@ WITH moved AS (
 DROP: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs
-    SET status = %(status)s, error = %(reason)s, {_ENDED}
+    SET status = %(status)s, unsuccessful = %(status)s, error = %(reason)s, {_ENDED}
     WHERE {_THIS_JOB} AND status IN ({_WAITING})
     RETURNING tenant, job_id, parent_id, status, attempt
 ), lost AS (

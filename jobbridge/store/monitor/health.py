@@ -1,4 +1,4 @@
-"""What a health check asks of `jobs`. The status has no index; the counts lead to rare ones (see `cells`)."""
+"""What a health check asks of `jobs`: what waits, and what failed since nobody knows it."""
 
 from __future__ import annotations
 
@@ -14,39 +14,30 @@ from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
-from jobbridge.store.jobs.cells import CELLS, IN_CELL, IS_CUT, MOST_JOBS, bounds
+from jobbridge.store.jobs.open_jobs import MOST, at_both_ends
 
-#: What is due and has not started. Where such jobs are everywhere, some of them (see `cells`).
+#: What is due and has not started. Where too many jobs are open, some of them (see `open_jobs`).
 WAITING: LiteralString = f"""
-WITH {CELLS}
+WITH {at_both_ends("runner_type, status, queue, type, updated_at, run_at, created_at, job_id, tenant")}
 SELECT runner_type AS engine, status, coalesce(queue, '') AS queue, type AS task, count(*) AS count,
-    min(updated_at) AS since, {IS_CUT} AS is_cut
-FROM cell CROSS JOIN LATERAL (
-    SELECT runner_type, status, queue, type, updated_at FROM (
-        SELECT runner_type, status, queue, type, updated_at, run_at FROM public.jobs
-        WHERE {IN_CELL}
-    ) AS read
-    WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now())
-    OFFSET 0
-) AS job
+    min(updated_at) AS since, (SELECT count(*) FROM looked_at) >= 2 * %(most)s AS is_cut
+FROM looked_at
+WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now())
 GROUP BY 1, 2, 3, 4
 ORDER BY since
 """
-_STATUSES = [
-    status.value for status in (JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING)
-]
 
-#: What workers refused lately because they do not know the task; by time, which has an index. Celery's own consumer
-#: calls it NotRegistered; what a worker knows and failed so was about another task, so the names are compared, too.
+#: What workers refused lately because they do not know the task. Celery's own consumer calls it NotRegistered; what a
+#: worker knows and failed so was about another task, so the names are compared, too.
 UNKNOWN_TASKS: LiteralString = """
 SELECT task, count(*), max(completed_at) FROM (
-    SELECT type AS task, status, error, completed_at
+    SELECT type AS task, error, completed_at
     FROM public.jobs
-    WHERE created_at > now() - %(within)s::interval
-    ORDER BY created_at DESC
+    WHERE unsuccessful = 'failed' AND completed_at > now() - %(within)s::interval
+    ORDER BY completed_at DESC
     LIMIT 100000
 ) AS recent
-WHERE status = 'failed' AND error ~ '^(NotRegistered: |UnknownHandler: |No (task|handler) is registered under )'
+WHERE error ~ '^(NotRegistered: |UnknownHandler: |No (task|handler) is registered under )'
 GROUP BY task
 ORDER BY task
 """
@@ -88,26 +79,24 @@ class HealthStore:
 
     Args:
         database: Whose jobs.
-        jobs: How many of them one question reads at most.
+        most: How many open ones a look reads at either end of time.
     """
 
-    def __init__(self, database: Database, *, jobs: int = MOST_JOBS) -> None:
+    def __init__(self, database: Database, *, most: int = MOST) -> None:
         self._database = database
-        self._bounds = bounds(jobs=jobs)
+        self._most = most
 
     def waiting(self) -> Sequence[WaitingGroup]:
         """Count the jobs that are due and have not started."""
 
         def fetch(own: DriverConnection) -> list[WaitingGroup]:
             with psycopg.Cursor(own, row_factory=kwargs_row(_waiting_group)) as cursor:
-                return cursor.execute(
-                    WAITING, {"statuses": _STATUSES} | self._bounds, prepare=False
-                ).fetchall()
+                return cursor.execute(WAITING, {"most": self._most}).fetchall()
 
         return self._database.run(fetch)
 
     def unknown_tasks(self, *, within: timedelta) -> Sequence[UnknownTask]:
-        """Count the jobs that were made within that time and failed since their worker does not know the task."""
+        """Count the jobs that failed within that time since their worker does not know the task."""
         rows = self._database.run(lambda own: own.execute(UNKNOWN_TASKS, {"within": within}).fetchall())
         return [UnknownTask(task=task, count=count, last_at=last_at) for task, count, last_at in rows]
 

@@ -1,13 +1,10 @@
 """What a monitor asks of the jobs. Each question reads a bounded number of rows, however many there are.
 
-`jobs` has no index on the status, nor on the type or the text of an error (decision 0003). So the jobs that match a
-filter are looked for in steps, from the newest on, until the page is full or the time is over:
+Jobs are looked for in steps, from the newest on, until the page is full or the time is over. A step reads so many jobs
+along an index. Open ones and those that ended otherwise than well have one each (decision 0017), and are read alone
+where only such were asked for. Type, text and the like have none: they are asked of each job that was read.
 
-- A *scan* reads the newest jobs (of the tenant) along an index. That finds what is frequent, and is the first step.
-- Where statuses were asked for, the cells of `job_hours` (see `counting`) lead to the hours and tenants that have such
-  jobs at all, and only those are read. That finds what is rare. An hour in which that would be too much is scanned, a
-  portion at a time; the hours without such jobs are leapt over all the same.
-- An id that has an index is looked up: what it finds is on the first page, however old it is, and on no other.
+An id that has an index is looked up: what it finds is on the first page, however old it is, and on no other.
 
 If the time is over before the page is full, `next` goes on from where the search ended: `searched_to` tells the reader
 how far it came. Each page comes on by one step at least.
@@ -16,34 +13,31 @@ how far it came. Each page comes on by one step at least.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+import psycopg
+from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
-from jobbridge.store.jobs.rows import JobRow
-from jobbridge.store.monitor.search_statements import Position, Questions, names_of
+from jobbridge.store.jobs.queries import rare_ones
+from jobbridge.store.jobs.rows import JobRow, job_row
+from jobbridge.store.monitor.search_statements import MINE, Position, Questions, failed, names_of
 
 #: For how long a page is searched for; a step that has begun is ended.
 BUDGET = timedelta(milliseconds=30)
 #: Jobs that one scan reads: some 5 ms, if they are in memory.
 SCAN = 5_000
-#: The same, of one tenant, or where cells lead on: such jobs are far apart, so each may be a page from the disk.
+#: The same, of one tenant, or of rare statuses: such jobs are far apart, so each may be a page from the disk.
 SCAN_OF_FEW = 1_500
-#: Cells of a status that are looked for at once, and of how many of them the jobs are read in one step.
-CELLS = 300
-CELLS_OF_STEP = 60
-#: Jobs that one step reads in cells; more in one hour are scanned instead.
-ROWS_OF_STEP = 3_000
 
 _LEAST_ID = UUID(int=0)
 _NEWEST: Position = (datetime(9999, 1, 1, tzinfo=UTC), _LEAST_ID)
-_HOUR = timedelta(hours=1)
-_INSTANT = timedelta(microseconds=1)
 
 __all__ = ["FoundPage", "MonitorStore", "Position", "Search"]
 
@@ -90,22 +84,12 @@ class MonitorStore:
     Args:
         database: Where they are.
         scan: How many jobs a scan reads.
-        cells: How many cells are looked for at once.
-        rows: How many jobs one step reads in cells.
         budget: For how long a page is searched for.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        scan: int = SCAN,
-        cells: int = CELLS,
-        rows: int = ROWS_OF_STEP,
-        budget: timedelta = BUDGET,
-    ) -> None:
+    def __init__(self, database: Database, *, scan: int = SCAN, budget: timedelta = BUDGET) -> None:
         self._database = database
-        self._bounds = _Bounds(scan=scan, cells=cells, rows=rows, budget=budget)
+        self._scan, self._budget = scan, budget.total_seconds()
 
     def page(self, search: Search, *, before: Position | None = None, limit: int = 50) -> FoundPage:
         """Give one page of the jobs that match, newest first.
@@ -116,16 +100,21 @@ class MonitorStore:
             limit: At most so many; a page that has fewer is the last one only if its `next` is None.
         """
         return self._database.run(
-            lambda own: _PageSearch(own, search, limit=limit, bounds=self._bounds).run(before)
+            lambda own: _PageSearch(own, search, limit=limit, scan=self._scan, budget=self._budget).run(
+                before
+            )
         )
 
+    def failed(self, *, since: datetime, tenant: TenantId | None = None, limit: int) -> Sequence[JobRow]:
+        """Give the jobs that failed since then, whenever they were made, the latest first."""
+        statement = failed("" if tenant is None else MINE)
+        params = {"since": since, "tenant": tenant, "limit": limit}
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Bounds:
-    scan: int
-    cells: int
-    rows: int
-    budget: timedelta
+        def fetch(own: DriverConnection) -> Sequence[JobRow]:
+            with psycopg.Cursor(own, row_factory=kwargs_row(job_row)) as cursor:
+                return cursor.execute(statement, params).fetchall()
+
+        return self._database.run(fetch)
 
 
 #: Some jobs that match, and up to where all of them were found; None: there are no more.
@@ -135,13 +124,14 @@ _Found = tuple[list[JobRow], Position | None]
 class _PageSearch:
     """One search, on one connection."""
 
-    def __init__(self, connection: DriverConnection, search: Search, *, limit: int, bounds: _Bounds) -> None:
+    def __init__(
+        self, connection: DriverConnection, search: Search, *, limit: int, scan: int, budget: float
+    ) -> None:
         self._limit = limit
-        self._bounds = bounds
+        self._budget = budget
         self._text = search.text
-        self._has_statuses = search.statuses is not None
         self._newest = _NEWEST if search.until is None else (search.until, _LEAST_ID)
-        few = min(bounds.scan, SCAN_OF_FEW)
+        rare = rare_ones(search.statuses)
         self._questions = Questions(
             connection,
             {
@@ -154,10 +144,10 @@ class _PageSearch:
                 "until": search.until,
                 "ended_since": search.ended_since,
                 "text": search.text,
-                "scan": bounds.scan if search.tenant is None and not self._has_statuses else few,
-                "cells": bounds.cells,
+                "scan": scan if search.tenant is None and not rare else min(scan, SCAN_OF_FEW),
                 "limit": limit + 1,
             },
+            rare,
         )
 
     def run(self, before: Position | None) -> FoundPage:
@@ -183,70 +173,12 @@ class _PageSearch:
 
     def _search(self, start: Position, room: int) -> _Found:
         """Scan, and go on step by step until the page is full, or the time is over, or there are no more."""
-        ends_at = time.monotonic() + self._bounds.budget.total_seconds()
+        ends_at = time.monotonic() + self._budget
         found, end = self._questions.newest(start)
-        step: Callable[[Position], _Found] = self._questions.newest
-        if self._has_statuses:
-            step = _Cells(self._questions, self._bounds).step
-        # The cells are asked once, whatever the time: else what is rare would be on no first page.
-        is_wanted = self._has_statuses
-        while end is not None and len(found) <= room and (is_wanted or time.monotonic() < ends_at):
-            more, end = step(end)
+        while end is not None and len(found) <= room and time.monotonic() < ends_at:
+            more, end = self._questions.newest(end)
             found += more
-            is_wanted = False
         return found, end
-
-
-class _Cells:
-    """Walks from cell to cell of the statuses that were asked for."""
-
-    def __init__(self, questions: Questions, bounds: _Bounds) -> None:
-        self._questions = questions
-        self._bounds = bounds
-        self._hours: list[datetime] = []  # one for each cell, newest first
-        self._hours_to: datetime | None = None  # since when they are all; None: ever
-
-    def step(self, start: Position) -> _Found:
-        """Read some cells, or the newest jobs from the next cell on."""
-        last = start[0] if start[1] > _LEAST_ID else start[0] - _INSTANT
-        self._hours = [hour for hour in self._hours if hour <= last]
-        if not self._hours:
-            self._hours, self._hours_to = self._ask(last)
-        if not self._hours:
-            return [], None
-        hours = self._affordable()
-        if not hours:  # what was leapt over has no such jobs
-            return self._questions.newest(min(start, (self._hours[0] + _HOUR, _LEAST_ID)))
-        found = self._questions.in_cells(start, hours[-1], hours[0])
-        self._hours = [hour for hour in self._hours if hour < hours[-1]]
-        if self._hours:
-            return found, (hours[-1], _LEAST_ID)
-        return found, None if self._hours_to is None else (min(hours[-1], self._hours_to), _LEAST_ID)
-
-    def _ask(self, last: datetime) -> tuple[list[datetime], datetime | None]:
-        """Give the hours of the next cells; and since when they are all."""
-        by_status: dict[str, list[datetime]] = {}
-        for status, hour in self._questions.hours(last):
-            by_status.setdefault(status, []).append(hour)
-        # Of a list that was cut, its oldest hour may miss cells; what is read is whole hours.
-        most = self._bounds.cells
-        cut = [min(hours) for hours in by_status.values() if len(hours) >= most]
-        hours = sorted((hour for own in by_status.values() for hour in own), reverse=True)
-        if len(hours) > most:
-            cut.append(hours[most - 1])
-        complete_from = max(cut, default=None)
-        return [hour for hour in hours if complete_from is None or hour >= complete_from], complete_from
-
-    def _affordable(self) -> list[datetime]:
-        """Give the next hours that one step can read, newest first; none: the first one is too much already."""
-        last, first = self._hours[0], self._hours[:CELLS_OF_STEP][-1]
-        rows, hours = 0, []
-        for hour, in_hour in self._questions.rows_in_cells(first, last):
-            rows += in_hour
-            if rows > self._bounds.rows:
-                break
-            hours.append(hour)
-        return hours
 
 
 def _place(job: JobRow) -> Position:

@@ -59,12 +59,11 @@ SUSPENDED: LiteralString = f"{_SUSPENSION} ORDER BY suspended_at DESC LIMIT %(li
 
 SUSPENSION: LiteralString = f"{_SUSPENSION} WHERE tenant = %(tenant)s"
 
-#: The next open jobs of a tenant, in the order of their ids.
+#: The next open jobs of a tenant, oldest first.
 OPEN_JOBS: LiteralString = """
-SELECT job_id FROM public.jobs
-WHERE tenant = %(tenant)s AND job_id > %(after)s
-  AND status NOT IN ('completed', 'failed', 'cancelled', 'expired', 'skipped')
-ORDER BY job_id
+SELECT created_at, job_id FROM public.jobs
+WHERE completed_at IS NULL AND tenant = %(tenant)s AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
+ORDER BY created_at, job_id
 LIMIT %(limit)s
 """
 
@@ -163,14 +162,14 @@ class TenantStore:
 
     def open_jobs(self, tenant: TenantId, *, limit: int = 500) -> Iterator[JobKey]:
         """Go over the tenant's jobs that have not ended."""
-        after = UUID(int=0)
+        after: tuple[Any, UUID] = ("-infinity", UUID(int=0))
         while True:
-            params = {"tenant": tenant, "after": after, "limit": limit}
+            params = {"tenant": tenant, "after_at": after[0], "after_id": after[1], "limit": limit}
             rows = self._database.run(lambda own, params=params: own.execute(OPEN_JOBS, params).fetchall())  # type: ignore[misc]  # bound at once
-            yield from (JobKey(tenant=tenant, job_id=job_id) for (job_id,) in rows)
+            yield from (JobKey(tenant=tenant, job_id=job_id) for _, job_id in rows)
             if len(rows) < limit:
                 return
-            after = rows[-1][0]
+            after = rows[-1]
 
     def delete_rows(self, tenant: TenantId, *, batch: int = BATCH) -> dict[str, int]:
         """Delete everything of a tenant, in small bites; gives the number of rows by table.

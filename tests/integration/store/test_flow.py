@@ -312,7 +312,6 @@ def test_a_value_that_is_no_tenant_finds_nothing(adopted_url: str) -> None:
 
     assert FlowStore(database).cells(Span.DAY, since=LONG_AGO, tenant=TenantId("no uuid")) == []
     assert CountStore(database).totals(TenantId("no uuid")) == {}
-    assert CountStore(database).hours(since=LONG_AGO, tenant=TenantId("no uuid")) == []
     database.close()
 
 

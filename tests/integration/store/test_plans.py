@@ -41,13 +41,16 @@ FILL: Sequence[str] = (
     # 40 tenants, in a month; few that have failed, fewer that run, wait, or were cancelled.
     """
     INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue, external_id, error, created_at,
-        started_at, completed_at)
+        started_at, completed_at, unsuccessful)
     SELECT 'tenant-' || n % 40, gen_random_uuid(), n::text, 'type-' || n % 7,
         CASE WHEN n % 5003 = 0 THEN 'processing' WHEN n % 4001 = 0 THEN 'queued' WHEN n % 997 = 0 THEN 'cancelled'
             WHEN n % 41 = 0 THEN 'failed' ELSE 'completed' END,
         CASE WHEN n % 3 = 0 THEN 'temporal' ELSE 'celery' END, 'queue-' || n % 3, 'wf-' || n,
         CASE WHEN n % 41 = 0 THEN 'ConnectionError: of mail-' || n % 7 END, now() - n * interval '1 minute',
-        now() - n * interval '1 minute', now() - n * interval '1 minute'
+        now() - n * interval '1 minute',
+        CASE WHEN n % 5003 > 0 AND n % 4001 > 0 THEN now() - n * interval '1 minute' END,
+        CASE WHEN n % 5003 > 0 AND n % 4001 > 0 THEN
+            CASE WHEN n % 997 = 0 THEN 'cancelled' WHEN n % 41 = 0 THEN 'failed' END END
     FROM generate_series(1, 40000) AS n
     """,
     """

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from jobbridge.core.keys import Engine, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
+from jobbridge.store.jobs.queries import rare_ones
 from jobbridge.store.monitor import search_statements
 from jobbridge.store.monitor.search import FoundPage, MonitorStore, Search
 
@@ -47,9 +47,7 @@ def database(postgres: Any, migrated_template: str) -> Iterator[Database]:
         )
         rename = "UPDATE jobs SET job_id = %s, task_id = 'my-task' WHERE task_id = '19993'"
         connection.execute(rename, [job_id_for("my-task")])
-        CountStore(database).fold(limit=15_000)  # and some not
-        for table in ("jobs", "job_hours", "job_count_changes"):
-            connection.execute(f"ANALYZE {table}")
+        connection.execute("ANALYZE jobs")
     yield database
     database.close()
 
@@ -104,6 +102,7 @@ SEARCHES = st.builds(
             [JobStatus.FAILED],
             [JobStatus.PROCESSING],
             [JobStatus.FAILED, JobStatus.PROCESSING],
+            [JobStatus.FAILED, JobStatus.COMPLETED],
             [JobStatus.EXPIRED],
         ]
     ),
@@ -122,14 +121,12 @@ SEARCHES = st.builds(
     search=SEARCHES,
     limit=st.sampled_from([200, 3000]),
     scan=st.sampled_from([500, 3000]),
-    cells=st.sampled_from([20, 1000]),
-    rows=st.sampled_from([5, 100, 6000]),
     budget=st.sampled_from([timedelta(0), timedelta(milliseconds=5), timedelta(seconds=5)]),
 )
 def test_the_pages_are_what_sql_gives(
-    database: Database, search: Search, limit: int, scan: int, cells: int, rows: int, budget: timedelta
+    database: Database, search: Search, limit: int, scan: int, budget: timedelta
 ) -> None:
-    store = MonitorStore(database, scan=scan, cells=cells, rows=rows, budget=budget)
+    store = MonitorStore(database, scan=scan, budget=budget)
 
     found = pages(store, search, limit=limit)
 
@@ -205,36 +202,54 @@ def test_what_an_id_finds_stands_where_its_time_is(database: Database) -> None:
     assert [[job.task_id for job in page.jobs] for page in found if page.jobs] == [["3", "19998"], ["19999"]]
 
 
-@pytest.mark.parametrize("tenant", [None, "t1"], ids=["all", "tenant"])
-def test_each_step_follows_an_index(database: Database, tenant: str | None) -> None:
-    told = _explained(database, tenant)
+@pytest.mark.parametrize("tenant", [None, TenantId("t1")], ids=["all", "tenant"])
+def test_the_last_failures_are_found_the_latest_first(database: Database, tenant: TenantId | None) -> None:
+    since = NOW - timedelta(days=2)
+    wanted = expected(database, Search(tenant=tenant, statuses=[JobStatus.FAILED], ended_since=since))
 
-    for step, index in (
-        ("scan", "newest_idx"),  # of the tenant, or of all: with five tenants both are good
-        ("end_of_scan", "newest_idx"),
-        ("hours", "job_hours_"),
-        ("rows_in_cells", "job_hours_"),
-        ("in_cells", "newest_idx"),
-        ("by_ids", "jobs_external_id_idx"),
+    found = MonitorStore(database).failed(since=since, tenant=tenant, limit=1_000)
+
+    assert sorted(job.job_id for job in found) == sorted(wanted) != []
+    ended = [job.completed_at for job in found if job.completed_at is not None]
+    assert ended == sorted(ended, reverse=True)
+    latest = MonitorStore(database).failed(since=since, tenant=tenant, limit=3)
+    assert [job.completed_at for job in latest] == ended[:3]
+
+
+RARE = {
+    "newest_idx": None,
+    "jobs_open_idx": [JobStatus.PROCESSING],
+    "jobs_unsuccessful": [JobStatus.FAILED],
+}
+
+
+@pytest.mark.parametrize("tenant", [None, "t1"], ids=["all", "tenant"])
+@pytest.mark.parametrize("index", RARE)
+def test_each_step_follows_an_index(database: Database, index: str, tenant: str | None) -> None:
+    told = _explained(database, tenant, RARE[index])
+
+    for step, own in (
+        ("scan", index),  # of the tenant, or of all: with five tenants both are good
+        ("end_of_scan", index),
+        ("failed", "jobs_unsuccessful_ended_idx"),
+        ("by_ids", "jobs_engines_id_idx"),
     ):
-        assert index in told[step], told[step]
+        assert own in told[step], told[step]
         assert "Seq Scan on jobs" not in told[step], told[step]
 
 
-def _explained(database: Database, tenant: str | None) -> dict[str, str]:
+def _explained(database: Database, tenant: str | None, statuses: list[JobStatus] | None) -> dict[str, str]:
     of = search_statements.MINE if tenant else ""
+    kinds = rare_ones(statuses)
     newest = MonitorStore(database).page(Search(), limit=1).jobs[0]
     values = {
         "tenant": tenant,
-        "statuses": ["processing"],
-        "all_statuses": [status.value for status in JobStatus],
+        "statuses": [status.value for status in statuses or JobStatus],
         "before_at": newest.created_at,
         "before_id": newest.job_id,
         "scan": 1000,
         "limit": 51,
-        "cells": 1000,
-        "first_hour": newest.created_at - timedelta(hours=2),
-        "last_hour": newest.created_at,
+        "since": newest.created_at - timedelta(hours=2),
         "text": "01234567",
         "first_id": UUID(int=0x01234567 << 96),
         "last_id": UUID(int=0x01234568 << 96),
@@ -242,11 +257,9 @@ def _explained(database: Database, tenant: str | None) -> dict[str, str]:
     }
     filters = "status = ANY(%(statuses)s)"
     statements = {
-        "scan": search_statements.scan(of).format(filters=filters),
-        "end_of_scan": search_statements.end_of_scan(of),
-        "hours": search_statements.hours(of),
-        "rows_in_cells": search_statements.rows_in_cells(of),
-        "in_cells": search_statements.in_cells(of, "").format(filters=filters),
+        "scan": search_statements.scan(of, kinds).format(filters=filters),
+        "end_of_scan": search_statements.end_of_scan(of, kinds),
+        "failed": search_statements.failed(of),
         "by_ids": search_statements.by_ids(of).format(filters=filters),
     }
     with database.connection() as connection:

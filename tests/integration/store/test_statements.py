@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from jobbridge.core.events import JobEvent
+from jobbridge.core.status import JobStatus
 from jobbridge.recording import JobRecorder
 from jobbridge.store.access import idempotency, links
 from jobbridge.store.access import tokens as access
@@ -18,12 +19,11 @@ from jobbridge.store.counts import counts as counting
 from jobbridge.store.counts import flow, partial_counts, recount
 from jobbridge.store.database import Database
 from jobbridge.store.fanout import chain, children, parent
-from jobbridge.store.jobs import keys, singletons, steps, transitions
-from jobbridge.store.jobs import open_jobs as unattended
+from jobbridge.store.jobs import keys, open_jobs, singletons, steps, transitions
 from jobbridge.store.jobs import queries as jobs
-from jobbridge.store.jobs import running_jobs as running
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.monitor import change_log as live
+from jobbridge.store.monitor import health
 from jobbridge.store.schedules import counts as schedule_counts
 from jobbridge.store.schedules import fires
 from jobbridge.store.schedules import mirrors as schedule_mirrors
@@ -34,10 +34,10 @@ from jobbridge.store.workers import clear_history, queue_pauses, retention, serv
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, clear_history, partial_counts, counting, parent, flow, jobs, keys, children, links, live, retention,
-    queue_pauses, recount, chain, idempotency, running, schedule_counts,
+    access, clear_history, partial_counts, counting, parent, flow, health, jobs, keys, children, links, live,
+    retention, queue_pauses, recount, chain, idempotency, schedule_counts,
     fires, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
-    unattended, workers,
+    open_jobs, workers,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
@@ -90,12 +90,14 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         "tenant": "t1", "job_id": FIRST, "root_id": FIRST, "group_id": "g", "read": 500, "limit": 50,
     }  # fmt: skip
     questions: list[tuple[str, dict[str, Any], str]] = [
-        (jobs.FIND, {"job_id": FIRST}, "jobs_job_id_idx"),
-        (jobs.FIND_EXTERNAL, {"external_id": "x"}, "jobs_external_id_idx"),
-        (jobs.RESULTS, {"job_ids": [FIRST]}, "jobs_job_id_idx"),
+        (jobs.FIND, {"job_id": FIRST}, "jobs_pkey"),
+        (jobs.GET, {"tenant": "t1", "job_id": FIRST}, "jobs_pkey"),
+        (jobs.FIND_EXTERNAL, {"external_id": "x", "job_id": FIRST}, "jobs_engines_id_idx"),
+        (jobs.FIND_EXTERNAL, {"external_id": "x", "job_id": FIRST}, "jobs_pkey"),
+        (jobs.RESULTS, {"job_ids": [FIRST]}, "jobs_pkey"),
         (jobs.DETAILS, {"tenant": "t1", "job_id": FIRST}, "job_details_job_idx"),
         (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
-        (unattended.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
+        (open_jobs.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
         (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
         (chain.CHAIN, of_chain, "jobs_root_idx"),
         (chain.CHAIN, of_chain, "jobs_group_idx"),
@@ -104,6 +106,44 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         plan = _plan(large, statement, params)
         assert index in plan
         assert "Seq Scan" not in plan
+
+
+def test_open_jobs_are_found_by_their_index(large: psycopg.Connection[Any]) -> None:
+    portion = {"engines": ["celery"], "after_at": "-infinity", "after_id": FIRST, "limit": 1000}
+    of_tenant = {"tenant": "t1", "after_at": "-infinity", "after_id": FIRST, "limit": 500}
+    questions: list[tuple[str, dict[str, Any]]] = [
+        (open_jobs.OF_WORKERS, portion | {"numbers": [1, 2]}),
+        (open_jobs.OPEN, portion | {"older_than": "30s"}),
+        (
+            open_jobs.UNDER_WAY,
+            {"engines": ["celery"], "statuses": ["processing"], "most": 1000, "limit": 10},
+        ),
+        (open_jobs.RUNNING, {"numbers": [1, 2], "most": 1000, "limit": 10}),
+        (health.WAITING, {"most": 1000}),
+        (tenants.OPEN_JOBS, of_tenant),
+    ]
+    for statement, params in questions:
+        plan = _plan(large, statement, params)
+        assert "jobs_open_idx" in plan, statement
+        assert "Seq Scan on jobs" not in plan, statement
+    assert "jobs_unsuccessful_ended_idx" in _plan(large, health.UNKNOWN_TASKS, {"within": "1 day"})
+
+
+@pytest.mark.parametrize(
+    ("statuses", "index"),
+    [
+        ([JobStatus.PROCESSING], "jobs_open_idx"),
+        ([JobStatus.QUEUED, JobStatus.RETRYING], "jobs_open_idx"),
+        ([JobStatus.EXPIRED], "jobs_unsuccessful_idx"),
+        ([JobStatus.FAILED, JobStatus.CANCELLED], "jobs_unsuccessful_idx"),
+    ],
+)
+def test_a_page_of_rare_jobs_follows_their_index(
+    large: psycopg.Connection[Any], statuses: list[JobStatus], index: str
+) -> None:
+    [condition] = jobs.rare_ones(statuses)
+    newest = f"SELECT {jobs.COLUMNS} FROM public.jobs WHERE {condition} ORDER BY created_at DESC, job_id DESC LIMIT 6"
+    assert index in _plan(large, newest, {"statuses": [status.value for status in statuses]})
 
 
 def test_a_page_of_the_newest_jobs_sorts_nothing(large: psycopg.Connection[Any]) -> None:
@@ -119,36 +159,46 @@ def test_a_page_of_the_newest_jobs_sorts_nothing(large: psycopg.Connection[Any])
         assert "Sort" not in plan
 
 
-def test_bookkeeping_touches_no_index(database_url: str, connection: psycopg.Connection[Any]) -> None:
-    """The row of a CE job is written in place (HOT), from its submission to its end."""
+def test_bookkeeping_touches_no_index_before_the_end(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    """The row of a CE job is written in place (HOT) from its submission on; its end is one write, by indexes."""
     database = Database(database_url)
     recorder = JobRecorder(database)
-    for _ in range(50):
+    for number in range(50):
         job = EventsOf()
         external_id = str(job.key.job_id)
         recorder.record(job.submitted(external_id=external_id))
         recorder.record(job.started(external_id=external_id))
         recorder.record(job.progressed())
-        recorder.record(job.completed(result={"x": 1}))
+        recorder.record(job.progressed(progress=60))
+        recorder.record(job.completed(result={"x": 1}) if number % 2 else job.failed())
     with database.connection() as own:
         own.execute("SELECT pg_stat_force_next_flush()")
     database.close()
 
     counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s"
-    for table, updates in [("jobs", 150), ("job_details", 50)]:
+    for table, updates, before_the_end in [("jobs", 200, 150), ("job_details", 50, 50)]:
         updated, in_place = connection.execute(counts, [table]).fetchall()[0]
-        assert updated == updates
-        assert in_place >= 0.9 * updated, "but for the few that begin a new page"
+        assert updated == updates, "no trigger has to set anything right"
+        assert in_place >= 0.9 * before_the_end, "but for the few that begin a new page"
 
 
 @pytest.fixture
 def large(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     connection.execute(
         """
-        INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, external_id, created_at)
-        SELECT 't' || n % 100, gen_random_uuid(), 'x', 'invoice.send', 'completed', 'celery', n::text,
-            now() - n * interval '1 minute'
-        FROM generate_series(1, 20000) AS n
+        INSERT INTO jobs (tenant, job_id, task_id, type, status, unsuccessful, runner_type, external_id, created_at,
+            completed_at)
+        SELECT 't' || n % 100, gen_random_uuid(), 'x', 'invoice.send', status, unsuccessful, 'celery', n::text,
+            now() - n * interval '1 minute',
+            CASE WHEN status NOT IN ('processing', 'queued') THEN now() - n * interval '1 minute' END
+        FROM generate_series(1, 20000) AS n,
+        LATERAL (
+            SELECT CASE WHEN n % 100 = 0 THEN 'failed' WHEN n % 700 = 1 THEN 'expired' END AS unsuccessful
+        ) AS ended,
+        LATERAL (SELECT CASE WHEN n % 400 = 2 THEN 'processing' WHEN n % 400 = 3 THEN 'queued'
+            ELSE coalesce(unsuccessful, 'completed') END AS status) AS known
         """
     )
     connection.execute(
