@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, LiteralString, assert_never
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import psycopg
@@ -38,26 +38,19 @@ import psycopg
 from jobbridge.core.events import (
     CONTENDED,
     QUEUE_PAUSED,
-    Accepted,
-    AttemptFailed,
-    AwaitsChildren,
     Cancelled,
     Completed,
     Expired,
     Failed,
-    FellBack,
     JobEvent,
-    Progressed,
     Recorded,
-    Redelivered,
-    Replaced,
     Requeued,
     Skipped,
     Started,
     Submitted,
 )
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.core.machine import JobState, decide
+from jobbridge.core.machine import JobState, decide, is_as_left
 from jobbridge.core.status import JobStatus
 from jobbridge.store.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database, refusal
@@ -160,7 +153,7 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
         # The row changed between the two statements: the event applies after all.
     else:
         return _recorded(state, applied=False, reason=CONTENDED, outcome=None)
-    if is_repeated and state is not None and _is_as_wanted(state, event):
+    if is_repeated and state is not None and is_as_left(state, event):
         return _recorded(state, applied=True, reason=None, outcome=None)
     return _recorded(state, applied=False, reason=decision.reason, outcome=decision.outcome)
 
@@ -213,36 +206,6 @@ def _submitted_by(event: Started) -> Submitted:
         metadata=event.metadata,
         external_id=event.external_id,
     )
-
-
-def _is_as_wanted(state: JobState, event: JobEvent) -> bool:
-    """Whether the row is as `event` leaves it: then the first of two tries was not lost."""
-    match event:
-        case Submitted():
-            return state.delivery == event.delivery
-        case FellBack():
-            return state.delivery == event.new_delivery
-        case Completed():
-            return state.status is JobStatus.COMPLETED and state.attempt == event.attempt
-        case Failed():
-            return state.status is JobStatus.FAILED and event.attempt in (None, state.attempt)
-        case Requeued() | Replaced():
-            return state.status is JobStatus.QUEUED and state.attempt == event.attempt
-        case AwaitsChildren():
-            is_held = state.delivery is not None
-            return state.status is JobStatus.PROCESSING and state.attempt == event.attempt and not is_held
-        case Redelivered():
-            return state.delivery == event.new_delivery
-        case Cancelled():
-            return state.status is JobStatus.CANCELLED
-        case Expired():
-            return state.status is JobStatus.EXPIRED
-        case Skipped():
-            return state.status is JobStatus.SKIPPED
-        case Accepted() | Started() | Progressed() | AttemptFailed():
-            return False  # these apply a second time
-        case _:
-            assert_never(event)
 
 
 def _recorded(state: JobState | None, *, applied: bool, reason: str | None, outcome: str | None) -> Recorded:

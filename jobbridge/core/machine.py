@@ -1,7 +1,8 @@
-"""The status machine: what an event makes of a job. Pure, so that it can be read, tested and trusted.
+"""The status machine, said once: which event moves a job from where to where, and what must hold.
 
-`jobbridge.recording` applies the same rules in SQL, one guarded statement per event; a property test holds the two
-together. When the SQL refuses an event, the recorder asks this module why.
+`MOVES` is the table. `decide` reads it, and `jobbridge.store.jobs.guards` writes the WHERE clauses of the recorder's
+statements from it; a property test holds the two together. When the SQL refuses an event, the recorder asks `decide`
+why. A status that is added to `WAITING` or `FINAL` is known to all of them.
 
 A job is held by at most one attempt: `processing` with the row's attempt number. Every start takes a new number, so
 whatever an earlier attempt still has to say no longer fits.
@@ -9,9 +10,11 @@ whatever an earlier attempt still has to say no longer fits.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from enum import Enum, auto
+from typing import Any
 from uuid import UUID
 
 from jobbridge.core.events import (
@@ -32,7 +35,9 @@ from jobbridge.core.events import (
     Started,
     Submitted,
 )
-from jobbridge.core.status import FINAL, WAITING, JobStatus
+from jobbridge.core.status import FINAL, OPEN, WAITING, JobStatus
+
+_ANOTHER_DELIVERY = "the job goes by another delivery now"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,83 @@ class Decision:
     outcome: str | None = None
 
 
+class Guard(Enum):
+    """What must hold between a job's row and an event, besides the status. In SQL: `jobbridge.store.jobs.guards`."""
+
+    ATTEMPT = auto()  # it speaks of the row's attempt
+    NO_ATTEMPT = auto()  # it speaks of none
+    DELIVERY = auto()  # it speaks of the row's delivery
+    DELIVERY_IF_TOLD = auto()
+    NEW_DELIVERY = auto()  # it brings another one than the row's
+    NO_DELIVERY = auto()  # the row has none: left by `Replaced`
+    SENT_ANEW = auto()  # not from inside a running attempt
+    SENT_BY_ATTEMPT = auto()  # from inside the row's
+    WAITING_AS_TOLD = auto()  # if it says after how many attempts the job waits, it waits after so many
+    MAY_START = auto()  # the deliveries agree, or one side has none, and the row never had one
+    MAY_TAKE_OVER = auto()  # the same message again, so its former holder is dead
+
+
+class Target(Enum):
+    """Where a move leads that names no one status."""
+
+    SAME = auto()
+    DUE = auto()  # queued; scheduled while `run_at` is ahead
+    SENT = auto()  # what the submission says, and is due
+    RETRYING_OR_SENT = auto()  # retrying, if the attempt sent itself again
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One line of the table."""
+
+    sources: Collection[JobStatus]
+    target: JobStatus | Target
+    guards: tuple[Guard, ...] = ()
+
+
+_RUNNING = frozenset({JobStatus.PROCESSING})
+_PENDING = frozenset({JobStatus.PENDING})
+
+
+def _held(target: JobStatus | Target) -> tuple[Move, ...]:
+    return (Move(_RUNNING, target, (Guard.ATTEMPT,)),)
+
+
+#: The first move of an event that fits is made; if none does, it is refused.
+MOVES: Mapping[type[JobEvent], tuple[Move, ...]] = {
+    Submitted: (
+        Move(_RUNNING, Target.RETRYING_OR_SENT, (Guard.NEW_DELIVERY, Guard.SENT_BY_ATTEMPT)),
+        Move({JobStatus.QUEUED}, Target.SENT, (Guard.NEW_DELIVERY, Guard.NO_DELIVERY)),
+        # A job that ended under an attempt which still sends itself again (it was cancelled) is not revived by that.
+        Move(FINAL, Target.SENT, (Guard.NEW_DELIVERY, Guard.SENT_ANEW)),
+    ),
+    Accepted: (
+        Move(_PENDING, Target.DUE, (Guard.DELIVERY,)),
+        Move(frozenset(JobStatus) - _PENDING, Target.SAME, (Guard.DELIVERY,)),
+    ),
+    FellBack: (Move(_PENDING, Target.DUE, (Guard.DELIVERY,)),),
+    Started: (
+        Move(WAITING, JobStatus.PROCESSING, (Guard.MAY_START,)),
+        Move(_RUNNING, JobStatus.PROCESSING, (Guard.MAY_TAKE_OVER,)),
+    ),
+    Progressed: _held(Target.SAME),
+    # The retry's own Submitted usually comes first: then the error is still to be kept.
+    AttemptFailed: (Move(_RUNNING | {JobStatus.RETRYING}, JobStatus.RETRYING, (Guard.ATTEMPT,)),),
+    Completed: _held(JobStatus.COMPLETED),
+    Failed: (
+        Move(_RUNNING, JobStatus.FAILED, (Guard.DELIVERY_IF_TOLD, Guard.ATTEMPT)),
+        Move(OPEN, JobStatus.FAILED, (Guard.DELIVERY_IF_TOLD, Guard.NO_ATTEMPT, Guard.WAITING_AS_TOLD)),
+    ),
+    Requeued: _held(JobStatus.QUEUED),
+    Redelivered: (Move(OPEN, JobStatus.PENDING, (Guard.DELIVERY, Guard.ATTEMPT)),),
+    Replaced: _held(JobStatus.QUEUED),
+    AwaitsChildren: _held(JobStatus.PROCESSING),
+    Cancelled: (Move(OPEN, JobStatus.CANCELLED),),
+    Expired: (Move(WAITING, JobStatus.EXPIRED),),
+    Skipped: (Move(WAITING, JobStatus.SKIPPED),),
+}
+
+
 def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decision:
     """Say what `event` makes of a job in `state`.
 
@@ -70,44 +152,35 @@ def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decisio
         event: What happened.
         now: An aware instant; what is due by then is not `scheduled` any more.
     """
+    if state is None:
+        return _without_row(event, now)
+    unmet: Guard | None = None
+    for move in MOVES[type(event)]:
+        if state.status not in move.sources:
+            continue
+        unmet = next((guard for guard in move.guards if not _HOLDS[guard](state, event)), None)
+        if unmet is None:
+            moved = _moved(state, event, _status(move, state, event, now))
+            return Decision(applied=True, state=moved, outcome=_outcome(state, event))
+    return _refused(state, event, unmet)
+
+
+def is_as_left(state: JobState, event: JobEvent) -> bool:
+    """Tell whether a row is as `event` leaves it, so that it need not come again; False for those which may."""
     match event:
         case Submitted():
-            return _submitted(state, event, now)
-        case Started():
-            return _started(state, event)
-        case Failed(attempt=None):
-            return _failed_outside_an_attempt(state, event)
-    if state is None:
-        return _refuse(None, "there is no such job")
-    match event:
-        case Accepted():
-            return _accepted(state, event, now)
-        case FellBack():
-            return _fell_back(state, event, now)
-        case Progressed():
-            return _held(state, event.attempt, state.status)
-        case AttemptFailed():
-            return _attempt_failed(state, event)
-        case Completed():
-            return _held(state, event.attempt, JobStatus.COMPLETED)
-        case Failed():
-            return _failed_attempt(state, event)
-        case Requeued():
-            return _held(state, event.attempt, JobStatus.QUEUED)
-        case Redelivered():
-            return _redelivered(state, event)
-        case Replaced():
-            return _given_up(state, event.attempt, JobStatus.QUEUED)
-        case AwaitsChildren():
-            return _given_up(state, event.attempt, JobStatus.PROCESSING)
-        case Cancelled():
-            return _refuse(state) if state.status in FINAL else _become(state, JobStatus.CANCELLED)
-        case Expired():
-            return _before_it_runs(state, JobStatus.EXPIRED)
-        case Skipped():
-            return _before_it_runs(state, JobStatus.SKIPPED)
+            return state.delivery == event.delivery
+        case FellBack() | Redelivered():
+            return state.delivery == event.new_delivery
+        case Accepted() | Started() | Progressed() | AttemptFailed():
+            return False  # these apply a second time
+        case AwaitsChildren() if state.delivery is not None:
+            return False
+        case Cancelled() | Expired() | Skipped():
+            attempt = None
         case _:
-            assert_never(event)
+            attempt = event.attempt
+    return state.status is MOVES[type(event)][0].target and attempt in (None, state.attempt)
 
 
 def waiting_status(status: JobStatus, run_at: datetime | None, now: datetime) -> JobStatus:
@@ -117,130 +190,103 @@ def waiting_status(status: JobStatus, run_at: datetime | None, now: datetime) ->
     return JobStatus.SCHEDULED if run_at is not None and run_at > now else JobStatus.QUEUED
 
 
-def _submitted(state: JobState | None, event: Submitted, now: datetime) -> Decision:
-    sent = event.continues
-    target = JobState(
-        status=waiting_status(event.status, event.run_at, now),
-        attempt=state.attempt if state else sent.attempt if sent else 0,
-        delivery=event.delivery,
-        run_at=event.run_at,
-    )
-    if state is None:
-        return Decision(applied=True, state=target, outcome="created")
-    if state.delivery == event.delivery:
-        return _refuse(state, "this delivery is already recorded", outcome="repeated")
-    # The job ended under an attempt that still sends itself again (it was cancelled): that must not revive it.
-    if state.status in FINAL and sent is None:
-        return Decision(applied=True, state=target, outcome="restarted")
-    if state.status is JobStatus.QUEUED and state.delivery is None:
-        return Decision(applied=True, state=target, outcome="continued" if sent else "adopted")
-    if sent and state.status is JobStatus.PROCESSING and state.attempt == sent.attempt:
-        status = JobStatus.RETRYING if sent.is_retry else target.status
-        return Decision(applied=True, state=replace(target, status=status), outcome="continued")
-    return _refuse(state, outcome="duplicate")
+def _without_row(event: JobEvent, now: datetime) -> Decision:
+    """Make the row, if the event can tell enough for it."""
+    match event:
+        case Submitted():
+            attempt = event.continues.attempt if event.continues else 0
+            made = _sent(event, attempt, waiting_status(event.status, event.run_at, now))
+            return Decision(applied=True, state=made, outcome="created")
+        case Started():
+            made = JobState(status=JobStatus.PROCESSING, attempt=1, delivery=event.delivery)
+        case Failed(attempt=None, type=str(), task_id=str()):
+            made = JobState(status=JobStatus.FAILED, delivery=event.delivery)
+        case _:
+            return Decision(applied=False, state=None, reason="there is no such job")
+    return Decision(applied=True, state=made)
 
 
-def _accepted(state: JobState, event: Accepted, now: datetime) -> Decision:
-    if state.delivery != event.delivery:
-        return _refuse(state, "the job goes by another delivery now")
-    if state.status is not JobStatus.PENDING:
-        return Decision(applied=True, state=state)
-    return _become(state, waiting_status(JobStatus.QUEUED, state.run_at, now))
+#: Any: the table gives each guard only events that have what it asks for.
+_HOLDS: Mapping[Guard, Callable[[JobState, Any], bool]] = {
+    Guard.ATTEMPT: lambda state, event: state.attempt == event.attempt,
+    Guard.NO_ATTEMPT: lambda _, event: event.attempt is None,
+    Guard.DELIVERY: lambda state, event: state.delivery == event.delivery,
+    Guard.DELIVERY_IF_TOLD: lambda state, event: event.delivery in (None, state.delivery),
+    Guard.NEW_DELIVERY: lambda state, event: state.delivery != event.delivery,
+    Guard.NO_DELIVERY: lambda state, _: state.delivery is None,
+    Guard.SENT_ANEW: lambda _, event: event.continues is None,
+    Guard.SENT_BY_ATTEMPT: lambda state, event: event.continues and event.continues.attempt == state.attempt,
+    Guard.WAITING_AS_TOLD: lambda state, event: (
+        event.waiting_at is None or (state.status in WAITING and state.attempt == event.waiting_at)
+    ),
+    Guard.MAY_START: lambda state, event: (
+        event.delivery in (None, state.delivery) or (state.delivery is None and state.attempt == 0)
+    ),
+    Guard.MAY_TAKE_OVER: lambda state, event: (
+        event.redelivered if event.delivery is None else event.delivery == state.delivery
+    ),
+}
 
 
-def _fell_back(state: JobState, event: FellBack, now: datetime) -> Decision:
-    if state.delivery != event.delivery:
-        return _refuse(state, "the job goes by another delivery now")
-    if state.status is not JobStatus.PENDING:
-        return _refuse(state)
-    status = waiting_status(JobStatus.QUEUED, state.run_at, now)
-    return Decision(applied=True, state=replace(state, status=status, delivery=event.new_delivery))
+def _status(move: Move, state: JobState, event: Any, now: datetime) -> JobStatus:  # Any: as in `_HOLDS`
+    match move.target:
+        case JobStatus() as status:
+            return status
+        case Target.SAME:
+            return state.status
+        case Target.DUE:
+            return waiting_status(JobStatus.QUEUED, state.run_at, now)
+        case Target.RETRYING_OR_SENT if event.continues.is_retry:
+            return JobStatus.RETRYING
+        case Target.SENT | Target.RETRYING_OR_SENT:
+            return waiting_status(event.status, event.run_at, now)
 
 
-def _started(state: JobState | None, event: Started) -> Decision:
-    if state is None:
-        return Decision(
-            applied=True, state=JobState(status=JobStatus.PROCESSING, attempt=1, delivery=event.delivery)
-        )
-    if state.status in WAITING:
-        if None not in (state.delivery, event.delivery) and state.delivery != event.delivery:
-            return _refuse(state, "the job goes by another delivery now")
-        if state.delivery is None and state.attempt > 0 and event.delivery is not None:
-            # The message of the attempt that was replaced has come again: its worker died before the ack.
-            return _refuse(state, "the job waits for the chain that replaced it")
-    elif state.status is JobStatus.PROCESSING:
-        is_same = event.delivery is not None and event.delivery == state.delivery
-        if not is_same and not (event.delivery is None and event.redelivered):
-            return _refuse(state, f"attempt {state.attempt} holds the job")
-    else:
-        return _refuse(state)
-    return Decision(
-        applied=True,
-        state=replace(
-            state,
-            status=JobStatus.PROCESSING,
-            attempt=state.attempt + 1,
-            delivery=event.delivery or state.delivery,
-        ),
-    )
+def _moved(state: JobState, event: JobEvent, status: JobStatus) -> JobState:
+    match event:
+        case Submitted():
+            return _sent(event, state.attempt, status)
+        case Started():
+            delivery = event.delivery or state.delivery
+            return replace(state, status=status, attempt=state.attempt + 1, delivery=delivery)
+        case FellBack() | Redelivered():
+            return replace(state, status=status, delivery=event.new_delivery)
+        case Replaced() | AwaitsChildren():
+            return replace(state, status=status, delivery=None)
+        case _:
+            return replace(state, status=status)
 
 
-def _attempt_failed(state: JobState, event: AttemptFailed) -> Decision:
-    # The retry's own Submitted usually comes first: then the error is still to be kept.
-    if state.status is JobStatus.RETRYING and state.attempt == event.attempt:
-        return Decision(applied=True, state=state)
-    return _held(state, event.attempt, JobStatus.RETRYING)
+def _sent(event: Submitted, attempt: int, status: JobStatus) -> JobState:
+    return JobState(status=status, attempt=attempt, delivery=event.delivery, run_at=event.run_at)
 
 
-def _failed_attempt(state: JobState, event: Failed) -> Decision:
-    if event.delivery is not None and event.delivery != state.delivery:
-        return _refuse(state, "the job goes by another delivery now")
-    return _held(state, event.attempt or 0, JobStatus.FAILED)
+def _outcome(state: JobState, event: JobEvent) -> str | None:
+    if not isinstance(event, Submitted):
+        return None
+    if state.status in FINAL:
+        return "restarted"
+    return "continued" if event.continues else "adopted"
 
 
-def _failed_outside_an_attempt(state: JobState | None, event: Failed) -> Decision:
-    if state is None:
-        if event.type is None or event.task_id is None:
-            return _refuse(None, "there is no such job, and its type and task id are not told")
-        return Decision(applied=True, state=JobState(status=JobStatus.FAILED, delivery=event.delivery))
-    if event.delivery is not None and event.delivery != state.delivery:
-        return _refuse(state, "the job goes by another delivery now")
-    if event.waiting_at is not None and (state.status not in WAITING or state.attempt != event.waiting_at):
-        return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
-    return _refuse(state) if state.status in FINAL else _become(state, JobStatus.FAILED)
-
-
-def _redelivered(state: JobState, event: Redelivered) -> Decision:
-    if state.delivery != event.delivery:
-        return _refuse(state, "the job goes by another delivery now")
-    if state.status in FINAL or state.attempt != event.attempt:
-        return _refuse(state, f"the job is {state.status} after {state.attempt} attempts")
-    return Decision(applied=True, state=replace(state, status=JobStatus.PENDING, delivery=event.new_delivery))
-
-
-def _given_up(state: JobState, attempt: int, status: JobStatus) -> Decision:
-    decision = _held(state, attempt, status)
-    if not decision.applied or decision.state is None:
-        return decision
-    return replace(decision, state=replace(decision.state, delivery=None))
-
-
-def _before_it_runs(state: JobState, status: JobStatus) -> Decision:
-    return _become(state, status) if state.status in WAITING else _refuse(state)
-
-
-def _held(state: JobState, attempt: int, status: JobStatus) -> Decision:
-    if state.status is JobStatus.PROCESSING and state.attempt == attempt:
-        return _become(state, status)
-    if state.status is JobStatus.PROCESSING:
-        return _refuse(state, f"attempt {state.attempt} holds the job, not attempt {attempt}")
-    return _refuse(state)
-
-
-def _become(state: JobState, status: JobStatus) -> Decision:
-    return Decision(applied=True, state=replace(state, status=status))
-
-
-def _refuse(state: JobState | None, reason: str | None = None, *, outcome: str | None = None) -> Decision:
-    why = reason or (f"the job is {state.status}" if state else "there is no such job")
-    return Decision(applied=False, state=state, reason=why, outcome=outcome)
+def _refused(state: JobState, event: JobEvent, unmet: Guard | None) -> Decision:
+    """Say why: by what the last move asked for that begins at this status, if there is one."""
+    if isinstance(event, Submitted):
+        if state.delivery == event.delivery:
+            reason = "this delivery is already recorded"
+            return Decision(applied=False, state=state, reason=reason, outcome="repeated")
+        return Decision(applied=False, state=state, reason=f"the job is {state.status}", outcome="duplicate")
+    match unmet:
+        case Guard.DELIVERY | Guard.DELIVERY_IF_TOLD:
+            reason = _ANOTHER_DELIVERY
+        case Guard.MAY_START:
+            # Without one: the message of the attempt that was replaced has come again, its worker died before the ack.
+            is_replaced = state.delivery is None
+            reason = "the job waits for the chain that replaced it" if is_replaced else _ANOTHER_DELIVERY
+        case Guard.ATTEMPT | Guard.NO_ATTEMPT | Guard.MAY_TAKE_OVER if state.status is JobStatus.PROCESSING:
+            reason = f"attempt {state.attempt} holds the job"
+        case None:
+            reason = f"the job is {state.status}"
+        case _:
+            reason = f"the job is {state.status} after {state.attempt} attempts"
+    return Decision(applied=False, state=state, reason=reason)

@@ -35,3 +35,4 @@ FINAL = frozenset(
 #: Ended, and not as it was meant.
 UNSUCCESSFUL = FINAL - {JobStatus.COMPLETED}
 WAITING = frozenset({JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING})
+OPEN = frozenset(JobStatus) - FINAL

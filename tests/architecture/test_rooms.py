@@ -1,4 +1,4 @@
-"""How the house is cut and named: see the rule in docs/decisions/0019-rooms-and-the-state-machine.md."""
+"""How the house is cut and named: see the rule in docs/decisions/0019-the-status-machine-is-one-table.md."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.core.status import OPEN, JobStatus
 from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.dashboard.errors import words
 from jobbridge.dashboard.views import filters
@@ -42,7 +42,7 @@ _SAMPLE = 10
 _REFUSALS_SHOWN = 10
 
 ELIGIBLE: Mapping[Action, frozenset[JobStatus]] = {
-    "cancel": frozenset(JobStatus) - FINAL,
+    "cancel": OPEN,
     "retry": frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED}),
 }
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import LiteralString
 
+from jobbridge.core.status import UNSUCCESSFUL
 from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.statuses import FINAL_STATUSES, listed
+
+_UNSUCCESSFUL: LiteralString = listed(UNSUCCESSFUL)
 
 #: Pages of 8 kB that one statement reads: a fraction of a second.
 PAGES = 2_000
@@ -12,16 +16,16 @@ PAGES = 2_000
 _LAST_PAGE: LiteralString = "SELECT pg_relation_size('public.jobs') / current_setting('block_size')::integer"
 
 #: As the trigger jobbridge_mark_end does.
-MARK: LiteralString = """
+MARK: LiteralString = f"""
 UPDATE public.jobs
-SET completed_at = CASE WHEN status IN ('completed', 'failed', 'cancelled', 'expired', 'skipped')
+SET completed_at = CASE WHEN status IN ({FINAL_STATUSES})
         THEN coalesce(completed_at, updated_at) END,
-    unsuccessful = CASE WHEN status IN ('failed', 'cancelled', 'expired', 'skipped') THEN status END
+    unsuccessful = CASE WHEN status IN ({_UNSUCCESSFUL}) THEN status END
 WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid
   AND (
-    (completed_at IS NULL) = (status IN ('completed', 'failed', 'cancelled', 'expired', 'skipped'))
+    (completed_at IS NULL) = (status IN ({FINAL_STATUSES}))
     OR unsuccessful IS DISTINCT FROM
-        CASE WHEN status IN ('failed', 'cancelled', 'expired', 'skipped') THEN status END
+        CASE WHEN status IN ({_UNSUCCESSFUL}) THEN status END
   )
 """
 

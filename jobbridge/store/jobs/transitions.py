@@ -1,8 +1,8 @@
 """The guarded statements that change a job: one per kind of event, one round trip each.
 
 Each changes the row only if its guard holds, and writes the attempt's step along with it; then it returns the row's
-new status and attempt. No row means: refused. The guards are those of `jobbridge.core.machine`, which a property
-test compares them with.
+new status and attempt. No row means: refused. When an event may move a row, and to which status, is read from the table
+in `jobbridge.core.machine` (see `guards`); a property test compares what the two make of the same events.
 
 The time of a change is `clock_timestamp()`: start and end may be in one transaction. What is due is decided by `now()`.
 """
@@ -11,8 +11,23 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-_WAITING = "'pending', 'queued', 'scheduled', 'retrying'"
-_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
+from jobbridge.core.events import (
+    Accepted,
+    AttemptFailed,
+    AwaitsChildren,
+    Cancelled,
+    Completed,
+    Expired,
+    Failed,
+    FellBack,
+    Progressed,
+    Redelivered,
+    Requeued,
+    Started,
+    Submitted,
+)
+from jobbridge.store.jobs.guards import becomes, may
+from jobbridge.store.statuses import FINAL_STATUSES
 
 _THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
 
@@ -80,9 +95,8 @@ WITH moved AS (
     ON CONFLICT (tenant, job_id) DO UPDATE SET
         task_id = excluded.task_id,
         type = excluded.type,
-        status = CASE WHEN %(is_retry)s::boolean AND job.status = 'processing' THEN 'retrying'
-                      ELSE excluded.status END,
-        metadata = CASE WHEN job.status IN ({_FINAL}) THEN excluded.metadata
+        status = {becomes(Submitted)},
+        metadata = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN excluded.metadata
                         ELSE job.metadata || excluded.metadata END,
         user_id = coalesce(excluded.user_id, job.user_id),
         runner_type = excluded.runner_type,
@@ -91,7 +105,8 @@ WITH moved AS (
         priority = excluded.priority,
         run_at = excluded.run_at,
         expires_at = excluded.expires_at,
-        singleton_key = CASE WHEN job.status IN ({_FINAL}) THEN excluded.singleton_key ELSE job.singleton_key END,
+        singleton_key = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN excluded.singleton_key
+                             ELSE job.singleton_key END,
         root_id = coalesce(excluded.root_id, job.root_id),
         parent_id = coalesce(excluded.parent_id, job.parent_id),
         group_id = coalesce(excluded.group_id, job.group_id),
@@ -104,14 +119,9 @@ WITH moved AS (
         progress = NULL, progress_message = NULL,
         result = NULL, result_payload = NULL, result_type = NULL, error = NULL, traceback = NULL,
         cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL, unsuccessful = NULL,
-        started_at = CASE WHEN job.status IN ({_FINAL}) THEN NULL ELSE job.started_at END,
+        started_at = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN NULL ELSE job.started_at END,
         updated_at = clock_timestamp()
-    WHERE job.delivery IS DISTINCT FROM excluded.delivery
-      AND (
-        (job.status IN ({_FINAL}) AND %(continues)s::integer IS NULL)
-        OR (job.status = 'queued' AND job.delivery IS NULL)
-        OR (job.status = 'processing' AND job.attempt = %(continues)s::integer)
-      )
+    WHERE {may(Submitted)}
     RETURNING job.tenant, job.job_id, job.status, job.attempt, job.started_at, job.xmax = 0 AS is_new
 ), replaced AS (
     UPDATE public.job_details AS step
@@ -130,26 +140,24 @@ FROM moved
 
 #: Later states keep theirs; the ids are kept all the same.
 ACCEPT: LiteralString = f"""
-UPDATE public.jobs
-SET status = CASE WHEN status <> 'pending' THEN status
-                  WHEN run_at > now() THEN 'scheduled'
-                  ELSE 'queued' END,
+UPDATE public.jobs AS job
+SET status = {becomes(Accepted)},
     runner_type = %(engine)s,
     external_id = %(external_id)s,
     external_run_id = coalesce(%(external_run_id)s, external_run_id),
     undelivered_since = NULL,
     updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND delivery = %(delivery)s
+WHERE {_THIS_JOB} AND {may(Accepted)}
 RETURNING status, attempt
 """
 
 #: The message of the new delivery is in the broker, by the same transaction.
 FALL_BACK: LiteralString = f"""
-UPDATE public.jobs
-SET status = CASE WHEN run_at > now() THEN 'scheduled' ELSE 'queued' END,
+UPDATE public.jobs AS job
+SET status = {becomes(FellBack)},
     delivery = %(new_delivery)s, runner_type = %(engine)s,
     message = NULL, undelivered_since = NULL, relayed_at = NULL, updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND status = 'pending' AND delivery = %(delivery)s
+WHERE {_THIS_JOB} AND {may(FellBack)}
 RETURNING status, attempt
 """
 
@@ -167,11 +175,11 @@ PAUSE: LiteralString = "SELECT true FROM public.job_queue_pauses WHERE queue = %
 #: For the relay: the message goes by another delivery now.
 REDELIVER: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'pending', delivery = %(new_delivery)s, message = %(message)s,
+    UPDATE public.jobs AS job
+    SET status = {becomes(Redelivered)}, delivery = %(new_delivery)s, message = %(message)s,
         undelivered_since = clock_timestamp(), relayed_at = NULL, worker = NULL, worker_number = NULL,
         updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND status NOT IN ({_FINAL}) AND attempt = %(attempt)s AND delivery = %(delivery)s
+    WHERE {_THIS_JOB} AND {may(Redelivered)}
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
@@ -180,19 +188,12 @@ WITH moved AS (
 SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 """
 
-#: A message of the broker comes again only when its lease has ended. Temporal gives a job to another worker as soon as
-#: it has lost sight of the first, which may live and have begun meanwhile: the lock on its number tells (`workers`).
-_IS_LET_GO: LiteralString = """(
-                %(engine)s <> 'temporal' OR worker_number IS NULL OR worker_number = %(worker_number)s
-                OR pg_try_advisory_xact_lock_shared(%(lock_base)s + worker_number)
-            )"""
-
 #: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
 #: AttemptFailed is still on its way.
 START: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'processing',
+    UPDATE public.jobs AS job
+    SET status = {becomes(Started)},
         attempt = attempt + 1,
         delivery = coalesce(%(delivery)s, delivery),
         runner_type = %(engine)s,
@@ -206,14 +207,7 @@ WITH moved AS (
         progress = NULL, progress_message = NULL, error = NULL, traceback = NULL,
         started_at = coalesce(started_at, clock_timestamp()),
         updated_at = clock_timestamp()
-    WHERE {_THIS_JOB}
-      AND (
-        (status IN ({_WAITING})
-            AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s OR (delivery IS NULL AND attempt = 0)))
-        OR (status = 'processing'
-            AND (delivery = %(delivery)s OR (%(delivery)s::uuid IS NULL AND %(redelivered)s::boolean))
-            AND {_IS_LET_GO})
-      ){GATE}
+    WHERE {_THIS_JOB} AND {may(Started)}{GATE}
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
@@ -254,18 +248,18 @@ SELECT status, attempt FROM moved
 """
 
 PROGRESS: LiteralString = f"""
-UPDATE public.jobs
+UPDATE public.jobs AS job
 SET progress = %(progress)s, progress_message = %(message)s, updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+WHERE {_THIS_JOB} AND {may(Progressed)}
 RETURNING status, attempt
 """
 
 #: The step is written whatever the row says: the retry's own Submitted, and even the next start, may have come first.
 FAIL_ATTEMPT: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'retrying', error = %(error)s, traceback = %(traceback)s, updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND status IN ('processing', 'retrying') AND attempt = %(attempt)s
+    UPDATE public.jobs AS job
+    SET status = {becomes(AttemptFailed)}, error = %(error)s, traceback = %(traceback)s, updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND {may(AttemptFailed)}
     RETURNING status, attempt
 ), closed AS (
     UPDATE public.job_details
@@ -279,10 +273,10 @@ SELECT status, attempt FROM moved
 
 COMPLETE: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'completed', result = %(result)s, result_payload = %(result_payload)s,
+    UPDATE public.jobs AS job
+    SET status = {becomes(Completed)}, result = %(result)s, result_payload = %(result_payload)s,
         result_type = %(result_type)s, error = NULL, traceback = NULL, progress = 100, {_ENDED}
-    WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+    WHERE {_THIS_JOB} AND {may(Completed)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -292,17 +286,10 @@ WITH moved AS (
 
 FAIL: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'failed', unsuccessful = 'failed', result = %(result)s, result_payload = %(result_payload)s,
+    UPDATE public.jobs AS job
+    SET status = {becomes(Failed)}, unsuccessful = 'failed', result = %(result)s, result_payload = %(result_payload)s,
         result_type = %(result_type)s, error = %(error)s, traceback = %(traceback)s, {_ENDED}
-    WHERE {_THIS_JOB}
-      AND (
-        (status = 'processing' AND attempt = %(attempt)s::integer)
-        OR (%(attempt)s::integer IS NULL AND status NOT IN ({_FINAL})
-            AND (%(waiting_at)s::integer IS NULL
-                OR (status IN ({_WAITING}) AND attempt = %(waiting_at)s::integer)))
-      )
-      AND (%(delivery)s::uuid IS NULL OR delivery = %(delivery)s)
+    WHERE {_THIS_JOB} AND {may(Failed)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -328,11 +315,11 @@ RETURNING status, attempt
 #: Back to the queue: by the same delivery, or without one (`Replaced`: a chain's last task will bring its own).
 RELEASE: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'queued', worker = NULL, worker_number = NULL,
+    UPDATE public.jobs AS job
+    SET status = {becomes(Requeued)}, worker = NULL, worker_number = NULL,
         delivery = CASE WHEN %(keeps_delivery)s::boolean THEN delivery END,
         updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+    WHERE {_THIS_JOB} AND {may(Requeued)}
     RETURNING tenant, job_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -346,9 +333,9 @@ SELECT status, attempt FROM moved
 #: comes again and is refused.
 AWAIT_CHILDREN: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
+    UPDATE public.jobs AS job
     SET delivery = NULL, worker = NULL, worker_number = NULL, updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND status = 'processing' AND attempt = %(attempt)s
+    WHERE {_THIS_JOB} AND {may(AwaitsChildren)}
     RETURNING tenant, job_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -360,10 +347,10 @@ SELECT status, attempt FROM moved
 
 CANCEL: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
-    SET status = 'cancelled', unsuccessful = 'cancelled',
+    UPDATE public.jobs AS job
+    SET status = {becomes(Cancelled)}, unsuccessful = 'cancelled',
         cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
-    WHERE {_THIS_JOB} AND status NOT IN ({_FINAL})
+    WHERE {_THIS_JOB} AND {may(Cancelled)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -375,9 +362,9 @@ WITH moved AS (
 #: Expired and skipped: it never ran, or not again.
 DROP: LiteralString = f"""
 WITH moved AS (
-    UPDATE public.jobs
+    UPDATE public.jobs AS job
     SET status = %(status)s, unsuccessful = %(status)s, error = %(reason)s, {_ENDED}
-    WHERE {_THIS_JOB} AND status IN ({_WAITING})
+    WHERE {_THIS_JOB} AND {may(Expired)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
