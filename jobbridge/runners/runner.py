@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from kombu.exceptions import KombuError
@@ -34,15 +36,46 @@ logger = logging.getLogger(__name__)
 #: A ScheduleOptions, or its fields by name.
 Options = ScheduleOptions | Mapping[str, Any] | None
 
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
 
-@runtime_checkable
-class JobRunner(Protocol):
-    """Schedules, cancels and shows jobs. Safe to use from several threads; each `a…` method is its async twin."""
+
+def _on_a_thread(
+    method: Callable[Concatenate[Any, _Params], _Result],
+) -> Callable[Concatenate[Any, _Params], Coroutine[Any, Any, _Result]]:
+    """Make a method's async twin: it runs on a thread, in the caller's context (`enqueue_on` holds there too)."""
+
+    @wraps(method)
+    async def twin(runner: Any, /, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        own: Callable[_Params, _Result] = getattr(runner, method.__name__)  # a subclass may have another
+        return await asyncio.to_thread(own, *args, **kwargs)
+
+    twin.__name__ = f"a{method.__name__}"
+    return twin
+
+
+class JobRunner(ABC):
+    """Schedules, cancels and shows jobs. Safe to use from several threads; each `a…` method is its async twin.
+
+    Args:
+        app: A `jobbridge.Celery`.
+
+    Attributes:
+        engine: Of jobs that name none.
+    """
+
+    engine: Engine
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
 
     @property
     def app(self) -> Celery:
         """The app that both engines share."""
-        ...
+        return self._app
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.app.main!r})"
 
     def schedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
         """Send a job.
@@ -55,155 +88,6 @@ class JobRunner(Protocol):
             DuplicateJob: Another job has the singleton key, and the policy is `raise`.
             DatabaseUnavailable: Postgres cannot be reached: nothing was sent.
         """
-        ...
-
-    def schedule_job_at(
-        self, name: str, data: Any, run_at: datetime, options: Options = None
-    ) -> ScheduledJob:
-        """Send a job that does not start before `run_at`. Raises as `schedule_job`."""
-        ...
-
-    def schedule_recurring_job(
-        self, name: str, data: Any, when: str | timedelta, options: Options = None
-    ) -> ScheduledJob:
-        """Send a job again and again: by cron of five fields, or an interval such as "24 hours".
-
-        The handler, the tenant and the singleton key name it: a second call changes it. `job_id` is the schedule's,
-        which `cancel_job` takes; each fire is a job of its own. See docs/schedules.md for what the rest means.
-
-        Raises as `schedule_job`, but for DuplicateJob, which is raised when there is such a recurring job already.
-        """
-        ...
-
-    def fan_out(
-        self,
-        name: str,
-        items: Iterable[Any],
-        options: Options = None,
-        *,
-        concurrency: int = DEFAULT_CONCURRENCY,
-        key: Callable[[Any], str] | None = None,
-    ) -> ScheduledJob:
-        """Send a parent job with one child job for each item, so many of them at a time.
-
-        Raises as `schedule_job`. An item is a child's data, or a `Child` with its tenant and key. Queue, priority and
-        engine of the options are the children's, the others are the parent's.
-        """
-        ...
-
-    def retry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
-        """Run the children of a failed parent again that did not complete; gives their number.
-
-        Raises:
-            JobNotFound: There is no such job (of that tenant).
-            CannotRetry: It has no children, or did not fail.
-        """
-        ...
-
-    def cancel_job(
-        self,
-        job_id: UUID | str,
-        tenant_id: str | None = None,
-        *,
-        reason: str | None = None,
-        cancelled_by: str | None = None,
-    ) -> bool:
-        """Cancel a job, waiting or running; it never turns completed afterwards. Or delete a recurring one.
-
-        Returns:
-            False: it had ended before, or there is no such job (of that tenant).
-
-        Raises:
-            DatabaseUnavailable: Postgres cannot be reached.
-        """
-        ...
-
-    def get_job_status(self, job_id: UUID | str, tenant_id: str | None = None) -> JobStatusReport | None:
-        """Tell how a job is; None when there is no such job (of that tenant).
-
-        Raises:
-            DatabaseUnavailable: Postgres cannot be reached.
-        """
-        ...
-
-    def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Any:
-        """Declare a handler `(ctx, data)` as `@job(name, **config)` does; gives its task."""
-        ...
-
-    def start(self) -> None:
-        """Import the handlers, and make sure that the tables can be used. Jobs run in workers, not here."""
-        ...
-
-    def stop(self) -> None:
-        """Let go of connections, clients and their threads; the next use opens new ones."""
-        ...
-
-    def is_healthy(self) -> bool:
-        """Whether what jobs of this runner need does answer now. Never raises."""
-        ...
-
-    def get_runner_type(self) -> Engine:
-        """Give the engine of jobs that name none."""
-        ...
-
-    async def aschedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob: ...
-
-    async def aschedule_job_at(
-        self, name: str, data: Any, run_at: datetime, options: Options = None
-    ) -> ScheduledJob: ...
-
-    async def afan_out(
-        self,
-        name: str,
-        items: Iterable[Any],
-        options: Options = None,
-        *,
-        concurrency: int = DEFAULT_CONCURRENCY,
-        key: Callable[[Any], str] | None = None,
-    ) -> ScheduledJob: ...
-
-    async def aretry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int: ...
-
-    async def aschedule_recurring_job(
-        self, name: str, data: Any, when: str | timedelta, options: Options = None
-    ) -> ScheduledJob: ...
-
-    async def acancel_job(
-        self,
-        job_id: UUID | str,
-        tenant_id: str | None = None,
-        *,
-        reason: str | None = None,
-        cancelled_by: str | None = None,
-    ) -> bool: ...
-
-    async def aget_job_status(
-        self, job_id: UUID | str, tenant_id: str | None = None
-    ) -> JobStatusReport | None: ...
-
-    async def astart(self) -> None: ...
-
-    async def astop(self) -> None: ...
-
-    async def ais_healthy(self) -> bool: ...
-
-
-class _AppRunner:
-    """What both runners do, through the app that both engines share."""
-
-    engine: Engine
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-
-    @property
-    def app(self) -> Celery:
-        return self._app
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.app.main!r})"
-
-    def schedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
         chosen = ScheduleOptions.of(options)
         chosen.refuse_recurrence()
         handle = self.app.enqueue(
@@ -231,6 +115,7 @@ class _AppRunner:
     def schedule_job_at(
         self, name: str, data: Any, run_at: datetime, options: Options = None
     ) -> ScheduledJob:
+        """Send a job that does not start before `run_at`. Raises as `schedule_job`."""
         chosen = ScheduleOptions.of(options)
         if chosen.run_at is not None and chosen.run_at != run_at:
             raise UnsupportedOption(
@@ -247,17 +132,35 @@ class _AppRunner:
         concurrency: int = DEFAULT_CONCURRENCY,
         key: Callable[[Any], str] | None = None,
     ) -> ScheduledJob:
+        """Send a parent job with one child job for each item, so many of them at a time.
+
+        Raises as `schedule_job`. An item is a child's data, or a `Child` with its tenant and key. Queue, priority and
+        engine of the options are the children's, the others are the parent's.
+        """
         handle = send_fan_out(
             self.app, name, items, ScheduleOptions.of(options), self.engine, concurrency=concurrency, key=key
         )
         return ScheduledJob(job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome)
 
     def retry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
+        """Run the children of a failed parent again that did not complete; gives their number.
+
+        Raises:
+            JobNotFound: There is no such job (of that tenant).
+            CannotRetry: It has no children, or did not fail.
+        """
         return int(self.app.retry_failed(job_id, tenant_id))
 
     def schedule_recurring_job(
         self, name: str, data: Any, when: str | timedelta, options: Options = None
     ) -> ScheduledJob:
+        """Send a job again and again: by cron of five fields, or an interval such as "24 hours".
+
+        The handler, the tenant and the singleton key name it: a second call changes it. `job_id` is the schedule's,
+        which `cancel_job` takes; each fire is a job of its own. See docs/schedules.md for what the rest means.
+
+        Raises as `schedule_job`, but for DuplicateJob, which is raised when there is such a recurring job already.
+        """
         return schedule_recurring(self.app, name, data, when, ScheduleOptions.of(options), engine=self.engine)
 
     def cancel_job(
@@ -268,12 +171,25 @@ class _AppRunner:
         reason: str | None = None,
         cancelled_by: str | None = None,
     ) -> bool:
+        """Cancel a job, waiting or running; it never turns completed afterwards. Or delete a recurring one.
+
+        Returns:
+            False: it had ended before, or there is no such job (of that tenant).
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached.
+        """
         try:
             return self.app.cancel_job(job_id, tenant_id, reason=reason, cancelled_by=cancelled_by)
         except JobNotFound:
             return cancel_recurring(self.app, job_id, tenant_id)
 
     def get_job_status(self, job_id: UUID | str, tenant_id: str | None = None) -> JobStatusReport | None:
+        """Tell how a job is; None when there is no such job (of that tenant).
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached.
+        """
         key = job_id_for(str(job_id))
         if tenant_id is None:
             row = self.app.jobs.find(key)
@@ -282,18 +198,22 @@ class _AppRunner:
         return None if row is None else JobStatusReport.of(row)
 
     def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Any:
+        """Declare a handler `(ctx, data)` as `@job(name, **config)` does; gives its task."""
         job(name, **config)(handler)
         return self.app.tasks[name]
 
     def start(self) -> None:
+        """Import the handlers, and make sure that the tables can be used. Jobs run in workers, not here."""
         register_all_job_handlers(self.app)
         with self.app.database.connection():
             pass  # that checks the tables' revision
 
     def stop(self) -> None:
+        """Let go of connections, clients and their threads; the next use opens new ones."""
         self.app.close()
 
     def is_healthy(self) -> bool:
+        """Whether what jobs of this runner need does answer now. Never raises."""
         try:
             with self.app.database.connection() as connection:
                 connection.execute("SELECT 1")
@@ -302,74 +222,29 @@ class _AppRunner:
             logger.warning("runner.unhealthy", extra={"engine": self.engine.value, "error": str(error)})
             return False
 
-    def _is_engine_healthy(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_engine_healthy(self) -> bool: ...
 
     def get_runner_type(self) -> Engine:
+        """Give the engine of jobs that name none."""
         return self.engine
 
-    # -- for async callers; a thread each, with the caller's context (`enqueue_on` holds there too)
+    # -- for async callers
 
-    async def aschedule_job(self, name: str, data: Any = None, options: Options = None) -> ScheduledJob:
-        return await asyncio.to_thread(self.schedule_job, name, data, options)
-
-    async def aschedule_job_at(
-        self, name: str, data: Any, run_at: datetime, options: Options = None
-    ) -> ScheduledJob:
-        return await asyncio.to_thread(self.schedule_job_at, name, data, run_at, options)
-
-    async def afan_out(
-        self,
-        name: str,
-        items: Iterable[Any],
-        options: Options = None,
-        *,
-        concurrency: int = DEFAULT_CONCURRENCY,
-        key: Callable[[Any], str] | None = None,
-    ) -> ScheduledJob:
-        return await asyncio.to_thread(self.fan_out, name, items, options, concurrency=concurrency, key=key)
-
-    async def aretry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:
-        return await asyncio.to_thread(self.retry_failed, job_id, tenant_id)
-
-    async def aschedule_recurring_job(
-        self, name: str, data: Any, when: str | timedelta, options: Options = None
-    ) -> ScheduledJob:
-        return await asyncio.to_thread(self.schedule_recurring_job, name, data, when, options)
-
-    async def acancel_job(
-        self,
-        job_id: UUID | str,
-        tenant_id: str | None = None,
-        *,
-        reason: str | None = None,
-        cancelled_by: str | None = None,
-    ) -> bool:
-        return await asyncio.to_thread(
-            self.cancel_job, job_id, tenant_id, reason=reason, cancelled_by=cancelled_by
-        )
-
-    async def aget_job_status(
-        self, job_id: UUID | str, tenant_id: str | None = None
-    ) -> JobStatusReport | None:
-        return await asyncio.to_thread(self.get_job_status, job_id, tenant_id)
-
-    async def astart(self) -> None:
-        await asyncio.to_thread(self.start)
-
-    async def astop(self) -> None:
-        await asyncio.to_thread(self.stop)
-
-    async def ais_healthy(self) -> bool:
-        return await asyncio.to_thread(self.is_healthy)
+    aschedule_job = _on_a_thread(schedule_job)
+    aschedule_job_at = _on_a_thread(schedule_job_at)
+    aschedule_recurring_job = _on_a_thread(schedule_recurring_job)
+    afan_out = _on_a_thread(fan_out)
+    aretry_failed = _on_a_thread(retry_failed)
+    acancel_job = _on_a_thread(cancel_job)
+    aget_job_status = _on_a_thread(get_job_status)
+    astart = _on_a_thread(start)
+    astop = _on_a_thread(stop)
+    ais_healthy = _on_a_thread(is_healthy)
 
 
-class CeleryJobRunner(_AppRunner):
-    """Jobs run on the broker in Postgres, unless they say otherwise.
-
-    Args:
-        app: A `jobbridge.Celery`.
-    """
+class CeleryJobRunner(JobRunner):
+    """Jobs run on the broker in Postgres, unless they say otherwise."""
 
     engine = Engine.CELERY
 
@@ -385,12 +260,8 @@ class CeleryJobRunner(_AppRunner):
         return True
 
 
-class TemporalJobRunner(_AppRunner):
-    """Jobs run on Temporal, unless they say otherwise.
-
-    Args:
-        app: A `jobbridge.Celery`.
-    """
+class TemporalJobRunner(JobRunner):
+    """Jobs run on Temporal, unless they say otherwise."""
 
     engine = Engine.TEMPORAL
 
