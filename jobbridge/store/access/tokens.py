@@ -14,14 +14,12 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import kwargs_row
-
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.values import as_jsonb, as_text
 
 #: What tokens begin with, so that scanners find one that was committed somewhere.
@@ -220,12 +218,7 @@ class AccessStore:
 
     def all(self) -> Sequence[TokenRow]:
         """Give all tokens that were ever made, oldest first."""
-
-        def fetch(own: DriverConnection) -> list[TokenRow]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(_token_row)) as cursor:
-                return cursor.execute(LIST).fetchall()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: all_rows(own, _token_row, LIST))
 
     def revoke(self, name: str) -> bool:
         """Make a token of no use, by its name or id; whether there was one. Sessions made of it end with it."""
@@ -268,19 +261,10 @@ class AccessStore:
         """
         statement = ACTIONS if tenant is None else ACTIONS_OF_TENANT
         params = {"tenant": tenant, "limit": limit, "before": _NEWEST if before is None else before}
-
-        def fetch(own: DriverConnection) -> list[ActionRow]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(_action_row)) as cursor:
-                return cursor.execute(statement, params).fetchall()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: all_rows(own, _action_row, statement, params))
 
     def _first(self, statement: LiteralString, params: dict[str, Any]) -> TokenRow | None:
-        def fetch(own: DriverConnection) -> TokenRow | None:
-            with psycopg.Cursor(own, row_factory=kwargs_row(_token_row)) as cursor:
-                return cursor.execute(statement, params).fetchone()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: first_row(own, _token_row, statement, params))
 
 
 def _hash(token: str) -> bytes:

@@ -11,11 +11,8 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import class_row
-
-from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.rows import JobRow
 
 #: Jobs of one chain, or group, that are read to find those which are shown.
@@ -75,9 +72,4 @@ def chain_of(database: Database, job: JobRow, *, limit: int) -> Sequence[ChainJo
         "read": READ,
         "limit": limit,
     }
-
-    def ask(own: DriverConnection) -> list[ChainJob]:
-        with psycopg.Cursor(own, row_factory=class_row(ChainJob)) as cursor:
-            return cursor.execute(CHAIN, params).fetchall()
-
-    return database.run(ask)
+    return database.run(lambda own: all_rows(own, ChainJob, CHAIN, params))

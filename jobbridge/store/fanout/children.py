@@ -10,9 +10,10 @@ from uuid import UUID
 from jobbridge.core.fanout import ChildCounts, Member
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.store.caller_connection import DriverConnection
-from jobbridge.store.fanout.parent import params_of, rows_of
+from jobbridge.store.fanout.parent import params_of
+from jobbridge.store.fetch import tuples
+from jobbridge.store.statuses import FINAL_STATUSES
 
-_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
 _MEMBERS = "parent_tenant = %(tenant)s AND parent_id = %(parent_id)s"
 
 COUNTS: LiteralString = f"""
@@ -61,7 +62,7 @@ FROM (
         OR NOT EXISTS (
             SELECT FROM public.jobs AS parent
             WHERE parent.tenant = fan_out.tenant AND parent.job_id = fan_out.parent_id
-              AND parent.status NOT IN ({_FINAL})
+              AND parent.status NOT IN ({FINAL_STATUSES})
         ))
     ORDER BY fan_out.updated_at
     LIMIT %(limit)s
@@ -84,15 +85,15 @@ def ids(connection: DriverConnection, parent: JobKey) -> dict[tuple[TenantId, st
     """Give the children's job ids and statuses, by tenant and item key."""
     return {
         (TenantId(str(tenant)), item_key): (child_id, status)
-        for tenant, item_key, child_id, status in rows_of(connection, IDS, params_of(parent))
+        for tenant, item_key, child_id, status in tuples(connection, IDS, params_of(parent))
     }
 
 
 def counts(connection: DriverConnection, parent: JobKey) -> ChildCounts | None:
     """Count the children by status; None when it is no parent."""
-    if not rows_of(connection, IS_PARENT, params_of(parent)):
+    if not tuples(connection, IS_PARENT, params_of(parent)):
         return None
-    return ChildCounts.of(dict(rows_of(connection, COUNTS, params_of(parent))))
+    return ChildCounts.of(dict(tuples(connection, COUNTS, params_of(parent))))
 
 
 def unsuccessful(
@@ -107,9 +108,7 @@ def unsuccessful(
             status=status,
             error=error,
         )
-        for tenant, child_id, key, status, error in rows_of(
-            connection, UNSUCCESSFUL, params_of(parent) | told
-        )
+        for tenant, child_id, key, status, error in tuples(connection, UNSUCCESSFUL, params_of(parent) | told)
     ]
 
 
@@ -117,7 +116,7 @@ def members(
     connection: DriverConnection, parent: JobKey, *, after: int = -1, limit: int = 100
 ) -> list[Member]:
     """Give children in their order, after the one at that place (0-based)."""
-    rows = rows_of(connection, MEMBERS, params_of(parent) | {"after": after, "limit": limit})
+    rows = tuples(connection, MEMBERS, params_of(parent) | {"after": after, "limit": limit})
     return [
         Member(key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=key, status=status)
         for tenant, child_id, key, status in rows
@@ -137,5 +136,5 @@ def quiet(connection: DriverConnection, *, older_than: timedelta, limit: int = 1
 def _parents(
     connection: DriverConnection, statement: LiteralString, older_than: timedelta, limit: int
 ) -> list[JobKey]:
-    rows = rows_of(connection, statement, {"older_than": older_than, "limit": limit})
+    rows = tuples(connection, statement, {"older_than": older_than, "limit": limit})
     return [JobKey(tenant=TenantId(str(tenant)), job_id=parent_id) for tenant, parent_id in rows]

@@ -23,15 +23,13 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import tuple_row
-
 from jobbridge.core.fanout import Member, MemberStatus
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.fetch import tuples
+from jobbridge.store.statuses import FINAL_STATUSES
 from jobbridge.store.values import as_jsonb, as_text
 
-_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
 _THIS_PARENT = "tenant = %(tenant)s AND parent_id = %(parent_id)s"
 _MEMBERS = "parent_tenant = %(tenant)s AND parent_id = %(parent_id)s"
 
@@ -175,7 +173,7 @@ SET status = coalesce(
 WHERE {_MEMBERS} AND status = 'released'
   AND NOT EXISTS (
     SELECT FROM public.jobs AS job
-    WHERE job.tenant = member.tenant AND job.job_id = member.child_id AND job.status NOT IN ({_FINAL})
+    WHERE job.tenant = member.tenant AND job.job_id = member.child_id AND job.status NOT IN ({FINAL_STATUSES})
   )
 """
 
@@ -239,7 +237,7 @@ def open_fan_out(
 ) -> int:
     """Make a parent's fan-out, or begin it anew, and hold it; gives its generation."""
     told = {"task": task, "options": as_jsonb(dict(options)), "concurrency": concurrency}
-    [(generation,)] = rows_of(connection, OPEN, params_of(parent) | told)
+    [(generation,)] = tuples(connection, OPEN, params_of(parent) | told)
     return int(generation)
 
 
@@ -276,7 +274,7 @@ def count(connection: DriverConnection, parent: JobKey, *, generation: int | Non
 
 def lock(connection: DriverConnection, parent: JobKey) -> FanOutRow | None:
     """Hold a fan-out until the transaction ends; None when there is none."""
-    rows = rows_of(connection, LOCK, params_of(parent))
+    rows = tuples(connection, LOCK, params_of(parent))
     return _held(parent, *rows[0]) if rows else None
 
 
@@ -320,7 +318,7 @@ def await_children(
 
 def release(connection: DriverConnection, parent: JobKey, *, limit: int) -> list[ReleasedMember]:
     """Take the next children that wait."""
-    rows = rows_of(connection, RELEASE, params_of(parent) | {"limit": limit})
+    rows = tuples(connection, RELEASE, params_of(parent) | {"limit": limit})
     return [
         ReleasedMember(
             key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=item_key, arguments=arguments
@@ -349,18 +347,18 @@ def cancel_waiting(connection: DriverConnection, parent: JobKey) -> list[JobKey]
     """End the children that are no jobs yet; gives those which are, and have not ended."""
     connection.execute(CANCEL_WAITING, params_of(parent))
     count(connection, parent)
-    rows = rows_of(connection, RELEASED, params_of(parent))
+    rows = tuples(connection, RELEASED, params_of(parent))
     return [JobKey(tenant=TenantId(str(tenant)), job_id=child_id) for tenant, child_id in rows]
 
 
 def cancelled_members(connection: DriverConnection, parent: JobKey) -> tuple[int, list[Member]]:
     """Begin a generation; gives its number, and the children that were cancelled before it."""
-    [(generation,)] = rows_of(connection, ANEW, params_of(parent))
+    [(generation,)] = tuples(connection, ANEW, params_of(parent))
     return int(generation), [
         Member(
             key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=item_key, status="cancelled"
         )
-        for tenant, child_id, item_key in rows_of(connection, CANCELLED, params_of(parent))
+        for tenant, child_id, item_key in tuples(connection, CANCELLED, params_of(parent))
     ]
 
 
@@ -386,12 +384,3 @@ def recount(connection: DriverConnection, parent: JobKey) -> int:
 def params_of(parent: JobKey) -> dict[str, Any]:
     """Name a fan-out as its statements do."""
     return {"tenant": parent.tenant, "parent_id": parent.job_id}
-
-
-def rows_of(
-    connection: DriverConnection, statement: LiteralString, params: Mapping[str, Any]
-) -> list[tuple[Any, ...]]:
-    """Run a statement and give its rows as tuples."""
-    # A caller's connection may make other rows.
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(statement, params).fetchall()

@@ -9,10 +9,10 @@ import logging
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from jobbridge.core.keys import JobKey
 from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.fetch import first_tuple
 from jobbridge.store.jobs.transitions import GATE, PAUSE, SUSPENSION
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def one_row(
 ) -> tuple[Any, ...] | None:
     """Run a statement that returns at most one row; if it fails only for the gate in it, without the gate."""
     try:
-        return _one_row(connection, statement, params)
+        return first_tuple(connection, statement, params)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
         if (
             GATE not in statement
@@ -35,23 +35,15 @@ def one_row(
         ):
             raise
         _log.warning("gate_not_read", extra={"error": str(error)})
-        return _one_row(connection, statement.replace(GATE, ""), params)
+        return first_tuple(connection, statement.replace(GATE, ""), params)
 
 
 def suspension_of(connection: DriverConnection, job: JobKey) -> str | None:
     """Give the reason for which the tenant's jobs must not run; None if they may."""
-    row = _one_row(connection, SUSPENSION, {"tenant": job.tenant})
+    row = first_tuple(connection, SUSPENSION, {"tenant": job.tenant})
     return None if row is None else row[0] or "no reason was given"
 
 
 def is_paused(connection: DriverConnection, queue: str) -> bool:
     """Tell whether nothing is to start that waits in this queue."""
-    return _one_row(connection, PAUSE, {"queue": queue}) is not None
-
-
-def _one_row(
-    connection: DriverConnection, statement: LiteralString, params: dict[str, Any]
-) -> tuple[Any, ...] | None:
-    # A caller's connection may make other rows and other cursors.
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(statement, params).fetchone()
+    return first_tuple(connection, PAUSE, {"queue": queue}) is not None

@@ -12,13 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import class_row, kwargs_row
-
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 
 _COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, attempt, delivery, runner_type, external_id, broker,
     worker_number, worker, expires_at, created_at, updated_at"""
@@ -183,13 +180,8 @@ def jobs_under_way(
 
 def running_jobs(database: Database, numbers: Sequence[int], *, limit: int = 500) -> Sequence[RunningJob]:
     """Give the jobs that the workers of these numbers run, those first that began first."""
-
-    def fetch(own: DriverConnection) -> list[RunningJob]:
-        with psycopg.Cursor(own, row_factory=class_row(RunningJob)) as cursor:
-            params = {"numbers": list(numbers), "most": _MOST_OF_A_PAGE, "limit": limit}
-            return cursor.execute(RUNNING, params).fetchall()
-
-    return database.run(fetch) if numbers else []
+    params = {"numbers": list(numbers), "most": _MOST_OF_A_PAGE, "limit": limit}
+    return database.run(lambda own: all_rows(own, RunningJob, RUNNING, params)) if numbers else []
 
 
 def recent_queues(database: Database) -> set[tuple[str, str]]:
@@ -212,11 +204,7 @@ def has_undelivered(database: Database, *, older_than: timedelta) -> bool:
 
 
 def _fetch(database: Database, statement: LiteralString, params: dict[str, Any]) -> list[OpenJob]:
-    def fetch(own: DriverConnection) -> list[OpenJob]:
-        with psycopg.Cursor(own, row_factory=kwargs_row(_open_job)) as cursor:
-            return cursor.execute(statement, params).fetchall()
-
-    return database.run(fetch)
+    return database.run(lambda own: all_rows(own, _open_job, statement, params))
 
 
 def _open_job(**columns: Any) -> OpenJob:

@@ -8,14 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
-import psycopg
 from psycopg import sql
-from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, UNSUCCESSFUL, JobStatus
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.store.caller_connection import driver_connection
 from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.rows import (
     FallenBackRow,
     JobDetailRow,
@@ -368,11 +367,9 @@ class JobStore:
         params: dict[str, Any],
         connection: CallersConnection | None = None,
     ) -> list[_Row]:
-        def fetch(own: DriverConnection) -> list[_Row]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(make)) as cursor:
-                return cursor.execute(statement, params).fetchall()
-
-        return self._database.run(fetch) if connection is None else fetch(driver_connection(connection))
+        if connection is not None:
+            return all_rows(driver_connection(connection), make, statement, params)
+        return self._database.run(lambda own: all_rows(own, make, statement, params))
 
 
 def _key(key: JobKey) -> dict[str, Any]:

@@ -14,15 +14,12 @@ from datetime import timedelta
 from typing import LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import tuple_row
-
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
-
-_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
+from jobbridge.store.fetch import first_tuple, tuples
+from jobbridge.store.statuses import FINAL_STATUSES
 
 #: Locks the key until the transaction ends, whoever has it. `xmax = 0`: it was inserted, so nobody had it.
 HOLD: LiteralString = """
@@ -36,7 +33,7 @@ RETURNING job_id, xmax = 0
 HOLDER: LiteralString = f"""
 SELECT task_id, status, runner_type, external_id
 FROM public.jobs
-WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND status NOT IN ({_FINAL})
+WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND status NOT IN ({FINAL_STATUSES})
 """
 
 #: For those who replace it: it does not start before they have.
@@ -55,7 +52,7 @@ WHERE taken_at < clock_timestamp() - %(older_than)s::interval
   AND NOT EXISTS (
     SELECT FROM public.jobs
     WHERE jobs.job_id = singleton.job_id AND jobs.tenant = singleton.tenant
-      AND jobs.singleton_key = singleton.key AND jobs.status NOT IN ({_FINAL})
+      AND jobs.singleton_key = singleton.key AND jobs.status NOT IN ({FINAL_STATUSES})
   )
 """
 
@@ -94,11 +91,10 @@ def hold(connection: DriverConnection, job: JobKey, key: str, *, replaces: bool)
         replaces: Keep the job that has it from starting meanwhile.
     """
     params = {"tenant": job.tenant, "key": key, "job_id": job.job_id}
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        [(job_id, is_new)] = cursor.execute(HOLD, params).fetchall()
-        if is_new or job_id == job.job_id:
-            return Hold(holder=None, is_new=is_new)
-        found = cursor.execute(LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id}).fetchone()
+    [(job_id, is_new)] = tuples(connection, HOLD, params)
+    if is_new or job_id == job.job_id:
+        return Hold(holder=None, is_new=is_new)
+    found = first_tuple(connection, LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id})
     return Hold(holder=None if found is None else _holder(job, job_id, *found), is_new=False)
 
 

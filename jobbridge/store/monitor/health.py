@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import LiteralString
 
-import psycopg
-from psycopg.rows import kwargs_row
-
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.open_jobs import MOST, at_both_ends
 
 #: What is due and has not started. Where too many jobs are open, some of them (see `open_jobs`).
@@ -88,12 +85,8 @@ class HealthStore:
 
     def waiting(self) -> Sequence[WaitingGroup]:
         """Count the jobs that are due and have not started."""
-
-        def fetch(own: DriverConnection) -> list[WaitingGroup]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(_waiting_group)) as cursor:
-                return cursor.execute(WAITING, {"most": self._most}).fetchall()
-
-        return self._database.run(fetch)
+        params = {"most": self._most}
+        return self._database.run(lambda own: all_rows(own, _waiting_group, WAITING, params))
 
     def unknown_tasks(self, *, within: timedelta) -> Sequence[UnknownTask]:
         """Count the jobs that failed within that time since their worker does not know the task."""

@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import kwargs_row
-
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.queries import rare_ones
 from jobbridge.store.jobs.rows import JobRow, job_row
 from jobbridge.store.monitor.search_statements import MINE, Position, Questions, failed, names_of
@@ -109,12 +107,7 @@ class MonitorStore:
         """Give the jobs that failed since then, whenever they were made, the latest first."""
         statement = failed("" if tenant is None else MINE)
         params = {"since": since, "tenant": tenant, "limit": limit}
-
-        def fetch(own: DriverConnection) -> Sequence[JobRow]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(job_row)) as cursor:
-                return cursor.execute(statement, params).fetchall()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: all_rows(own, job_row, statement, params))
 
 
 #: Some jobs that match, and up to where all of them were found; None: there are no more.

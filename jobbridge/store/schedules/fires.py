@@ -12,16 +12,14 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import kwargs_row
-
 from jobbridge.core.keys import TenantId
 from jobbridge.core.schedules.policies import FireOutcome, Trigger
 from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
+from jobbridge.store.statuses import FINAL_STATUSES
 
 _THIS_SCHEDULE: LiteralString = "tenant = %(tenant)s AND schedule_id = %(schedule_id)s"
-_FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"
 
 #: Never waits for another scheduler: what that one holds, it fires.
 CLAIM: LiteralString = f"""
@@ -48,7 +46,7 @@ FOR UPDATE
 OPEN_JOBS: LiteralString = f"""
 SELECT job_id
 FROM public.jobs
-WHERE tenant = %(tenant)s AND job_id = ANY(%(job_ids)s) AND status NOT IN ({_FINAL})
+WHERE tenant = %(tenant)s AND job_id = ANY(%(job_ids)s) AND status NOT IN ({FINAL_STATUSES})
 """
 
 INSERT_FIRE: LiteralString = """
@@ -96,14 +94,12 @@ UPDATE public.job_schedules SET due_at = %(due_at)s, updated_at = clock_timestam
 
 def claim(connection: DriverConnection, now: datetime, *, limit: int) -> Sequence[ScheduleRow]:
     """Lock schedules that are due, the longest due first, and that no other scheduler holds."""
-    with psycopg.Cursor(connection, row_factory=kwargs_row(ScheduleRow.of)) as cursor:
-        return cursor.execute(CLAIM, {"now": now, "limit": limit}).fetchall()
+    return all_rows(connection, ScheduleRow.of, CLAIM, {"now": now, "limit": limit})
 
 
 def lock_one(connection: DriverConnection, tenant: TenantId, schedule_id: UUID) -> ScheduleRow | None:
     """Lock one schedule, waiting for who holds it; None: there is none."""
-    with psycopg.Cursor(connection, row_factory=kwargs_row(ScheduleRow.of)) as cursor:
-        return cursor.execute(LOCK_ONE, {"tenant": tenant, "schedule_id": schedule_id}).fetchone()
+    return first_row(connection, ScheduleRow.of, LOCK_ONE, {"tenant": tenant, "schedule_id": schedule_id})
 
 
 def next_due(connection: DriverConnection) -> datetime | None:

@@ -12,13 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import kwargs_row
-
 from jobbridge.core.keys import TenantId
 from jobbridge.core.schedules.policies import FireOutcome, Trigger
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
 
 _THIS_SCHEDULE: LiteralString = "tenant = %(tenant)s AND schedule_id = %(schedule_id)s"
@@ -131,12 +129,8 @@ class MirrorStore:
 
     def present(self) -> dict[UUID, PresentSchedule]:
         """Give all that Temporal is to have. An outage is an error: absent and unknown are different."""
-
-        def fetch(own: DriverConnection) -> dict[UUID, PresentSchedule]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(PresentSchedule)) as cursor:
-                return {row.schedule_id: row for row in cursor.execute(PRESENT)}
-
-        return self._database.run(fetch)
+        rows = self._database.run(lambda own: all_rows(own, PresentSchedule, PRESENT))
+        return {row.schedule_id: row for row in rows}
 
     def overdue(self, *, grace: timedelta, limit: int = 100) -> Sequence[tuple[TenantId, UUID]]:
         """Give the schedules whose next instant passed longer ago than that."""
@@ -160,11 +154,7 @@ class MirrorStore:
         return self._database.run(lambda own: own.execute(statement, params).rowcount)
 
     def _rows(self, statement: LiteralString, limit: int) -> Sequence[ScheduleRow]:
-        def fetch(own: DriverConnection) -> Sequence[ScheduleRow]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(ScheduleRow.of)) as cursor:
-                return cursor.execute(statement, {"limit": limit}).fetchall()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: all_rows(own, ScheduleRow.of, statement, {"limit": limit}))
 
 
 def job_of_fire(

@@ -15,7 +15,6 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition
@@ -23,6 +22,7 @@ from jobbridge.core.schedules.planning import Plan, ScheduleState, begin
 from jobbridge.core.schedules.specs import kind_of
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import CallersConnection, Database, refusal
+from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.schedules.rows import FIRE_COLUMNS, SCHEDULE_COLUMNS, FireRow, ScheduleRow, as_json
 
 #: Notified in the transaction that changes a schedule; every beat and every reconciler listens.
@@ -214,19 +214,19 @@ class ScheduleStore:
         with self._transaction(connection) as own:
             plan = begin(_fresh_state(definition), self._clock(own))
             written = own.execute(SAVE, _columns(definition, plan)).fetchone()
-            row = _one(own, GET, _key(definition.tenant, definition.schedule_id))
+            row = first_row(own, ScheduleRow.of, GET, _key(definition.tenant, definition.schedule_id))
             assert row is not None
         return Saved(row=row, outcome=_save_outcome(written, row, definition))
 
     def get(self, tenant: TenantId, schedule_id: UUID) -> ScheduleRow | None:
         """Give a schedule that was not deleted."""
-        row = self._database.run(lambda own: _one(own, GET, _key(tenant, schedule_id)))
+        row = self._database.run(lambda own: first_row(own, ScheduleRow.of, GET, _key(tenant, schedule_id)))
         return None if row is None or row.deleted_at is not None else row
 
     def find(self, text: str, tenant: TenantId | None = None) -> Sequence[ScheduleRow]:
         """Give the schedules of that name or id: of one tenant at most one, of all at most two."""
         params = {"tenant": tenant, "text": text, "id": _uuid_or_none(text)}
-        return self._database.run(lambda own: _all(own, FIND, params))
+        return self._database.run(lambda own: all_rows(own, ScheduleRow.of, FIND, params))
 
     def list(
         self,
@@ -261,18 +261,13 @@ class ScheduleStore:
         }
         if connection is not None:
             with self._transaction(connection) as own:
-                return _all(own, LIST, params)
-        return self._database.run(lambda own: _all(own, LIST, params))
+                return all_rows(own, ScheduleRow.of, LIST, params)
+        return self._database.run(lambda own: all_rows(own, ScheduleRow.of, LIST, params))
 
     def history(self, tenant: TenantId, schedule_id: UUID, *, limit: int = 100) -> Sequence[FireRow]:
         """Give what became of its fires, the newest first; also of a schedule that was deleted."""
         params = _key(tenant, schedule_id) | {"limit": limit}
-
-        def fetch(own: DriverConnection) -> Sequence[FireRow]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(FireRow.of)) as cursor:
-                return cursor.execute(HISTORY, params).fetchall()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: all_rows(own, FireRow.of, HISTORY, params))
 
     def pause(self, tenant: TenantId, schedule_id: UUID, *, note: str | None = None) -> bool:
         """Keep it from firing until `resume`; False: there is no such schedule."""
@@ -282,7 +277,7 @@ class ScheduleStore:
     def resume(self, tenant: TenantId, schedule_id: UUID) -> bool:
         """Let it fire again, from now on; False: there is no such schedule. What it did not fire stays so."""
         with self._transaction(None) as own:
-            row = _one(own, LOCK, _key(tenant, schedule_id))
+            row = first_row(own, ScheduleRow.of, LOCK, _key(tenant, schedule_id))
             if row is None or row.deleted_at is not None:
                 return False
             if row.paused:
@@ -369,16 +364,6 @@ def _planned(plan: Plan, engine: Engine) -> dict[str, Any]:
 
 def _key(tenant: TenantId, schedule_id: UUID) -> dict[str, Any]:
     return {"tenant": tenant, "schedule_id": schedule_id}
-
-
-def _one(own: DriverConnection, statement: LiteralString, params: dict[str, Any]) -> ScheduleRow | None:
-    with psycopg.Cursor(own, row_factory=kwargs_row(ScheduleRow.of)) as cursor:
-        return cursor.execute(statement, params).fetchone()
-
-
-def _all(own: DriverConnection, statement: LiteralString, params: dict[str, Any]) -> list[ScheduleRow]:
-    with psycopg.Cursor(own, row_factory=kwargs_row(ScheduleRow.of)) as cursor:
-        return cursor.execute(statement, params).fetchall()
 
 
 def _uuid_or_none(text: str) -> UUID | None:

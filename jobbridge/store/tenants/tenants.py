@@ -8,16 +8,14 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
 from psycopg import sql
-from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
-from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.counts.counts import BATCH as FOLDED_AT_ONCE
 from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.schema.conventions import TENANT_TABLES
 
 #: How many rows one statement deletes.
@@ -135,13 +133,15 @@ class TenantStore:
 
     def suspended(self, *, limit: int = 1000) -> Sequence[Suspension]:
         """Give the tenants that are suspended, the latest first."""
-        return self._database.run(lambda own: _suspensions(own, SUSPENDED, {"limit": limit}))
+        return self._database.run(lambda own: all_rows(own, Suspension, SUSPENDED, {"limit": limit}))
 
     def suspension(self, tenant: TenantId) -> Suspension | None:
         """Give what is known of a tenant's suspension; None: it is not suspended."""
         params = {"tenant": tenant}
         nothing: list[Suspension] = []
-        found = self._database.ask(lambda own: _suspensions(own, SUSPENSION, params), otherwise=nothing)
+        found = self._database.ask(
+            lambda own: all_rows(own, Suspension, SUSPENSION, params), otherwise=nothing
+        )
         return found[0] if found else None
 
     def suspend(
@@ -199,11 +199,6 @@ class TenantStore:
             deleted += now
             if now < batch and not self._database.run(lambda own: own.execute(left, params).fetchall()[0][0]):
                 return deleted
-
-
-def _suspensions(connection: DriverConnection, statement: LiteralString, params: Any) -> list[Suspension]:
-    with psycopg.Cursor(connection, row_factory=kwargs_row(Suspension)) as cursor:
-        return cursor.execute(statement, params).fetchall()
 
 
 def refuse_system(tenant: TenantId, what: str) -> None:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
-import psycopg
-from psycopg.rows import class_row
-
 from jobbridge.errors import UnsupportedOption
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows, first_row
 
 CHANNEL = "jobbridge_queues"
 #: Of a queue's name, and of a note.
@@ -108,12 +106,7 @@ class QueuePauses:
 
     def get(self, queue: str) -> QueuePause | None:
         """Give the pause of one queue, if it is paused."""
-
-        def fetch(own: DriverConnection) -> QueuePause | None:
-            with psycopg.Cursor(own, row_factory=class_row(QueuePause)) as cursor:
-                return cursor.execute(ONE, {"queue": queue}).fetchone()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: first_row(own, QueuePause, ONE, {"queue": queue}))
 
 
 def names_paused(connection: DriverConnection) -> frozenset[str]:
@@ -122,8 +115,7 @@ def names_paused(connection: DriverConnection) -> frozenset[str]:
 
 
 def _listed(own: DriverConnection) -> list[QueuePause]:
-    with psycopg.Cursor(own, row_factory=class_row(QueuePause)) as cursor:
-        return cursor.execute(LIST).fetchall()
+    return all_rows(own, QueuePause, LIST)
 
 
 def _check(queue: str, note: str | None) -> None:

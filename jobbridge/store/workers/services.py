@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
 
-import psycopg
-from psycopg.rows import kwargs_row
 from psycopg.types.json import Jsonb
 
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.database import Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.values import as_text
 
 _KEY: LiteralString = "hashtextextended('jobbridge service ' || name, 0)"
@@ -96,11 +95,7 @@ def note_failure(connection: DriverConnection, name: str, error: str) -> None:
 def services(database: Database) -> Sequence[ServiceRow]:
     """Give the last run of each service that ever ran here."""
 
-    def fetch(own: DriverConnection) -> list[ServiceRow]:
-        def make(**columns: Any) -> ServiceRow:
-            return ServiceRow(**columns | {"is_hanging": bool(columns["is_hanging"])})
+    def make(**columns: Any) -> ServiceRow:
+        return ServiceRow(**columns | {"is_hanging": bool(columns["is_hanging"])})
 
-        with psycopg.Cursor(own, row_factory=kwargs_row(make)) as cursor:
-            return cursor.execute(LIST).fetchall()
-
-    return database.run(fetch)
+    return database.run(lambda own: all_rows(own, make, LIST))

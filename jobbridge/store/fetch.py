@@ -1,0 +1,46 @@
+"""What a statement finds, as objects or tuples; also on a caller's connection, which may make rows of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import kwargs_row, tuple_row
+
+from jobbridge.store.caller_connection import DriverConnection
+
+_Row = TypeVar("_Row")
+_Statement = LiteralString | sql.Composed
+_Params = Mapping[str, Any] | None
+
+
+def all_rows(
+    connection: DriverConnection, make: Callable[..., _Row], statement: _Statement, params: _Params = None
+) -> list[_Row]:
+    """Give all rows, each made from its columns by name."""
+    with psycopg.Cursor(connection, row_factory=kwargs_row(make)) as cursor:
+        return cursor.execute(statement, params).fetchall()
+
+
+def first_row(
+    connection: DriverConnection, make: Callable[..., _Row], statement: _Statement, params: _Params = None
+) -> _Row | None:
+    """Give the first row, made from its columns by name."""
+    return next(iter(all_rows(connection, make, statement, params)), None)
+
+
+def tuples(
+    connection: DriverConnection, statement: _Statement, params: _Params = None
+) -> list[tuple[Any, ...]]:
+    """Give all rows as tuples."""
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        return cursor.execute(statement, params).fetchall()
+
+
+def first_tuple(
+    connection: DriverConnection, statement: _Statement, params: _Params = None
+) -> tuple[Any, ...] | None:
+    """Give the first row as a tuple."""
+    return next(iter(tuples(connection, statement, params)), None)
