@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 from jobbridge.broker import register as _register_broker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Celery",

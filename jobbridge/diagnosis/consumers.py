@@ -12,6 +12,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
 from jobbridge.store.monitor.health import HealthStore, WaitingGroup
 from jobbridge.store.schedules.repository import ScheduleStore
+from jobbridge.store.schema_range import SchemaVersion, read_versions
 from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
 from jobbridge.store.workers.workers import WorkerRow
 
@@ -47,6 +48,7 @@ def check_workers(app: Celery) -> list[Check]:
         ),
         _check_undelivered([group for group in waiting if group.status is JobStatus.PENDING]),
         *_paused(paused),
+        *_unserved_releases(workers, app.database.run(read_versions)),
     ]
 
 
@@ -153,6 +155,21 @@ def _paused(paused: Sequence[QueuePause]) -> list[Check]:
         return []
     found = some([f"{pause.queue!r} {pause}" for pause in paused])
     return [Check(name="paused queues", is_good=True, found=found)]
+
+
+def _unserved_releases(workers: Sequence[WorkerRow], versions: Sequence[SchemaVersion]) -> list[Check]:
+    since = max((version.serves_since or "" for version in versions), default="")
+    ended = [f"{worker.name} (release {worker.release})" for worker in workers if worker.knows < since]
+    if not ended:
+        return []
+    return [
+        Check(
+            name="releases",
+            is_good=False,
+            found=f"the tables no longer serve the releases of these workers, which take nothing: {some(ended)}",
+            hint="Stop them, and start workers of this release in their place.",
+        )
+    ]
 
 
 def _is_known(workers: Sequence[WorkerRow], task: str) -> bool:

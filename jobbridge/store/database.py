@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ _Result = TypeVar("_Result")
 @dataclass(slots=True)
 class _PerProcess:
     engine: sa.Engine
-    is_checked: bool = field(default=False)
+    checked_at: float = field(default=float("-inf"))
 
 
 class Database:
@@ -52,15 +53,23 @@ class Database:
         pool_size: Connections that stay open, per process.
         max_overflow: Connections beyond those, closed after use.
         connect_timeout: Seconds.
+        check_schema_after: Seconds for which it is taken for granted that the tables serve this release.
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = 3, max_overflow: int = 12, connect_timeout: int = 10
+        self,
+        url: str,
+        *,
+        pool_size: int = 3,
+        max_overflow: int = 12,
+        connect_timeout: int = 10,
+        check_schema_after: float = 5.0,
     ) -> None:
         self._url = sqlalchemy_url(url)
         self._pool_size = pool_size
         self._max_overflow = max_overflow
         self._connect_timeout = connect_timeout
+        self._check_schema_after = check_schema_after
         # A parent's entry stays here in its child, untouched: to drop it would close sockets that are the parent's.
         self._by_process: dict[int, _PerProcess] = {}
 
@@ -89,9 +98,8 @@ class Database:
         pooled = self._checkout(here)
         connection: DriverConnection = pooled.driver_connection  # type: ignore[assignment]  # the dialect's own
         try:
-            if check_schema and not here.is_checked:
-                check_revision(connection)
-                here.is_checked = True
+            if check_schema:
+                self._check_schema(connection)
             yield connection
         except BaseException as error:
             is_interrupted = _is_interrupted(connection)
@@ -111,12 +119,16 @@ class Database:
         Args:
             connection: The caller's own: then it is the caller who commits. If that is in autocommit mode and no
                 transaction is open, the block is one.
+
+        Raises:
+            NotMigrated, SchemaTooNew: As for `connection`.
         """
         if connection is None:
             with self.connection() as own, own.transaction():
                 yield own
             return
         theirs = driver_connection(connection)
+        self._check_schema(theirs)
         if theirs.autocommit and theirs.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             with theirs.transaction():
                 yield theirs
@@ -128,6 +140,7 @@ class Database:
         work: Callable[[DriverConnection], _Result],
         *,
         again: Callable[[DriverConnection], _Result] | None = None,
+        check_schema: bool = True,
     ) -> _Result:
         """Do `work` on a connection in autocommit mode; once more if the connection turns out to be lost.
 
@@ -136,6 +149,7 @@ class Database:
         Args:
             work: It must bear to be done twice: the loss may hide that the first time succeeded.
             again: What to do the second time instead.
+            check_schema: False: whatever the tables are now, try.
 
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, also the second time.
@@ -143,10 +157,10 @@ class Database:
         """
         try:
             try:
-                with self.connection() as connection:
+                with self.connection(check_schema=check_schema) as connection:
                     return work(connection)
             except (DatabaseUnavailable, psycopg.errors.DeadlockDetected):
-                with self.connection() as connection:
+                with self.connection(check_schema=check_schema) as connection:
                     return (again or work)(connection)
         except psycopg.Error as error:
             raise refusal(error) from error
@@ -173,6 +187,13 @@ class Database:
         pid = os.getpid()
         # No lock, which a fork could copy while it is held; an engine that loses this race never connected.
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _PerProcess(self._make_engine()))
+
+    def _check_schema(self, connection: DriverConnection) -> None:
+        """Ask now and then, for a later release may migrate at any time; what fails is asked for each time."""
+        here = self._here()
+        if time.monotonic() - here.checked_at >= self._check_schema_after:
+            check_revision(connection)
+            here.checked_at = time.monotonic()
 
     def _make_engine(self) -> sa.Engine:
         engine = sa.create_engine(

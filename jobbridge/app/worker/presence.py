@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from jobbridge import __version__
 from jobbridge.app.execute.claim import in_pool_child
 from jobbridge.app.worker.paused_queues import QueuePausing
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.store.caller_connection import DriverConnection
 from jobbridge.store.locks import close_held, open_held
+from jobbridge.store.schema_range import THIS_RELEASE
 from jobbridge.store.workers.queue_pauses import LISTEN
 from jobbridge.store.workers.workers import LOCK, LOCK_BASE, REGISTER, UNREGISTER, draw_number
 
@@ -81,9 +83,9 @@ class Presence:
             row = self._connection.execute(LOCK, params).fetchone()
             if row is None or not row[0]:
                 return False  # the server has not given up the session before this one: it speaks for us
-            self._write(self._connection)
             self._connection.execute(LISTEN)
-            self.pausing.look(self._connection)
+            self.pausing.look(self._connection)  # first: the row may be none that these tables can hold
+            self._write(self._connection)
         except (psycopg.Error, DatabaseError) as error:
             logger.warning("worker.not_registered", extra={"worker": self._name, "error": str(error)})
             self._drop()
@@ -166,6 +168,8 @@ class Presence:
                 "queues": sorted(self._app.amqp.queues.consume_from),
                 "sends_to": self._app.default_engine.value,
                 "tasks": sorted(name for name in list(self._app.tasks) if not name.startswith("celery.")),
+                "release": __version__,
+                "knows": THIS_RELEASE.newest,
             },
         )
 

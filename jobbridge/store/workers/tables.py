@@ -37,6 +37,8 @@ job_workers = Table(
     Column("sends_to", Text, nullable=False),  # the engine of messages that name none, by its settings
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("release", Text),  # NULL: 0.1.0
+    Column("knows", Text),  # the newest revision of the tables that its release knows
     PrimaryKeyConstraint("number", name="job_workers_pkey"),
     info={"is_local": True},
 )

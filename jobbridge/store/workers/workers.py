@@ -19,6 +19,7 @@ from psycopg.rows import kwargs_row
 from jobbridge.core.keys import Engine
 from jobbridge.store.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.schema_range import KNOWN_TO_0_1_0
 
 #: Numbers are locked under this base, so that they meet no other advisory lock.
 LOCK_BASE = 0x4A57 << 48
@@ -33,17 +34,29 @@ LOCK: LiteralString = "SELECT pg_try_advisory_lock(%(base)s + %(number)s)"
 
 #: Again after a lost session: somebody may have taken the row away meanwhile.
 REGISTER: LiteralString = """
-INSERT INTO public.job_workers (number, name, engine, host, pid, queues, tasks, sends_to)
-VALUES (%(number)s, %(name)s, %(engine)s, %(host)s, %(pid)s, %(queues)s, %(tasks)s, %(sends_to)s)
+INSERT INTO public.job_workers (number, name, engine, host, pid, queues, tasks, sends_to, release, knows)
+VALUES (
+    %(number)s, %(name)s, %(engine)s, %(host)s, %(pid)s, %(queues)s, %(tasks)s, %(sends_to)s, %(release)s, %(knows)s
+)
 ON CONFLICT (number) DO UPDATE SET queues = excluded.queues, tasks = excluded.tasks, seen_at = now()
 """
 
 UNREGISTER: LiteralString = "DELETE FROM public.job_workers WHERE number = ANY(%(numbers)s)"
 
 LIST: LiteralString = f"""
-SELECT number, name, engine, host, pid, queues, tasks, sends_to, started_at, seen_at, NOT {_IS_FREE} AS is_alive
+SELECT
+    number, name, engine, host, pid, queues, tasks, sends_to, started_at, seen_at, release, knows,
+    NOT {_IS_FREE} AS is_alive
 FROM public.job_workers
 ORDER BY started_at, number
+"""
+
+#: Who lives, and what their releases know; also where the columns that say so are still to be made.
+RELEASES: LiteralString = f"""
+SELECT name, to_jsonb(worker) ->> 'release', to_jsonb(worker) ->> 'knows'
+FROM public.job_workers AS worker
+WHERE NOT {_IS_FREE}
+ORDER BY name
 """
 
 #: Whose lock is free. After a restart of Postgres everybody's is at first: nobody counts as dead until all had time
@@ -73,6 +86,8 @@ class WorkerRow:
         sends_to: The engine that its settings choose for messages that name none.
         seen_at: When it last wrote this row: twice a minute.
         is_alive: The process, or one of its pool's children, is there.
+        release: Of jobbridge.
+        knows: The newest revision of the tables that its release knows.
     """
 
     number: int
@@ -86,6 +101,8 @@ class WorkerRow:
     started_at: datetime
     seen_at: datetime
     is_alive: bool
+    release: str
+    knows: str
 
 
 class WorkerStore:
@@ -141,6 +158,6 @@ class WorkerStore:
 
 def _worker_row(**columns: Any) -> WorkerRow:
     lists = {name: tuple(columns[name]) for name in ("queues", "tasks")}
-    return WorkerRow(
-        **columns | lists | {"engine": Engine(columns["engine"]), "sends_to": Engine(columns["sends_to"])}
-    )
+    engines = {name: Engine(columns[name]) for name in ("engine", "sends_to")}
+    release = {"release": columns["release"] or "0.1.0", "knows": columns["knows"] or KNOWN_TO_0_1_0["core"]}
+    return WorkerRow(**columns | lists | engines | release)

@@ -30,7 +30,7 @@ from jobbridge.store.jobs.queries import JobStore
 from jobbridge.store.schema.migrate import migrate
 from tests.cut_off import SLOW, cut_off_amid
 from tests.job_events import SECOND, EventsOf
-from tests.support import wait_until
+from tests.support import CONTRACTED, wait_until
 
 JOB = EventsOf()
 
@@ -127,12 +127,37 @@ def test_a_role_without_rights_hears_what_it_needs(
     outside.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_the_schema_is_asked_for_once(database: Database, outside: psycopg.Connection[Any]) -> None:
-    store = JobStore(database)
-    store.page()
-    outside.execute("DELETE FROM jobbridge_version")
+def test_whom_the_tables_serve_is_asked_for_now_and_then(
+    database_url: str, outside: psycopg.Connection[Any]
+) -> None:
+    asks, trusts = Database(database_url, check_schema_after=0), Database(database_url)
+    for database in (asks, trusts):
+        assert JobStore(database).page().jobs == []
+    outside.execute(CONTRACTED)
 
-    assert store.page().jobs == []
+    assert JobStore(trusts).page().jobs == []
+    with pytest.raises(SchemaTooNew, match="9999_later"):
+        JobStore(asks).page()
+    with psycopg.connect(database_url) as caller, pytest.raises(SchemaTooNew), asks.transaction(caller):
+        pass
+
+    for database in (asks, trusts):
+        database.close()
+
+
+def test_how_an_attempt_ended_is_written_whomever_the_tables_serve(
+    database_url: str, outside: psycopg.Connection[Any]
+) -> None:
+    database, job = Database(database_url, check_schema_after=0), EventsOf()
+    recorder = JobRecorder(database)
+    recorder.record(job.submitted())
+    recorder.record(job.started())
+    outside.execute(CONTRACTED)
+
+    with pytest.raises(SchemaTooNew):
+        recorder.record(job.completed())
+    assert recorder.record(job.completed(), check_schema=False).applied
+    database.close()
 
 
 def test_pooled_connections_that_the_server_ended_are_replaced_unseen(
