@@ -22,7 +22,7 @@ from typing import Protocol
 import psycopg
 
 from jobbridge.errors import DatabaseError, EngineUnavailable
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.locks import close_held, open_held
 from jobbridge.store.workers import services

@@ -23,7 +23,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.schema_range import check_revision
 
 #: Prefix of any of our URL forms: `postgres://`, `postgresql+psycopg://`, the broker's `jobbridge+postgresql://`.

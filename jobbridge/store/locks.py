@@ -22,7 +22,7 @@ from typing import Any, LiteralString, TypeAlias
 import psycopg
 
 from jobbridge.errors import DatabaseUnavailable
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 
 #: An administrator's idle timeout is not for these; half-open ones end on the server in seconds.

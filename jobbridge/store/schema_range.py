@@ -17,7 +17,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from jobbridge.errors import NotMigrated, SchemaTooNew
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 #: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
 _KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from jobbridge.app.schedules.declared import sync_declared
 from jobbridge.app.schedules.firing import BATCH, ScheduleFirer
 from jobbridge.errors import DatabaseUnavailable
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.locks import close_held, open_held
 from jobbridge.store.schedules.repository import CHANNEL, Clock, database_clock
 

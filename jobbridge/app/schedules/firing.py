@@ -37,7 +37,7 @@ from jobbridge.store.schedules.rows import ScheduleRow
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.options import Sent
-    from jobbridge.store.caller_connection import DriverConnection
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.workers.queue_pauses import names_paused
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from jobbridge.app.execute.claim import in_pool_child
 from jobbridge.app.worker.paused_queues import QueuePausing
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.locks import close_held, open_held
 from jobbridge.store.workers.queue_pauses import LISTEN
 from jobbridge.store.workers.workers import LOCK, LOCK_BASE, REGISTER, UNREGISTER, draw_number

@@ -28,7 +28,7 @@ from psycopg.rows import tuple_row
 
 from jobbridge.core.fanout import Member, MemberStatus
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.values import as_jsonb, as_text
 
 _FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from jobbridge.core.keys import JobKey
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.transitions import GATE, PAUSE, SUSPENSION
 
 _log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 #: Pages of 8 kB that one statement reads: a fraction of a second.
 PAGES = 2_000

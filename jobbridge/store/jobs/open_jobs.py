@@ -17,7 +17,7 @@ from psycopg.rows import class_row, kwargs_row
 
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 
 _COLUMNS: LiteralString = """tenant, job_id, task_id, type, status, attempt, delivery, runner_type, external_id, broker,

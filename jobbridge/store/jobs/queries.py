@@ -14,7 +14,7 @@ from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, UNSUCCESSFUL, JobStatus
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.jobs.rows import (
     FallenBackRow,

@@ -19,7 +19,7 @@ from psycopg.rows import tuple_row
 
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 
 _FINAL = "'completed', 'failed', 'cancelled', 'expired', 'skipped'"

@@ -12,7 +12,7 @@ from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.jobs.open_jobs import MOST, at_both_ends
 

@@ -23,7 +23,7 @@ from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.jobs.queries import rare_ones
 from jobbridge.store.jobs.rows import JobRow, job_row

@@ -17,7 +17,7 @@ from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import TenantId
 from jobbridge.core.schedules.policies import FireOutcome, Trigger
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
 

@@ -19,7 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import sqlalchemy_url
 from jobbridge.store.schema import conventions
 from jobbridge.store.schema_range import SchemaVersion, read_versions

@@ -14,7 +14,7 @@ from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.counts.counts import BATCH as FOLDED_AT_ONCE
 from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.database import Database

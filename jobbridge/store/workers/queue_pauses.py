@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from jobbridge.errors import UnsupportedOption
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 
 CHANNEL = "jobbridge_queues"

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database
 
 #: Numbers are locked under this base, so that they meet no other advisory lock.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobbridge.errors import ConfigurationError, UnsupportedOption
-from jobbridge.store.caller_connection import driver_connection
+from jobbridge.postgres.caller_connection import driver_connection
 from jobbridge.store.database import Database, sqlalchemy_url
 from jobbridge.store.values import as_jsonb, as_message, as_text
 
