@@ -1,4 +1,4 @@
-"""A kombu transport over Postgres. It knows nothing of jobs, and imports nothing of jobbridge nor of Celery.
+"""A kombu transport over Postgres. It knows nothing of jobs nor of Celery; of jobbridge, only the way to Postgres.
 
 How it works, from the outside in:
 

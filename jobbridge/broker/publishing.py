@@ -19,8 +19,9 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.utils.json import dumps
 
 from jobbridge.broker.consume.recheck import Throttle
-from jobbridge.broker.errors import InvalidOption, PublishFailed
+from jobbridge.broker.errors import PublishFailed
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+from jobbridge.postgres.caller_connection import driver_connection
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -106,7 +107,7 @@ def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[Non
             notifies less often; with a long transaction, consumers would notice after `poll_interval` only.
 
     Raises:
-        InvalidOption: It is none of these.
+        UnsupportedOption: It is none of these.
     """
     token = _caller.set(_Caller(connection=driver_connection(connection), is_brief=is_brief))
     try:
@@ -119,34 +120,6 @@ def callers_connection() -> psycopg.Connection[Any] | None:
     """Give the connection that `publishing_on` named, if any."""
     caller = _caller.get()
     return None if caller is None else caller.connection
-
-
-def driver_connection(connection: Any) -> psycopg.Connection[Any]:
-    """Find the psycopg connection inside a connection of SQLAlchemy or Django.
-
-    Raises:
-        InvalidOption: There is none.
-    """
-    if isinstance(connection, psycopg.Connection):
-        return connection
-    if hasattr(connection, "in_transaction") and hasattr(connection, "begin"):  # SQLAlchemy
-        if not connection.in_transaction():
-            # SQLAlchemy commits nothing when it did not see a statement itself.
-            connection.begin()
-        inner = connection.connection
-        if callable(inner):  # a Session
-            return driver_connection(inner())
-        inner = inner.driver_connection
-    else:
-        if hasattr(connection, "ensure_connection"):  # Django
-            connection.ensure_connection()
-        inner = getattr(connection, "connection", None)
-    if not isinstance(inner, psycopg.Connection):
-        raise InvalidOption(
-            f"Cannot publish on {type(connection).__module__}.{type(connection).__qualname__}.",
-            hint="Pass a connection of psycopg 3, or of SQLAlchemy or Django over psycopg 3.",
-        )
-    return inner
 
 
 def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing_key: str) -> int:
