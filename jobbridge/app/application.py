@@ -231,7 +231,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         url = self.conf.broker_write_url
         if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
             return False  # also the stock SQL transport: it opens its own sessions
-        return same_database(url, self.database.url)
+        return same_database(url, self.database.target)
 
     @property
     def broker_scheme(self) -> str:

@@ -113,9 +113,7 @@ class Maintainer:
             psycopg.Error: The session is lost.
             DatabaseError: There is none to be had.
         """
-        connection = self._connection = self._connection or open_held(
-            self._database, name="jobbridge maintainer"
-        )
+        connection = self._connection = self._connection or open_held(self._database, name="services")
         others = [name for name in self._services if name not in self._due_at]
         if others:
             for name in services.lead(connection, others):

@@ -75,7 +75,7 @@ class Presence:
         """Write the row and take the lock; False when that cannot be now (`watch` will go on trying)."""
         try:
             self._connection = self._connection or open_held(
-                self._app.database, name="jobbridge worker", lasts_in_children=True
+                self._app.database, name="presence", lasts_in_children=True
             )
             params = {"base": LOCK_BASE, "number": self.number}
             row = self._connection.execute(LOCK, params).fetchone()

@@ -18,9 +18,10 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.store.database import sqlalchemy_url
+from jobbridge.postgres.connect import Connection, connect
+from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions
 from jobbridge.store.schema_range import SchemaVersion, read_versions
 
@@ -29,7 +30,6 @@ ALEMBIC_TABLE = "jobbridge_revisions"
 
 #: A migration that waits for a lock makes everybody else wait behind it.
 LOCK_TIMEOUT = timedelta(seconds=5)
-APPLICATION_NAME = "jobbridge migrate"
 
 # Asked for again and again, and not waited for: a statement that waits has a snapshot, which CREATE INDEX CONCURRENTLY
 # in the process that has the lock would wait for.
@@ -202,16 +202,16 @@ def _driver(connection: sa.Connection) -> DriverConnection:
 
 @contextmanager
 def _connection(database_url: str) -> Iterator[sa.Connection]:
-    url = sqlalchemy_url(database_url)
-    options = {"connect_timeout": 10, "application_name": APPLICATION_NAME}
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
-    try:
-        connection = engine.connect()
-    except exc.OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        where = f"Postgres database {url.database!r} at {url.host or 'the local socket'}"
-        raise DatabaseUnavailable(f"{where} cannot be used: {reason}") from error
-    with connection:
+    target = Target.of(database_url)
+
+    def opened() -> Connection:
+        # One process migrates at a time: the session holds a lock.
+        connection = connect(target, "migrate", keeps_session=True, must_write=True)
+        connection.autocommit = False
+        return connection
+
+    engine = sa.create_engine(target.sqlalchemy_url(), poolclass=sa.NullPool, creator=opened)
+    with engine.connect() as connection:
         yield connection
 
 

@@ -14,8 +14,8 @@ from jobbridge import Celery
 from jobbridge.app.worker.presence import Presence
 from jobbridge.core.events import CONTENDED
 from jobbridge.core.keys import Engine
+from jobbridge.postgres.connect import connect_async
 from jobbridge.settings import load_settings
-from jobbridge.store.locks import open_held_async
 from jobbridge.store.workers.workers import WorkerRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
@@ -61,7 +61,7 @@ def test_a_worker_is_listed_with_what_it_can_run(app: Celery, presence: Presence
 def test_a_worker_that_died_is_on_the_list_and_serves_nothing(app: Celery, presence: Presence) -> None:
     presence.open()
 
-    _end_sessions(app, "jobbridge worker")  # as its death would
+    _end_sessions(app, "% presence")  # as its death would
 
     assert not _only(app).is_alive
     assert app.workers.queues_served() == set()
@@ -82,7 +82,7 @@ def test_a_lost_session_comes_back_under_the_same_number(app: Celery, presence: 
     presence.open()
     presence.watch()
 
-    _end_sessions(app, "jobbridge worker")
+    _end_sessions(app, "% presence")
     app.workers.remove([presence.number])  # somebody took it for dead
 
     wait_until(lambda: any(row.is_alive for row in app.workers.all()), timeout=10)
@@ -123,7 +123,7 @@ def test_a_childs_exit_does_not_end_its_parents_session(app: Celery, presence: P
 
 def test_a_lock_that_is_held_on_a_loop_is_not_kept_by_a_child(app: Celery) -> None:
     async def hold_and_die() -> int:
-        session = await open_held_async(app.database, name="on a loop")
+        session = await connect_async(app.database.target, "on a loop")
         await session.execute("SELECT pg_advisory_lock(4711)")
         pid = os.fork()
         if pid == 0:
@@ -151,7 +151,7 @@ def _end_sessions(app: Celery, name: str) -> None:
     with app.database.connection() as own:
         ended = own.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE application_name = %s AND datname = current_database()",
+            " WHERE application_name LIKE %s AND datname = current_database()",
             [name],
         ).fetchall()
     assert ended == [(True,)]
