@@ -245,8 +245,9 @@ class Channel(kombu_sqlalchemy.Channel):
     ) -> str:
         consumer_tag = consumer_tag or uuid()
         session = self.own_session
+        consumer = session.become_consumer()
         session.listen(queue)
-        session.run(topology.SUBSCRIBE, {"consumer": session.become_consumer(), "queue": queue})
+        session.run(topology.SUBSCRIBE, {"consumer": consumer, "queue": queue})
         self.connection.orphans.adopt(session, self.connection.settler)
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         self.consumed[queue] = not no_ack
@@ -312,7 +313,7 @@ class Channel(kombu_sqlalchemy.Channel):
         if settler.session.is_alive and not (
             transport is not None and transport.prefetch.is_in_loop and self.consumed
         ):
-            settler.flush()
+            settler.flush_patiently()
         if transport is not None and settlement is Settlement.REQUEUED and lease.queue in self.consumed:
             transport.prefetch.look_at(lease.queue)
 

@@ -131,6 +131,7 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     Raises:
         PublishFailed: It was not stored.
         SessionLost: Our connection is gone; kombu reconnects and tries again if it was asked to.
+        NotNow: Postgres could not do it; kombu tries again likewise.
     """
     statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
     parameters = parameters_of(message, exchange, routing_key)
@@ -143,10 +144,6 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
             stored = caller.execute(statement, parameters, prepare=True).rowcount
         else:
             stored = channel.own_session.run(statement, parameters)
-    except psycopg.OperationalError as error:
-        if caller is None:
-            raise  # one of connection_errors
-        raise PublishFailed(f"The message was not stored: {error}") from error
     except (psycopg.Error, ValueError) as error:
         raise PublishFailed(f"The message was not stored: {error}") from error
     if is_throttled and parameters["is_notified"] and parameters["due_at"] is None:

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 from jobbridge.broker import publishing, session, tables, topology
 from jobbridge.broker.admin import queue_admin
 from jobbridge.broker.consume import claiming, prefetch, settling, sweeping, window
-from jobbridge.broker.session import PREPARE_SESSION
+from jobbridge.broker.session import SETTINGS
 from jobbridge.store.schema.migrate import downgrade, migrate
 
 MODULES: list[ModuleType] = [
@@ -113,7 +113,8 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
             " FROM generate_series(1, 100000) AS n"
         )
         connection.execute("ANALYZE jobbridge_broker.messages")
-        connection.execute(PREPARE_SESSION)  # type: ignore[arg-type]
+        for name, value in SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         yield connection
 
 

@@ -329,7 +329,7 @@ def test_a_wrong_password_is_named_and_not_retried(tables: Tables) -> None:
         password = known.info.password
     with (
         kombu_connection(tables.broker_url.replace(password, "wrong")) as connection,
-        pytest.raises(BrokerRefused, match=r"password authentication failed.*Check user"),
+        pytest.raises(BrokerRefused, match=r"password authentication failed.*Correct the user"),
     ):
         connection.connect()
 
