@@ -13,9 +13,11 @@ import click
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
+from jobbridge.app.execute.claim import PATIENCE
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
-from jobbridge.errors import DatabaseUnavailable, JobBridgeError
+from jobbridge.errors import DatabaseRefused, DatabaseUnavailable, JobBridgeError
+from jobbridge.postgres.names import identify
 
 if TYPE_CHECKING:
     from jobbridge.settings import Settings
@@ -39,10 +41,15 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
     """
 
     def create(self, worker: Any) -> None:
+        identify(f"worker {worker.hostname}")
         tell_engine(worker.app.settings)
         try:
+            worker.app.database.make_room(worker.concurrency)
+            worker.app.database.check_sessions()
             with worker.app.database.connection():
                 pass
+        except DatabaseRefused as error:
+            raise Misconfigured(f"{error}\nHint: {error.hint}") from error
         except DatabaseUnavailable:
             return
         except JobBridgeError as error:
@@ -129,7 +136,7 @@ def _acknowledge_now(task_id: str) -> None:
         if settler is not None:  # else it is another broker's, or Temporal's
             # Not by the message, which Celery will acknowledge all the same: the channel overlooks the second time.
             channel.basic_ack(request.message.delivery_tag)
-            settler.flush()
+            settler.flush_patiently(patience=PATIENCE)
 
 
 class Maintenance(Protocol):
