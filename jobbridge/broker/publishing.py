@@ -141,7 +141,8 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
         parameters["is_notified"] = _throttle.is_needed(key, monotonic())
     try:
         if caller is not None:
-            stored = caller.execute(statement, parameters, prepare=True).rowcount
+            # Prepared as the caller has it: behind a pooler of his, that is not at all.
+            stored = caller.execute(statement, parameters).rowcount
         else:
             stored = channel.own_session.run(statement, parameters)
     except (psycopg.Error, ValueError) as error:
