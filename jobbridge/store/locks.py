@@ -8,8 +8,6 @@ or end that of a living one, is dealt with here:
   then the lock is free when the process *and* its children are gone, which is what "nobody works on this any more"
   means for a pool.
 - **A host that vanishes** closes nothing: so both sides probe, within seconds.
-
-`jobbridge.broker.session` does the same for leases; it is a leaf and shares no code.
 """
 
 from __future__ import annotations
@@ -89,6 +87,17 @@ def _target(database: Database, name: str) -> tuple[str, dict[str, Any]]:
     url = database.url
     options = _OPTIONS | {"application_name": name} | dict(url.query)
     return url.set(drivername="postgresql", query={}).render_as_string(hide_password=False), options
+
+
+def is_there(connection: DriverConnection) -> bool:
+    """Whether the server has not closed the session; asks nobody. What it said unasked is read."""
+    if connection.closed:
+        return False
+    try:
+        connection.pgconn.consume_input()
+    except psycopg.Error:
+        return False
+    return connection.pgconn.status == psycopg.pq.ConnStatus.OK
 
 
 def close_held(connection: DriverConnection) -> None:

@@ -103,7 +103,7 @@ class StayPresent(_StartStopStep):  # type: ignore[misc]  # untyped base
     requires = ("celery.worker.components:Pool", BePresent)
 
     def start(self, worker: Any) -> None:
-        worker.app.presence.watch()
+        worker.app.presence.watch(worker)
 
 
 class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base

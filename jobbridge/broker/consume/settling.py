@@ -120,6 +120,7 @@ class Settler:
     Args:
         session: Which holds the leases.
         late: Where acknowledgements go when the session is gone.
+        lock: Held while what becomes of messages is written: whoever counts what the process has waits for it.
         deliveries_allowed: After so many a requeued message becomes a dead letter.
         on_dead_letters: Called with rows of `reason` and `headers`.
     """
@@ -129,11 +130,13 @@ class Settler:
         session: Session,
         late: LateAcknowledgements,
         *,
+        lock: threading.RLock,
         deliveries_allowed: int,
         on_dead_letters: Callable[[Iterable[Row]], None],
     ) -> None:
         self.session = session
         self._late = late
+        self._shared_lock = lock
         self._deliveries_allowed = deliveries_allowed
         self._on_dead_letters = on_dead_letters
         self._waiting: list[tuple[Settlement, Lease]] = []
@@ -155,14 +158,20 @@ class Settler:
         """
         if not self._waiting:
             return
+        with self._shared_lock:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            try:
+                self._write(waiting)
+            except SessionLost:
+                for settlement, lease in waiting:
+                    self._settle_late(settlement, lease)
+                raise
+
+    def waiting(self) -> set[int]:
+        """Give the ids of the messages whose settlement is still to be written."""
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-        try:
-            self._write(waiting)
-        except SessionLost:
-            for settlement, lease in waiting:
-                self._settle_late(settlement, lease)
-            raise
+            return {lease.message_id for _, lease in self._waiting}
 
     def _write(self, waiting: list[tuple[Settlement, Lease]]) -> None:
         ids: dict[Settlement, list[int]] = defaultdict(list)
@@ -195,7 +204,7 @@ class Settler:
         return {"ids": ids, "consumer": self.session.consumer}
 
     def _settle_late(self, settlement: Settlement, lease: Lease) -> None:
-        # Rejected and requeued ones come back by themselves: their lease ended with the session.
+        # Rejected and requeued ones come back: their lease ends with the session, or with the process's next one.
         if settlement is Settlement.ACKNOWLEDGED:
             self._late.add(lease)
 
@@ -210,6 +219,11 @@ class LateAcknowledgements:
     def add(self, lease: Lease) -> None:
         with self._lock:
             self._leases.append(lease)
+
+    def waiting(self) -> set[int]:
+        """Give the ids of the messages."""
+        with self._lock:
+            return {lease.message_id for lease in self._leases}
 
     def flush(self, session: Session) -> None:
         """Delete those that nobody took since, and say how many were taken.

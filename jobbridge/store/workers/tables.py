@@ -41,6 +41,20 @@ job_workers = Table(
     info={"is_local": True},
 )
 
+# Workers that ended themselves because their loop had died or hung; kept for a day.
+job_stuck_workers = Table(
+    "job_stuck_workers",
+    metadata,
+    Column("number", BigInteger, nullable=False, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("noted_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("number", name="job_stuck_workers_pkey"),
+    info={"is_local": True},
+)
+
 # Queues from which no worker takes anything new, on either engine.
 job_queue_pauses = Table(
     "job_queue_pauses",

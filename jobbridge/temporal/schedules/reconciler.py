@@ -7,8 +7,7 @@ It listens for changes of schedules, and looks at all of them once a minute. Wha
 - unknown: Temporal or the database cannot be asked, or a Schedule is not ours: left alone.
 
 A row is always written before Temporal is told, and Temporal is listed before the rows are read: so a Schedule
-without a row has lost it. Each worker has a reconciler, and one of them works: it holds an advisory lock on the very
-session that listens.
+without a row has lost it. Each worker has a reconciler, and one of them leads, on the very session that listens.
 
 What if it dies between two steps? After Temporal was told, before the row says so: it is told again, the same.
 """
@@ -21,13 +20,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from jobbridge.errors import DatabaseError, EngineUnavailable, JobBridgeError
+from jobbridge.postgres.locks import lead_async
 from jobbridge.store.locks import open_held_async
 from jobbridge.store.schedules.mirrors import MirrorStore
 from jobbridge.store.schedules.repository import CHANNEL
@@ -50,9 +50,6 @@ SWEEP_INTERVAL = timedelta(minutes=1)
 GRACE = timedelta(minutes=1)
 #: Schedules that are told at a time.
 CONCURRENCY = 10
-
-#: The number is drawn once, for this purpose.
-TRY_LOCK: LiteralString = "SELECT pg_try_advisory_lock(7308332045)"
 
 
 class ScheduleReconciler:
@@ -94,7 +91,7 @@ class ScheduleReconciler:
         session = await open_held_async(self._app.database, name="jobbridge schedule reconciler")
         async with session:
             await session.execute(f"LISTEN {CHANNEL}")
-            while not await _has_lock(session):
+            while not await lead_async(session, "schedules"):
                 await asyncio.sleep(LOOK_INTERVAL.total_seconds())
             swept_at: float | None = None
             while True:
@@ -174,9 +171,3 @@ class ScheduleReconciler:
 
     async def _blocking(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-async def _has_lock(session: psycopg.AsyncConnection[Any]) -> bool:
-    cursor = await session.execute(TRY_LOCK)
-    row = await cursor.fetchone()
-    return bool(row and row[0])
