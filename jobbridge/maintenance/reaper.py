@@ -40,7 +40,7 @@ class Reaper:
     """
 
     name = "reaper"
-    interval = timedelta(seconds=10)
+    interval = timedelta(seconds=15)
 
     def __init__(self, app: Celery, sightings: Sightings[int] | None = None) -> None:
         self._app = app

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 #: How often it proves itself, writes its row again (the queues may have changed by remote control), and looks which
 #: queues are paused, if it hears of no change. Seconds.
-REFRESH = 30.0
+REFRESH = 60.0
 #: How often it looks whether its session is there still, and tries to get another one. Seconds.
 CHECK = 1.0
 #: A statement that has no answer in this time has none: the network is frozen. Seconds.

@@ -47,7 +47,8 @@ class Watchdog:
         self._stuck_after = stuck_after
         self._worker: Any = None
         self._loops: dict[str, Callable[[Callable[[], None]], object]] = {}
-        self._answered: dict[str, float] = {}
+        #: Since when each owes an answer.
+        self._owing: dict[str, float] = {}
         self._asked_at = 0.0
         self._done: tuple[int, ...] = ()
         self._is_embedded = False
@@ -60,12 +61,11 @@ class Watchdog:
 
     def watch(self, name: str, call_soon: Callable[[Callable[[], None]], object]) -> None:
         """Watch one more loop; `call_soon` has it call something, and may be called by any thread."""
-        self.tick(name)
         self._loops[name] = call_soon
 
     def tick(self, name: str = "main") -> None:
         """Note that this loop turns, or has a reason not to."""
-        self._answered[name] = time.monotonic()
+        self._owing.pop(name, None)
 
     def trouble(self, *, at_most: timedelta) -> str | None:
         """Ask the loops, and tell why this worker is stuck; None: it is not.
@@ -81,8 +81,8 @@ class Watchdog:
         if self._is_excused():
             self.tick()
         now = time.monotonic()
-        for name, answered in self._answered.items():
-            silent = min(timedelta(seconds=now - answered), at_most)
+        for name, since in list(self._owing.items()):
+            silent = min(timedelta(seconds=now - since), at_most)
             if silent > self._stuck_after:
                 return f"its {name} loop has not turned for {silent.total_seconds():.0f} s"
         return None
@@ -92,10 +92,12 @@ class Watchdog:
         return any(_has_process(request) for request in list(worker_state.active_requests))
 
     def _ask(self) -> None:
-        if time.monotonic() - self._asked_at < ASK_EVERY:
+        now = time.monotonic()
+        if now - self._asked_at < min(ASK_EVERY, self._stuck_after.total_seconds() / 3):
             return
-        self._asked_at = time.monotonic()
+        self._asked_at = now
         for name, call_soon in list(self._loops.items()):
+            self._owing.setdefault(name, now)
             # A loop that is being made or taken down has nobody to ask; that it does not answer is what counts.
             with suppress(AttributeError, RuntimeError, OSError):
                 call_soon(lambda name=name: self.tick(name))  # type: ignore[misc]  # mypy: lambda's default

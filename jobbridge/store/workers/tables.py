@@ -23,7 +23,7 @@ from jobbridge.store.jobs.tables import metadata
 
 _NOW = text("now()")
 
-# One row per running worker process. Whether it lives is told by the lock on its number, not by `seen_at`.
+# One row per running worker process. Whether it lives is told by `jobbridge.postgres.presence`, not by `seen_at`.
 job_workers = Table(
     "job_workers",
     metadata,

@@ -66,7 +66,7 @@ class WorkerRow:
         queues: Celery's names of the queues that it serves.
         tasks: The names of the tasks that it knows.
         sends_to: The engine that its settings choose for messages that name none.
-        seen_at: When it last wrote this row: twice a minute.
+        seen_at: When it last wrote this row: once a minute.
         is_alive: The process, or one of its pool's children, is there.
     """
 
