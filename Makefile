@@ -24,7 +24,7 @@ PYTEST_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test chromium pgbouncer screenshots conformance dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long chromium pgbouncer screenshots conformance dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -50,7 +50,10 @@ conformance: $(READY)
 	$(BIN)/python -m tests.conformance
 
 test: $(READY) chromium pgbouncer
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+
+test-long: $(READY) pgbouncer
+	$(BIN)/python -m pytest -m long -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
 
 screenshots: $(READY) chromium
 	$(BIN)/python -m tests.browser.screenshots

@@ -1,8 +1,9 @@
 """One connection to Postgres, and what lives and dies with it: the leases, the LISTENs, the exclusive queues.
 
-A consumer has a number, and its session holds an advisory lock on that number. Messages that it takes carry the
-number. Postgres frees the lock when the session ends, however it ends; a message whose number is not locked is
-free. There is no clock in it, so a task may run for days.
+A consumer has a number, which the messages that it takes carry: that of its process, where something proves that the
+process is here (a worker of JobBridge), else one of its own, on which the session holds an advisory lock. Postgres
+frees the lock when the session ends, however it ends; who is dead is judged by `jobbridge.postgres.presence`. There
+is no clock in it, so a task may run for days.
 
 What could keep the session of a dead worker alive, a forked child that inherits the socket or a host that vanishes, is
 dealt with where connections are opened (`jobbridge.postgres.connect`).
@@ -16,7 +17,6 @@ import atexit
 import contextlib
 import os
 import select
-import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,10 +32,9 @@ from jobbridge.broker.routing import notification_channel
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.connect import Connection, keep
 from jobbridge.postgres.faults import Kind, kind_of, reason_of
+from jobbridge.postgres.locks import CONSUMERS
+from jobbridge.postgres.presence import Process, this_process
 from jobbridge.postgres.target import Target
-
-#: Consumer numbers are locked under this base, so that they meet no advisory lock of the application.
-LOCK_BASE = 0x4A42 << 48
 
 # The indexes are made for exactly these statements, while the size of these tables swings from nothing to millions:
 # a plan made for the empty table must not be kept for the full one, so the other plans are ruled out for this session.
@@ -51,8 +50,8 @@ IS_MIGRATED = "SELECT to_regclass('jobbridge_broker.messages') IS NOT NULL AS is
 # The row becomes visible to others only when its lock is held already.
 BECOME_CONSUMER = """
 WITH consumer AS (
-    INSERT INTO jobbridge_broker.consumers (host, pid)
-    VALUES (%(host)s, %(pid)s)
+    INSERT INTO jobbridge_broker.consumers (host, pid, boot_id, pid_namespace, process_began)
+    VALUES (%(host)s, %(pid)s, %(boot_id)s, %(pid_namespace)s, %(process_began)s)
     RETURNING id
 )
 SELECT id, pg_advisory_lock(%(base)s + id)
@@ -68,13 +67,26 @@ class Session:
     Args:
         engine: Opens the connection; the session then owns it.
         target: Where that leads to.
+        number_of_process: Gives the number under which the process holds leases; None: it has none.
     """
 
-    def __init__(self, engine: Engine, target: Target) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        target: Target,
+        number_of_process: Callable[[], int | None] | None = None,
+    ) -> None:
         self.pid = os.getpid()
         self.connection = _connect(engine)
         self._target = target
         self.consumer: int | None = None
+        #: Whether that number is the process's: it lasts, whatever becomes of this session.
+        self.is_of_process = False
+        #: Whether what a session before this one left under that number was given back.
+        self.has_counted = False
+        #: Exclusive queues that were declared here.
+        self.own_queues: set[str] = set()
+        self._number_of_process = number_of_process
         #: Queues that were notified since somebody looked here, and whether something due later was published.
         self.notified: set[str] = set()
         self.is_due_notified = False
@@ -152,18 +164,17 @@ class Session:
     # -- consuming
 
     def become_consumer(self) -> int:
-        """Give this session's number, taking one, with its lock, at the first call.
+        """Give the number under which this session consumes, taking one, with its lock, at the first call.
 
         Raises:
+            SessionLost: The process cannot prove now that it is here.
             BrokerRefused: A pooler gives this session to others, too.
         """
         if self.consumer is None:
             self._keep()
-            row = self.one(
-                BECOME_CONSUMER, {"host": socket.gethostname(), "pid": self.pid, "base": LOCK_BASE}
-            )
-            self.consumer = row["id"]
-        assert self.consumer is not None
+            number = self._number_of_process() if self._number_of_process is not None else None
+            self.is_of_process = number is not None
+            self.consumer = self._take_number() if number is None else number
         return self.consumer
 
     def _keep(self) -> None:
@@ -172,6 +183,11 @@ class Session:
                 keep(self.connection, self._target, SETTINGS)
         except DatabaseUnavailable as error:
             raise in_our_words(error) from error
+
+    def _take_number(self) -> int:
+        process = this_process()
+        named: dict[str, Any] = {name: getattr(process, name) for name in Process.__slots__}
+        return int(self.one(BECOME_CONSUMER, named | {"base": CONSUMERS})["id"])
 
     def listen(self, queue: str) -> None:
         """Be notified from now on when something is published to the queue."""

@@ -29,6 +29,7 @@ from sqlalchemy import URL, Engine, create_engine
 from jobbridge.broker import register, urls
 from jobbridge.broker.channel import Channel as PostgresChannel
 from jobbridge.broker.channel import forget_declared
+from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.prefetch import Prefetch
 from jobbridge.broker.consume.settling import LateAcknowledgements, Settler, headers_of
 from jobbridge.broker.consume.window import Orphans
@@ -153,7 +154,7 @@ class Transport(kombu_sqlalchemy.Transport):
         if self._session is not None:
             forget_declared(self.database)
         self._settler = None
-        self._session = Session(self.engine, self.target)
+        self._session = Session(self.engine, self.target, self.options.number_of_process)
         self._session.close_callbacks.append(self.prefetch.end_consumer)
         return self._session
 
@@ -167,9 +168,11 @@ class Transport(kombu_sqlalchemy.Transport):
             self._settler = Settler(
                 self.session,
                 self.late,
+                lock=self.orphans.lock,
                 deliveries_allowed=self.options.deliveries_allowed,
                 on_dead_letters=self.report_dead_letters,
             )
+            self.orphans.settlers.add(self._settler)
         return self._settler
 
     @property
@@ -242,6 +245,10 @@ class Transport(kombu_sqlalchemy.Transport):
     @property
     def default_connection_params(self) -> dict[str, Any]:
         return {"port": self.default_port, "hostname": "localhost"}
+
+    def bury(self, dead: list[int]) -> None:
+        """Free what these consumers held, who are dead."""
+        self.report_dead_letters(sweeping.bury(self.session, dead, self.options.deliveries_allowed))
 
     # -- hooks
 

@@ -7,7 +7,9 @@ lock is free when the process *and* its children are gone: nobody works on this 
 
 from __future__ import annotations
 
-from jobbridge.postgres.connect import Connection, close, connect
+import psycopg
+
+from jobbridge.postgres.connect import Connection, DriverConnection, close, connect
 from jobbridge.store.database import Database
 
 close_held = close
@@ -28,3 +30,14 @@ def open_held(database: Database, *, name: str, lasts_in_children: bool = False)
     return connect(
         database.target, purpose, keeps_session=True, must_write=True, lasts_in_children=lasts_in_children
     )
+
+
+def is_there(connection: DriverConnection) -> bool:
+    """Whether the server has not closed the session; asks nobody. What it said unasked is read."""
+    if connection.closed:
+        return False
+    try:
+        connection.pgconn.consume_input()
+    except psycopg.Error:
+        return False
+    return connection.pgconn.status == psycopg.pq.ConnStatus.OK

@@ -40,7 +40,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-THIS_RELEASE = SchemaRange(oldest="0015_open_jobs", newest="0015_open_jobs")
+THIS_RELEASE = SchemaRange(oldest="0016_presence", newest="0016_presence")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

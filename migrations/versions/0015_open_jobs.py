@@ -11,8 +11,8 @@ engine's id is indexed where it is not the job's own.
 from __future__ import annotations
 
 from alembic import op
-from jobbridge.postgres.caller_connection import DriverConnection
 
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.ends import mark_ends
 from jobbridge.store.schema.online import create_indexes, drop_indexes
 

@@ -14,6 +14,7 @@ from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import PATIENCE
+from jobbridge.app.urls import BROKER_SCHEME
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable, JobBridgeError
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 _Step: Any = bootsteps.Step  # untyped
 _StartStopStep: Any = bootsteps.StartStopStep
+
+
+#: Of the events by which Flower and `celery events` know that a worker is there, in seconds: a message each.
+HEARTBEAT = 30.0
 
 
 class Misconfigured(click.ClickException):
@@ -87,6 +92,11 @@ class BePresent(_Step):  # type: ignore[misc]  # untyped base
     requires = (CheckTables,)
 
     def create(self, worker: Any) -> None:
+        if str(worker.app.conf.broker_url).startswith(BROKER_SCHEME) and not worker.options.get(
+            "heartbeat_interval"
+        ):
+            # Else Celery writes one every two seconds. It says in each how often they come.
+            worker.options["heartbeat_interval"] = HEARTBEAT
         engine = getattr(worker, "jobbridge_engine", Engine.CELERY)
         presence = worker.app.presence = Presence(worker.app, name=worker.hostname, engine=engine)
         presence.open()
@@ -110,7 +120,7 @@ class StayPresent(_StartStopStep):  # type: ignore[misc]  # untyped base
     requires = ("celery.worker.components:Pool", BePresent)
 
     def start(self, worker: Any) -> None:
-        worker.app.presence.watch()
+        worker.app.presence.watch(worker)
 
 
 class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base

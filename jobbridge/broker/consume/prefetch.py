@@ -23,6 +23,7 @@ from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
 from jobbridge.broker.consume.recheck import Rechecks
 from jobbridge.broker.consume.waker import Waker
 from jobbridge.broker.errors import NotNow
+from jobbridge.postgres.presence import Judge
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -66,7 +67,7 @@ class Prefetch:
         self._not_before = 0.0
         self._next_pause = FIRST_PAUSE
         self._again_timer: Any = None
-        self._seen_dead: set[int] = set()
+        self._judge = Judge()
 
     # -- which queues
 
@@ -252,13 +253,14 @@ class Prefetch:
         self._next_sweep_at = monotonic() + transport.options.sweep_interval
         if not self._channels:
             return
-        transport.late.flush(transport.session)
+        with transport.orphans.lock:
+            transport.late.flush(transport.session)
         swept = sweeping.sweep(
             transport.session,
-            seen_dead=self._seen_dead,
+            self._judge,
+            interval=transport.options.sweep_interval,
             deliveries_allowed=transport.options.deliveries_allowed,
         )
-        self._seen_dead = swept.dead
         transport.report_expired(swept.expired)
         transport.report_dead_letters(swept.dead_letters)
 
@@ -373,4 +375,7 @@ class Prefetch:
             channel.give_back()
         for queue in self.queues:
             topology.unsubscribe(session, queue)
-        sweeping.bury(session, [session.consumer], self._transport.options.deliveries_allowed)
+        if not session.is_of_process:
+            sweeping.bury(session, [session.consumer], self._transport.options.deliveries_allowed)
+        elif session.own_queues:
+            session.run(topology.DELETE_QUEUES, {"queues": list(session.own_queues)})

@@ -125,6 +125,7 @@ class Settler:
     Args:
         session: Which holds the leases.
         late: Where acknowledgements go when the session is gone.
+        lock: Held while what becomes of messages is written: whoever counts what the process has waits for it.
         deliveries_allowed: After so many a requeued message becomes a dead letter.
         on_dead_letters: Called with rows of `reason` and `headers`.
     """
@@ -134,11 +135,13 @@ class Settler:
         session: Session,
         late: LateAcknowledgements,
         *,
+        lock: threading.RLock,
         deliveries_allowed: int,
         on_dead_letters: Callable[[Iterable[Row]], None],
     ) -> None:
         self.session = session
         self._late = late
+        self._shared_lock = lock
         self._deliveries_allowed = deliveries_allowed
         self._on_dead_letters = on_dead_letters
         self._waiting: list[tuple[Settlement, Lease]] = []
@@ -161,25 +164,31 @@ class Settler:
         """
         if not self._waiting:
             return
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        by_settlement: dict[Settlement, list[Lease]] = defaultdict(list)
-        for settlement, lease in waiting:
-            by_settlement[settlement].append(lease)
-        try:
-            for settlement in list(by_settlement):
-                self._write(settlement, [lease.message_id for lease in by_settlement[settlement]])
-                del by_settlement[settlement]
-        except SessionLost:
-            for settlement, leases in by_settlement.items():
-                for lease in leases:
-                    self._settle_late(settlement, lease)
-            raise
-        except (psycopg.Error, NotNow):
+        with self._shared_lock:
             with self._lock:
-                left = [(settlement, lease) for settlement, lease in waiting if settlement in by_settlement]
-                self._waiting = left + self._waiting
-            raise
+                waiting, self._waiting = self._waiting, []
+            by_settlement: dict[Settlement, list[Lease]] = defaultdict(list)
+            for settlement, lease in waiting:
+                by_settlement[settlement].append(lease)
+            try:
+                for settlement in list(by_settlement):
+                    self._write(settlement, [lease.message_id for lease in by_settlement[settlement]])
+                    del by_settlement[settlement]
+            except SessionLost:
+                for settlement, leases in by_settlement.items():
+                    for lease in leases:
+                        self._settle_late(settlement, lease)
+                raise
+            except (psycopg.Error, NotNow):
+                with self._lock:
+                    left = [(each, lease) for each, lease in waiting if each in by_settlement]
+                    self._waiting = left + self._waiting
+                raise
+
+    def waiting(self) -> set[int]:
+        """Give the ids of the messages whose settlement is still to be written."""
+        with self._lock:
+            return {lease.message_id for _, lease in self._waiting}
 
     def flush_patiently(self, *, patience: float = PATIENCE) -> None:
         """Write what was noted, where nobody comes again in a moment: wait while Postgres cannot.
@@ -231,7 +240,7 @@ class Settler:
         return {"ids": ids, "consumer": self.session.consumer}
 
     def _settle_late(self, settlement: Settlement, lease: Lease) -> None:
-        # Rejected and requeued ones come back by themselves: their lease ended with the session.
+        # Rejected and requeued ones come back: their lease ends with the session, or with the process's next one.
         if settlement is Settlement.ACKNOWLEDGED:
             self._late.add(lease)
 
@@ -246,6 +255,11 @@ class LateAcknowledgements:
     def add(self, lease: Lease) -> None:
         with self._lock:
             self._leases.append(lease)
+
+    def waiting(self) -> set[int]:
+        """Give the ids of the messages."""
+        with self._lock:
+            return {lease.message_id for lease in self._leases}
 
     def flush(self, session: Session) -> None:
         """Delete those that nobody took since, and say how many were taken.

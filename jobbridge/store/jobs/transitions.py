@@ -181,10 +181,21 @@ SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 """
 
 #: A message of the broker comes again only when its lease has ended. Temporal gives a job to another worker as soon as
-#: it has lost sight of the first, which may live and have begun meanwhile: the lock on its number tells (`workers`).
+#: it has lost sight of the first, which may live and have begun meanwhile: that it is gone must have been judged, and
+#: its row taken away (`jobbridge.postgres.presence`). Of one without a row, of the release before, the lock tells.
 _IS_LET_GO: LiteralString = """(
                 %(engine)s <> 'temporal' OR worker_number IS NULL OR worker_number = %(worker_number)s
-                OR pg_try_advisory_xact_lock_shared(%(lock_base)s + worker_number)
+                OR (
+                    pg_try_advisory_xact_lock_shared(%(lock_base)s + worker_number)
+                    AND NOT EXISTS (
+                        SELECT FROM jobbridge_broker.consumers AS holder WHERE holder.id = jobs.worker_number
+                    )
+                    AND NOT EXISTS (
+                        SELECT
+                        FROM jobbridge_broker.sweeps
+                        WHERE grace_until > clock_timestamp() OR server_started_at <> pg_postmaster_start_time()
+                    )
+                )
             )"""
 
 #: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose

@@ -19,6 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew
+from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
@@ -33,8 +34,8 @@ LOCK_TIMEOUT = timedelta(seconds=5)
 
 # Asked for again and again, and not waited for: a statement that waits has a snapshot, which CREATE INDEX CONCURRENTLY
 # in the process that has the lock would wait for.
-_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(hashtextextended('jobbridge migrate', 0))")
-_UNLOCK = sa.text("SELECT pg_advisory_unlock(hashtextextended('jobbridge migrate', 0))")
+_TRY_LOCK = sa.text(f"SELECT pg_try_advisory_lock({locks.MIGRATE})")
+_UNLOCK = sa.text(f"SELECT pg_advisory_unlock({locks.MIGRATE})")
 _TRY_AGAIN_AFTER = 0.2  # seconds
 
 _SET_UP = sa.text(

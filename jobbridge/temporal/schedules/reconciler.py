@@ -7,8 +7,7 @@ It listens for changes of schedules, and looks at all of them once a minute. Wha
 - unknown: Temporal or the database cannot be asked, or a Schedule is not ours: left alone.
 
 A row is always written before Temporal is told, and Temporal is listed before the rows are read: so a Schedule
-without a row has lost it. Each worker has a reconciler, and one of them works: it holds an advisory lock on the very
-session that listens.
+without a row has lost it. Each worker has a reconciler, and one of them leads, on the very session that listens.
 
 What if it dies between two steps? After Temporal was told, before the row says so: it is told again, the same.
 """
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -29,6 +28,7 @@ from temporalio.service import RPCError
 from jobbridge.errors import EngineUnavailable, JobBridgeError
 from jobbridge.postgres.connect import AsyncConnection
 from jobbridge.postgres.listen import listening, wait
+from jobbridge.postgres.locks import lead_async
 from jobbridge.store.schedules.mirrors import MirrorStore
 from jobbridge.store.schedules.repository import CHANNEL
 from jobbridge.store.schedules.rows import ScheduleRow
@@ -50,9 +50,6 @@ SWEEP_INTERVAL = timedelta(minutes=1)
 GRACE = timedelta(minutes=1)
 #: Schedules that are told at a time.
 CONCURRENCY = 10
-
-#: The number is drawn once, for this purpose.
-TRY_LOCK: LiteralString = "SELECT pg_try_advisory_lock(7308332045)"
 
 
 class ScheduleReconciler:
@@ -79,7 +76,7 @@ class ScheduleReconciler:
         )
 
     async def _work(self, session: AsyncConnection) -> None:
-        while not await _has_lock(session):
+        while not await lead_async(session, "schedules"):
             await asyncio.sleep(LOOK_INTERVAL.total_seconds())
         swept_at: float | None = None
         while True:
@@ -161,9 +158,3 @@ class ScheduleReconciler:
 
     async def _blocking(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-async def _has_lock(session: AsyncConnection) -> bool:
-    cursor = await session.execute(TRY_LOCK)
-    row = await cursor.fetchone()
-    return bool(row and row[0])
