@@ -24,16 +24,20 @@ PYTEST_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test chromium screenshots conformance dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long chromium pgbouncer screenshots conformance dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) chromium
+setup: $(READY) chromium pgbouncer
 
 # What the browser tests need, and nothing else does.
 chromium:
 	@.ci/chromium
+
+# What some tests put in front of Postgres.
+pgbouncer:
+	@.ci/pgbouncer
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
@@ -45,8 +49,11 @@ demo: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
 
-test: $(READY) chromium
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+test: $(READY) chromium pgbouncer
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+
+test-long: $(READY) pgbouncer
+	$(BIN)/python -m pytest -m long -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
 
 screenshots: $(READY) chromium
 	$(BIN)/python -m tests.browser.screenshots

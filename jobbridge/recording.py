@@ -52,7 +52,7 @@ from jobbridge.core.events import (
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide, is_as_left
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.jobs import transitions
 from jobbridge.store.jobs.admission import is_paused, one_row, suspension_of

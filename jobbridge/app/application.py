@@ -51,16 +51,25 @@ DEFAULTS: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "worker_prefetch_multiplier": 2,
+    # Seconds: a worker whose loop does not turn for so long ends itself.
+    "jobbridge_worker_stuck_after": 60.0,
     # Schedules are rows, and any number of beats may run.
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
 
 
-class BrokerHook(partial[None]):
+class BrokerHook(partial[Any]):
     """A callable among the transport options, which `celery inspect stats` sends as JSON."""
 
     def __json__(self) -> str:
         return str(self.func.__qualname__)
+
+
+def _held_number(app: Celery) -> int | None:
+    """Give the number under which a worker that runs here holds its leases."""
+    if app.presence is None or not app.shares_database_with_broker:
+        return None
+    return app.presence.held_number()
 
 
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
@@ -231,7 +240,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         url = self.conf.broker_write_url
         if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
             return False  # also the stock SQL transport: it opens its own sessions
-        return same_database(url, self.database.url)
+        return same_database(url, self.database.target)
 
     @property
     def broker_scheme(self) -> str:
@@ -281,6 +290,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
             told = {
                 "on_dead_letter": BrokerHook(signals.on_dead_letter, self),
                 "on_expired": BrokerHook(signals.on_expired, self),
+                "number_of_process": BrokerHook(_held_number, self),
             }
             transport_options = {**told, **(transport_options or {})}
         return super()._connection(url, *args, transport_options=transport_options, **options)

@@ -9,8 +9,8 @@ What shaped them:
   and one that is due has none: the step from one to the other is a separate, cheap update (`messages_due`).
 - **A row lives short**: inserted, leased (one update), deleted. Each index is partial, so that a leased message has
   entries in two small ones only. Vacuum therefore comes by number of dead rows, not by share of the table.
-- **A lease is the number of a consumer**, which holds an advisory lock on it for as long as its session lives. No
-  clock.
+- **A lease is the number of a consumer**: of a worker's process, or of a session. It holds an advisory lock on the
+  number for as long as it lives. No clock.
 - `json`, not `jsonb`, for what clients send: `jsonb` refuses the character U+0000, which task arguments may
   contain.
 """
@@ -149,7 +149,23 @@ consumers = Table(
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    # Which process it is, and when it last proved that it is here (`jobbridge.postgres.presence`).
+    Column("boot_id", Text),
+    Column("pid_namespace", Text),
+    Column("process_began", BigInteger),
+    Column("proven_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("id"),
+)
+
+# One row: when somebody last looked for the dead, on which run of the server, and until when nobody is taken for dead.
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("only_one", Boolean, nullable=False),
+    Column("server_started_at", DateTime(timezone=True), nullable=False),
+    Column("swept_at", DateTime(timezone=True), nullable=False),
+    Column("grace_until", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("only_one"),
 )
 
 subscriptions = Table(

@@ -14,13 +14,15 @@ from jobbridge.store.monitor.health import HealthStore, WaitingGroup
 from jobbridge.store.schedules.repository import ScheduleStore
 from jobbridge.store.schema_range import SchemaVersion, read_versions
 from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
-from jobbridge.store.workers.workers import WorkerRow
+from jobbridge.store.workers.workers import StuckWorker, WorkerRow
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 #: An engine takes what it is given within a second; what is `pending` longer waits for one that is not there.
 _PATIENCE = timedelta(minutes=1)
+#: A worker that got stuck longer ago is told of, and is no trouble any more.
+_LATELY_STUCK = timedelta(hours=1)
 #: Failures older than this are history.
 _LATELY = timedelta(days=1)
 
@@ -47,6 +49,7 @@ def check_workers(app: Celery) -> list[Check]:
             [each.task for each in health.unknown_tasks(within=_LATELY) if not _is_known(workers, each.task)],
         ),
         _check_undelivered([group for group in waiting if group.status is JobStatus.PENDING]),
+        *_stuck(app.workers.stuck()),
         *_paused(paused),
         *_unserved_releases(workers, app.database.run(read_versions)),
     ]
@@ -148,6 +151,23 @@ def _check_known(unknown: Sequence[WaitingGroup], refused: Sequence[str]) -> Che
         hint="Add the module that declares it to `include` (or `imports`) of the worker's app, and restart the worker; "
         "`jobbridge handlers list` shows what an app has.",
     )
+
+
+def _stuck(workers: Sequence[StuckWorker]) -> list[Check]:
+    if not workers:
+        return []
+    told = [
+        f"{worker.name} (pid {worker.pid} on {worker.host}) ended itself {age(worker.noted_at)} ago: {worker.reason}"
+        for worker in workers
+    ]
+    return [
+        Check(
+            name="stuck workers",
+            is_good=workers[0].noted_at < datetime.now(UTC) - _LATELY_STUCK,
+            found=some(told),
+            hint="Its messages went to others. Its log has the stacks of all threads: see what the loop waited for.",
+        )
+    ]
 
 
 def _paused(paused: Sequence[QueuePause]) -> list[Check]:

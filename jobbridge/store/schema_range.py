@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from jobbridge.errors import NotMigrated, SchemaTooNew
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 #: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
 KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}
@@ -42,7 +42,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-THIS_RELEASE = SchemaRange(oldest="0016_releases", newest="0016_releases")
+THIS_RELEASE = SchemaRange(oldest="0017_releases", newest="0017_releases")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

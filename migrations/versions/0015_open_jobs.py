@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.ends import mark_ends
 from jobbridge.store.schema.online import create_indexes, drop_indexes
 

@@ -3,6 +3,15 @@
 Celery's tracer calls a task's `before_start` inside its own error handling, so this is where an attempt can be
 refused (celery 5.7, app/trace.py: what a signal's receiver raises is logged and dropped, what `before_start` raises is
 an outcome). Every task of the app gets it in front of its own.
+
+What is done about each kind of fault (`jobbridge.postgres.faults`; lost and transient arrive as DatabaseUnavailable,
+when they were tried again already):
+
+| | lost, transient | refused, wrong |
+|---|---|---|
+| starting | CE: the message goes back, uncounted; acknowledged early: waits. EE: runs, logged | runs, logged |
+| progress | logged | logged |
+| ending | waits, up to `PATIENCE` | logged |
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ from celery.exceptions import Ignore, Reject
 
 from jobbridge.app.execute import tenancy
 from jobbridge.broker.consume.window import UNCOUNTED
-from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
@@ -186,7 +195,9 @@ def claim(task: Any) -> None:
     except DatabaseUnavailable as error:
         if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
             run.refused = True
-            raise Reject(error, requeue=True) from None
+            time.sleep(BEFORE_GIVING_BACK)
+            # Not counted: a database that is full or read-only for a while makes no dead letter of a job.
+            raise Reject(error, requeue=UNCOUNTED) from None  # type: ignore[arg-type]  # Celery passes it on
         logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
         return
     except (NotMigrated, SchemaTooNew) as error:
@@ -223,7 +234,7 @@ def _acknowledge_first(task: Any, run: Run) -> None:
         return
     try:
         task.app.acknowledge_now(run.task_id)
-    except SessionLost as error:
+    except (SessionLost, NotNow) as error:
         run.refused = True
         raise AttemptRefused(f"{run.task_id} does not start: it cannot be acknowledged ({error})") from None
 

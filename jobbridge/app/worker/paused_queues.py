@@ -30,7 +30,7 @@ from typing import Any
 from celery import bootsteps
 
 from jobbridge.errors import DatabaseError
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.workers.queue_pauses import find_obstacles
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.counts.flow import ADD_FLOW, FLOW_COLUMNS
 from jobbridge.store.database import Database
 

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, UNSUCCESSFUL, JobStatus
-from jobbridge.store.caller_connection import driver_connection
+from jobbridge.postgres.caller_connection import driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.rows import (

@@ -23,9 +23,9 @@ from jobbridge.core.events import (
     Submitted,
 )
 from jobbridge.core.status import JobStatus
+from jobbridge.postgres import locks
 from jobbridge.store.jobs import transitions
 from jobbridge.store.values import as_jsonb, as_message, as_text
-from jobbridge.store.workers.workers import LOCK_BASE
 
 _Params = dict[str, Any]
 
@@ -124,7 +124,7 @@ def _started(event: Started) -> _Params:
         "queue": event.queue,
         "worker": event.worker,
         "worker_number": event.worker_number,
-        "lock_base": LOCK_BASE,
+        "lock_base": locks.WORKERS,
         "redelivered": event.redelivered,
         "goes_back": event.goes_back,
         "max_attempts": event.max_attempts,

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.queries import rare_ones

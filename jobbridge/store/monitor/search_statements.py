@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, job_id_for
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.queries import COLUMNS
 from jobbridge.store.jobs.rows import JobRow, job_row
 

@@ -19,31 +19,26 @@ from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from jobbridge.errors import (
-    DatabaseError,
-    DatabaseUnavailable,
-    NotMigrated,
-    SchemaTooNew,
-    WorkersOfOlderReleases,
-)
-from jobbridge.store.caller_connection import DriverConnection
-from jobbridge.store.database import sqlalchemy_url
+from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOfOlderReleases
+from jobbridge.postgres import locks
+from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.connect import Connection, connect
+from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
-from jobbridge.store.workers.workers import LOCK_BASE, RELEASES
+from jobbridge.store.workers.workers import RELEASES
 
 #: Where alembic keeps what it has done. Written anew each time, from what `jobbridge_version` says (schema_range).
 ALEMBIC_TABLE = "jobbridge_revisions"
 
 #: A migration that waits for a lock makes everybody else wait behind it.
 LOCK_TIMEOUT = timedelta(seconds=5)
-APPLICATION_NAME = "jobbridge migrate"
 
 # Asked for again and again, and not waited for: a statement that waits has a snapshot, which CREATE INDEX CONCURRENTLY
 # in the process that has the lock would wait for.
-_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(hashtextextended('jobbridge migrate', 0))")
-_UNLOCK = sa.text("SELECT pg_advisory_unlock(hashtextextended('jobbridge migrate', 0))")
+_TRY_LOCK = sa.text(f"SELECT pg_try_advisory_lock({locks.MIGRATE})")
+_UNLOCK = sa.text(f"SELECT pg_advisory_unlock({locks.MIGRATE})")
 _TRY_AGAIN_AFTER = 0.2  # seconds
 
 _SET_UP = sa.text(
@@ -210,7 +205,7 @@ def _workers(connection: sa.Connection) -> list[tuple[str, str, str]]:
     driver = _driver(connection)
     if driver.execute("SELECT to_regclass('public.job_workers')").fetchone() == (None,):
         return []
-    rows = driver.execute(RELEASES, {"base": LOCK_BASE}).fetchall()
+    rows = driver.execute(RELEASES, {"workers": locks.WORKERS}).fetchall()
     return [(name, release or "0.1.0", knows or KNOWN_TO_0_1_0["core"]) for name, release, knows in rows]
 
 
@@ -257,16 +252,16 @@ def _driver(connection: sa.Connection) -> DriverConnection:
 
 @contextmanager
 def _connection(database_url: str) -> Iterator[sa.Connection]:
-    url = sqlalchemy_url(database_url)
-    options = {"connect_timeout": 10, "application_name": APPLICATION_NAME}
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
-    try:
-        connection = engine.connect()
-    except exc.OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        where = f"Postgres database {url.database!r} at {url.host or 'the local socket'}"
-        raise DatabaseUnavailable(f"{where} cannot be used: {reason}") from error
-    with connection:
+    target = Target.of(database_url)
+
+    def opened() -> Connection:
+        # One process migrates at a time: the session holds a lock.
+        connection = connect(target, "migrate", keeps_session=True, must_write=True)
+        connection.autocommit = False
+        return connection
+
+    engine = sa.create_engine(target.sqlalchemy_url(), poolclass=sa.NullPool, creator=opened)
+    with engine.connect() as connection:
         yield connection
 
 

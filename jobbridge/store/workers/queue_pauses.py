@@ -14,7 +14,7 @@ from typing import LiteralString
 import psycopg
 
 from jobbridge.errors import DatabaseError, UnsupportedOption
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database, refusal
 from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.schema_range import misfit, version_of

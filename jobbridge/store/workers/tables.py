@@ -23,7 +23,7 @@ from jobbridge.store.jobs.tables import metadata
 
 _NOW = text("now()")
 
-# One row per running worker process. Whether it lives is told by the lock on its number, not by `seen_at`.
+# One row per running worker process. Whether it lives is told by `jobbridge.postgres.presence`, not by `seen_at`.
 job_workers = Table(
     "job_workers",
     metadata,
@@ -40,6 +40,20 @@ job_workers = Table(
     Column("release", Text),  # NULL: 0.1.0
     Column("knows", Text),  # the newest revision of the tables that its release knows
     PrimaryKeyConstraint("number", name="job_workers_pkey"),
+    info={"is_local": True},
+)
+
+# Workers that ended themselves because their loop had died or hung; kept for a day.
+job_stuck_workers = Table(
+    "job_stuck_workers",
+    metadata,
+    Column("number", BigInteger, nullable=False, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("noted_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("number", name="job_stuck_workers_pkey"),
     info={"is_local": True},
 )
 

@@ -20,8 +20,9 @@ import jobbridge.store.monitor.tables
 import jobbridge.store.schedules.tables
 import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.postgres.target import Target
 from jobbridge.recording import JobRecorder
-from jobbridge.store.database import Database, sqlalchemy_url
+from jobbridge.store.database import Database
 from jobbridge.store.jobs.tables import metadata
 from jobbridge.store.schema import migrate as migrations
 from jobbridge.store.schema_range import THIS_RELEASE
@@ -90,7 +91,7 @@ def test_every_step_of_the_way_down_can_be_gone_up_again(empty_database_url: str
 def test_the_metadata_is_what_the_migrations_make(
     empty_database_url: str, database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    engine = sa.create_engine(sqlalchemy_url(empty_database_url))
+    engine = sa.create_engine(Target.of(empty_database_url).sqlalchemy_url())
     metadata.create_all(engine)
     engine.dispose()
 
@@ -167,7 +168,7 @@ def test_processes_that_migrate_at_once_do_not_collide(
     lock = "hashtextextended('jobbridge migrate', 0)"
     waiting = (
         "SELECT FROM pg_stat_activity"
-        " WHERE application_name = 'jobbridge migrate' AND datname = current_database()"
+        " WHERE application_name LIKE '% migrate' AND datname = current_database()"
     )
     program = "import sys; from jobbridge.store.schema.migrate import migrate; migrate(sys.argv[1])"
     connection.execute(f"SELECT pg_advisory_lock({lock})")

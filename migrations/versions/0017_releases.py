@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016_releases"
-down_revision = "0015_open_jobs"
+revision = "0017_releases"
+down_revision = "0016_presence"
 branch_labels = None
 depends_on = None
 serves_since = "0014_relatives"  # two nullable columns
