@@ -90,7 +90,7 @@ def failed(of: LiteralString) -> LiteralString:
     """What failed since then, the latest first."""
     return f"""
 SELECT {COLUMNS} FROM public.jobs
-WHERE unsuccessful IS NOT NULL AND unsuccessful = 'failed' AND completed_at >= %(since)s{of}
+WHERE unsuccessful = 'failed' AND completed_at >= %(since)s{of}
 ORDER BY completed_at DESC
 LIMIT %(limit)s
 """
