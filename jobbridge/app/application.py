@@ -119,10 +119,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
-        self.loader.override_backends = {
-            **self.loader.override_backends,
-            BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
-        }
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser
