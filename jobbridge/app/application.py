@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, overload
 
 import celery
 from celery import signals as celery_signals
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jobbridge.app.options import Sent
     from jobbridge.app.publish.delivery import Delivery
     from jobbridge.app.schedules.commands import ScheduleService
+    from jobbridge.app.types import P, Result, Task, Value
     from jobbridge.app.worker.presence import Presence
     from jobbridge.app.worker.steps import Maintenance
     from jobbridge.settings import Settings
@@ -127,10 +128,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
-        self.loader.override_backends = {
-            **self.loader.override_backends,
-            BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
-        }
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser
@@ -297,6 +294,20 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     # -- tasks
 
+    if TYPE_CHECKING:  # Celery's own, which has no types
+
+        @overload
+        def task(self, function: Callable[P, Value], /) -> Task[P, Value]: ...
+        @overload
+        def task(
+            self, *, bind: Literal[True], **options: Any
+        ) -> Callable[[Callable[Concatenate[Any, P], Value]], Task[P, Value]]: ...
+        @overload
+        def task(
+            self, *, bind: Literal[False] = False, **options: Any
+        ) -> Callable[[Callable[P, Value]], Task[P, Value]]: ...
+        def task(self, *args: Any, **options: Any) -> Any: ...
+
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Make the task with the claim in front of its own `before_start`."""
         from jobbridge.app.execute.claim import tracked
@@ -331,11 +342,11 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     # -- what callers use
 
-    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+    def send_task(self, *args: Any, **kwargs: Any) -> Result[Any]:
         """Send a task by name; the result is that of the job which there is now, with what came of it (`job`)."""
         token = self._sent.set(None)
         try:
-            result = super().send_task(*args, **kwargs)
+            result: Result[Any] = super().send_task(*args, **kwargs)
             sent = self._sent.get()
         finally:
             self._sent.reset(token)
