@@ -22,7 +22,15 @@ from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
-from jobbridge.app.execute.claim import Run, current_run, identify, record, record_end, run_of
+from jobbridge.app.execute.claim import (
+    Run,
+    current_run,
+    identify,
+    record,
+    record_end,
+    record_owed_start,
+    run_of,
+)
 from jobbridge.app.urls import BROKER_SCHEME, same_database
 from jobbridge.core.events import (
     AttemptFailed,
@@ -113,6 +121,8 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         if state == states.STARTED:
             return result  # the claim has written it
         run = self._run_for(task_id, request)
+        if state in states.READY_STATES or state == states.RETRY:
+            record_owed_start(self.app, run)
         event = self._event(run, result, state, traceback, request)
         if event is None:
             self._store_custom_state(task_id, result, state, traceback, request)

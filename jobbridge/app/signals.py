@@ -12,7 +12,7 @@ from typing import Any
 from celery import signals, states
 
 from jobbridge.app.execute import tenancy
-from jobbridge.app.execute.claim import Run, identify, record, record_end, run_of
+from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
 
@@ -145,7 +145,10 @@ def _open_run(task: Any) -> Run | None:
     if not _of_app(task):
         return None
     run = run_of(task.request)
-    return run if run is not None and not run.recorded else None
+    if run is None or run.recorded:
+        return None
+    record_owed_start(task.app, run)
+    return run
 
 
 def _parents_run(task: Any) -> Run | None:

@@ -9,7 +9,7 @@ when they were tried again already):
 
 | | lost, transient | refused, wrong |
 |---|---|---|
-| starting | CE: the message goes back, uncounted; acknowledged early: waits. EE: runs, logged | runs, logged |
+| starting | CE: the message goes back, uncounted; acknowledged early: waits. EE: runs, written later | runs, logged |
 | progress | logged | logged |
 | ending | waits, up to `PATIENCE` | logged |
 """
@@ -60,6 +60,7 @@ class Run:
         continued: A further message for the same job was sent from inside.
         replaced: `self.replace` was called.
         refused: It may not run.
+        owed: Its start, which could not be written; it is written before its end.
     """
 
     key: JobKey
@@ -72,6 +73,7 @@ class Run:
     continued: bool = False
     replaced: bool = False
     refused: bool = False
+    owed: Started | None = None
 
 
 def is_at_most_once(task: Any) -> bool:
@@ -190,14 +192,16 @@ def claim(task: Any) -> None:
     _acknowledge_first(task, run)
     # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
     write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
+    started = _started(task, run)
     try:
-        recorded = write(_started(task, run))
+        recorded = write(started)
     except DatabaseUnavailable as error:
         if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
             run.refused = True
             time.sleep(BEFORE_GIVING_BACK)
             # Not counted: a database that is full or read-only for a while makes no dead letter of a job.
             raise Reject(error, requeue=UNCOUNTED) from None  # type: ignore[arg-type]  # Celery passes it on
+        run.owed = started
         logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
         return
     except (NotMigrated, SchemaTooNew) as error:
@@ -269,6 +273,16 @@ def record_end(app: Celery, event: JobEvent) -> Recorded | None:
     except DatabaseError as error:
         _log_unrecorded(event, error)
         return None
+
+
+def record_owed_start(app: Celery, run: Run | None) -> None:
+    """Write the start that could not be written when it was; without it the row would wait for ever."""
+    if run is None or run.owed is None:
+        return
+    started, run.owed = run.owed, None
+    recorded = record_end(app, started)
+    if recorded is not None and recorded.applied:
+        run.attempt = recorded.attempt
 
 
 def _patiently(app: Celery, event: JobEvent, *, check_schema: bool = True) -> Recorded:
