@@ -34,6 +34,7 @@ from jobbridge.broker.errors import SessionLost
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.faults import Kind, kind_of
 from jobbridge.postgres.presence import LIMIT, MARGIN, Proof
 from jobbridge.store.locks import close_held, is_there, open_held
 from jobbridge.store.schema_range import THIS_RELEASE
@@ -169,6 +170,10 @@ class Presence:
             with _in_time(self._connection):
                 self._refresh(self._connection)
         except psycopg.Error as error:
+            if kind_of(error, self._connection) is Kind.TRANSIENT:
+                # Cancelled, or read-only for a while: the session holds the proof still, and is asked again.
+                logger.warning("worker.not_renewed", extra={"worker": self._name, "error": str(error)})
+                return
             logger.warning("worker.session_lost", extra={"worker": self._name, "error": str(error)})
             self._drop()
             self.open()
