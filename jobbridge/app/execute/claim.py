@@ -7,11 +7,11 @@ an outcome). Every task of the app gets it in front of its own.
 What is done about each kind of fault (`jobbridge.postgres.faults`; lost and transient arrive as DatabaseUnavailable,
 when they were tried again already):
 
-| | lost, transient | refused, wrong |
-|---|---|---|
-| starting | CE: the message goes back, uncounted; acknowledged early: waits. EE: runs, written later | runs, logged |
-| progress | logged | logged |
-| ending | waits, up to `PATIENCE` | logged |
+| | lost, transient | refused | wrong |
+|---|---|---|---|
+| starting | CE: goes back, uncounted; acknowledged early: waits. EE: runs, written later | runs, logged | goes back |
+| progress | logged | logged | logged |
+| ending | waits, up to `PATIENCE` | logged | written if it can be, logged |
 """
 
 from __future__ import annotations
@@ -197,10 +197,8 @@ def claim(task: Any) -> None:
         recorded = write(started)
     except DatabaseUnavailable as error:
         if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
-            run.refused = True
-            time.sleep(BEFORE_GIVING_BACK)
             # Not counted: a database that is full or read-only for a while makes no dead letter of a job.
-            raise Reject(error, requeue=UNCOUNTED) from None  # type: ignore[arg-type]  # Celery passes it on
+            _give_back(run, str(error))
         run.owed = started
         logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
         return
