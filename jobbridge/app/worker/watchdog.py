@@ -37,7 +37,7 @@ EXIT_CODE = 70
 
 
 class Watchdog:
-    """Watches one worker. All but `watch` and `tick` is the presence's thread's.
+    """Watches one worker. `watch`, `unwatch` and `tick` may be called by any thread, the rest by the presence's.
 
     Args:
         stuck_after: A loop that does not turn for so long hangs.
@@ -62,6 +62,11 @@ class Watchdog:
     def watch(self, name: str, call_soon: Callable[[Callable[[], None]], object]) -> None:
         """Watch one more loop; `call_soon` has it call something, and may be called by any thread."""
         self._loops[name] = call_soon
+
+    def unwatch(self, name: str) -> None:
+        """Ask this loop no more: it comes to its end."""
+        self._loops.pop(name, None)
+        self.tick(name)
 
     def tick(self, name: str = "main") -> None:
         """Note that this loop turns, or has a reason not to."""

@@ -175,6 +175,8 @@ class TemporalTaskConsumer:
             self._wait_for_temporal()
             self._running_services = [self._client.submit(service()) for service in self.services]
             self._has_started = True
+            if self._app.presence is not None:
+                self._app.presence.watchdog.watch("temporal", self._client.loop.call_soon_threadsafe)
 
     def cancel_by_queue(self, queue: str) -> None:
         """Take nothing more from that queue; what runs goes on."""
@@ -207,6 +209,8 @@ class TemporalTaskConsumer:
                 future.result(timeout=max(0.1, deadline - time.monotonic()))
             except TimeoutError:
                 logger.warning("temporal.not_all_reported")
+        if self._app.presence is not None:
+            self._app.presence.watchdog.unwatch("temporal")
         self.executor.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
