@@ -25,7 +25,7 @@ from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions
-from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, read_versions
+from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
 from jobbridge.store.workers.workers import RELEASES
 
@@ -83,6 +83,9 @@ def migrate(
 ) -> list[str]:
     """Bring the database up to `revision`; waits for another process that does so.
 
+    Where a later release has done more, and the tables serve this one still, nothing is left to do: so its containers
+    start again while they are being replaced.
+
     Args:
         database_url: Any form of URL; its role must own the tables, or be allowed to create them.
         revision: How far.
@@ -94,15 +97,16 @@ def migrate(
 
     Raises:
         DatabaseUnavailable: Postgres cannot be reached.
-        SchemaTooNew: The database knows revisions that this release does not.
+        SchemaTooNew: A later release has migrated the database, and it no longer serves this one.
         WorkersOfOlderReleases: Some run that the tables would stop serving; nothing was changed.
         DatabaseError: A migration could not be done; the database is as before that one, or goes on from where it
             was when it is migrated again.
     """
     with _locked(database_url, lock_timeout) as connection:
-        if not ends_older_workers:
-            _keep_serving(connection, revision)
-        command.upgrade(_config(connection), revision)
+        if not _is_ahead_and_serves_us(connection):
+            if not ends_older_workers:
+                _keep_serving(connection, revision)
+            command.upgrade(_config(connection), revision)
         return _revisions(connection)
 
 
@@ -181,6 +185,13 @@ def serves_since(revision: str) -> str | None:
         if since is not None:
             return since
     return None
+
+
+def _is_ahead_and_serves_us(connection: sa.Connection) -> bool:
+    versions = _versions(connection)
+    known = {script.revision for script in ScriptDirectory(str(script_directory())).walk_revisions()}
+    is_ahead = not known.issuperset(version.revision for version in versions)
+    return is_ahead and misfit(versions, connection.engine.url.database or "") is None
 
 
 def _keep_serving(connection: sa.Connection, revision: str) -> None:

@@ -19,6 +19,8 @@ import jobbridge.store.monitor.tables
 import jobbridge.store.schedules.tables
 import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.postgres.locks import WORKERS
+from jobbridge.postgres.presence import draw_number
 from jobbridge.postgres.target import Target
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
@@ -231,6 +233,40 @@ def test_a_later_releases_database_is_not_migrated(
 
     with pytest.raises(SchemaTooNew, match="9999_later"):
         migrations.migrate(empty_database_url)
+
+
+def test_a_later_releases_database_that_serves_this_one_is_left_as_it_is(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    """A container of this release that migrates at its start, while the next one is being rolled out."""
+    migrations.migrate(empty_database_url)
+    connection.execute(
+        "UPDATE jobbridge_version SET revision = '9999_later', serves_since = %s WHERE version_num LIKE '0%%'",
+        [THIS_RELEASE.newest],
+    )
+
+    assert "9999_later" in migrations.migrate(empty_database_url)
+    assert "9999_later" in migrations.current(empty_database_url)
+    assert _takes_a_job(empty_database_url)
+
+
+def test_workers_of_an_older_release_are_named_and_whether_the_tables_serve_them(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    migrations.migrate(empty_database_url, "core@0014_relatives")
+    number = draw_number()
+    connection.execute("SELECT pg_advisory_lock(%s)", [WORKERS + number])
+    connection.execute(
+        "INSERT INTO job_workers (number, name, engine, host, pid, queues, tasks, sends_to)"
+        " VALUES (%s, 'w1@shop', 'celery', 'shop', 1, '{}', '{}', 'celery')",
+        [number],
+    )
+
+    migrations.migrate(empty_database_url)
+
+    assert migrations.older_workers(empty_database_url) == {"w1@shop (0.1.0)": True}
+    connection.execute(CONTRACTED)
+    assert migrations.older_workers(empty_database_url) == {"w1@shop (0.1.0)": False}
 
 
 def test_an_unknown_revision_is_named(empty_database_url: str) -> None:
