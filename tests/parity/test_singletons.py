@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import psycopg
 import pytest
@@ -17,6 +17,7 @@ from jobbridge import DuplicateJob, Outcome
 from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.errors import UnsupportedOption
 from jobbridge.store.jobs import singletons
+from tests.forked import Forked
 from tests.parity.conftest import World
 from tests.support import clean_environment, wait_until
 
@@ -66,27 +67,24 @@ for number in range(10):
 """
 
 
-def test_of_processes_that_ask_at_once_one_makes_each_job(own_world: World) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            env=clean_environment({**own_world.environment, "JOB_RUNNER_TYPE": own_world.engine.value}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+def test_of_processes_that_ask_at_once_one_makes_each_job(own_world: World, tmp_path: Path) -> None:
+    told = [tmp_path / str(number) for number in range(3)]
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w"):  # they begin when it closes
+        with os.fdopen(reading) as stdin:
+            processes = [_start(path, stdin, own_world) for path in told]
+        wait_until(lambda: all(path.read_text() == "ready\n" for path in told), timeout=TIMEOUT)
+    assert [process.wait(TIMEOUT) for process in processes] == [0, 0, 0]
 
-    outcomes: Counter[str] = Counter()
-    for process in processes:
-        outcomes.update(process.communicate("go\n", timeout=TIMEOUT)[0].split())
-
+    outcomes = Counter(line for path in told for line in path.read_text().split()[1:])
     assert outcomes == {"created": 10, "deduplicated": 20}
     assert len(own_world.rows()) == 10
+
+
+def _start(output: Path, stdin: IO[str], world: World) -> Forked:
+    environment = clean_environment({**world.environment, "JOB_RUNNER_TYPE": world.engine.value})
+    with output.open("w") as file:
+        return Forked(["-c", PROGRAM], env=environment, output=file, stdin=stdin)
 
 
 def test_the_key_is_free_again_when_its_job_has_ended(world: World) -> None:
