@@ -61,6 +61,21 @@ class RequestContext:
         own = self.principal.tenant
         return own is not None and any(tenant_in(each) not in {None, own} for each in data)
 
+    def note(
+        self, action: str, *, job: JobKey | None = None, tenant: TenantId | None = None, **more: Any
+    ) -> None:
+        """Put on record what this principal does.
+
+        Args:
+            action: A verb.
+            job: To which job; or:
+            tenant: Whose things it is about.
+            more: As for `AccessStore.note`.
+        """
+        if job is not None:
+            tenant, more = job.tenant, {"subject": str(job.job_id), **more}
+        self.dashboard.access.note(self.principal, action, tenant=tenant, **more)
+
     def path(self, name: str, /, *, query: Query | None = None, **params: Any) -> str:
         """Give the address of a route, wherever the application is mounted."""
         root = str(self.request.scope.get("root_path", "")).rstrip("/")

@@ -64,7 +64,7 @@ def _note_sign_in(context: RequestContext, cookie: str, address: str) -> None:
 def sign_out(context: RequestContext) -> Response:
     """End the session, in this browser and wherever its cookie was copied to."""
     context.dashboard.authenticator.sign_out(context.request)
-    context.dashboard.access.note(context.principal, "sign out", tenant=context.principal.tenant)
+    context.note("sign out", tenant=context.principal.tenant)
     response = RedirectResponse(context.path("sign_in"), status_code=303)
     response.delete_cookie(COOKIE, path=context.path("overview"))
     return response

@@ -181,8 +181,7 @@ class _Sending:
         return "repeated", earlier.job
 
     def note(self, outcome: str, job: JobKey | None, reason: str | None = None) -> None:
-        self._context.dashboard.access.note(
-            self._context.principal,
+        self._context.note(
             "enqueue",
             outcome=outcome,
             tenant=self._tenant if job is None else job.tenant,

@@ -28,13 +28,7 @@ def make_link(context: Asked, job_id: str, asked: NewLink | None = None) -> Link
     secret, expires_at = context.dashboard.links.create(
         row.key, lasts=timedelta(hours=asked.hours), created_by=context.principal.name
     )
-    context.dashboard.access.note(
-        context.principal,
-        "make link",
-        tenant=row.tenant,
-        subject=str(row.job_id),
-        details={"until": expires_at.isoformat()},
-    )
+    context.note("make link", job=row.key, details={"until": expires_at.isoformat()})
     return Link(url=context.path("public_job", link=secret), expires_at=expires_at)
 
 
@@ -42,13 +36,7 @@ def revoke_links(context: Asked, job_id: str) -> Revoked:
     """Make all links to a job of no use, at once."""
     row = context.find_job()
     revoked = context.dashboard.links.revoke(row.key)
-    context.dashboard.access.note(
-        context.principal,
-        "revoke links",
-        tenant=row.tenant,
-        subject=str(row.job_id),
-        details={"links": revoked},
-    )
+    context.note("revoke links", job=row.key, details={"links": revoked})
     return Revoked(revoked=revoked)
 
 

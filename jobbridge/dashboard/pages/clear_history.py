@@ -128,9 +128,7 @@ def _note(context: RequestContext, asked: Clearance, deleted: int, outcome: str)
         "created before": asked.before.isoformat(),
         "jobs": deleted,
     }
-    context.dashboard.access.note(
-        context.principal, "clear history", outcome=outcome, tenant=asked.tenant, details=details
-    )
+    context.note("clear history", outcome=outcome, tenant=asked.tenant, details=details)
 
 
 RULES = (

@@ -74,16 +74,15 @@ def _do(
     context: RequestContext, action: str, run: Callable[[str], bool], reason: str | None = None
 ) -> Response:
     queue = storable(context.form.get("queue", ""))
-    note = context.dashboard.access.note
     if not queue:
         raise HTTPException(400, "The form names no queue.")
     try:
         has_changed = run(queue)
     except JobBridgeError as error:
-        note(context.principal, action, outcome="refused", subject=queue[:200], reason=str(error))
+        context.note(action, outcome="refused", subject=queue[:200], reason=str(error))
         raise HTTPException(422, f"{error} {error.hint}".strip()) from error
     outcome = "done" if has_changed else "was so before"
-    note(context.principal, action, outcome=outcome, subject=queue, reason=reason)
+    context.note(action, outcome=outcome, subject=queue, reason=reason)
     return RedirectResponse(context.path("workers"), status_code=303)
 
 

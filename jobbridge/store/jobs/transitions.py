@@ -31,6 +31,15 @@ _STEP_OF_MOVED = """
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count = moved.attempt AND step.status = 'processing'"""
 
+#: Ends a statement that starts an attempt.
+_OPENED = """, opened AS (
+    INSERT INTO public.job_details
+        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
+    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
+    FROM moved
+)
+SELECT status, attempt FROM moved"""
+
 #: Ends a statement that ends a job: if that is a child of a fan-out, its parent counts it, in the same moment. Only for
 #: a job that another one sent (it has a `parent_id`), so others pay nothing. A child that is run again and ends once
 #: more is not counted again, but its parent learns how it ended.
@@ -201,13 +210,7 @@ WITH moved AS (
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count < moved.attempt AND step.status = 'processing'
-), opened AS (
-    INSERT INTO public.job_details
-        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
-    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
-    FROM moved
-)
-SELECT status, attempt FROM moved
+){_OPENED}
 """
 
 #: A job that was sent by a client which does not keep our books.
@@ -224,13 +227,7 @@ WITH moved AS (
     WHERE true{GATE}
     ON CONFLICT (tenant, job_id) DO NOTHING
     RETURNING tenant, job_id, status, attempt
-), opened AS (
-    INSERT INTO public.job_details
-        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
-    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
-    FROM moved
-)
-SELECT status, attempt FROM moved
+){_OPENED}
 """
 
 PROGRESS: LiteralString = f"""
