@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 from uuid import UUID
@@ -106,7 +106,10 @@ class RequestContext:
 Endpoint = Callable[..., Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+POST = ("POST",)
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One line of the route table. Who adds a route says here who may use it; tests are generated from it.
 
@@ -124,6 +127,7 @@ class Rule:
     name: str
     endpoint: Endpoint
     needs: Role | None
+    _: KW_ONLY
     methods: tuple[str, ...] = ("GET",)
     is_global: bool = False
     is_api: bool = False

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.status import OPEN, JobStatus
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.dashboard.errors import words
 from jobbridge.dashboard.views import filters
 from jobbridge.errors import JobBridgeError
@@ -208,13 +208,4 @@ def _kind(error: JobBridgeError | OperationalError, row: JobRow) -> str:
     return words(error).text.replace(str(row.job_id), "…")
 
 
-RULES = (
-    Rule(
-        path="/jobs/bulk",
-        name="bulk",
-        endpoint=bulk,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        form_limit=512 * 1024,
-    ),
-)
+RULES = (Rule("/jobs/bulk", "bulk", bulk, Role.OPERATOR, methods=POST, form_limit=512 * 1024),)

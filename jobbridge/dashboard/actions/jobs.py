@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 from jobbridge.dashboard.actions.allowed_actions import possible
 from jobbridge.dashboard.actions.edit import LONGEST, NotJson, SecretMissing, read
 from jobbridge.dashboard.errors import refusal
@@ -139,17 +139,8 @@ def job_path(context: RequestContext, job_id: str, tenant: str) -> str:
 
 
 RULES = (
-    Rule(
-        path="/jobs/{job_id}/cancel", name="cancel", endpoint=cancel, needs=Role.OPERATOR, methods=("POST",)
-    ),
-    Rule(path="/jobs/{job_id}/retry", name="retry", endpoint=retry, needs=Role.OPERATOR, methods=("POST",)),
-    Rule(path="/jobs/{job_id}/edit", name="edit", endpoint=edit, needs=Role.OPERATOR),
-    Rule(
-        path="/jobs/{job_id}/edit",
-        name="run_edited",
-        endpoint=run_edited,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        form_limit=256 * 1024,
-    ),
+    Rule("/jobs/{job_id}/cancel", "cancel", cancel, Role.OPERATOR, methods=POST),
+    Rule("/jobs/{job_id}/retry", "retry", retry, Role.OPERATOR, methods=POST),
+    Rule("/jobs/{job_id}/edit", "edit", edit, Role.OPERATOR),
+    Rule("/jobs/{job_id}/edit", "run_edited", run_edited, Role.OPERATOR, methods=POST, form_limit=256 * 1024),
 )

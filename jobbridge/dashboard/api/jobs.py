@@ -11,6 +11,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.access.bodies import STORABLE
+from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.actions import jobs as actions
 from jobbridge.dashboard.api.responses import Cancelled, Count, Counts, Job, JobDetail, JobPage
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
@@ -116,23 +117,9 @@ def count_jobs(context: Asked) -> Counts:
 _JOB = f"{PREFIX}/jobs/{{job_id}}"
 
 RULES = (
-    ApiRule(path=f"{PREFIX}/jobs", name="api_jobs", endpoint=list_jobs, needs=Role.VIEWER, errors=(400,)),
-    ApiRule(path=_JOB, name="api_job", endpoint=get_job, needs=Role.VIEWER, errors=(404,)),
-    ApiRule(
-        path=f"{_JOB}/cancel",
-        name="api_cancel",
-        endpoint=cancel_job,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        errors=(404,),
-    ),
-    ApiRule(
-        path=f"{_JOB}/retry",
-        name="api_retry",
-        endpoint=retry_job,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        errors=(404, 409),
-    ),
-    ApiRule(path=f"{PREFIX}/counts", name="api_counts", endpoint=count_jobs, needs=Role.VIEWER),
+    ApiRule(f"{PREFIX}/jobs", "api_jobs", list_jobs, Role.VIEWER, errors=(400,)),
+    ApiRule(_JOB, "api_job", get_job, Role.VIEWER, errors=(404,)),
+    ApiRule(f"{_JOB}/cancel", "api_cancel", cancel_job, Role.OPERATOR, methods=POST, errors=(404,)),
+    ApiRule(f"{_JOB}/retry", "api_retry", retry_job, Role.OPERATOR, methods=POST, errors=(404, 409)),
+    ApiRule(f"{PREFIX}/counts", "api_counts", count_jobs, Role.VIEWER),
 )

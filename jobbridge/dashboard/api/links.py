@@ -7,6 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
+from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.api.responses import Link, Revoked
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
@@ -42,19 +43,19 @@ def revoke_links(context: Asked, job_id: str) -> Revoked:
 
 RULES = (
     ApiRule(
-        path=f"{PREFIX}/jobs/{{job_id}}/public-link",
-        name="api_make_link",
-        endpoint=make_link,
-        needs=Role.OPERATOR,
-        methods=("POST",),
+        f"{PREFIX}/jobs/{{job_id}}/public-link",
+        "api_make_link",
+        make_link,
+        Role.OPERATOR,
+        methods=POST,
         status=201,
         errors=(404,),
     ),
     ApiRule(
-        path=f"{PREFIX}/jobs/{{job_id}}/public-link",
-        name="api_revoke_links",
-        endpoint=revoke_links,
-        needs=Role.OPERATOR,
+        f"{PREFIX}/jobs/{{job_id}}/public-link",
+        "api_revoke_links",
+        revoke_links,
+        Role.OPERATOR,
         methods=("DELETE",),
         errors=(404,),
     ),

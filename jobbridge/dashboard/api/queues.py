@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.access.request_context import storable
+from jobbridge.dashboard.access.request_context import POST, storable
 from jobbridge.dashboard.api.responses import Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.diagnosis import queues
@@ -88,29 +88,22 @@ def _queue(row: queues.Queue) -> Queue:
 _TAG = "workers and queues"
 
 RULES = (
+    ApiRule(f"{PREFIX}/queues", "api_queues", list_queues, Role.VIEWER, is_global=True, tag=_TAG),
     ApiRule(
-        path=f"{PREFIX}/queues",
-        name="api_queues",
-        endpoint=list_queues,
-        needs=Role.VIEWER,
+        f"{PREFIX}/queues/{{queue}}/pause",
+        "api_queue_pause",
+        pause_queue,
+        Role.OPERATOR,
+        methods=POST,
         is_global=True,
         tag=_TAG,
     ),
     ApiRule(
-        path=f"{PREFIX}/queues/{{queue}}/pause",
-        name="api_queue_pause",
-        endpoint=pause_queue,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        is_global=True,
-        tag=_TAG,
-    ),
-    ApiRule(
-        path=f"{PREFIX}/queues/{{queue}}/resume",
-        name="api_queue_resume",
-        endpoint=resume_queue,
-        needs=Role.OPERATOR,
-        methods=("POST",),
+        f"{PREFIX}/queues/{{queue}}/resume",
+        "api_queue_resume",
+        resume_queue,
+        Role.OPERATOR,
+        methods=POST,
         is_global=True,
         tag=_TAG,
     ),

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 from jobbridge.errors import TokenRefused
 from jobbridge.store.access.tokens import TokenRow
 
@@ -133,22 +133,8 @@ def _page(
 
 
 RULES = (
-    Rule(path="/access", name="access", endpoint=access, needs=Role.ADMIN, is_global=True),
-    Rule(
-        path="/access/create",
-        name="create_token",
-        endpoint=create_token,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(
-        path="/access/revoke",
-        name="revoke_token",
-        endpoint=revoke_token,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(path="/audit", name="audit", endpoint=audit, needs=Role.ADMIN),
+    Rule("/access", "access", access, Role.ADMIN, is_global=True),
+    Rule("/access/create", "create_token", create_token, Role.ADMIN, methods=POST, is_global=True),
+    Rule("/access/revoke", "revoke_token", revoke_token, Role.ADMIN, methods=POST, is_global=True),
+    Rule("/audit", "audit", audit, Role.ADMIN),
 )

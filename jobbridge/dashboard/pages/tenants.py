@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.errors import UnsupportedOption
 from jobbridge.store.tenants.overview import TenantList
 
@@ -77,21 +77,7 @@ def _back(context: RequestContext, tenant: TenantId) -> Response:
 
 
 RULES = (
-    Rule(path="/tenants", name="tenants", endpoint=tenants, needs=Role.VIEWER, is_global=True),
-    Rule(
-        path="/tenants/suspend",
-        name="suspend_tenant",
-        endpoint=suspend,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(
-        path="/tenants/resume",
-        name="resume_tenant",
-        endpoint=resume,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
+    Rule("/tenants", "tenants", tenants, Role.VIEWER, is_global=True),
+    Rule("/tenants/suspend", "suspend_tenant", suspend, Role.ADMIN, methods=POST, is_global=True),
+    Rule("/tenants/resume", "resume_tenant", resume, Role.ADMIN, methods=POST, is_global=True),
 )

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.diagnosis.queues import COUNTED, look
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.jobs.open_jobs import running_jobs
@@ -87,21 +87,7 @@ def _do(
 
 
 RULES = (
-    Rule(path="/workers", name="workers", endpoint=workers, needs=Role.VIEWER, is_global=True),
-    Rule(
-        path="/queues/pause",
-        name="pause_queue",
-        endpoint=pause,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(
-        path="/queues/resume",
-        name="resume_queue",
-        endpoint=resume,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        is_global=True,
-    ),
+    Rule("/workers", "workers", workers, Role.VIEWER, is_global=True),
+    Rule("/queues/pause", "pause_queue", pause, Role.OPERATOR, methods=POST, is_global=True),
+    Rule("/queues/resume", "resume_queue", resume, Role.OPERATOR, methods=POST, is_global=True),
 )

@@ -73,4 +73,4 @@ def _harmless(cell: str) -> str:
     return f"'{cell}" if is_formula else cell
 
 
-RULES = (Rule(path="/jobs.csv", name="export", endpoint=export, needs=Role.VIEWER),)
+RULES = (Rule("/jobs.csv", "export", export, Role.VIEWER),)
