@@ -1,7 +1,8 @@
 # Everything here needs Python 3.11 or later, make and git, and sets up the rest by itself:
 #
 #   make demo     the twelve handlers on both engines, on real servers; documents in build/demo, jobs in the dashboard
-#   make test     all tests
+#   make test     the tests, without those that soak or repeat
+#   make test-long  those; `make test-all` is both
 #   make dev      Postgres, Temporal, workers, beat and the dashboard, until Ctrl-C
 #   make screenshots  takes the pictures of docs/pictures anew
 #   make conformance  writes docs/conformance.md anew
@@ -24,16 +25,20 @@ PYTEST_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test chromium screenshots conformance dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all chromium pgbouncer screenshots conformance dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) chromium
+setup: $(READY) chromium pgbouncer
 
 # What the browser tests need, and nothing else does.
 chromium:
 	@.ci/chromium
+
+# What some tests put in front of Postgres.
+pgbouncer:
+	@.ci/pgbouncer
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
@@ -45,8 +50,16 @@ demo: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
 
-test: $(READY) chromium
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4
+
+test: $(READY) chromium pgbouncer
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: $(READY) chromium pgbouncer
+	$(PYTEST) -m long $(PYTEST_ARGS)
+
+test-all: $(READY) chromium pgbouncer
+	$(PYTEST) $(PYTEST_ARGS)
 
 screenshots: $(READY) chromium
 	$(BIN)/python -m tests.browser.screenshots

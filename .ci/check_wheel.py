@@ -67,6 +67,9 @@ def install(wheel: Path, folder: Path) -> Path:
     absent = subprocess.run([python, "-c", "import temporalio"], cwd=folder, capture_output=True, check=False)
     if absent.returncode == 0:
         sys.exit("temporalio was installed without the extra `temporal`")
+    [package] = environment.glob("lib/python*/site-packages/jobbridge")
+    if not (package / "py.typed").is_file():
+        sys.exit("the wheel has no py.typed: its types would not be seen")
     return environment
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobbridge.app.execute.context import JobContext
     from jobbridge.app.execute.handlers import job
     from jobbridge.app.execute.tenancy import current_tenant, tenant_context
+    from jobbridge.app.types import Handler, Result, Signature, Task
     from jobbridge.core.enqueue import Outcome, SingletonPolicy
     from jobbridge.core.fanout import Child, FanOut
     from jobbridge.core.handlers import JobHandlerRegistry
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
     from jobbridge.temporal.worker.user_queues import UserQueue
 
+    celery: Celery
+
 from jobbridge.broker import register as _register_broker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Celery",
@@ -41,6 +44,7 @@ __all__ = [
     "ChildrenFailed",
     "DuplicateJob",
     "FanOut",
+    "Handler",
     "JobBridgeError",
     "JobCancelled",
     "JobContext",
@@ -50,10 +54,13 @@ __all__ = [
     "JobService",
     "JobStatusReport",
     "Outcome",
+    "Result",
     "RetryPolicy",
     "ScheduleOptions",
     "ScheduledJob",
+    "Signature",
     "SingletonPolicy",
+    "Task",
     "TemporalJobRunner",
     "UserQueue",
     "current_tenant",
@@ -71,6 +78,10 @@ _PUBLIC = {
     "current_tenant": "jobbridge.app.execute.tenancy",
     "tenant_context": "jobbridge.app.execute.tenancy",
     "JobContext": "jobbridge.app.execute.context",
+    "Handler": "jobbridge.app.types",
+    "Result": "jobbridge.app.types",
+    "Signature": "jobbridge.app.types",
+    "Task": "jobbridge.app.types",
     "RetryPolicy": "jobbridge.core.retry",
     "JobRunner": "jobbridge.runners.runner",
     "CeleryJobRunner": "jobbridge.runners.runner",
@@ -97,16 +108,18 @@ _PUBLIC = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "celery":  # what `celery -A jobbridge` looks for
-        return import_module("jobbridge.bootstrap").default_app()
-    try:
-        module = _PUBLIC[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    if module.startswith("jobbridge.runners"):
-        import_module("jobbridge.bootstrap")  # wires the app that is meant when none is named
-    return getattr(import_module(module), name)
+if not TYPE_CHECKING:  # to a type checker it would say that there is every name
+
+    def __getattr__(name: str) -> Any:
+        if name == "celery":  # what `celery -A jobbridge` looks for
+            return import_module("jobbridge.bootstrap").default_app()
+        try:
+            module = _PUBLIC[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        if module.startswith("jobbridge.runners"):
+            import_module("jobbridge.bootstrap")  # wires the app that is meant when none is named
+        return getattr(import_module(module), name)
 
 
 _register_broker()

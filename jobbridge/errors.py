@@ -5,8 +5,9 @@ JobBridgeError                  everything below; `hint` says what to do
 ├── DatabaseError
 │   ├── DatabaseUnavailable     Postgres cannot be reached; safe to retry
 │   │   └── DatabaseRefused     it answers, and will not have us: waiting does not help
-│   ├── NotMigrated             the tables are missing or older than this release
-│   └── SchemaTooNew            the tables are newer than this release
+│   ├── NotMigrated             the tables are missing, or older than this release works on
+│   ├── SchemaTooNew            a later release changed the tables: they no longer serve this one
+│   └── WorkersOfOlderReleases  a migration would end the service of workers that run
 ├── BrokerError                 see jobbridge.broker, which is a leaf and derives its own
 ├── EngineUnavailable           Temporal cannot be reached, or its extra is not installed
 ├── HandlerError
@@ -82,15 +83,21 @@ class DatabaseRefused(DatabaseUnavailable):
 
 
 class NotMigrated(DatabaseError):
-    """The tables are missing or older than this release."""
+    """The tables are missing, or older than this release works on."""
 
     hint = "Run `jobbridge migrate`."
 
 
 class SchemaTooNew(DatabaseError):
-    """The tables were made by a later release than this one."""
+    """A later release has changed the tables so that they no longer serve this one."""
 
     hint = "Upgrade this installation of jobbridge; it must not write to tables that it does not know."
+
+
+class WorkersOfOlderReleases(DatabaseError):
+    """A migration would end the service of workers that run now."""
+
+    hint = "Upgrade or stop them first; or migrate with --force: they take nothing more from then on, and say so."
 
 
 class EngineUnavailable(JobBridgeError):

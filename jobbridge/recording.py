@@ -39,7 +39,7 @@ from jobbridge.core import events
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide, is_as_left
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.jobs import transitions
 from jobbridge.store.jobs.admission import is_paused, one_row, suspension_of
@@ -68,22 +68,32 @@ class JobRecorder:
         self.refused: Counter[str] = Counter()
         self._on_child_ended = on_child_ended
 
-    def record(self, event: events.JobEvent, connection: CallersConnection | None = None) -> events.Recorded:
+    def record(
+        self,
+        event: events.JobEvent,
+        connection: CallersConnection | None = None,
+        *,
+        check_schema: bool = True,
+    ) -> events.Recorded:
         """Apply one event, in one round trip.
 
         Args:
             event: What happened.
             connection: Record within this connection's transaction; else at once, in one of its own.
+            check_schema: False: try it even where the tables no longer serve this release.
 
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, also when tried once more. Safe to retry.
-            NotMigrated: The tables are missing or older than this release.
+            NotMigrated: The tables are missing, or older than this release works on.
+            SchemaTooNew: They no longer serve it.
             DatabaseError: Postgres refused the statement. Within the caller's transaction, psycopg's own error
                 passes: that transaction is over.
         """
         if connection is None:
             recorded = self.database.run(
-                lambda own: apply(own, event), again=lambda own: apply(own, event, is_repeated=True)
+                lambda own: apply(own, event),
+                again=lambda own: apply(own, event, is_repeated=True),
+                check_schema=check_schema,
             )
         else:
             recorded = _apply_for_caller(driver_connection(connection), event)

@@ -10,6 +10,7 @@ there is room (a fresh database is then there in 30 ms instead of 500), and test
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -42,8 +43,12 @@ _PREFIX = "jobbridge-test-"
 _SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 
 
+#: The ids of all tests that there are, in a run that was asked for all of them.
+EVERYTHING = pytest.StashKey[list[str]]()
+
 #: Tests that start workers and servers, and wait for them: first, so that none of them is what the run ends with.
-_LONG = (
+#: Of them, and of the others, first those that one process has to run (an `xdist_group`).
+_FIRST = (
     "tests/acceptance/",
     "tests/browser/",
     "tests/integration/temporal/",
@@ -53,19 +58,25 @@ _LONG = (
 )
 
 
+#: The folders whose tests share a database, an app and a worker.
+_HAVE_A_WORLD = {"parity", "temporal"}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     _keep_compiled_modules()
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
     if not hasattr(config, "workerinput"):  # xdist's processes find it in the environment
-        stack = ExitStack()
         stack.enter_context(fork_server(clean_environment()))
-        config.add_cleanup(stack.close)
-    if config.getoption("dist", "no") == "load":  # what `-n` alone means
-        config.option.dist = "loadgroup"
+    if config.pluginmanager.hasplugin("xdist"):
+        from tests.scheduling import Scheduling
+
+        config.pluginmanager.register(Scheduling(stack))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Have the tests that share a world run in one process of xdist, else each process makes that world again."""
-    if "world" in getattr(item, "fixturenames", ()):
+    if item.path.parent.name in _HAVE_A_WORLD and "world" in getattr(item, "fixturenames", ()):
         parameters = (
             item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         )
@@ -94,9 +105,35 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, 2 * (os.cpu_count() or 1))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not any(part in item.nodeid for part in _LONG))  # stable: still random within
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[object]:
+    """Collect without looking for garbage, and let what was collected be: it stays, and there is much of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[object]:
+    is_part = config.getoption("ignore") or config.getoption("ignore_glob")
+    if {Path(name).resolve() for name in config.args} <= {REPOSITORY, REPOSITORY / "tests"} and not is_part:
+        config.stash[EVERYTHING] = [item.nodeid for item in items]  # before -m and -k take some away
+    answer = yield
+    _take_first_what_is_long(items)
+    return answer
+
+
+def _take_first_what_is_long(items: list[pytest.Item]) -> None:
+    def is_short(item: pytest.Item) -> bool:
+        return item.get_closest_marker("long") is None and not any(part in item.nodeid for part in _FIRST)
+
+    def is_alone(item: pytest.Item) -> bool:
+        return item.get_closest_marker("xdist_group") is None
+
+    items.sort(key=lambda item: (is_short(item), is_alone(item)))  # stable: still random within
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

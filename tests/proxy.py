@@ -24,6 +24,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._sockets: list[socket.socket] = []
         self._is_open = True
+        self._is_cut = False
         self.answers = threading.Event()
         self.requests = threading.Event()
         self.thaw()
@@ -41,6 +42,25 @@ class Proxy:
         self.requests.set()
         self.answers.set()
 
+    def cut(self) -> None:
+        """End all connections, and each that comes from now on."""
+        self._is_cut = True
+        self._end(self._sockets)
+
+    def mend(self) -> None:
+        """Take connections again."""
+        self._is_cut = False
+
+    def point_to(self, port: int) -> None:
+        """Pass on to another port what connects from now on."""
+        self._target = port
+
+    def _end(self, sockets: list[socket.socket]) -> None:
+        for each in list(sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
@@ -48,19 +68,25 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._is_open = False
         self.thaw()
-        for each in (self._listener, *self._sockets):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        self._end([self._listener, *self._sockets])
 
     def _accept(self) -> None:
         with suppress(OSError):
             while self._is_open:
                 here, _ = self._listener.accept()
-                there = socket.create_connection(("127.0.0.1", self._target))
+                there = None if self._is_cut else self._reach()
+                if there is None:
+                    here.close()
+                    continue
                 self._sockets += [here, there]
                 for source, sink, gate in ((here, there, self.requests), (there, here, self.answers)):
                     threading.Thread(target=self._pass_on, args=(source, sink, gate), daemon=True).start()
+
+    def _reach(self) -> socket.socket | None:
+        try:
+            return socket.create_connection(("127.0.0.1", self._target))
+        except OSError:
+            return None  # nobody is there: whoever connects here is told so
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, gate: threading.Event) -> None:
         with suppress(OSError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, overload
 
 import celery
 from celery import signals as celery_signals
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jobbridge.app.options import Sent
     from jobbridge.app.publish.delivery import Delivery
     from jobbridge.app.schedules.commands import ScheduleService
+    from jobbridge.app.types import P, Result, Task, Value
     from jobbridge.app.worker.presence import Presence
     from jobbridge.app.worker.steps import Maintenance
     from jobbridge.settings import Settings
@@ -51,16 +52,25 @@ DEFAULTS: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "worker_prefetch_multiplier": 2,
+    # Seconds: a worker whose loop does not turn for so long ends itself.
+    "jobbridge_worker_stuck_after": 60.0,
     # Schedules are rows, and any number of beats may run.
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
 
 
-class BrokerHook(partial[None]):
+class BrokerHook(partial[Any]):
     """A callable among the transport options, which `celery inspect stats` sends as JSON."""
 
     def __json__(self) -> str:
         return str(self.func.__qualname__)
+
+
+def _held_number(app: Celery) -> int | None:
+    """Give the number under which a worker that runs here holds its leases."""
+    if app.presence is None or not app.shares_database_with_broker:
+        return None
+    return app.presence.held_number()
 
 
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
@@ -118,10 +128,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
-        self.loader.override_backends = {
-            **self.loader.override_backends,
-            BROKER_SCHEME: "jobbridge.app.backend:JobBackend",
-        }
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser
@@ -231,7 +237,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         url = self.conf.broker_write_url
         if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
             return False  # also the stock SQL transport: it opens its own sessions
-        return same_database(url, self.database.url)
+        return same_database(url, self.database.target)
 
     @property
     def broker_scheme(self) -> str:
@@ -281,11 +287,26 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
             told = {
                 "on_dead_letter": BrokerHook(signals.on_dead_letter, self),
                 "on_expired": BrokerHook(signals.on_expired, self),
+                "number_of_process": BrokerHook(_held_number, self),
             }
             transport_options = {**told, **(transport_options or {})}
         return super()._connection(url, *args, transport_options=transport_options, **options)
 
     # -- tasks
+
+    if TYPE_CHECKING:  # Celery's own, which has no types
+
+        @overload
+        def task(self, function: Callable[P, Value], /) -> Task[P, Value]: ...
+        @overload
+        def task(
+            self, *, bind: Literal[True], **options: Any
+        ) -> Callable[[Callable[Concatenate[Any, P], Value]], Task[P, Value]]: ...
+        @overload
+        def task(
+            self, *, bind: Literal[False] = False, **options: Any
+        ) -> Callable[[Callable[P, Value]], Task[P, Value]]: ...
+        def task(self, *args: Any, **options: Any) -> Any: ...
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Make the task with the claim in front of its own `before_start`."""
@@ -321,11 +342,11 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     # -- what callers use
 
-    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+    def send_task(self, *args: Any, **kwargs: Any) -> Result[Any]:
         """Send a task by name; the result is that of the job which there is now, with what came of it (`job`)."""
         token = self._sent.set(None)
         try:
-            result = super().send_task(*args, **kwargs)
+            result: Result[Any] = super().send_task(*args, **kwargs)
             sent = self._sent.get()
         finally:
             self._sent.reset(token)

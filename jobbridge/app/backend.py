@@ -23,6 +23,7 @@ from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
 from jobbridge.app.execute.claim import Run, current_run, identify, record, record_end, run_of
+from jobbridge.app.urls import BROKER_SCHEME, same_database
 from jobbridge.core.events import (
     AttemptFailed,
     Cancelled,
@@ -35,6 +36,7 @@ from jobbridge.core.events import (
 )
 from jobbridge.core.keys import JobKey, job_id_for
 from jobbridge.core.status import JobStatus
+from jobbridge.errors import ConfigurationError
 from jobbridge.store.jobs.queries import StoredResult
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,11 @@ _Base: Any = KeyValueStoreBackend  # the stubs know a third of it
 
 
 class JobBackend(_Base):  # type: ignore[misc]  # see _Base
-    """Celery's result backend over `jobs` and `job_keys`."""
+    """Celery's result backend over `jobs` and `job_keys`, in the database of the app.
+
+    Raises:
+        ConfigurationError: The app is none of ours, so its tasks have no rows; or the URL names another database.
+    """
 
     key_t = bytes_to_str
 
@@ -77,7 +83,21 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
     persistent = True
 
     def as_uri(self, include_password: bool = False) -> str:
-        return "jobbridge://"
+        return f"{BROKER_SCHEME}://"
+
+    def __init__(self, app: Any, *args: Any, url: str | None = None, **options: Any) -> None:
+        if not getattr(app, "is_jobbridge", False):
+            raise ConfigurationError(
+                f"The result backend {self.as_uri()} needs jobbridge's app, and {app.main!r} is a plain Celery app.",
+                hint="Write `from jobbridge import Celery` instead of `from celery import Celery`.",
+            )
+        place = (url or "").partition("://")[2]
+        if place and not same_database(f"postgresql://{place}", app.database.url):
+            raise ConfigurationError(
+                "The result backend's URL names another database than the one that has the jobs.",
+                hint=f"A result is part of its job's row: set result_backend to {self.as_uri()}.",
+            )
+        super().__init__(app, *args, url=url, **options)
 
     # -- writing
 

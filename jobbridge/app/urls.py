@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy.engine import URL
-
 from jobbridge.errors import ConfigurationError
-from jobbridge.store.database import sqlalchemy_url
+from jobbridge.postgres.target import Target
 
 #: The scheme of the broker and of the result backend.
 BROKER_SCHEME = "jobbridge"
@@ -37,11 +35,6 @@ def broker_url_for(database_url: str) -> str:
     return f"{BROKER_SCHEME}+{url}"
 
 
-def same_database(url: str, other: URL) -> bool:
+def same_database(url: str, other: Target) -> bool:
     """Tell whether two URLs name one database, however their users, drivers and options differ."""
-    return _place(sqlalchemy_url(url)) == _place(other)
-
-
-def _place(url: URL) -> tuple[object, ...]:
-    host = url.host or url.query.get("host")
-    return host, url.port or url.query.get("port") or 5432, url.database
+    return Target.of(url).place == other.place

@@ -1,4 +1,4 @@
-"""A kombu transport over Postgres. It knows nothing of jobs, and imports nothing of jobbridge nor of Celery.
+"""A kombu transport over Postgres. It knows nothing of jobs nor of Celery; of jobbridge, only the way to Postgres.
 
 How it works, from the outside in:
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         queue_names,
         why_buried,
     )
+    from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
     from jobbridge.broker.publishing import publishing_on
 
@@ -45,6 +46,7 @@ __all__ = [
     "WaitingMessage",
     "count_ahead",
     "delete_waiting",
+    "leave",
     "look_at_queues",
     "messages_of",
     "publishing_on",
@@ -62,6 +64,7 @@ _PUBLIC = {
     "QueueDepth": "admin.queue_admin",
     "QueueLook": "admin.queue_admin",
     "WaitingMessage": "admin.queue_admin",
+    "leave": "consume.sweeping",
     "count_ahead": "admin.queue_admin",
     "delete_waiting": "admin.queue_admin",
     "look_at_queues": "admin.queue_admin",

@@ -245,9 +245,10 @@ class Channel(kombu_sqlalchemy.Channel):
     ) -> str:
         consumer_tag = consumer_tag or uuid()
         session = self.own_session
+        consumer = session.become_consumer()
         session.listen(queue)
-        session.run(topology.SUBSCRIBE, {"consumer": session.become_consumer(), "queue": queue})
-        self.connection.orphans.adopt(session, self.connection.settler)
+        session.run(topology.SUBSCRIBE, {"consumer": consumer, "queue": queue})
+        self.connection.orphans.adopt(session, self.connection.settler, self.connection.late)
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         self.consumed[queue] = not no_ack
         self.connection.prefetch.look_at(queue)
@@ -282,11 +283,13 @@ class Channel(kombu_sqlalchemy.Channel):
 
     def take(self, queue: str, limit: int, *, is_acked: bool) -> list[dict[str, Any]]:
         """Claim up to `limit` messages, count them in, and give them with their delivery tags."""
-        rows, expired = claim(self.own_session, queue, limit, is_acked=is_acked)
+        with self.connection.orphans.lock:
+            rows, expired = claim(self.own_session, queue, limit, is_acked=is_acked)
+            payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in rows]
         self.connection.report_expired(expired)
         if expired and not rows:
             return self.take(queue, limit, is_acked=is_acked)
-        return [self._counted_in(row, queue, is_acked=is_acked) for row in rows]
+        return payloads
 
     def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any]:
         payload = payload_of(row)
@@ -302,17 +305,19 @@ class Channel(kombu_sqlalchemy.Channel):
 
     def settle(self, tag: str, settlement: Settlement) -> None:
         """Settle a delivery: at the next turn of the event loop, or at once where none turns."""
-        held = self.window.release(tag)
-        if held is None:
-            return  # settled already, or given back when the channel closed
-        lease, settler = held
-        settler.settle(settlement, lease)
+        window = self.window
+        with window.orphans.lock:
+            held = window.release(tag)
+            if held is None:
+                return  # settled already, or given back when the channel closed
+            lease, settler = held
+            settler.settle(settlement, lease)
         transport = self.connection
         # After the consumer is cancelled the loop may be over: a worker that shuts down finishes its tasks without it.
         if settler.session.is_alive and not (
             transport is not None and transport.prefetch.is_in_loop and self.consumed
         ):
-            settler.flush()
+            settler.flush_patiently()
         if transport is not None and settlement is Settlement.REQUEUED and lease.queue in self.consumed:
             transport.prefetch.look_at(lease.queue)
 

@@ -6,10 +6,21 @@
     │   ├── BrokerRefused            wrong password, no such role or database: not cured by reconnecting
     │   ├── InvalidOption            a transport option or URL that is not understood
     │   ├── PublishFailed            the message was not stored      } also kombu's OperationalError,
-    │   └── SessionLost              the session with Postgres ended } which callers of `delay()` catch
+    │   ├── NotNow                   Postgres could not do it now    } which callers of `delay()` catch
+    │   └── SessionLost              the session with Postgres ended }
 
-`SessionLost` and psycopg's own connection errors are the transport's `connection_errors`: what kombu and Celery
-answer by reconnecting. None of the others is among them, so none is retried for ever.
+`SessionLost` and `NotNow` are the transport's `connection_errors`: what kombu and Celery answer by coming again.
+None of the others is among them, so none is retried for ever. A consumer never lets `NotNow` out: it would be taken
+for a lost connection, and give back what runs (see `consume.prefetch` and `consume.settling`).
+
+What each does about each kind of fault (`jobbridge.postgres.faults`):
+
+| | lost | transient | refused, wrong |
+|---|---|---|---|
+| publishing | SessionLost: kombu retries | NotNow: kombu retries | PublishFailed |
+| taking | SessionLost: Celery comes back, what runs is kept | logged; again in a moment | raised: the worker ends |
+| settling | acknowledged late, by the next session | kept; tried again in a moment, and at the end | kept, and raised |
+| sweeping | SessionLost | logged; next time | raised |
 """
 
 from __future__ import annotations
@@ -54,6 +65,10 @@ class PublishFailed(BrokerError, OperationalError):
     """The message was not stored."""
 
     hint = "Nothing was enqueued: roll the transaction back and publish again."
+
+
+class NotNow(BrokerError, OperationalError):
+    """Postgres could not do it now, and did nothing: cancelled, read-only, full, or for others' sake. Try again."""
 
 
 class SessionLost(BrokerError, OperationalError, ConnectionError):

@@ -5,8 +5,9 @@
 | `max_deliveries` | 5 | a message that was delivered so often without being settled becomes a dead letter; 0: never |
 | `on_dead_letter` | none | called with the headers (a dict) and the reason (a str) of each dead letter |
 | `on_expired` | none | called with the headers of each message that was dropped because its time to live was over |
-| `poll_interval` | 5.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
-| `sweep_interval` | 2.0 | seconds between looks for consumers that died |
+| `poll_interval` | 60.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
+| `sweep_interval` | 3.5 | seconds between looks for consumers that died |
+| `number_of_process` | none | gives the number under which a worker's process holds leases |
 
 Everything else goes to `sqlalchemy.create_engine`, as with kombu's own SQLAlchemy transport.
 """
@@ -48,8 +49,9 @@ class Options:
     max_deliveries: int = 5
     on_dead_letter: Callable[[dict[str, Any], str], None] | None = None
     on_expired: Callable[[dict[str, Any]], None] | None = None
-    poll_interval: float = 5.0
-    sweep_interval: float = 2.0
+    poll_interval: float = 60.0
+    sweep_interval: float = 3.5
+    number_of_process: Callable[[], int | None] | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -15,12 +15,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
 from kombu.utils.json import dumps
 
 from jobbridge.broker.consume.recheck import Throttle
-from jobbridge.broker.errors import InvalidOption, PublishFailed
+from jobbridge.broker.errors import PublishFailed
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+from jobbridge.postgres.caller_connection import driver_connection
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -106,7 +106,7 @@ def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[Non
             notifies less often; with a long transaction, consumers would notice after `poll_interval` only.
 
     Raises:
-        InvalidOption: It is none of these.
+        UnsupportedOption: It is none of these.
     """
     token = _caller.set(_Caller(connection=driver_connection(connection), is_brief=is_brief))
     try:
@@ -121,34 +121,6 @@ def callers_connection() -> psycopg.Connection[Any] | None:
     return None if caller is None else caller.connection
 
 
-def driver_connection(connection: Any) -> psycopg.Connection[Any]:
-    """Find the psycopg connection inside a connection of SQLAlchemy or Django.
-
-    Raises:
-        InvalidOption: There is none.
-    """
-    if isinstance(connection, psycopg.Connection):
-        return connection
-    if hasattr(connection, "in_transaction") and hasattr(connection, "begin"):  # SQLAlchemy
-        if not connection.in_transaction():
-            # SQLAlchemy commits nothing when it did not see a statement itself.
-            connection.begin()
-        inner = connection.connection
-        if callable(inner):  # a Session
-            return driver_connection(inner())
-        inner = inner.driver_connection
-    else:
-        if hasattr(connection, "ensure_connection"):  # Django
-            connection.ensure_connection()
-        inner = getattr(connection, "connection", None)
-    if not isinstance(inner, psycopg.Connection):
-        raise InvalidOption(
-            f"Cannot publish on {type(connection).__module__}.{type(connection).__qualname__}.",
-            hint="Pass a connection of psycopg 3, or of SQLAlchemy or Django over psycopg 3.",
-        )
-    return inner
-
-
 def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing_key: str) -> int:
     """Store a message for each queue that its exchange and key lead to.
 
@@ -158,6 +130,7 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     Raises:
         PublishFailed: It was not stored.
         SessionLost: Our connection is gone; kombu reconnects and tries again if it was asked to.
+        NotNow: Postgres could not do it; kombu tries again likewise.
     """
     statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
     parameters = parameters_of(message, exchange, routing_key)
@@ -167,13 +140,10 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
         parameters["is_notified"] = _throttle.is_needed(key, monotonic())
     try:
         if caller is not None:
-            stored = caller.execute(statement, parameters, prepare=True).rowcount
+            # Prepared as the caller has it: behind a pooler of his, that is not at all.
+            stored = caller.execute(statement, parameters).rowcount
         else:
             stored = channel.own_session.run(statement, parameters)
-    except psycopg.OperationalError as error:
-        if caller is None:
-            raise  # one of connection_errors
-        raise PublishFailed(f"The message was not stored: {error}") from error
     except (psycopg.Error, ValueError) as error:
         raise PublishFailed(f"The message was not stored: {error}") from error
     if is_throttled and parameters["is_notified"] and parameters["due_at"] is None:
@@ -257,6 +227,9 @@ class PublishBatch:
         try:
             self._store(by_statement)
         except Exception as error:
+            # Not known to kombu before 5.7, which makes no batches.
+            from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
+
             raise BatchPublishError("The batch was not stored.") from error
 
     def _store(self, by_statement: Mapping[str, list[dict[str, Any]]]) -> None:

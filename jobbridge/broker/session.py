@@ -1,16 +1,14 @@
 """One connection to Postgres, and what lives and dies with it: the leases, the LISTENs, the exclusive queues.
 
-A consumer has a number, and its session holds an advisory lock on that number. Messages that it takes carry the
-number. Postgres frees the lock when the session ends, however it ends; a message whose number is not locked is
-free. There is no clock in it, so a task may run for days.
+A consumer has a number, which the messages that it takes carry: that of its process, where something proves that the
+process is here (a worker of JobBridge), else one of its own, on which the session holds an advisory lock. Postgres
+frees the lock when the session ends, however it ends; who is dead is judged by `jobbridge.postgres.presence`. There
+is no clock in it, so a task may run for days.
 
-Two things could keep the session of a dead worker alive, and are dealt with here:
+What could keep the session of a dead worker alive, a forked child that inherits the socket or a host that vanishes, is
+dealt with where connections are opened (`jobbridge.postgres.connect`).
 
-- **Forked children** inherit the socket. A prefork worker's children outlive its SIGKILL, and with them the socket
-  would stay open. So a child replaces its copy with /dev/null at once, without telling the server.
-- **A host that vanishes** closes nothing. So both sides probe: keepalives and tcp_user_timeout, in seconds.
-
-Source: PostgreSQL manual, "Advisory Locks"; psycopg 3 does not guard its sockets at fork.
+Source: PostgreSQL manual, "Advisory Locks".
 """
 
 from __future__ import annotations
@@ -19,58 +17,46 @@ import atexit
 import contextlib
 import os
 import select
-import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
-from jobbridge.broker.errors import BrokerNotMigrated, BrokerRefused, SessionLost
+from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, NotNow, SessionLost
 from jobbridge.broker.routing import notification_channel
-
-#: Consumer numbers are locked under this base, so that they meet no advisory lock of the application.
-LOCK_BASE = 0x4A42 << 48
+from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
+from jobbridge.postgres.connect import Connection, keep
+from jobbridge.postgres.faults import Kind, kind_of, reason_of
+from jobbridge.postgres.locks import CONSUMERS
+from jobbridge.postgres.presence import Process, this_process
+from jobbridge.postgres.target import Target
 
 # The indexes are made for exactly these statements, while the size of these tables swings from nothing to millions:
 # a plan made for the empty table must not be kept for the full one, so the other plans are ruled out for this session.
-# Half-open connections end on the server in seconds, too; and an administrator's idle timeout is not for listeners.
-PREPARE_SESSION = """
-SELECT to_regclass('jobbridge_broker.messages') IS NOT NULL AS is_migrated,
-    set_config('enable_seqscan', 'off', false),
-    set_config('enable_bitmapscan', 'off', false),
-    set_config('enable_sort', 'off', false),
-    set_config('jit', 'off', false),
-    set_config('idle_session_timeout', '0', false),
-    set_config('tcp_keepalives_idle', '5', false),
-    set_config('tcp_keepalives_interval', '2', false),
-    set_config('tcp_keepalives_count', '3', false),
-    set_config('tcp_user_timeout', '15000', false)
-"""
+SETTINGS: Final = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "jit": "off",
+}
+
+IS_MIGRATED = "SELECT to_regclass('jobbridge_broker.messages') IS NOT NULL AS is_migrated"
 
 # The row becomes visible to others only when its lock is held already.
 BECOME_CONSUMER = """
 WITH consumer AS (
-    INSERT INTO jobbridge_broker.consumers (host, pid)
-    VALUES (%(host)s, %(pid)s)
+    INSERT INTO jobbridge_broker.consumers (host, pid, boot_id, pid_namespace, process_began)
+    VALUES (%(host)s, %(pid)s, %(boot_id)s, %(pid_namespace)s, %(process_began)s)
     RETURNING id
 )
 SELECT id, pg_advisory_lock(%(base)s + id)
 FROM consumer
 """
-
-_REFUSALS = (
-    "password authentication failed",
-    "no password supplied",
-    "no pg_hba.conf entry",
-    "authentication failed for user",
-)
-_MISSING = ("does not exist",)
 
 Row = dict[str, Any]
 
@@ -80,12 +66,27 @@ class Session:
 
     Args:
         engine: Opens the connection; the session then owns it.
+        target: Where that leads to.
+        number_of_process: Gives the number under which the process holds leases; None: it has none.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        target: Target,
+        number_of_process: Callable[[], int | None] | None = None,
+    ) -> None:
         self.pid = os.getpid()
         self.connection = _connect(engine)
+        self._target = target
         self.consumer: int | None = None
+        #: Whether that number is the process's: it lasts, whatever becomes of this session.
+        self.is_of_process = False
+        #: Whether what a session before this one left under that number was given back.
+        self.has_counted = False
+        #: Exclusive queues that were declared here.
+        self.own_queues: set[str] = set()
+        self._number_of_process = number_of_process
         #: Queues that were notified since somebody looked here, and whether something due later was published.
         self.notified: set[str] = set()
         self.is_due_notified = False
@@ -100,7 +101,7 @@ class Session:
 
     def _prepare(self) -> None:
         try:
-            row = self.one(PREPARE_SESSION)
+            row = self.one(IS_MIGRATED)
         except BaseException:
             self.close()
             raise
@@ -115,6 +116,7 @@ class Session:
 
         Raises:
             SessionLost: The connection is gone.
+            NotNow: It could not be done, and the session is sound.
             psycopg.Error: Postgres refuses the statement.
         """
         return self._run(statement, parameters).fetchall()
@@ -150,28 +152,42 @@ class Session:
         with self._lock:
             try:
                 yield
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if self.connection.closed or self._is_cut_off(error):
-                    self.connection.close()
-                    raise SessionLost(f"The session with Postgres ended: {str(error).strip()}") from error
+            except psycopg.Error as error:
+                match kind_of(error, self.connection):
+                    case Kind.LOST:
+                        self.connection.close()
+                        raise SessionLost(f"The session with Postgres ended: {reason_of(error)}") from error
+                    case Kind.TRANSIENT:
+                        raise NotNow(f"Postgres could not do it now: {reason_of(error)}") from error
                 raise
-
-    def _is_cut_off(self, error: psycopg.Error) -> bool:
-        # A reset that psycopg meets while it waits is an error before libpq has noticed: `closed` is false still.
-        is_waiting = self.connection.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
-        return is_waiting and error.sqlstate is None
 
     # -- consuming
 
     def become_consumer(self) -> int:
-        """Give this session's number, taking one, with its lock, at the first call."""
+        """Give the number under which this session consumes, taking one, with its lock, at the first call.
+
+        Raises:
+            SessionLost: The process cannot prove now that it is here.
+            BrokerRefused: A pooler gives this session to others, too.
+        """
         if self.consumer is None:
-            row = self.one(
-                BECOME_CONSUMER, {"host": socket.gethostname(), "pid": self.pid, "base": LOCK_BASE}
-            )
-            self.consumer = row["id"]
-        assert self.consumer is not None
+            self._keep()
+            number = self._number_of_process() if self._number_of_process is not None else None
+            self.is_of_process = number is not None
+            self.consumer = self._take_number() if number is None else number
         return self.consumer
+
+    def _keep(self) -> None:
+        try:
+            with self._guarded():
+                keep(self.connection, self._target, SETTINGS)
+        except DatabaseUnavailable as error:
+            raise in_our_words(error) from error
+
+    def _take_number(self) -> int:
+        process = this_process()
+        named: dict[str, Any] = {name: getattr(process, name) for name in Process.__slots__}
+        return int(self.one(BECOME_CONSUMER, named | {"base": CONSUMERS})["id"])
 
     def listen(self, queue: str) -> None:
         """Be notified from now on when something is published to the queue."""
@@ -245,55 +261,35 @@ class Session:
         self.connection.close()
 
 
-def _connect(engine: Engine) -> psycopg.Connection[Any]:
+def _connect(engine: Engine) -> Connection:
     try:
         pooled = engine.raw_connection()
-    except DBAPIError as error:
-        raise _explained(error.orig or error) from error
-    except psycopg.Error as error:
-        raise _explained(error) from error
+    except DatabaseUnavailable as error:
+        raise in_our_words(error) from error
     connection = pooled.driver_connection
-    assert isinstance(connection, psycopg.Connection)
+    assert isinstance(connection, Connection)
     # The pool would keep the connection with its LISTENs and locks, and hand it to somebody else.
     pooled.detach()
-    connection.autocommit = True
     # Prepared statements differ by the types of parameters, and None has none: a few for each statement.
     connection.prepared_max = 500
     return connection
 
 
-def _explained(error: BaseException) -> Exception:
-    """Tell what waiting cures from what it does not. libpq gives no SQLSTATE for a failed connection."""
-    text = str(error).strip()
-    if any(refusal in text for refusal in _REFUSALS):
-        return BrokerRefused(f"Postgres refuses the connection: {text}")
-    if any(missing in text for missing in _MISSING) and "FATAL" in text:
-        return BrokerRefused(f"Postgres refuses the connection: {text}")
-    return SessionLost(f"Postgres cannot be reached: {text}")
+def in_our_words(error: DatabaseUnavailable) -> BrokerError:
+    """Tell what waiting cures from what it does not."""
+    if isinstance(error, DatabaseRefused):
+        return BrokerRefused(str(error), hint=error.hint)
+    return SessionLost(str(error))
 
 
-# -- fork and exit
+# -- exit
 
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-#: Sessions of the parent, kept so that nothing is finalized: libpq would say goodbye on a socket that is not ours.
-_inherited: list[Session] = []
-
-
-def _let_go_of_inherited() -> None:
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for session in list(_open_sessions):
-        # dup2 and not close: libpq remembers the number, which another file would get next.
-        with contextlib.suppress(OSError):
-            os.dup2(nothing, session.fileno(), inheritable=False)
-        _inherited.append(session)
-    _open_sessions.clear()
-    os.close(nothing)
 
 
 def _close_own() -> None:
     for session in list(_open_sessions):
-        session.close()
+        session.close()  # nothing happens in a forked child
 
 
-os.register_at_fork(after_in_child=_let_go_of_inherited)
 atexit.register(_close_own)

@@ -9,8 +9,8 @@ What shaped them:
   and one that is due has none: the step from one to the other is a separate, cheap update (`messages_due`).
 - **A row lives short**: inserted, leased (one update), deleted. Each index is partial, so that a leased message has
   entries in two small ones only. Vacuum therefore comes by number of dead rows, not by share of the table.
-- **A lease is the number of a consumer**, which holds an advisory lock on it for as long as its session lives. No
-  clock.
+- **A lease is the number of a consumer**: of a worker's process, or of a session. It holds an advisory lock on the
+  number for as long as it lives. No clock.
 - `json`, not `jsonb`, for what clients send: `jsonb` refuses the character U+0000, which task arguments may
   contain.
 """
@@ -134,7 +134,23 @@ consumers = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    # Which process it is, and when it last proved that it is here (`jobbridge.postgres.presence`).
+    sa.Column("boot_id", sa.Text),
+    sa.Column("pid_namespace", sa.Text),
+    sa.Column("process_began", sa.BigInteger),
+    sa.Column("proven_at", sa.DateTime(timezone=True)),
     sa.PrimaryKeyConstraint("id"),
+)
+
+# One row: when somebody last looked for the dead, on which run of the server, and until when nobody is taken for dead.
+sweeps = sa.Table(
+    "sweeps",
+    metadata,
+    sa.Column("only_one", sa.Boolean, nullable=False),
+    sa.Column("server_started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("swept_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("grace_until", sa.DateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint("only_one"),
 )
 
 subscriptions = sa.Table(

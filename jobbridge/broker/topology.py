@@ -135,6 +135,8 @@ def declare_queue(
     as they would be in AMQP: a worker that restarts under its name must not wait until its predecessor is buried.
     """
     asked = QueueArguments.of(arguments)
+    if is_exclusive:
+        session.own_queues.add(queue)
     session.run(
         DECLARE_QUEUE,
         {

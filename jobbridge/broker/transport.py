@@ -29,13 +29,16 @@ from sqlalchemy import URL, Engine, create_engine
 from jobbridge.broker import register, urls
 from jobbridge.broker.channel import Channel as PostgresChannel
 from jobbridge.broker.channel import forget_declared
+from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.prefetch import Prefetch
 from jobbridge.broker.consume.settling import LateAcknowledgements, Settler, headers_of
 from jobbridge.broker.consume.window import Orphans
-from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.broker.options import Options, unknown_option
 from jobbridge.broker.publishing import callers_connection
-from jobbridge.broker.session import Row, Session
+from jobbridge.broker.session import SETTINGS, Row, Session
+from jobbridge.postgres.connect import Connection, connect
+from jobbridge.postgres.target import Target
 
 logger = get_logger(__name__)
 
@@ -67,8 +70,7 @@ class Transport(kombu_sqlalchemy.Transport):
     connection_errors: tuple[type[BaseException], ...] = (  # type: ignore[assignment]  # the stubs: of SQLAlchemy only
         *virtual.Transport.connection_errors,
         SessionLost,
-        psycopg.OperationalError,
-        psycopg.InterfaceError,
+        NotNow,
     )
     recoverable_connection_errors = connection_errors
     recoverable_channel_errors = ()
@@ -109,14 +111,21 @@ class Transport(kombu_sqlalchemy.Transport):
     @functools.cached_property
     def engine(self) -> Engine:
         """The SQLAlchemy engine that opens our connections, with the caller's options for it."""
-        arguments = dict(self.options.engine)
-        arguments["connect_args"] = urls.connect_defaults(
-            self.url, arguments.get("connect_args", {}), self.client.connect_timeout
-        )
         try:
-            return create_engine(self.url, **arguments)
+            return create_engine(self.url, **{"creator": self._connect, **self.options.engine})
         except TypeError as error:
             raise unknown_option(error, self.options) from error
+
+    def _connect(self) -> Connection:
+        parameters = dict(self.options.engine.get("connect_args", {}))
+        if timeout := self.client.connect_timeout:
+            # kombu's own, unless the URL says better. libpq takes whole seconds, and two at least.
+            parameters = {"connect_timeout": max(int(timeout), 2), **self.target.parameters, **parameters}
+        return connect(self.target, "broker", settings=SETTINGS, parameters=parameters, must_write=True)
+
+    @functools.cached_property
+    def target(self) -> Target:
+        return Target.of(self.url.render_as_string(hide_password=False))
 
     @property
     def database(self) -> str:
@@ -145,7 +154,7 @@ class Transport(kombu_sqlalchemy.Transport):
         if self._session is not None:
             forget_declared(self.database)
         self._settler = None
-        self._session = Session(self.engine)
+        self._session = Session(self.engine, self.target, self.options.number_of_process)
         self._session.close_callbacks.append(self.prefetch.end_consumer)
         return self._session
 
@@ -159,9 +168,11 @@ class Transport(kombu_sqlalchemy.Transport):
             self._settler = Settler(
                 self.session,
                 self.late,
+                lock=self.orphans.lock,
                 deliveries_allowed=self.options.deliveries_allowed,
                 on_dead_letters=self.report_dead_letters,
             )
+            self.orphans.settlers.add(self._settler)
         return self._settler
 
     @property
@@ -196,7 +207,7 @@ class Transport(kombu_sqlalchemy.Transport):
         self.prefetch.leave_loop()
         if self.has_live_session:
             with suppress(*self.connection_errors):
-                self.settler.flush()
+                self.settler.flush_patiently()
         try:
             super().close_connection(connection)
         finally:
@@ -234,6 +245,10 @@ class Transport(kombu_sqlalchemy.Transport):
     @property
     def default_connection_params(self) -> dict[str, Any]:
         return {"port": self.default_port, "hostname": "localhost"}
+
+    def bury(self, dead: list[int]) -> None:
+        """Free what these consumers held, who are dead."""
+        self.report_dead_letters(sweeping.bury(self.session, dead, self.options.deliveries_allowed))
 
     # -- hooks
 

@@ -6,16 +6,17 @@ failover list on it hands over parts, and loses the query (kombu 5.7, `Connectio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from jobbridge.broker.errors import InvalidOption
+from jobbridge.errors import ConfigurationError
+from jobbridge.postgres.target import Target
 
 _DRIVER = "postgresql+psycopg"
-_SCHEMES = {"jobbridge", "postgres", "postgresql", _DRIVER, "postgres+psycopg"}
 _FORM = "Write it as jobbridge+postgresql://user:password@host:5432/database."
 
 
@@ -26,12 +27,9 @@ def parse(text: str) -> URL:
         InvalidOption: It is no URL of Postgres.
     """
     try:
-        url = make_url(text.removeprefix("jobbridge+"))
-    except (ArgumentError, ValueError) as error:
-        raise InvalidOption("The broker URL cannot be read.", hint=_FORM) from error
-    if url.drivername not in _SCHEMES:
-        raise InvalidOption(f"The broker URL is of {url.drivername!r}, not of Postgres.", hint=_FORM)
-    return url.set(drivername=_DRIVER)
+        return Target.of(re.sub(r"^jobbridge://", "postgresql://", text)).sqlalchemy_url()
+    except ConfigurationError as error:
+        raise InvalidOption(str(error).replace("database URL", "broker URL"), hint=_FORM) from error
 
 
 def from_parts(
@@ -88,18 +86,3 @@ class WholeUrls:
     def __next__(self) -> str:
         url = next(self._urls)
         return WholeUrl(url) if url.startswith("jobbridge") else url
-
-
-def connect_defaults(url: URL, connect_args: Mapping[str, Any], timeout: float | None) -> dict[str, Any]:
-    """Add to the caller's libpq parameters what makes a dead peer be noticed in seconds."""
-    defaults: dict[str, Any] = {
-        "application_name": "jobbridge-broker",
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 20_000,
-    }
-    if timeout:
-        defaults["connect_timeout"] = max(int(timeout), 2)
-    given = set(url.query) | set(connect_args)
-    return {name: value for name, value in defaults.items() if name not in given} | dict(connect_args)

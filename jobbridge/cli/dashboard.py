@@ -10,6 +10,7 @@ import click
 from jobbridge.cli.common import app_option, load_app
 from jobbridge.core.access import Role
 from jobbridge.errors import ConfigurationError
+from jobbridge.postgres.names import identify
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -77,6 +78,7 @@ def command(
             f"The dashboard needs the package {missing[0]}, which is not installed.",
             hint="Install it with `pip install 'jobbridge[dashboard]'`.",
         )
+    identify("dashboard")
     app = load_app(app_name)
     app.loader.import_default_modules()  # to run a job again, its task must be known
     with app.database.connection():

@@ -56,9 +56,9 @@ def exit_code(error: Exception) -> int | None:
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code
-    from jobbridge.broker.errors import BrokerError, PublishFailed, SessionLost
+    from jobbridge.broker.errors import BrokerError, NotNow, PublishFailed, SessionLost
 
-    if isinstance(error, (PublishFailed, SessionLost)):
+    if isinstance(error, (PublishFailed, SessionLost, NotNow)):
         return UNAVAILABLE
     if isinstance(error, BrokerError):
         return CONFIGURATION

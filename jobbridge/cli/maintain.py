@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from jobbridge.cli.common import app_option, load_app
-from jobbridge.errors import DatabaseUnavailable
+from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 
 #: Looked at between two waits, since Python runs signal handlers on the main thread only when that is awake.
 _WAIT = 0.5
@@ -32,13 +32,18 @@ def command(app_name: str | None, loglevel: str) -> int:
     """
     from jobbridge.bootstrap import make_maintainer
     from jobbridge.observability.logs import configure
+    from jobbridge.postgres.names import identify
 
+    identify("maintainer")
     app = load_app(app_name)
     configure(app.settings.log_format, level=loglevel.upper())
     app.loader.import_default_modules()  # whether a task may run twice is said where it is declared
     try:
+        app.database.check_sessions()
         with app.database.connection():
             pass
+    except DatabaseRefused:
+        raise
     except DatabaseUnavailable as error:
         logging.getLogger(__name__).warning("%s It will be tried again.", error)
     maintainer = make_maintainer(app)

@@ -29,6 +29,7 @@ from jobbridge.errors import ConfigurationError
     "--service-role", "service_roles", metavar="ROLE", multiple=True,
     help="Sees all tenants: the role of the workers. The role that migrates always does.",
 )  # fmt: skip
+@click.option("--force", is_flag=True, help="Also if workers of an older release run that it would end.")
 @click.option("--distribute", is_flag=True, help="Distribute the tables by tenant, where Citus is.")
 @json_option
 def command(
@@ -38,12 +39,14 @@ def command(
     lock_timeout: float,
     row_level_security: str | None,
     service_roles: tuple[str, ...],
+    force: bool,
     distribute: bool,
     as_json: bool,
 ) -> None:
     """Make the tables, or bring them up to this release.
 
-    Safe to run at each start, and by several processes at once: they take turns. The tables of the original system are
+    Safe to run at each start, and by several processes at once: they take turns. Workers of the release before go on
+    (docs/upgrading.md). The tables of the original system are
     taken over with their rows (docs/existing-databases.md).
     """
     from jobbridge.store.schema import migrate as migrations
@@ -58,8 +61,10 @@ def command(
     if down is not None:
         after = migrations.downgrade(url, down, lock_timeout=limit)
     else:
-        after = migrations.migrate(url, revision, lock_timeout=limit)
+        after = migrations.migrate(url, revision, lock_timeout=limit, ends_older_workers=force)
     done: dict[str, Any] = {"before": before, "after": after}
+    if down is None:
+        done["older_workers"] = migrations.older_workers(url)
     if row_level_security is not None:
         done["service_roles"] = migrations.set_row_level_security(
             url, is_on=row_level_security == "on", service_roles=service_roles, lock_timeout=limit
@@ -92,6 +97,9 @@ def _tell(done: dict[str, Any]) -> None:
         click.echo(
             f"Migrated to {', '.join(after) or 'nothing'} (it was at {', '.join(before) or 'nothing'})."
         )
+    for worker, is_served in done.get("older_workers", {}).items():
+        becomes = "goes on" if is_served else "takes nothing more"
+        click.echo(f"A worker of an older release runs, and {becomes}: {worker}.")
     if done.get("service_roles"):
         click.echo(f"Row-level security is on; all tenants are seen by {', '.join(done['service_roles'])}.")
     elif "service_roles" in done:

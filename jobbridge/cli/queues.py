@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
-from jobbridge.diagnosis.queues import COUNTED, Waiting, look
-from jobbridge.store.workers.queue_pauses import QueuePauses
+
+if TYPE_CHECKING:
+    from jobbridge.diagnosis.queues import Waiting
+    from jobbridge.store.workers.queue_pauses import QueuePauses
 
 _MOST = 10_000
 
@@ -26,6 +28,8 @@ def command() -> None:
 @json_option
 def list_queues(only_paused: bool, app_name: str | None, as_json: bool) -> None:
     """List the queues that workers serve, that hold messages, that jobs lately used, or that are paused."""
+    from jobbridge.diagnosis.queues import look
+
     app = load_app(app_name)
     found = look(app, app.workers.alive(), limit=_MOST, only_paused=only_paused)
     if as_json:
@@ -50,6 +54,8 @@ def list_queues(only_paused: bool, app_name: str | None, as_json: bool) -> None:
 
 
 def _ready(waiting: Waiting | None) -> str:
+    from jobbridge.diagnosis.queues import COUNTED
+
     if waiting is None or waiting.ready is None:
         return "?"
     return f"{COUNTED:,}+" if waiting.is_more else f"{waiting.ready:,}"
@@ -67,7 +73,7 @@ def _later(waiting: Waiting | None) -> str:
 @json_option
 def pause(queue: str, note: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Have no worker take anything new from QUEUE, on either engine. What runs goes on; nothing is lost."""
-    is_new = QueuePauses(load_app(app_name).database).pause(queue, by=by, note=note)
+    is_new = _pauses(app_name).pause(queue, by=by, note=note)
     _tell(
         {"queue": queue, "paused": True, "changed": is_new},
         f"The queue {queue} is paused." if is_new else f"The queue {queue} was paused before.",
@@ -81,7 +87,7 @@ def pause(queue: str, note: str | None, by: str | None, app_name: str | None, as
 @json_option
 def resume(queue: str, app_name: str | None, as_json: bool) -> None:
     """Let workers take from QUEUE again."""
-    was_paused = QueuePauses(load_app(app_name).database).resume(queue)
+    was_paused = _pauses(app_name).resume(queue)
     _tell(
         {"queue": queue, "paused": False, "changed": was_paused},
         f"The queue {queue} runs again." if was_paused else f"The queue {queue} was not paused.",
@@ -94,3 +100,9 @@ def _tell(facts: dict[str, Any], text: str, as_json: bool) -> None:
         write_json(facts)
     else:
         click.echo(text)
+
+
+def _pauses(app_name: str | None) -> QueuePauses:
+    from jobbridge.store.workers.queue_pauses import QueuePauses
+
+    return QueuePauses(load_app(app_name).database)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -13,7 +13,9 @@ from jobbridge.cli.common import ago, app_option, console, json_option, load_app
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
-from jobbridge.store.access.tokens import AccessStore, TokenRow
+
+if TYPE_CHECKING:
+    from jobbridge.store.access.tokens import AccessStore, TokenRow
 
 _LONGEST_DAYS = 3660
 
@@ -110,6 +112,8 @@ def _check(name: str, tenant: str | None) -> None:
 
 
 def _store(app_name: str | None) -> AccessStore:
+    from jobbridge.store.access.tokens import AccessStore
+
     return AccessStore(load_app(app_name).database)
 
 

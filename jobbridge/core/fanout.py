@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.core.status import JobStatus
 from jobbridge.errors import UnsupportedOption
 
 Json = Any  # what json.loads returns
@@ -181,9 +180,6 @@ class ChildCounts:
 
 
 _ENDS = ("completed", "failed", "cancelled", "expired", "skipped")
-
-#: What `retry_failed` sends again.
-UNSUCCESSFUL = (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED, JobStatus.SKIPPED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,7 +48,7 @@ class Folder:
                 return
             self._woken_at = time.monotonic()
         try:
-            if not self._counts.has_waiting(MANY):
+            if not self._counts.has_changes(MANY):
                 return
         except JobBridgeError:
             return  # who asked for something will hear it
@@ -57,7 +57,7 @@ class Folder:
 
     def _fold(self) -> None:
         try:
-            while self._counts.has_waiting(MANY):
+            while self._counts.has_changes(MANY):
                 folded = self._counts.fold(limit=PORTION)
                 if folded == 0:
                     return  # somebody else has them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from jobbridge.core.keys import Engine
 from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, EngineUnavailable
+from jobbridge.postgres.connect import connect
 from jobbridge.store.schema_range import check_revision
 
 if TYPE_CHECKING:
@@ -70,10 +72,15 @@ async def _looked(database: Database) -> str | None:
 
 
 def _reason(database: Database) -> str | None:
-    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    options = f"-c statement_timeout={PATIENCE}s"
     try:
-        with psycopg.connect(url, connect_timeout=PATIENCE, autocommit=True, options=options) as connection:
+        with closing(
+            connect(
+                database.target,
+                "readiness",
+                settings={"statement_timeout": f"{PATIENCE}s"},
+                parameters={"connect_timeout": PATIENCE},
+            )
+        ) as connection:
             check_revision(connection)
     except psycopg.Error:
         return DatabaseUnavailable.__name__

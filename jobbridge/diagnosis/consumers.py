@@ -12,14 +12,17 @@ from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
 from jobbridge.store.monitor.health import HealthStore, WaitingGroup
 from jobbridge.store.schedules.repository import ScheduleStore
+from jobbridge.store.schema_range import SchemaVersion, read_versions
 from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
-from jobbridge.store.workers.workers import WorkerRow
+from jobbridge.store.workers.workers import StuckWorker, WorkerRow
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 #: An engine takes what it is given within a second; what is `pending` longer waits for one that is not there.
 _PATIENCE = timedelta(minutes=1)
+#: A worker that got stuck longer ago is told of, and is no trouble any more.
+_LATELY_STUCK = timedelta(hours=1)
 #: Failures older than this are history.
 _LATELY = timedelta(days=1)
 
@@ -46,7 +49,9 @@ def check_workers(app: Celery) -> list[Check]:
             [each.task for each in health.unknown_tasks(within=_LATELY) if not _is_known(workers, each.task)],
         ),
         _check_undelivered([group for group in waiting if group.status is JobStatus.PENDING]),
+        *_stuck(app.workers.stuck()),
         *_paused(paused),
+        *_unserved_releases(workers, app.database.run(read_versions)),
     ]
 
 
@@ -148,11 +153,43 @@ def _check_known(unknown: Sequence[WaitingGroup], refused: Sequence[str]) -> Che
     )
 
 
+def _stuck(workers: Sequence[StuckWorker]) -> list[Check]:
+    if not workers:
+        return []
+    told = [
+        f"{worker.name} (pid {worker.pid} on {worker.host}) ended itself {age(worker.noted_at)} ago: {worker.reason}"
+        for worker in workers
+    ]
+    return [
+        Check(
+            name="stuck workers",
+            is_good=workers[0].noted_at < datetime.now(UTC) - _LATELY_STUCK,
+            found=some(told),
+            hint="Its messages went to others. Its log has the stacks of all threads: see what the loop waited for.",
+        )
+    ]
+
+
 def _paused(paused: Sequence[QueuePause]) -> list[Check]:
     if not paused:
         return []
     found = some([f"{pause.queue!r} {pause}" for pause in paused])
     return [Check(name="paused queues", is_good=True, found=found)]
+
+
+def _unserved_releases(workers: Sequence[WorkerRow], versions: Sequence[SchemaVersion]) -> list[Check]:
+    since = max((version.serves_since or "" for version in versions), default="")
+    ended = [f"{worker.name} (release {worker.release})" for worker in workers if worker.knows < since]
+    if not ended:
+        return []
+    return [
+        Check(
+            name="releases",
+            is_good=False,
+            found=f"the tables no longer serve the releases of these workers, which take nothing: {some(ended)}",
+            hint="Stop them, and start workers of this release in their place.",
+        )
+    ]
 
 
 def _is_known(workers: Sequence[WorkerRow], task: str) -> bool:

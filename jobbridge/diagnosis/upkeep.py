@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The slowest service runs every ten minutes.
 _SERVICES_REST = timedelta(minutes=15)
+#: Each is written down once a minute while its worker leads it.
+_SILENT = timedelta(minutes=5)
 #: Postgres only estimates: fewer jobs than this, or than a fifth of all, it may be wrong about.
 _SURELY = 10_000
 
@@ -58,7 +60,7 @@ def _trouble(row: ServiceRow, *, is_held: bool, lately: datetime) -> str | None:
         return None
     if row.is_hanging:
         return f"{row.name} began {age(row.last_started)} ago on {row.holder} and has not ended"
-    if is_held and row.last_started < lately:
+    if is_held and row.last_started < datetime.now(UTC) - _SILENT:
         return f"{row.name} ran last {age(row.last_started)} ago, and its worker {row.holder} lives"
     return None
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 #: How long one run may go on.
 SECONDS = 3.0
-#: How long one run may merge what large statements added: nobody waits for that.
+#: How long one run may merge what large statements added, and how long it rests when there was nothing, in seconds:
+#: nobody waits for that.
 MERGING_SECONDS = 0.5
+MERGING_REST = 300.0
 #: So many changes are folded at once, fewer only after this time: who asks for a count reads them in a millisecond.
 ENOUGH = 1_000
 PATIENCE = timedelta(seconds=30)
@@ -41,7 +43,7 @@ class Counter:
     """
 
     name = "counter"
-    interval = timedelta(seconds=5)
+    interval = timedelta(seconds=20)
 
     def __init__(self, app: Celery, *, patience: timedelta = PATIENCE) -> None:
         self._database = app.database
@@ -61,7 +63,7 @@ class Counter:
             done["changes"] = self._fold(stopped, now + SECONDS)
         if now >= self._merge_at:
             done["parts"] = self._merge(stopped, time.monotonic() + MERGING_SECONDS)
-            self._merge_at = now if done["parts"] else now + self._patience
+            self._merge_at = now if done["parts"] else now + MERGING_REST
         if now >= self._prune_at:
             self._prune_at = now + PRUNING_REST.total_seconds()
             done["cells"] = self._prune(stopped, now + SECONDS)

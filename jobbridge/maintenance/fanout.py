@@ -23,7 +23,7 @@ class FanOutService:
     """
 
     name = "fan_outs"
-    interval = timedelta(seconds=2)
+    interval = timedelta(seconds=20)
 
     def __init__(self, app: Celery) -> None:
         self._app = app

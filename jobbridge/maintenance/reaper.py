@@ -3,21 +3,25 @@
 Most need nothing: their message is in the broker still (or their workflow in Temporal), and another worker has it
 within seconds. The others are told apart by asking the broker, and end by `orphans`.
 
-A worker counts as dead when the lock on its number was free in each look for 15 seconds, and Postgres has not just
-begun.
+Who is dead is said by `jobbridge.postgres.presence`. A worker of the release before has no row there: it counts as
+dead when its lock was free in each look for 15 seconds.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import kombu.exceptions
+
 from jobbridge.core.keys import Engine
+from jobbridge.errors import DatabaseUnavailable
 from jobbridge.maintenance.orphans import is_answerable, look_for_messages, settle
 from jobbridge.maintenance.sightings import Sightings
+from jobbridge.postgres import presence
 from jobbridge.store.jobs.open_jobs import BEGINNING, OpenJob, begun_by
 
 if TYPE_CHECKING:
@@ -32,20 +36,20 @@ class Reaper:
 
     Args:
         app: Whose jobs.
-        sightings: Workers that were seen dead.
+        sightings: Workers of the release before that were seen dead.
     """
 
     name = "reaper"
-    interval = timedelta(seconds=5)
+    interval = timedelta(seconds=15)
 
     def __init__(self, app: Celery, sightings: Sightings[int] | None = None) -> None:
         self._app = app
         self._sightings = Sightings[int]() if sightings is None else sightings
+        self._judge = presence.Judge()
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
-        """Look after the jobs of those who have been dead for long enough, then take them off the list."""
-        listed = [worker.number for worker in self._app.workers.all() if not worker.is_alive]
-        dead = self._sightings.confirm(sorted(self._app.workers.dead_among(listed)) if listed else [])
+        """Look after the jobs of the dead, then take them off the list."""
+        dead = self._dead([worker.number for worker in self._app.workers.all() if not worker.is_alive])
         if not dead:
             return {}
         counters = Counter({"buried": len(dead)})
@@ -60,6 +64,30 @@ class Reaper:
                 break
         self._app.workers.remove(dead)
         return counters
+
+    def _dead(self, listed: Sequence[int]) -> list[int]:
+        if listed:
+            self._look()
+        judged = self._app.workers.dead_among(listed) if listed else set()
+        confirmed = self._sightings.confirm(sorted(each for each in judged if each <= presence.PROCESSES))
+        return confirmed + sorted(each for each in judged if each > presence.PROCESSES)
+
+    def _look(self) -> None:
+        """Sweep as the broker's consumers do: there may be none, or none that is of this database."""
+        parameters = presence.look_parameters(self._app.worker_number, self.interval.total_seconds())
+        if dead := self._judge.dead(self._app.database.run(lambda own: presence.look(own, parameters))):
+            self._bury(dead)
+
+    def _bury(self, dead: list[int]) -> None:
+        if not self._app.shares_database_with_broker:
+            self._app.database.run(lambda own: own.execute(presence.FORGET, {"numbers": dead}))
+            return
+        with self._app.connection_for_write() as connection:
+            try:
+                connection.connect()
+                connection.transport.bury(dead)
+            except (*connection.connection_errors, kombu.exceptions.OperationalError) as error:
+                raise DatabaseUnavailable(f"The broker cannot be reached: {error}") from error
 
     def _settle(self, jobs: list[OpenJob]) -> Counter[str]:
         now = datetime.now(UTC)

@@ -39,7 +39,7 @@ class RelayService:
     """
 
     name = "relay"
-    interval = timedelta(seconds=3)
+    interval = timedelta(seconds=20)
 
     def __init__(
         self, app: Celery, make_sweeper: Callable[[Celery], Sweeper], *, age: timedelta = AGE

@@ -25,7 +25,7 @@ from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.faults import is_refused_at_connect, reason_of
 from jobbridge.postgres.names import application_name
 from jobbridge.postgres.pooler import shares_sessions
-from jobbridge.postgres.silence import ASKING, attended, is_session_at_work
+from jobbridge.postgres.silence import PROBE_TIMEOUT, attended, is_session_at_work
 from jobbridge.postgres.target import Target
 
 #: Seconds, for each host.
@@ -75,7 +75,7 @@ DriverConnection: TypeAlias = "psycopg.Connection[Any]"
 class Connection(psycopg.Connection[Any]):
     """psycopg's, which does not wait for ever for a server that is gone."""
 
-    asking: Mapping[str, Any] | None = None
+    probe: Mapping[str, Any] | None = None
     #: A pooler stands between: nothing may be left in the session.
     is_pooled = False
 
@@ -86,7 +86,7 @@ class Connection(psycopg.Connection[Any]):
 class AsyncConnection(psycopg.AsyncConnection[Any]):
     """The same, on an event loop."""
 
-    asking: Mapping[str, Any] | None = None
+    probe: Mapping[str, Any] | None = None
     is_pooled = False
 
     async def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
@@ -130,10 +130,9 @@ def connect(
         _attend(connection, given)
         row = connection.execute(PREPARE, _prepared(connection, settings)).fetchone()
         _note(connection, row)
-        if connection.is_pooled and keeps_session:
-            _refuse_shared(target, given)
-            connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
         _judge(row, target, must_write=must_write)
+        if keeps_session:
+            keep(connection, target, settings)
     except BaseException as error:
         connection.close()
         if isinstance(error, psycopg.Error):
@@ -161,10 +160,10 @@ async def connect_async(
         _attend(connection, given)
         row = await (await connection.execute(PREPARE, _prepared(connection, settings))).fetchone()
         _note(connection, row)
-        if connection.is_pooled and keeps_session:
-            await asyncio.to_thread(_refuse_shared, target, given)
-            await connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
         _judge(row, target, must_write=must_write)
+        if connection.is_pooled and keeps_session:
+            await asyncio.to_thread(_refuse_shared, connection, target)
+            await connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
     except BaseException as error:
         await connection.close()
         if isinstance(error, psycopg.Error):
@@ -172,6 +171,19 @@ async def connect_async(
         raise
     _passing.add(connection)
     return connection
+
+
+def keep(connection: Connection, target: Target, settings: Mapping[str, str] | None = None) -> None:
+    """Make sure that its session stays this connection's own, for LISTEN and locks.
+
+    Raises:
+        DatabaseRefused: A pooler gives it to others between two transactions.
+        DatabaseUnavailable: The pooler has no second session to try it with.
+        psycopg.Error: It is lost.
+    """
+    if connection.is_pooled:
+        _refuse_shared(connection, target)
+        connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
 
 
 def close(connection: DriverConnection) -> None:
@@ -214,7 +226,12 @@ def _prepared(connection: _Any, settings: Mapping[str, str] | None, *, keeps: bo
 def _attend(connection: _Any, given: Mapping[str, Any]) -> None:
     # Who asks for a silent session asks the host that it is at: another one knows nothing of it.
     at = {"host": connection.info.host, "port": connection.info.port}
-    connection.asking = {**given, **at, "connect_timeout": ASKING, "application_name": "jobbridge asks"}
+    connection.probe = {
+        **given,
+        **at,
+        "connect_timeout": PROBE_TIMEOUT,
+        "application_name": "jobbridge probe",
+    }
     connection.is_pooled = True  # until its number is known
 
 
@@ -240,8 +257,12 @@ def _judge(row: tuple[Any, ...] | None, target: Target, *, must_write: bool) -> 
         )
 
 
-def _refuse_shared(target: Target, given: Mapping[str, Any]) -> None:
-    if shares_sessions(given):
+def _refuse_shared(connection: _Any, target: Target) -> None:
+    try:
+        is_shared = shares_sessions(connection.probe or {})
+    except psycopg.Error as error:
+        raise explained(error, target) from error
+    if is_shared:
         raise DatabaseRefused(
             f"{target} is behind a pooler (PgBouncer?) that gives each transaction another session.",
             hint="Workers, beat and the dashboard hold locks and listen: give them a URL of Postgres itself, or of "
@@ -250,12 +271,12 @@ def _refuse_shared(target: Target, given: Mapping[str, Any]) -> None:
 
 
 def _attended(waiting: Any, connection: _Any) -> Any:
-    asking = connection.asking
-    if asking is None:
+    probe = connection.probe
+    if probe is None:
         return waiting
     backend_pid, is_pooled = connection.pgconn.backend_pid, connection.is_pooled
     return attended(
-        waiting, connection.pgconn, lambda: is_session_at_work(asking, backend_pid, is_pooled=is_pooled)
+        waiting, connection.pgconn, lambda: is_session_at_work(probe, backend_pid, is_pooled=is_pooled)
     )
 
 

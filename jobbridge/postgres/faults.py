@@ -100,6 +100,12 @@ def is_refused_at_connect(error: psycopg.Error) -> bool:
     return "FATAL" in text and any(phrase in text for phrase in _REFUSALS)
 
 
+def has_answered(error: psycopg.Error) -> bool:
+    """Tell whether a connection failed because Postgres would not have it, and not for want of a Postgres."""
+    pgconn = error.pgconn
+    return pgconn is not None and (pgconn.used_password or "FATAL" in _last_message(error))
+
+
 def reason_of(error: BaseException) -> str:
     """Give the first line of what an error says."""
     lines = str(error).strip().splitlines()

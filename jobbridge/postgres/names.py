@@ -16,6 +16,11 @@ def identify(who: str) -> None:
     _who = who
 
 
+def is_identified() -> bool:
+    """Tell whether this process has a name of its own."""
+    return bool(_who)
+
+
 def application_name(purpose: str, *, product: str = "jobbridge") -> str:
     """Give the name of a connection; the middle is cut where it is too long, its purpose never.
 

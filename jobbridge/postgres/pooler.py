@@ -16,8 +16,6 @@ from typing import Any, Final
 import psycopg
 
 ROUNDS: Final = 5
-#: Seconds. In session pooling the second client may wait until somebody leaves.
-_PATIENCE: Final = 5.0
 
 _WHICH = "SELECT pg_backend_pid()"
 
@@ -29,7 +27,7 @@ def shares_sessions(parameters: Mapping[str, Any]) -> bool:
         parameters: How to connect.
 
     Raises:
-        psycopg.Error: It has no two sessions for us.
+        psycopg.Error: It had no two sessions for us, for as long as it lets clients wait (`query_wait_timeout`).
     """
     with (
         psycopg.connect(**parameters, autocommit=True, prepare_threshold=None) as one,
@@ -48,7 +46,6 @@ def shares_sessions(parameters: Mapping[str, Any]) -> bool:
 
 
 def _session_of(connection: psycopg.Connection[Any]) -> int:
-    generator = connection.cursor().execute  # bounded by the pooler's own query_wait_timeout
-    row = generator(_WHICH).fetchone()
+    row = connection.execute(_WHICH).fetchone()
     assert row is not None
     return int(row[0])

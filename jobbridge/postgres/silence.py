@@ -17,12 +17,12 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from jobbridge.postgres.faults import Kind, kind_of
+from jobbridge.postgres.faults import Kind, has_answered, kind_of
 
-#: Seconds without an answer before somebody asks, and then between two askings.
+#: Seconds without an answer before somebody asks, and then between two probes.
 PATIENCE: Final = 10.0
-#: Seconds that an asking may take: to connect, and again to hear of the session.
-ASKING: Final = 5
+#: Seconds that a probe may take to connect.
+PROBE_TIMEOUT: Final = 5
 
 _STATE = "SELECT state FROM pg_stat_activity WHERE pid = %s"
 #: Shown for the sessions of others; also a pooler's client has another number than its server.
@@ -55,30 +55,35 @@ def attended(
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # the value of a generator's StopIteration
     quiet_since = time.monotonic()
-    asking: _Asking | None = None
+    probe: _Probe | None = None
     while True:
         ready = yield wanted
         if ready or pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
-            quiet_since, asking = time.monotonic(), None
-        elif asking is None and time.monotonic() - quiet_since >= PATIENCE:
-            asking = _Asking(is_at_work)
-        elif asking is not None and asking.is_over:
-            if not asking.is_at_work:
+            quiet_since, probe = time.monotonic(), None
+        elif probe is None and time.monotonic() - quiet_since >= PATIENCE:
+            probe = _Probe(is_at_work)
+        elif probe is not None and (probe.is_over or probe.is_late):
+            if not probe.is_at_work:
                 waiting.close()
                 pgconn.finish()
                 raise Silence("Postgres does not answer, and the session is gone")
-            quiet_since, asking = time.monotonic(), None
+            quiet_since, probe = time.monotonic(), None
         try:
             wanted = waiting.send(ready)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # see above
 
 
-class _Asking:
+class _Probe:
     def __init__(self, is_at_work: Callable[[], bool]) -> None:
         self.is_over = self.is_at_work = False
+        self._began_at = time.monotonic()
         self._ask = is_at_work
-        threading.Thread(target=self._run, name="jobbridge asks Postgres", daemon=True).start()
+        threading.Thread(target=self._run, name="jobbridge probe", daemon=True).start()
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() - self._began_at > 2 * PROBE_TIMEOUT
 
     def _run(self) -> None:
         try:
@@ -96,13 +101,9 @@ def is_session_at_work(parameters: Mapping[str, Any], backend_pid: int, *, is_po
         is_pooled: A pooler stands between: its numbers are its own, so only whether it answers can be asked.
     """
     try:
-        with psycopg.connect(**parameters, autocommit=True) as asking:
-            row = asking.execute(_STATE, [backend_pid]).fetchone()
+        with psycopg.connect(**parameters, autocommit=True) as probing:
+            row = probing.execute(_STATE, [backend_pid]).fetchone()
     except psycopg.Error as error:
         # Somebody who answers that there is no room is there.
-        return kind_of(error) is not Kind.LOST or _is_answer(error)
+        return kind_of(error) is not Kind.LOST or has_answered(error)
     return is_pooled or (row is not None and row[0] in _UNKNOWN)
-
-
-def _is_answer(error: psycopg.Error) -> bool:
-    return error.pgconn is not None and bool(error.pgconn.protocol_version)

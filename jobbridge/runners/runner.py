@@ -30,6 +30,7 @@ from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptio
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.app.types import Task
 
 logger = logging.getLogger(__name__)
 
@@ -198,10 +199,11 @@ class JobRunner(ABC):
             row = self.app.jobs.get(JobKey(tenant=TenantId(tenant_id), job_id=key))
         return None if row is None else JobStatusReport.of(row)
 
-    def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Any:
+    def register_handler(self, name: str, handler: Callable[..., Any], **config: Any) -> Task[..., Any]:
         """Declare a handler `(ctx, data)` as `@job(name, **config)` does; gives its task."""
         job(name, **config)(handler)
-        return self.app.tasks[name]
+        task: Task[..., Any] = self.app.tasks[name]
+        return task
 
     def start(self) -> None:
         """Import the handlers, and make sure that the tables can be used. Jobs run in workers, not here."""

@@ -1,36 +1,33 @@
 """Connections to the job tables: opened when used, one pool per process, never carried over a fork.
 
-A pool's connections are checked without a round trip: a server that went away has left something to read on the
-socket. What that cannot see (it goes away in between) is repeated once by `Database.run`.
+Statements go to psycopg, which prepares them after a few uses: a bookkeeping statement is one round trip. The loss of a
+connection that the pool could not see (it went away in between) is repeated by `Database.run`.
 
-SQLAlchemy pools; statements go to the driver's own connection (psycopg), which prepares them after a few uses: a
-bookkeeping statement is one round trip.
+What happens to a fault (`jobbridge.postgres.faults`): *lost* and *transient* become DatabaseUnavailable, which is safe
+to retry, and `run` tries again itself; *wrong* becomes NotMigrated, *refused* a DatabaseError with a hint.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import psycopg
-import sqlalchemy as sa
-from sqlalchemy import event, exc
-from sqlalchemy.engine import URL, make_url
 
-from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable, NotMigrated
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.connect import Connection, close, connect, keep
+from jobbridge.postgres.faults import Kind, is_interrupted, kind_of, reason_of
+from jobbridge.postgres.pool import Pool
+from jobbridge.postgres.target import Target
 from jobbridge.store.schema_range import check_revision
 
-#: Prefix of any of our URL forms: `postgres://`, `postgresql+psycopg://`, the broker's `jobbridge+postgresql://`.
-_POSTGRES_SCHEME = re.compile(r"^(?:[\w.:]+\+)?postgres(?:ql)?(?:\+\w+)?://")
-
-#: Unless the URL says otherwise. Instants come back as UTC, whatever the server's own zone.
-_CONNECT: dict[str, Any] = {"application_name": "jobbridge", "options": "-c TimeZone=UTC"}
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 CallersConnection: TypeAlias = (
     Any  # psycopg, SQLAlchemy Connection or Session, Django: see `caller_connection`
@@ -38,10 +35,14 @@ CallersConnection: TypeAlias = (
 _Result = TypeVar("_Result")
 
 
+#: Seconds before the next try, by what went wrong. Deadlocks and cancelled statements are over in a moment.
+_PAUSES = {Kind.LOST: (0.0,), Kind.TRANSIENT: (0.02, 0.1, 0.5)}
+
+
 @dataclass(slots=True)
 class _PerProcess:
-    engine: sa.Engine
-    is_checked: bool = field(default=False)
+    pool: Pool
+    checked_at: float = field(default=float("-inf"))
 
 
 class Database:
@@ -49,60 +50,82 @@ class Database:
 
     Args:
         url: `postgresql://…` in any form, also the broker's URL.
-        pool_size: Connections that stay open, per process.
-        max_overflow: Connections beyond those, closed after use.
-        connect_timeout: Seconds.
+        kept: Connections that stay open, per process.
+        most: Threads of one process that may have one at a time; see `make_room`.
+        connect_timeout: Seconds, for each host.
+        check_schema_after: Seconds for which it is taken for granted that the tables serve this release.
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = 3, max_overflow: int = 12, connect_timeout: int = 10
+        self,
+        url: str,
+        *,
+        kept: int = 3,
+        most: int = 15,
+        connect_timeout: int = 10,
+        check_schema_after: float = 5.0,
     ) -> None:
-        self._url = sqlalchemy_url(url)
-        self._pool_size = pool_size
-        self._max_overflow = max_overflow
+        self.target = Target.of(url)
+        self._kept, self._most = kept, most
         self._connect_timeout = connect_timeout
+        self._check_schema_after = check_schema_after
         # A parent's entry stays here in its child, untouched: to drop it would close sockets that are the parent's.
         self._by_process: dict[int, _PerProcess] = {}
 
     def __repr__(self) -> str:
-        return f"Database({self._url.render_as_string(hide_password=True)!r})"
+        return f"Database({self.target!s})"
 
     @property
     def url(self) -> URL:
-        return self._url
+        """In SQLAlchemy's form, for whoever queries by it; with the password."""
+        return self.target.sqlalchemy_url()
 
     @property
-    def engine(self) -> sa.Engine:
-        """The SQLAlchemy engine of this process; autocommit."""
-        return self._here().engine
+    def most(self) -> int:
+        """How many threads of one process may have a connection at a time."""
+        return self._most
+
+    def make_room(self, threads: int) -> None:
+        """Let so many threads of this process work at once, beside those that look after it.
+
+        Args:
+            threads: Of the worker's pool.
+        """
+        self._kept, self._most = max(self._kept, threads), max(self._most, threads + 5)
+        if (here := self._by_process.get(os.getpid())) is not None:
+            here.pool.kept, here.pool.most = self._kept, self._most
+
+    def check_sessions(self) -> None:
+        """Make sure that a session here can hold locks, and LISTEN.
+
+        Raises:
+            DatabaseRefused: A pooler stands between that gives it to others, too.
+            DatabaseUnavailable: Postgres cannot be reached.
+        """
+        with self._here().pool.lend() as connection:
+            keep(connection, self.target)
 
     @contextmanager
     def connection(self, *, check_schema: bool = True) -> Iterator[DriverConnection]:
         """Lend a psycopg connection in autocommit mode.
 
         Raises:
-            DatabaseUnavailable: Postgres cannot be reached, or went away within the block.
+            DatabaseUnavailable: Postgres cannot be reached, went away within the block, or could not do it now.
             NotMigrated: The tables are missing or older than this release works on.
             SchemaTooNew: They no longer serve it.
         """
-        here = self._here()
-        pooled = self._checkout(here)
-        connection: DriverConnection = pooled.driver_connection  # type: ignore[assignment]  # the dialect's own
-        try:
-            if check_schema and not here.is_checked:
-                check_revision(connection)
-                here.is_checked = True
-            yield connection
-        except BaseException as error:
-            is_interrupted = _is_interrupted(connection)
-            is_gone = connection.closed or (is_interrupted and _is_of_the_socket(error))
-            if is_gone or is_interrupted:
-                pooled.invalidate()
-            if is_gone and isinstance(error, psycopg.Error):
-                raise self._unavailable(error) from error
-            raise
-        finally:
-            pooled.close()
+        with self._here().pool.lend() as connection:
+            try:
+                if check_schema:
+                    self._check_schema(connection)
+                yield connection
+            except BaseException as error:
+                kind = kind_of(error, connection) if isinstance(error, psycopg.Error) else None
+                if kind is Kind.LOST or is_interrupted(connection):
+                    close(connection)
+                if kind in (Kind.LOST, Kind.TRANSIENT):
+                    raise DatabaseUnavailable(f"{self.target} cannot be used: {reason_of(error)}") from error
+                raise
 
     @contextmanager
     def transaction(self, connection: CallersConnection | None = None) -> Iterator[DriverConnection]:
@@ -111,12 +134,16 @@ class Database:
         Args:
             connection: The caller's own: then it is the caller who commits. If that is in autocommit mode and no
                 transaction is open, the block is one.
+
+        Raises:
+            NotMigrated, SchemaTooNew: As for `connection`.
         """
         if connection is None:
             with self.connection() as own, own.transaction():
                 yield own
             return
         theirs = driver_connection(connection)
+        self._check_schema(theirs)
         if theirs.autocommit and theirs.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             with theirs.transaction():
                 yield theirs
@@ -128,28 +155,36 @@ class Database:
         work: Callable[[DriverConnection], _Result],
         *,
         again: Callable[[DriverConnection], _Result] | None = None,
+        check_schema: bool = True,
     ) -> _Result:
-        """Do `work` on a connection in autocommit mode; once more if the connection turns out to be lost.
+        """Do `work` on a connection in autocommit mode; again if the connection turns out to be lost.
 
-        Also once more if Postgres chose it to end a deadlock: then nothing of it was done.
+        Also again if Postgres could not do it now: then its last statement did nothing.
 
         Args:
             work: It must bear to be done twice: the loss may hide that the first time succeeded.
-            again: What to do the second time instead.
+            again: What to do from the second time on instead.
+            check_schema: False: whatever the tables are now, try.
 
         Raises:
-            DatabaseUnavailable: Postgres cannot be reached, also the second time.
+            DatabaseUnavailable: Postgres cannot be reached, or cannot do it, also the last time.
             DatabaseError: Postgres refused a statement; NotMigrated, if for want of our tables.
         """
-        try:
+        tries = 0
+        while True:
             try:
-                with self.connection() as connection:
-                    return work(connection)
-            except (DatabaseUnavailable, psycopg.errors.DeadlockDetected):
-                with self.connection() as connection:
-                    return (again or work)(connection)
-        except psycopg.Error as error:
-            raise refusal(error) from error
+                with self.connection(check_schema=check_schema) as connection:
+                    return (again or work)(connection) if tries else work(connection)
+            except DatabaseRefused:
+                raise
+            except DatabaseUnavailable as error:
+                pauses = _PAUSES[Kind.TRANSIENT if _is_transient(error) else Kind.LOST]
+                if tries >= len(pauses):
+                    raise
+                time.sleep(pauses[tries])
+                tries += 1
+            except psycopg.Error as error:
+                raise refusal(error) from error
 
     def ask(self, work: Callable[[DriverConnection], _Result], *, otherwise: _Result) -> _Result:
         """Do `work` as `run` does; give `otherwise` if a value that it asks for cannot be any.
@@ -167,82 +202,34 @@ class Database:
         """Close this process's connections. The next use opens new ones."""
         here = self._by_process.pop(os.getpid(), None)
         if here is not None:
-            here.engine.dispose()
+            here.pool.close()
 
     def _here(self) -> _PerProcess:
         pid = os.getpid()
-        # No lock, which a fork could copy while it is held; an engine that loses this race never connected.
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, _PerProcess(self._make_engine()))
+        # No lock, which a fork could copy while it is held; a pool that loses this race never connected.
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, _PerProcess(self._make_pool()))
 
-    def _make_engine(self) -> sa.Engine:
-        engine = sa.create_engine(
-            self._url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=self._pool_size,
-            max_overflow=self._max_overflow,
-            pool_use_lifo=True,
-            connect_args=_CONNECT | {"connect_timeout": self._connect_timeout} | dict(self._url.query),
-        )
-        event.listen(engine, "checkout", _refuse_stale)
-        return engine
+    def _check_schema(self, connection: DriverConnection) -> None:
+        """Ask now and then, for a later release may migrate at any time; what fails is asked for each time."""
+        here = self._here()
+        if time.monotonic() - here.checked_at >= self._check_schema_after:
+            check_revision(connection)
+            here.checked_at = time.monotonic()
 
-    def _checkout(self, here: _PerProcess) -> sa.PoolProxiedConnection:
-        try:
-            return here.engine.raw_connection()
-        except exc.DBAPIError as error:
-            raise self._unavailable(error.orig or error) from error
-        except psycopg.OperationalError as error:
-            raise self._unavailable(error) from error
-        except exc.TimeoutError as error:
-            raise DatabaseUnavailable(
-                f"No connection to {self._where()} became free: {error.args[0]}",
-                hint="Run fewer threads in one process, or give Database a larger pool.",
-            ) from error
+    def _make_pool(self) -> Pool:
+        return Pool(self._open, kept=self._kept, most=self._most)
 
-    def _unavailable(self, error: BaseException) -> DatabaseUnavailable:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        hint = ""
-        if "does not exist" in reason:
-            hint = "Create the database or the role, or correct DATABASE_URL."
-        elif "authentication failed" in reason:
-            hint = "Correct the user or the password in DATABASE_URL."
-        return DatabaseUnavailable(f"{self._where()} cannot be used: {reason}", hint=hint)
-
-    def _where(self) -> str:
-        host = self._url.host or self._url.query.get("host") or "the local socket"
-        port = f":{self._url.port}" if self._url.port else ""
-        return f"Postgres database {self._url.database!r} at {host}{port}"
-
-
-def sqlalchemy_url(url: str) -> URL:
-    """Read any of our URL forms as SQLAlchemy's URL with the psycopg driver.
-
-    Raises:
-        ConfigurationError: It is no URL of Postgres.
-    """
-    scheme = _POSTGRES_SCHEME.match(url)
-    if scheme is None:
-        shown = url.split("://", 1)[0] if "://" in url else "no scheme"
-        raise ConfigurationError(
-            f"The database URL is not one of Postgres: {shown!r}.",
-            hint="Write it as postgresql://user:password@host:5432/database.",
-        )
-    try:
-        return make_url("postgresql+psycopg://" + url[scheme.end() :])
-    except (exc.ArgumentError, ValueError) as error:
-        raise ConfigurationError(
-            "The database URL cannot be read.",
-            hint="Write it as postgresql://user:password@host:5432/database, special characters as %XX.",
-        ) from error
+    def _open(self) -> Connection:
+        given = {"connect_timeout": self._connect_timeout, **self.target.parameters}
+        return connect(self.target, "jobs", parameters=given)
 
 
 def refusal(error: psycopg.Error) -> DatabaseError:
     """Say in our words why Postgres refused a statement."""
     message = error.diag.message_primary or str(error)
-    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+    if kind_of(error) is Kind.WRONG:
         return NotMigrated(f"The job tables are missing or of another release: {message}.")
-    hint = "If it speaks of a lock or a deadlock, try again."
+    hint = ""
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         hint = (
             "Grant the role of DATABASE_URL the rights on the job tables, or use the role that migrated them."
@@ -250,28 +237,6 @@ def refusal(error: psycopg.Error) -> DatabaseError:
     return DatabaseError(f"Postgres refused a statement: {message}.", hint=hint)
 
 
-def _is_interrupted(connection: DriverConnection) -> bool:
-    # A signal's exception (Celery's soft time limit) ended the wait for an answer, which is still to come.
-    return connection.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
-
-
-def _is_of_the_socket(error: BaseException) -> bool:
-    # A reset that psycopg meets while it waits is an error before libpq has noticed: `closed` is false still.
-    return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-
-
-def _refuse_stale(dbapi_connection: DriverConnection, _record: object, _proxy: object) -> None:
-    """Make the pool drop a connection whose server went away, without asking the server.
-
-    An idle connection has nothing to read, unless the server said good-bye or closed.
-    """
-    try:
-        poller = select.poll()
-        poller.register(dbapi_connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        if not poller.poll(0):
-            return
-        dbapi_connection.pgconn.consume_input()
-    except (psycopg.OperationalError, OSError, ValueError) as error:
-        raise exc.DisconnectionError(str(error)) from error
-    if dbapi_connection.closed:
-        raise exc.DisconnectionError("the server closed the connection")
+def _is_transient(error: DatabaseUnavailable) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, psycopg.Error) and kind_of(cause) is Kind.TRANSIENT

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import kwargs_row, tuple_row
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 _Row = TypeVar("_Row")
 _Statement = LiteralString | sql.Composed

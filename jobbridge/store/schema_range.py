@@ -11,16 +11,18 @@ nothing there but its own newest: so it is told that one for as long as the data
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from jobbridge.errors import NotMigrated, SchemaTooNew
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 #: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
-_KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}
+KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}
 
 # As jsonb, for a database that 0.1.0 has migrated lacks the columns that came later.
 _SELECT_VERSIONS: LiteralString = "SELECT to_jsonb(version) FROM public.jobbridge_version AS version"
@@ -40,7 +42,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-THIS_RELEASE = SchemaRange(oldest="0015_open_jobs", newest="0015_open_jobs")
+THIS_RELEASE = SchemaRange(oldest="0017_releases", newest="0017_releases")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class SchemaVersion:
     @property
     def told_to_0_1_0(self) -> str:
         """What stands in the column that 0.1.0 reads, also as that of its own migrations."""
-        known = _KNOWN_TO_0_1_0.get(self.branch, self.revision)
+        known = KNOWN_TO_0_1_0.get(self.branch, self.revision)
         is_served = self.serves_since is None or self.serves_since <= known
         return min(self.revision, known) if is_served else self.revision
 
@@ -73,39 +75,52 @@ def read_versions(connection: DriverConnection) -> list[SchemaVersion]:
     Raises:
         psycopg.errors.UndefinedTable: There is not even the table that says so.
     """
-    rows = connection.execute(_SELECT_VERSIONS).fetchall()
-    return [_version(row) for (row,) in rows]
+    # A caller's connection may make other rows.
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        return [version_of(row) for (row,) in cursor.execute(_SELECT_VERSIONS).fetchall()]
 
 
-def check_revision(connection: DriverConnection, release: SchemaRange = THIS_RELEASE) -> None:
+def check_revision(connection: DriverConnection) -> None:
     """Make sure that this release and the tables go together.
 
     Raises:
         NotMigrated: They are missing, or older than this release works on.
         SchemaTooNew: They no longer serve it.
     """
-    database = f"The database {connection.info.dbname!r}"
     try:
         versions = read_versions(connection)
     except psycopg.errors.UndefinedTable:
         versions = []
+    error = misfit(versions, connection.info.dbname)
+    if error is not None:
+        raise error
+
+
+def misfit(
+    versions: Iterable[SchemaVersion], database: str, release: SchemaRange = THIS_RELEASE
+) -> NotMigrated | SchemaTooNew | None:
+    """Say why a release and a database do not go together; None: they do."""
     core = next((version for version in versions if version.branch == "core"), None)
     if core is None:
-        raise NotMigrated(f"{database} has no tables of jobbridge.")
+        return NotMigrated(f"The database {database!r} has no tables of jobbridge.")
     if core.revision < release.oldest:
-        raise NotMigrated(f"{database} is at {core.revision}, this release needs {release.oldest}.")
+        return NotMigrated(
+            f"The database {database!r} is at {core.revision}, this release needs {release.oldest}."
+        )
     if core.serves_since is not None and release.newest < core.serves_since:
-        raise SchemaTooNew(
-            f"{database} is at {core.revision} and serves releases that know {core.serves_since}; "
+        return SchemaTooNew(
+            f"The database {database!r} is at {core.revision} and serves releases that know {core.serves_since}; "
             f"this one knows {release.newest}."
         )
+    return None
 
 
-def _version(row: dict[str, Any]) -> SchemaVersion:
+def version_of(row: dict[str, Any]) -> SchemaVersion:
+    """Read a row of `jobbridge_version`, whichever release made it."""
     told, revision = row["version_num"], row.get("revision") or row["version_num"]
     branch = SchemaVersion(revision=told).branch
     # Below the newest that 0.1.0 knows, its own `migrate` may have been at work, which writes this column alone.
-    is_certain = told < _KNOWN_TO_0_1_0.get(branch, "")
+    is_certain = told < KNOWN_TO_0_1_0.get(branch, "")
     return SchemaVersion(
         revision=told if is_certain else max(told, revision),
         serves_since=None if is_certain else row.get("serves_since"),

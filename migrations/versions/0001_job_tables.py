@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobbridge.errors import DatabaseError
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.schema import adopt as adopting
 from jobbridge.store.schema import originals
 from jobbridge.store.schema.adopt import Target

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.schema.online import create_indexes
 
 revision = "0014_relatives"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.ends import mark_ends
 from jobbridge.store.schema.online import create_indexes, drop_indexes
 
@@ -48,7 +48,10 @@ EXECUTE FUNCTION public.jobbridge_mark_end()
 
 _NEW = {
     "jobs_open_idx": "(created_at, job_id, tenant) WHERE completed_at IS NULL",
-    "jobs_unsuccessful_idx": "(created_at DESC, job_id DESC, tenant, unsuccessful) WHERE unsuccessful IS NOT NULL",
+    "jobs_unsuccessful_idx": "(unsuccessful, created_at DESC, job_id DESC, tenant) WHERE unsuccessful IS NOT NULL",
+    "jobs_tenant_unsuccessful_idx": (
+        "(tenant, unsuccessful, created_at DESC, job_id DESC) WHERE unsuccessful IS NOT NULL"
+    ),
     "jobs_unsuccessful_ended_idx": "(completed_at, tenant, unsuccessful) WHERE unsuccessful IS NOT NULL",
     "jobs_engines_id_idx": "(external_id, tenant) WHERE external_id <> job_id::text",
 }

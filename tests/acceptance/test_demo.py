@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.acceptance.commands import JOBBRIDGE, descendants, is_alive, run_jobbridge_afresh, start
 from tests.support import wait_until
@@ -33,6 +34,7 @@ ONCE = {
 }
 
 
+@pytest.mark.long
 def test_both_engines_run_the_handlers_and_make_the_same_documents(open_folder: Path) -> None:
     done = run_jobbridge_afresh("demo", "--dashboard-port", "0", cwd=open_folder, timeout=110)
 
@@ -79,6 +81,7 @@ def assert_nothing_is_left(folder: Path) -> None:
     assert not (folder / "build/demo/postgres/data").exists()
 
 
+@pytest.mark.long
 def test_a_demo_that_serves_has_something_on_each_page_until_ctrl_c(open_folder: Path) -> None:
     argv = [*JOBBRIDGE, "demo", "--engine", "celery", "--serve", "--dashboard-port", "0"]
     with start(argv, cwd=open_folder) as demo:

@@ -16,13 +16,13 @@ from tests.support import REPOSITORY
 #: that databases have (`TABLES`) keep theirs, and so does a role of the dashboard, `viewer`.
 POETIC = frozenset({
     "audience", "checkup", "families", "family", "hosted", "hosting", "intake", "kin", "kinship", "moments",
-    "relatives", "straggler", "stragglers", "suspect", "suspects", "unattended", "viewers", "visit", "visits",
+    "relatives", "straggler", "stragglers", "unattended", "viewers", "visit", "visits",
 })  # fmt: skip
 #: Fine as words, but no names for modules: they do not say of what. A gerund is a hint that the noun was not found.
 VAGUE = frozenset({
     "acting", "answers", "asking", "callers", "data", "describing", "enveloping", "fanning", "finding", "folding",
     "gate", "helpers", "holding", "host", "info", "instants", "looking", "manager", "misc", "offering", "own",
-    "possible", "producing", "sending", "serving", "showing", "telling", "utils", "waiting",
+    "possible", "producing", "sending", "serving", "showing", "suspects", "telling", "utils", "waiting",
 })  # fmt: skip
 TABLES = {"job_families", "job_family_members"}
 #: Where each file is one command, or one handler.

@@ -8,7 +8,7 @@ durable as in production.
 - A commit is one that wrote (`pg_walinspect`); a flush is one that somebody waited for (`pg_stat_io`).
 - Bytes are those of the log's records without images of whole pages: how many of these there are says when the last
   checkpoint was, not what was done.
-- Of a worker's work, what it asks while it is idle is left out.
+- Of a worker's work, what it does while it is idle is left out (but for its flushes).
 """
 
 from __future__ import annotations
@@ -265,7 +265,8 @@ def _idle(meter: Meter, seconds: float) -> Cost:
     """Give what is done each second while nobody sends anything."""
     before, began = meter.read(), time.monotonic()
     time.sleep(seconds)  # what is measured, not waited for
-    return (meter.read() - before).times(1 / (time.monotonic() - began))
+    # Not the flushes: these are of before, too (see _SHORTEST_IDLE).
+    return replace((meter.read() - before).times(1 / (time.monotonic() - began)), flushes=0)
 
 
 def _engine(kind: str) -> Engine:

@@ -1,4 +1,4 @@
-"""One browser and one stage for all tests of this folder; they run in one process of xdist."""
+"""A browser and a stage for the tests of this folder that act, and for those that look; each in one process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from tests.browser.chromium import run_chromium
 from tests.browser.stage import Stage, run_stage
 from tests.browser.visitors import Visitor, visit
 
+#: Who acts, and who looks: each has a browser and a stage, and as much to do as the other.
+_ACTING = {"test_actions", "test_recurring", "test_live"}
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.xdist_group("browser"))
+    side = "acting" if item.path.stem in _ACTING else "looking"
+    item.add_marker(pytest.mark.xdist_group(f"browser-{side}"))
 
 
 @pytest.fixture(scope="session")

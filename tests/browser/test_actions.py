@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
-import sys
 import uuid
 
 from playwright.sync_api import expect
@@ -18,6 +16,7 @@ from tests.browser.books import EVIL, SECRET, Books
 from tests.browser.checking import problems_of_axe
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, Stage
+from tests.forked import run_python
 from tests.support import clean_environment, wait_until
 
 
@@ -233,9 +232,13 @@ def test_the_commands_of_a_page_run_as_they_were_copied(
 
 
 def _in_a_shell(command: str, stage: Stage) -> subprocess.CompletedProcess[str]:
-    environment = clean_environment(stage.environment)
-    python = f"{shlex.quote(sys.executable)} -m jobbridge.cli"
-    return subprocess.run(
-        command.replace("jobbridge", python, 1),
-        shell=True, env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    """Have a shell take it apart, and run what it would run."""
+    told = subprocess.run(
+        f"jobbridge() {{ printf '%s\\0' \"$@\"; }}; {command}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    arguments = told.stdout.split("\0")[:-1]
+    return run_python(["-m", "jobbridge.cli", *arguments], env=clean_environment(stage.environment))

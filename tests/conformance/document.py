@@ -69,11 +69,15 @@ def collected_tests() -> dict[str, set[str]]:
         raise ConformanceError(
             f"pytest cannot collect the tests:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
+    return by_name(line.strip() for line in done.stdout.splitlines() if "::" in line)
+
+
+def by_name(node_ids: Iterable[str]) -> dict[str, set[str]]:
+    """Sort tests as pytest calls them: `file::name` → the ids of their parameters."""
     tests: dict[str, set[str]] = {}
-    for line in done.stdout.splitlines():
-        if "::" in line:
-            name, _, parameters = line.strip().partition("[")
-            tests.setdefault(name.removeprefix("tests/"), set()).add(parameters.removesuffix("]"))
+    for node_id in node_ids:
+        name, _, parameters = node_id.partition("[")
+        tests.setdefault(name.removeprefix("tests/"), set()).add(parameters.removesuffix("]"))
     return tests
 
 

@@ -37,7 +37,7 @@ def note(name: str, text: str = "") -> int:
     return len(path.read_text().splitlines())
 
 
-def wait_for_file(name: str, *, timeout: float = 60.0) -> None:
+def wait_for_file(name: str, *, timeout: float = 240.0) -> None:
     path = folder() / name
     deadline = time.monotonic() + timeout
     while not path.exists():

@@ -211,6 +211,7 @@ def test_any_task_can_be_a_child(world: World) -> None:
     ]
 
 
+@pytest.mark.long
 def test_many_children_are_never_more_than_ten_at_a_time(own_world: World) -> None:
     world = own_world
     number = 1000 if world.engine is Engine.CELERY else 150  # 4 s, and 30 ms each
@@ -236,6 +237,7 @@ def test_many_children_are_never_more_than_ten_at_a_time(own_world: World) -> No
     assert sorted(map(int, world.lines(result, "children"))) == list(range(number)), "each ran once"
 
 
+@pytest.mark.long
 def test_workers_that_are_killed_leave_a_fan_out_exact(own_world: World) -> None:
     world, chance = own_world, random.Random(7)
     worker = world.worker("-c", "2")

@@ -134,6 +134,7 @@ def send_all(make: Callable[[], Celery], seed: int) -> list[Sent]:
     return sent
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300 + DURATION.total_seconds() * 3)
 def test_jobs_of_an_unsteady_temporal_all_end_and_each_ran_once(
     own_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

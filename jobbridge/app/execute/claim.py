@@ -3,6 +3,15 @@
 Celery's tracer calls a task's `before_start` inside its own error handling, so this is where an attempt can be
 refused (celery 5.7, app/trace.py: what a signal's receiver raises is logged and dropped, what `before_start` raises is
 an outcome). Every task of the app gets it in front of its own.
+
+What is done about each kind of fault (`jobbridge.postgres.faults`; lost and transient arrive as DatabaseUnavailable,
+when they were tried again already):
+
+| | lost, transient | refused, wrong |
+|---|---|---|
+| starting | CE: the message goes back, uncounted; acknowledged early: waits. EE: runs, logged | runs, logged |
+| progress | logged | logged |
+| ending | waits, up to `PATIENCE` | logged |
 """
 
 from __future__ import annotations
@@ -12,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from billiard.process import current_process
@@ -22,12 +31,12 @@ from celery.exceptions import Ignore, Reject
 
 from jobbridge.app.execute import tenancy
 from jobbridge.broker.consume.window import UNCOUNTED
-from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, Replaced, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import DatabaseError, DatabaseUnavailable
+from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -37,7 +46,7 @@ logger = logging.getLogger(__name__)
 #: How an attempt's end is waited for to be written while Postgres is away: seconds in all, and between two tries.
 PATIENCE = 600.0
 LONGEST_NAP = 1.0
-#: Before a message goes back to a paused queue, so that its worker has heard of the pause by then. Seconds.
+#: Before a message goes back to a queue that its worker is to leave, so that it has heard of that by then. Seconds.
 BEFORE_GIVING_BACK = 0.1
 
 
@@ -167,9 +176,10 @@ def claim(task: Any) -> None:
 
     Raises:
         AttemptRefused: It must not start.
-        Reject: It goes back. CE, and Postgres is away: the lease on the message cannot be proved. Or another worker
-            has begun it and lives: Temporal lost sight of that one, and this one must wait for it. Or the queue is
-            paused: what the worker had taken of it, as CE's do ahead of time, waits in it like the rest.
+        Reject: It goes back. CE, and Postgres is away: the lease on the message cannot be proved. Or the tables do not
+            serve this release: nothing runs unrecorded, and a worker of another release takes it. Or another worker has
+            begun it and lives: Temporal lost sight of that one, and this one must wait for it. Or the queue is paused:
+            what the worker had taken of it, as CE's do ahead of time, waits in it like the rest.
     """
     request = task.request
     run = identify(request)
@@ -185,19 +195,23 @@ def claim(task: Any) -> None:
     except DatabaseUnavailable as error:
         if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
             run.refused = True
-            raise Reject(error, requeue=True) from None
+            time.sleep(BEFORE_GIVING_BACK)
+            # Not counted: a database that is full or read-only for a while makes no dead letter of a job.
+            raise Reject(error, requeue=UNCOUNTED) from None  # type: ignore[arg-type]  # Celery passes it on
         logger.warning("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
         return
+    except (NotMigrated, SchemaTooNew) as error:
+        logger.error("job.given_back", extra={"job_id": run.task_id, "reason": str(error)})
+        _give_back(run, str(error))
     except DatabaseError as error:
-        # Tables missing or unknown: the books are wrong, the job is not. It runs (FEATURES, story 4).
+        # A right is missing, say: the books are wrong, the job is not. It runs (FEATURES, story 4).
         logger.error("job.start_not_recorded", extra={"job_id": run.task_id, "error": str(error)})
         return
     if not recorded.applied:
         run.refused = True
         if recorded.reason == QUEUE_PAUSED:
             logger.info("job.given_back", extra={"job_id": run.task_id, "reason": QUEUE_PAUSED})
-            time.sleep(BEFORE_GIVING_BACK)
-            raise Reject(QUEUE_PAUSED, requeue=UNCOUNTED)  # type: ignore[arg-type]  # Celery passes it on
+            _give_back(run, QUEUE_PAUSED)
         if recorded.reason == CONTENDED and task.acks_late:
             raise Reject(CONTENDED, requeue=True)
         if recorded.status in _COUNTED and request.chord:
@@ -207,13 +221,20 @@ def claim(task: Any) -> None:
     run.attempt = recorded.attempt
 
 
+def _give_back(run: Run, reason: str) -> NoReturn:
+    """Have the message wait in its queue as before, for as long as this worker has not heard that it is to leave it."""
+    run.refused = True
+    time.sleep(BEFORE_GIVING_BACK)
+    raise Reject(reason, requeue=UNCOUNTED)  # type: ignore[arg-type]  # Celery passes it on
+
+
 def _acknowledge_first(task: Any, run: Run) -> None:
     """Have it in the broker that a task which must not run twice began, where that is not so already."""
     if task.app.acknowledge_now is None or not is_at_most_once(task):
         return
     try:
         task.app.acknowledge_now(run.task_id)
-    except SessionLost as error:
+    except (SessionLost, NotNow) as error:
         run.refused = True
         raise AttemptRefused(f"{run.task_id} does not start: it cannot be acknowledged ({error})") from None
 
@@ -241,21 +262,21 @@ def record_end(app: Celery, event: JobEvent) -> Recorded | None:
     """Write how an attempt ended, as `record` does, but wait while Postgres is away.
 
     The handler is done, so nothing of the user's is blocked; and the message will be acknowledged: what is not in
-    the row then would never come there.
+    the row then would never come there. For the same reason it is tried where the tables have changed meanwhile.
     """
     try:
-        return _patiently(app, event)
+        return _patiently(app, event, check_schema=False)
     except DatabaseError as error:
         _log_unrecorded(event, error)
         return None
 
 
-def _patiently(app: Celery, event: JobEvent) -> Recorded:
+def _patiently(app: Celery, event: JobEvent, *, check_schema: bool = True) -> Recorded:
     deadline = time.monotonic() + PATIENCE
     nap = 0.05
     while True:
         try:
-            return app.recorder.record(event)
+            return app.recorder.record(event, check_schema=check_schema)
         except DatabaseUnavailable as error:
             if time.monotonic() > deadline:
                 raise

@@ -23,6 +23,7 @@ from jobbridge.store.jobs.steps import Step
 if TYPE_CHECKING:
     import psycopg
 
+    from jobbridge.app.types import Task
     from jobbridge.settings import Settings
 
 #: Progress is written at most this often, in seconds (and always at the end).
@@ -132,7 +133,7 @@ class JobContext:
 
     def fan_out(
         self,
-        handler: str | Any,
+        handler: str | Task[..., Any],
         items: Iterable[Any],
         *,
         concurrency: int = DEFAULT_CONCURRENCY,
@@ -162,7 +163,7 @@ class JobContext:
         """
         options = {"queue": queue, "priority": priority, "engine": engine and engine_named(engine).value}
         self.fanned_out = FanOut(
-            task=handler if isinstance(handler, str) else str(handler.name),
+            task=handler if isinstance(handler, str) else handler.name,
             items=items,
             concurrency=concurrency,
             key=key,

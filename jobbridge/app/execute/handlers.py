@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints, overload
 
 from celery import current_app
 from celery._state import _get_active_apps  # type: ignore[attr-defined]  # missing in the stubs
@@ -32,12 +32,31 @@ from jobbridge.errors import (
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.app.types import Handler
+
+Data = TypeVar("Data")
+Value = TypeVar("Value")
 
 #: What `@job` declared, before and whatever app takes it up; the like of Celery's shared tasks.
 declared = JobHandlerRegistry()
 
 #: After the timeout was raised in the handler, it has this long to end before its process is stopped.
 KILL_GRACE = timedelta(seconds=10)
+
+
+class Declare(Protocol):
+    """Makes the task of a handler. A result is what JSON has of it: of a model its fields, of a fan-out numbers."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[JobContext, Data], BaseModel | FanOut], /
+    ) -> Handler[Data, dict[str, Any]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[JobContext, Data], Coroutine[Any, Any, Value]], /
+    ) -> Handler[Data, Value]: ...
+    @overload
+    def __call__(self, function: Callable[[JobContext, Data], Value], /) -> Handler[Data, Value]: ...
 
 
 def job(
@@ -53,7 +72,7 @@ def job(
     description: str | None = None,
     enterprise_only: bool = False,
     force: bool = False,
-) -> Callable[[Callable[..., Any]], Any]:
+) -> Declare:
     """Declare a handler `(ctx, data)`; gives back the Celery task, so `handler.delay({...})` sends a job.
 
     Args:

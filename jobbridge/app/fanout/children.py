@@ -23,7 +23,7 @@ from jobbridge.store.fanout.parent import NewMember
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.caller_connection import DriverConnection
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 #: Rows in one INSERT.
 BATCH = 1000

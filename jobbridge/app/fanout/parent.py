@@ -26,7 +26,7 @@ from jobbridge.core import fanout
 from jobbridge.core.events import AwaitsChildren, Failed, Progressed
 from jobbridge.core.fanout import ChildCounts, FanOut, Member
 from jobbridge.core.keys import Engine, JobKey
-from jobbridge.core.status import JobStatus
+from jobbridge.core.status import UNSUCCESSFUL, JobStatus
 from jobbridge.errors import (
     CannotRetry,
     ChildrenFailed,
@@ -44,7 +44,7 @@ from jobbridge.store.jobs import steps
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.caller_connection import DriverConnection
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 logger = logging.getLogger(__name__)
 
@@ -314,7 +314,7 @@ class FanOuts:
             for member in cancelled:
                 new_id = fanout.child_id(parent, f"{member.item_key}\n{generation}")
                 parent_rows.rename(connection, member.key, new_id)
-            number = parent_rows.reset(connection, parent, fanout.UNSUCCESSFUL)
+            number = parent_rows.reset(connection, parent, UNSUCCESSFUL)
             metadata = {name: value for name, value in row.metadata.items() if name != "data"}
             self._send_parent(fan_out, row.runner_type, metadata=metadata)
         return number

@@ -21,6 +21,7 @@ from jobbridge.errors import EngineUnavailable, JobNotFound, UnknownHandler
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.options import Sent
+    from jobbridge.app.types import Result
     from jobbridge.store.jobs.queries import JobRow
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class JobHandle:
 
     job_id: UUID
     external_id: str
-    result: Any  # AsyncResult
+    result: Result[Any]
     outcome: Outcome = Outcome.CREATED
 
 

@@ -18,7 +18,7 @@ from jobbridge.store.jobs.singletons import Hold, Holder
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.store.caller_connection import DriverConnection
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 logger = logging.getLogger(__name__)
 

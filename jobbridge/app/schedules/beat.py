@@ -18,7 +18,8 @@ from kombu.exceptions import OperationalError
 from jobbridge.app.schedules.declared import sync_declared
 from jobbridge.app.schedules.firing import BATCH, ScheduleFirer
 from jobbridge.errors import DatabaseUnavailable
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.names import identify, is_identified
 from jobbridge.store.locks import close_held, open_held
 from jobbridge.store.schedules.repository import CHANNEL, Clock, database_clock
 
@@ -46,6 +47,8 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
     clock: ClassVar[Clock] = staticmethod(database_clock)
 
     def __init__(self, app: Any, **options: Any) -> None:
+        if not is_identified():  # else it is a worker's own beat (`celery worker -B`)
+            identify("beat")
         self._firer = ScheduleFirer(app, clock=type(self).clock)
         self._listener: DriverConnection | None = None
         self._next_look = 0.0
@@ -62,7 +65,7 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
         """Fire what is due, or wait for it; gives the seconds that Celery's service is to sleep: mostly none."""
         try:
             return self._tick()
-        except (DatabaseUnavailable, psycopg.OperationalError, OperationalError) as error:
+        except (DatabaseUnavailable, psycopg.Error, OperationalError) as error:
             self._pause = min(self._pause * 2 or 0.5, 15.0)
             logger.warning("beat.cannot_fire", extra={"error": str(error), "again_in": self._pause})
             self._stop_listening()
@@ -108,7 +111,7 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
 
     def _listen(self) -> None:
         if self._listener is None or self._listener.closed:
-            self._listener = open_held(self.app.database, name="jobbridge beat")
+            self._listener = open_held(self.app.database, name="schedules")
             self._listener.execute(f"LISTEN {CHANNEL}")
 
     def _stop_listening(self) -> None:

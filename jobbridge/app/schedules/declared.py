@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from jobbridge.app.options import engine_named, user_id_of
 from jobbridge.app.periodic import spec_of
@@ -21,6 +21,7 @@ from jobbridge.core.schedules.definition import Recurrence, ScheduleDefinition, 
 from jobbridge.core.schedules.policies import Overlap
 from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.errors import UnsupportedOption
+from jobbridge.postgres import locks
 from jobbridge.store.schedules.repository import SaveOutcome
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 _CELERYS = Recurrence("1 hour", overlap=Overlap.ALLOW, catchup=timedelta(hours=1))
 
 #: Two that bring in their declarations at once take turns.
-_TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('jobbridge declared schedules', 0))"
+_TAKE_TURNS: LiteralString = f"SELECT pg_advisory_xact_lock({locks.DECLARED_SCHEDULES})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,7 +37,8 @@ from jobbridge.store.schedules.rows import ScheduleRow
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.options import Sent
-    from jobbridge.store.caller_connection import DriverConnection
+    from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.faults import Kind, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -265,10 +266,11 @@ class _Progress:
         return FireOutcome.ENQUEUED, job_id, None
 
     def _is_outage(self, error: Exception) -> bool:
-        if self._connection.closed or isinstance(
-            error, DatabaseUnavailable | psycopg.errors.OperationalError
-        ):
+        if self._connection.closed or isinstance(error, DatabaseUnavailable):
             return True
+        for each in (error, error.__cause__):  # what the broker says has psycopg's error behind it
+            if isinstance(each, psycopg.Error) and kind_of(each) in (Kind.LOST, Kind.TRANSIENT):
+                return True
         return isinstance(error, OperationalError) and not self._app.shares_database_with_broker
 
 

@@ -1,11 +1,11 @@
-"""That a worker is there, and what it can run.
+"""That a worker is there, what it can run, and that its loops turn (decision 0015).
 
 What if it dies between two steps? Before the row: nobody knows of it, and its number is on no job. After it: the lock
-is free, and the reaper looks after the jobs that carry the number, then takes the row away. When it ends well, it
-takes the row away itself.
+is free and its process is gone, which a sweeper and the reaper see; they free what carries the number, and take the
+rows away. When it ends well, it takes them away itself.
 
-What if Postgres goes away? The lock is lost, and taken again within a second of Postgres's return, under the same
-number; until half a minute after a restart nobody counts as dead.
+What if Postgres goes away? The lock is lost, and taken again within two seconds of Postgres's return, under the same
+number; until a minute after that nobody counts as dead whose process cannot be seen.
 """
 
 from __future__ import annotations
@@ -18,37 +18,46 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from jobbridge import __version__
 from jobbridge.app.execute.claim import in_pool_child
 from jobbridge.app.worker.paused_queues import QueuePausing
+from jobbridge.app.worker.watchdog import Watchdog
+from jobbridge.broker import leave
+from jobbridge.broker.errors import SessionLost
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
-from jobbridge.store.caller_connection import DriverConnection
-from jobbridge.store.locks import close_held, open_held
+from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.presence import LIMIT, MARGIN, Proof
+from jobbridge.store.locks import close_held, is_there, open_held
+from jobbridge.store.schema_range import THIS_RELEASE
 from jobbridge.store.workers.queue_pauses import LISTEN
-from jobbridge.store.workers.workers import LOCK, LOCK_BASE, REGISTER, UNREGISTER, draw_number
+from jobbridge.store.workers.workers import NOTE_STUCK, REGISTER, UNREGISTER
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 logger = logging.getLogger(__name__)
 
-#: How often the row is written again: the queues may have changed by remote control. Seconds.
-REFRESH = 30.0
+#: How often it proves itself, writes its row again (the queues may have changed by remote control), and looks which
+#: queues are paused, if it hears of no change. Seconds.
+REFRESH = 60.0
 #: How often it looks whether its session is there still, and tries to get another one. Seconds.
 CHECK = 1.0
-#: How often it looks which queues are paused, if it hears of no change. Seconds.
-LOOK = 5.0
+#: A statement that has no answer in this time has none: the network is frozen. Seconds.
+PATIENCE = 10.0
 
 _PR_SET_PDEATHSIG = 1
 
 
 class Presence:
-    """One worker's row, and the lock on its number. Belongs to the worker's parent process.
+    """One worker's proof, and its row. Belongs to the worker's parent process.
 
     Args:
         app: The worker's app.
@@ -56,123 +65,174 @@ class Presence:
         engine: Which messages it takes.
 
     Attributes:
-        number: Drawn at once, so that it is known before the pool forks.
+        proof: With the number, which is known before the pool forks.
         pausing: What it hears of paused queues.
+        watchdog: Of the worker's loops.
     """
 
     def __init__(self, app: Celery, *, name: str, engine: Engine) -> None:
-        self.number = draw_number()
+        self.proof = Proof()
         self.pausing = QueuePausing()
+        self.watchdog = Watchdog(timedelta(seconds=float(app.conf.jobbridge_worker_stuck_after)))
         self._app = app
         self._name = name
         self._engine = engine
-        self._pid = os.getpid()
         self._connection: DriverConnection | None = None
+        self._lock = threading.RLock()
+        self._refreshed_at = 0.0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def open(self) -> bool:
-        """Write the row and take the lock; False when that cannot be now (`watch` will go on trying)."""
-        try:
-            self._connection = self._connection or open_held(
-                self._app.database, name="jobbridge worker", lasts_in_children=True
-            )
-            params = {"base": LOCK_BASE, "number": self.number}
-            row = self._connection.execute(LOCK, params).fetchone()
-            if row is None or not row[0]:
-                return False  # the server has not given up the session before this one: it speaks for us
-            self._write(self._connection)
-            self._connection.execute(LISTEN)
-            self.pausing.look(self._connection)
-        except (psycopg.Error, DatabaseError) as error:
-            logger.warning("worker.not_registered", extra={"worker": self._name, "error": str(error)})
-            self._drop()
-            return False
-        return True
+    @property
+    def number(self) -> int:
+        return self.proof.number
 
-    def watch(self) -> None:
-        """Keep row and lock from now on, on a thread; to be called when the pool has forked."""
+    def open(self) -> bool:
+        """Hold the proof and write the row; False when that cannot be now (`watch` will go on trying)."""
+        with self._lock:
+            try:
+                self._connection = self._connection or open_held(
+                    self._app.database, name="presence", lasts_in_children=True
+                )
+                with _in_time(self._connection):
+                    if not self.proof.hold(self._connection):
+                        return False  # the server has not given up the session before this one
+                    self._connection.execute(LISTEN)
+                    self._refresh(self._connection)
+            except (psycopg.Error, DatabaseError) as error:
+                logger.warning("worker.not_registered", extra={"worker": self._name, "error": str(error)})
+                self._drop()
+                return False
+            return True
+
+    def held_number(self) -> int | None:
+        """Give the number under which this process holds leases, while it proves that it is here; None in its children.
+
+        Raises:
+            SessionLost: It cannot prove it now.
+        """
+        if self.proof.pid != os.getpid():
+            return None
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise SessionLost("The session that proves this worker's presence does not answer.")
+        try:
+            if not self.proof.is_held and not self.open():
+                raise SessionLost("The session that proves this worker's presence is lost.")
+        finally:
+            self._lock.release()
+        return self.number
+
+    def watch(self, worker: Any) -> None:
+        """Keep it up from now on, on a thread; to be called when the pool has forked, by the thread of the loop."""
         if self._thread is None:
+            self.watchdog.begin(worker)
             self._thread = threading.Thread(target=self._keep, name="jobbridge-presence", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Take the row away, and let go. Does nothing in a forked child."""
-        if self._pid != os.getpid():
+        """Take the rows away, and let go. Does nothing in a forked child."""
+        if self.proof.pid != os.getpid():
             return
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
-        if self._connection is not None:
-            with contextlib.suppress(psycopg.Error):
-                self._connection.execute(UNREGISTER, {"numbers": [self.number]})
-        self._drop()
+        with self._lock:
+            if self._connection is not None:
+                with contextlib.suppress(psycopg.Error), _in_time(self._connection):
+                    self._connection.execute(UNREGISTER, {"numbers": [self.number]})
+                    leave(self._connection, self.number)
+            self._drop()
+
+    # -- on its thread
 
     def _keep(self) -> None:
-        is_open, age, looked = self._connection is not None, 0.0, 0.0
         while not self._stopped.wait(CHECK):
-            age, looked = age + CHECK, looked + CHECK
-            if not is_open:
-                is_open, age = self.open(), 0.0
-            elif age >= REFRESH or not self._is_quiet():
-                is_open, age = self._refresh(), 0.0
-            elif self._was_told() or looked >= LOOK:
-                is_open, looked = self._look(), 0.0
+            self._see_to_loops()
+            with self._lock:
+                self._see_to_session()
 
-    def _is_quiet(self) -> bool:
-        """Whether the server has not closed the session; asks nobody."""
-        connection = self._connection
-        if connection is None or connection.closed:
-            return False
+    def _see_to_loops(self) -> None:
+        reason = self.watchdog.trouble(at_most=self.proof.held_for)
+        if self.proof.unproven_for > LIMIT - MARGIN and self.watchdog.runs_something():
+            reason = f"it could not prove itself for {self.proof.unproven_for}, and soon others may run what it runs"
+        if reason is not None:
+            self.watchdog.end_process(reason, lambda: self._note_stuck(reason))
+
+    def _see_to_session(self) -> None:
+        if self._connection is None or not self.proof.is_held:
+            self.open()
+            return
+        is_due = time.monotonic() - self._refreshed_at >= REFRESH
+        if not is_due and is_there(self._connection) and not self._was_told():
+            return
         try:
-            connection.pgconn.consume_input()
-        except psycopg.Error:
-            return False
-        return connection.pgconn.status == psycopg.pq.ConnStatus.OK
+            with _in_time(self._connection):
+                self._refresh(self._connection)
+        except psycopg.Error as error:
+            logger.warning("worker.session_lost", extra={"worker": self._name, "error": str(error)})
+            self._drop()
+            self.open()
 
     def _was_told(self) -> bool:
-        """Whether a queue was paused or resumed, by what `_is_quiet` has read."""
+        """Whether a queue was paused or resumed, by what was read."""
         assert self._connection is not None
         was_told = False
         while self._connection.pgconn.notifies() is not None:
             was_told = True
         return was_told
 
-    def _refresh(self) -> bool:
-        return self._with_session(self._write)
-
-    def _look(self) -> bool:
-        return self._with_session(self.pausing.look)
-
-    def _with_session(self, use: Callable[[DriverConnection], None]) -> bool:
-        assert self._connection is not None
-        try:
-            use(self._connection)
-        except psycopg.Error as error:
-            logger.warning("worker.session_lost", extra={"worker": self._name, "error": str(error)})
-            self._drop()
-            return self.open()
-        return True
-
-    def _write(self, connection: DriverConnection) -> None:
+    def _refresh(self, connection: DriverConnection) -> None:
+        self.pausing.look(connection)  # first: the row may be none that these tables can hold
         connection.execute(
             REGISTER,
-            {
-                "number": self.number,
+            self.proof.parameters
+            | {
                 "name": self._name,
                 "engine": self._engine.value,
-                "host": socket.gethostname(),
-                "pid": self._pid,
                 "queues": sorted(self._app.amqp.queues.consume_from),
                 "sends_to": self._app.default_engine.value,
                 "tasks": sorted(name for name in list(self._app.tasks) if not name.startswith("celery.")),
+                "release": __version__,
+                "knows": THIS_RELEASE.newest,
             },
         )
+        self.proof.renewed()
+        self._refreshed_at = time.monotonic()
+
+    def _note_stuck(self, reason: str) -> None:
+        """Write down why it ends itself, for `jobbridge doctor`, if the session is there."""
+        with contextlib.suppress(psycopg.Error):  # the log has it, too
+            if self._connection is not None:
+                host = socket.gethostname()
+                named = {"number": self.number, "name": self._name, "host": host, "pid": self.proof.pid}
+                with _in_time(self._connection):
+                    self._connection.execute(NOTE_STUCK, named | {"reason": reason})
 
     def _drop(self) -> None:
+        self.proof.lost()
         if self._connection is not None:
             close_held(self._connection)
             self._connection = None
+
+
+@contextlib.contextmanager
+def _in_time(connection: DriverConnection) -> Iterator[None]:
+    """Cut the connection off if what is done inside takes too long, so that it ends with an error."""
+
+    def cut() -> None:
+        with (
+            contextlib.suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(connection.fileno())) as same,
+        ):
+            same.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(PATIENCE, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def die_with_parent(**_: Any) -> None:

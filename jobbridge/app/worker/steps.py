@@ -13,9 +13,12 @@ import click
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
+from jobbridge.app.execute.claim import PATIENCE
+from jobbridge.app.urls import BROKER_SCHEME
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
-from jobbridge.errors import DatabaseUnavailable, JobBridgeError
+from jobbridge.errors import DatabaseRefused, DatabaseUnavailable, JobBridgeError
+from jobbridge.postgres.names import identify
 
 if TYPE_CHECKING:
     from jobbridge.settings import Settings
@@ -24,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 _Step: Any = bootsteps.Step  # untyped
 _StartStopStep: Any = bootsteps.StartStopStep
+
+
+#: Of the events by which Flower and `celery events` know that a worker is there, in seconds: a message each.
+HEARTBEAT = 30.0
 
 
 class Misconfigured(click.ClickException):
@@ -39,10 +46,15 @@ class CheckTables(_Step):  # type: ignore[misc]  # untyped base
     """
 
     def create(self, worker: Any) -> None:
+        identify(f"worker {worker.hostname}")
         tell_engine(worker.app.settings)
         try:
+            worker.app.database.make_room(worker.concurrency)
+            worker.app.database.check_sessions()
             with worker.app.database.connection():
                 pass
+        except DatabaseRefused as error:
+            raise Misconfigured(f"{error}\nHint: {error.hint}") from error
         except DatabaseUnavailable:
             return
         except JobBridgeError as error:
@@ -80,6 +92,11 @@ class BePresent(_Step):  # type: ignore[misc]  # untyped base
     requires = (CheckTables,)
 
     def create(self, worker: Any) -> None:
+        if str(worker.app.conf.broker_url).startswith(BROKER_SCHEME) and not worker.options.get(
+            "heartbeat_interval"
+        ):
+            # Else Celery writes one every two seconds. It says in each how often they come.
+            worker.options["heartbeat_interval"] = HEARTBEAT
         engine = getattr(worker, "jobbridge_engine", Engine.CELERY)
         presence = worker.app.presence = Presence(worker.app, name=worker.hostname, engine=engine)
         presence.open()
@@ -103,7 +120,7 @@ class StayPresent(_StartStopStep):  # type: ignore[misc]  # untyped base
     requires = ("celery.worker.components:Pool", BePresent)
 
     def start(self, worker: Any) -> None:
-        worker.app.presence.watch()
+        worker.app.presence.watch(worker)
 
 
 class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base
@@ -129,7 +146,7 @@ def _acknowledge_now(task_id: str) -> None:
         if settler is not None:  # else it is another broker's, or Temporal's
             # Not by the message, which Celery will acknowledge all the same: the channel overlooks the second time.
             channel.basic_ack(request.message.delivery_tag)
-            settler.flush()
+            settler.flush_patiently(patience=PATIENCE)
 
 
 class Maintenance(Protocol):

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from psycopg.rows import kwargs_row
 
-from jobbridge.broker.publishing import driver_connection
+from jobbridge.postgres.caller_connection import driver_connection
 
 #: Queue by queue, along the index; each one's newest, and no more of them than anybody would read.
 LATELY = """

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from jobbridge.broker.consume.settling import headers_of
-from jobbridge.broker.publishing import driver_connection
+from jobbridge.postgres.caller_connection import driver_connection
 
 # Waiting and leased messages are asked for apart: each has an index of its own, and the leased ones are few. A dead
 # letter of long ago may have the id of a job that was sent again since, so all are told.

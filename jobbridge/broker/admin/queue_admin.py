@@ -8,7 +8,7 @@ from datetime import datetime
 
 from psycopg.rows import dict_row
 
-from jobbridge.broker.publishing import driver_connection
+from jobbridge.postgres.caller_connection import driver_connection
 
 # What a consumer holds is not waiting any more: it is stopped by other means.
 DELETE_WAITING = """

@@ -10,7 +10,8 @@ the session is among the loop's readers. Without one (`drain_events`), one messa
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,8 @@ from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
 from jobbridge.broker.consume.recheck import Rechecks
 from jobbridge.broker.consume.waker import Waker
+from jobbridge.broker.errors import NotNow
+from jobbridge.postgres.presence import Judge
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -30,6 +33,9 @@ logger = get_logger(__name__)
 
 #: A claim for less than half of the window waits so long for more room: tasks that end together are claimed together.
 PAUSE: Final = 0.01
+#: Seconds between two tries while Postgres cannot (`NotNow`), at first and at most.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
 #: Messages of one claim where no window limits them.
 UNWINDOWED: Final = 50
 
@@ -57,7 +63,11 @@ class Prefetch:
         self._next_sweep_at = 0.0
         self._claimed_at = 0.0
         self._is_paused = False
-        self._seen_dead: set[int] = set()
+        #: While Postgres cannot do what it is asked to: when to ask again, and how long to wait the time after.
+        self._not_before = 0.0
+        self._next_pause = FIRST_PAUSE
+        self._again_timer: Any = None
+        self._judge = Judge()
 
     # -- which queues
 
@@ -125,6 +135,7 @@ class Prefetch:
         busy = len(self._promising) + 1
         limit = max(limit // busy, 1)
         payloads = channel.take(queue, limit, is_acked=is_acked)
+        self._next_pause = FIRST_PAUSE  # a claim writes, as settling does: Postgres can again
         if is_acked:
             self._claimed_at = monotonic()
         if payloads:
@@ -170,15 +181,42 @@ class Prefetch:
                 kept.append((owner, name, payload))
         self._undelivered = kept
 
+    # -- while Postgres cannot
+
+    @property
+    def _may_ask(self) -> bool:
+        return monotonic() >= self._not_before
+
+    @contextmanager
+    def _bearing_with_postgres(self) -> Iterator[None]:
+        """Put off what Postgres cannot do now: it is looked everywhere again in a moment, and settled before.
+
+        An error that got out would be taken for the end of the session by Celery, and give back what runs.
+        """
+        try:
+            yield
+        except NotNow as error:
+            pause, self._next_pause = self._next_pause, min(self._next_pause * 2, LONGEST_PAUSE)
+            logger.warning("broker.not_now: %s Again in %.1f s.", error, pause)
+            self._not_before = self._next_poll_at = monotonic() + pause
+            if self._again_timer is None and self._loop is not None:
+                self._again_timer = self._loop.call_later(pause, self._on_again)
+                self._wake_loop()
+
+    def _on_again(self) -> None:
+        self._again_timer = None
+        self._on_poll()
+
     # -- without an event loop
 
     def deliver_one(self) -> bool:
         """Deliver one message, if there is one."""
-        if not self._undelivered:
-            self._transport.settler.flush()
-            self._do_what_is_time()
-            self._note_notifications()
-            self._claim()
+        if not self._undelivered and self._may_ask:
+            with self._bearing_with_postgres():
+                self._transport.settler.flush()
+                self._do_what_is_time()
+                self._note_notifications()
+                self._claim()
         if not self._undelivered:
             return False
         self._deliver_next()
@@ -187,9 +225,10 @@ class Prefetch:
     def wait(self, seconds: float) -> None:
         """Wait for a notification, or for what is due, at most so long."""
         now = monotonic()
-        wakes = [now + seconds, self._next_poll_at, self._next_sweep_at]
+        wakes = [self._next_poll_at, self._next_sweep_at]
         wakes += [at for at in (self._next_due_at, self._rechecks.next_at) if at is not None]
-        self._transport.session.wait(max(min(wakes) - now, 0.001))
+        wake = min(max(min(wakes), self._not_before), now + seconds)
+        self._transport.session.wait(max(wake - now, 0.001))
 
     def _do_what_is_time(self) -> None:
         now = monotonic()
@@ -214,13 +253,14 @@ class Prefetch:
         self._next_sweep_at = monotonic() + transport.options.sweep_interval
         if not self._channels:
             return
-        transport.late.flush(transport.session)
+        with transport.orphans.lock:
+            transport.late.flush(transport.session)
         swept = sweeping.sweep(
             transport.session,
-            seen_dead=self._seen_dead,
+            self._judge,
+            interval=transport.options.sweep_interval,
             deliveries_allowed=transport.options.deliveries_allowed,
         )
-        self._seen_dead = swept.dead
         transport.report_expired(swept.expired)
         transport.report_dead_letters(swept.dead_letters)
 
@@ -251,10 +291,11 @@ class Prefetch:
         if loop is None:
             return
         loop.on_tick.discard(self._on_tick)
-        for timer in [*self._timers, self._due_timer, self._recheck_timer]:
+        for timer in [*self._timers, self._due_timer, self._recheck_timer, self._again_timer]:
             if timer is not None:
                 timer.cancel()
         self._timers, self._due_timer, self._recheck_timer, self._is_paused = [], None, None, False
+        self._again_timer, self._not_before = None, 0.0
         if self._waker is not None:
             self._waker.close()
             self._waker = None
@@ -275,10 +316,12 @@ class Prefetch:
     def _on_tick(self) -> None:
         if not self.is_in_loop:
             return
-        self._transport.settler.flush()
-        self._note_notifications()
-        if self._promising:
-            self._claim()
+        if self._may_ask:
+            with self._bearing_with_postgres():
+                self._transport.settler.flush()
+                self._note_notifications()
+                if self._promising:
+                    self._claim()
         self._set_recheck_timer()
         if self._undelivered:
             self._wake_loop()  # there may be more, and room for it
@@ -286,12 +329,14 @@ class Prefetch:
             self._deliver_next()
 
     def _on_poll(self) -> None:
-        if self.is_in_loop:
-            self._poll()
+        if self.is_in_loop and self._may_ask:
+            with self._bearing_with_postgres():
+                self._poll()
 
     def _on_sweep(self) -> None:
-        if self.is_in_loop:
-            self._sweep()
+        if self.is_in_loop and self._may_ask:
+            with self._bearing_with_postgres():
+                self._sweep()
 
     def _set_due_timer(self, seconds: float | None) -> None:
         if self._due_timer is not None:
@@ -304,7 +349,8 @@ class Prefetch:
     def _on_due(self) -> None:
         self._due_timer = None
         if self.is_in_loop:
-            self._look_for_due()
+            with self._bearing_with_postgres():
+                self._look_for_due()
 
     def _set_recheck_timer(self) -> None:
         next_at = self._rechecks.next_at
@@ -329,4 +375,7 @@ class Prefetch:
             channel.give_back()
         for queue in self.queues:
             topology.unsubscribe(session, queue)
-        sweeping.bury(session, [session.consumer], self._transport.options.deliveries_allowed)
+        if not session.is_of_process:
+            sweeping.bury(session, [session.consumer], self._transport.options.deliveries_allowed)
+        elif session.own_queues:
+            session.run(topology.DELETE_QUEUES, {"queues": list(session.own_queues)})

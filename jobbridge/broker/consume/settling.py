@@ -12,16 +12,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, Final
 
+import psycopg
 from kombu.log import get_logger
 from kombu.utils.json import loads
 
-from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 
 logger = get_logger(__name__)
+
+#: Seconds: so long a settlement is tried where no loop would try it again.
+PATIENCE: Final = 10.0
 
 DEAD_COLUMNS = (
     "id, queue, priority, expires_at, deliveries, correlation_id, published_at, content_type, content_encoding, "
@@ -120,6 +125,7 @@ class Settler:
     Args:
         session: Which holds the leases.
         late: Where acknowledgements go when the session is gone.
+        lock: Held while what becomes of messages is written: whoever counts what the process has waits for it.
         deliveries_allowed: After so many a requeued message becomes a dead letter.
         on_dead_letters: Called with rows of `reason` and `headers`.
     """
@@ -129,11 +135,13 @@ class Settler:
         session: Session,
         late: LateAcknowledgements,
         *,
+        lock: threading.RLock,
         deliveries_allowed: int,
         on_dead_letters: Callable[[Iterable[Row]], None],
     ) -> None:
         self.session = session
         self._late = late
+        self._shared_lock = lock
         self._deliveries_allowed = deliveries_allowed
         self._on_dead_letters = on_dead_letters
         self._waiting: list[tuple[Settlement, Lease]] = []
@@ -148,42 +156,79 @@ class Settler:
             self._waiting.append((settlement, lease))
 
     def flush(self) -> None:
-        """Write what was noted.
+        """Write what was noted. What cannot be written stays noted, in its order.
 
         Raises:
             SessionLost: The session ended. What was to be acknowledged will be, late.
+            NotNow: Postgres could not; call again in a moment.
         """
         if not self._waiting:
             return
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        try:
-            self._write(waiting)
-        except SessionLost:
+        with self._shared_lock:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            by_settlement: dict[Settlement, list[Lease]] = defaultdict(list)
             for settlement, lease in waiting:
-                self._settle_late(settlement, lease)
-            raise
+                by_settlement[settlement].append(lease)
+            try:
+                for settlement in list(by_settlement):
+                    self._write(settlement, [lease.message_id for lease in by_settlement[settlement]])
+                    del by_settlement[settlement]
+            except SessionLost:
+                for settlement, leases in by_settlement.items():
+                    for lease in leases:
+                        self._settle_late(settlement, lease)
+                raise
+            except (psycopg.Error, NotNow):
+                with self._lock:
+                    left = [(each, lease) for each, lease in waiting if each in by_settlement]
+                    self._waiting = left + self._waiting
+                raise
 
-    def _write(self, waiting: list[tuple[Settlement, Lease]]) -> None:
-        ids: dict[Settlement, list[int]] = defaultdict(list)
-        for settlement, lease in waiting:
-            ids[settlement].append(lease.message_id)
-        if acknowledged := ids.get(Settlement.ACKNOWLEDGED):
-            deleted = self.session.run(ACKNOWLEDGE, self._named(acknowledged))
-            if deleted < len(acknowledged):
-                logger.warning(
-                    "broker.lease_was_lost: %d of %d acknowledged messages were no longer ours",
-                    len(acknowledged) - deleted,
-                    len(acknowledged),
-                )
-        if rejected := ids.get(Settlement.REJECTED):
-            self._on_dead_letters(self.session.rows(REJECT, self._named(rejected)))
-        if requeued := ids.get(Settlement.REQUEUED):
-            parameters = self._named(requeued) | {"deliveries_allowed": self._deliveries_allowed}
-            rows = self.session.rows(REQUEUE, parameters)
-            self._on_dead_letters([row for row in rows if row["reason"]])
-        if returned := ids.get(Settlement.RETURNED):
-            self.session.rows(GIVE_BACK, self._named(returned))
+    def waiting(self) -> set[int]:
+        """Give the ids of the messages whose settlement is still to be written."""
+        with self._lock:
+            return {lease.message_id for _, lease in self._waiting}
+
+    def flush_patiently(self, *, patience: float = PATIENCE) -> None:
+        """Write what was noted, where nobody comes again in a moment: wait while Postgres cannot.
+
+        Args:
+            patience: For how long, in seconds.
+
+        Raises:
+            SessionLost: The session ended. What was to be acknowledged will be, late.
+            NotNow: Postgres could not for long. It stays noted.
+        """
+        deadline = monotonic() + patience
+        nap = 0.05
+        while True:
+            try:
+                return self.flush()
+            except NotNow:
+                if monotonic() > deadline:
+                    raise
+            sleep(nap)
+            nap = min(nap * 2, 1.0)
+
+    def _write(self, settlement: Settlement, ids: list[int]) -> None:
+        named = self._named(ids)
+        match settlement:
+            case Settlement.ACKNOWLEDGED:
+                deleted = self.session.run(ACKNOWLEDGE, named)
+                if deleted < len(ids):
+                    logger.warning(
+                        "broker.lease_was_lost: %d of %d acknowledged messages were no longer ours",
+                        len(ids) - deleted,
+                        len(ids),
+                    )
+            case Settlement.REJECTED:
+                self._on_dead_letters(self.session.rows(REJECT, named))
+            case Settlement.REQUEUED:
+                rows = self.session.rows(REQUEUE, named | {"deliveries_allowed": self._deliveries_allowed})
+                self._on_dead_letters([row for row in rows if row["reason"]])
+            case Settlement.RETURNED:
+                self.session.rows(GIVE_BACK, named)
 
     def give_back(self, leases: Iterable[Lease]) -> None:
         """Free messages that were delivered, or claimed for it, and not worked on to the end."""
@@ -195,7 +240,7 @@ class Settler:
         return {"ids": ids, "consumer": self.session.consumer}
 
     def _settle_late(self, settlement: Settlement, lease: Lease) -> None:
-        # Rejected and requeued ones come back by themselves: their lease ended with the session.
+        # Rejected and requeued ones come back: their lease ends with the session, or with the process's next one.
         if settlement is Settlement.ACKNOWLEDGED:
             self._late.add(lease)
 
@@ -210,6 +255,11 @@ class LateAcknowledgements:
     def add(self, lease: Lease) -> None:
         with self._lock:
             self._leases.append(lease)
+
+    def waiting(self) -> set[int]:
+        """Give the ids of the messages."""
+        with self._lock:
+            return {lease.message_id for lease in self._leases}
 
     def flush(self, session: Session) -> None:
         """Delete those that nobody took since, and say how many were taken.

@@ -1,35 +1,25 @@
 """Cleaning up after consumers that died, and dropping what is past its time.
 
-Every consumer sweeps, every few seconds. It finds the dead by trying their locks: a lock that can be had has no
-holder, and a number is never given twice, so what was seen dead stays dead and two sweepers at once do the same
-harmless thing.
+Every consumer sweeps, every few seconds, with one statement. Who is dead is judged by `jobbridge.postgres.presence`;
+a number is never given twice, so what is dead stays dead, and two sweepers at once do the same harmless thing.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 from kombu.log import get_logger
 
 from jobbridge.broker.consume.settling import DEAD_COLUMNS
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
-from jobbridge.broker.session import LOCK_BASE, Row, Session
+from jobbridge.broker.session import Row, Session
 from jobbridge.broker.topology import DELETE_QUEUES
+from jobbridge.postgres.presence import LOOKED, SUSPECTS, Judge, Suspect, look_parameters
 
 logger = get_logger(__name__)
-
-# The lock is freed again at the end of the statement. After a restart of Postgres everybody's lock is free at first.
-FIND_DEAD = """
-SELECT id
-FROM jobbridge_broker.consumers
-WHERE id IS DISTINCT FROM %(consumer)s
-    AND pg_try_advisory_xact_lock(%(base)s + id)
-    AND NOT (
-        started_at < pg_postmaster_start_time()
-        AND statement_timestamp() < pg_postmaster_start_time() + interval '15 seconds'
-    )
-"""
 
 # What was delivered so often and never settled is taken for the reason that its consumers died.
 FREE_LEASES = f"""
@@ -80,55 +70,73 @@ DELETE FROM jobbridge_broker.consumers
 WHERE id = ANY(%(dead)s)
 """
 
-UNUSED_QUEUES = """
-SELECT name
-FROM jobbridge_broker.queues
-WHERE used_at + coalesce(expires, CASE WHEN auto_delete THEN interval '1 hour' END) < statement_timestamp()
-    AND owner IS NULL
-    AND NOT EXISTS (SELECT FROM jobbridge_broker.subscriptions WHERE queue = queues.name)
+# When a process ends well: its row goes, unless something of its is left, which whoever sweeps will free.
+LEAVE: LiteralString = """
+DELETE FROM jobbridge_broker.consumers
+WHERE id = %(consumer)s
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.messages WHERE leased_by = %(consumer)s)
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.subscriptions WHERE consumer = %(consumer)s)
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.queues WHERE owner = %(consumer)s)
 """
 
-DROP_EXPIRED = """
-WITH expired AS MATERIALIZED (
+SWEEP: LiteralString = f"""
+WITH {LOOKED}, expired AS MATERIALIZED (
     SELECT id
     FROM jobbridge_broker.messages
     WHERE leased_by IS NULL AND expires_at <= statement_timestamp()
     ORDER BY expires_at
     LIMIT 500
     FOR UPDATE SKIP LOCKED
+), dropped AS (
+    DELETE FROM jobbridge_broker.messages AS message
+    USING expired
+    WHERE message.id = expired.id
+    RETURNING message.headers
 )
-DELETE FROM jobbridge_broker.messages AS message
-USING expired
-WHERE message.id = expired.id
-RETURNING message.headers::text AS headers
-"""
+SELECT 'suspect' AS kind, to_json(suspect)::text AS found
+FROM ({SUSPECTS}) AS suspect
+UNION ALL
+SELECT 'expired', headers::text
+FROM dropped
+UNION ALL
+SELECT 'unused', name
+FROM jobbridge_broker.queues
+WHERE used_at + coalesce(expires, CASE WHEN auto_delete THEN interval '1 hour' END) < statement_timestamp()
+    AND owner IS NULL
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.subscriptions WHERE queue = queues.name)
+"""  # noqa: S608  # put together from constants
+
+
+def leave(connection: psycopg.Connection[Any], consumer: int) -> None:
+    """Take the row of a process away that ends well."""
+    connection.execute(LEAVE, {"consumer": consumer})
 
 
 @dataclass(kw_only=True)
 class Swept:
     """What a sweep found."""
 
-    dead: set[int] = field(default_factory=set)
     dead_letters: list[Row] = field(default_factory=list)
     expired: list[Row] = field(default_factory=list)
 
 
-def sweep(session: Session, *, seen_dead: set[int], deliveries_allowed: int) -> Swept:
+def sweep(session: Session, judge: Judge, *, interval: float, deliveries_allowed: int) -> Swept:
     """Free what the dead held, delete the queues that died with them, drop what expired.
 
     Args:
         session: Of the consumer that sweeps.
-        seen_dead: The `dead` of the sweep before. Only those are buried: a worker that lost its session comes back
-            within moments, and takes over what it works on.
+        judge: Who swept before.
+        interval: Seconds to the next sweep.
         deliveries_allowed: What was delivered so often becomes a dead letter.
     """
-    swept = Swept(expired=session.rows(DROP_EXPIRED))
-    found = session.rows(FIND_DEAD, {"consumer": session.consumer, "base": LOCK_BASE})
-    swept.dead = {row["id"] for row in found}
-    if buried := swept.dead & seen_dead:
-        swept.dead_letters = bury(session, sorted(buried), deliveries_allowed)
-    if unused := [row["name"] for row in session.rows(UNUSED_QUEUES)]:
-        session.run(DELETE_QUEUES, {"queues": unused})
+    found: dict[str, list[str]] = {"suspect": [], "expired": [], "unused": []}
+    for row in session.rows(SWEEP, look_parameters(session.consumer, interval)):
+        found[row["kind"]].append(row["found"])
+    swept = Swept(expired=[{"headers": headers} for headers in found["expired"]])
+    if dead := judge.dead(Suspect.of(json.loads(suspect)) for suspect in found["suspect"]):
+        swept.dead_letters = bury(session, dead, deliveries_allowed)
+    if found["unused"]:
+        session.run(DELETE_QUEUES, {"queues": found["unused"]})
     return swept
 
 

@@ -2,8 +2,9 @@
 
 When a session is lost, Celery drops the tasks that it had not started, and lets those that run go on. Python tells the
 two apart: a message that is still being worked on is still referred to. So the next consumer session of the process
-takes over the leases of exactly these, before anybody frees them (`sweeping` gives it time), and a task that runs for
-hours is not run a second time because Postgres was restarted meanwhile.
+goes on with the leases of exactly these, before anybody frees them, and a task that runs for hours is not run a
+second time because Postgres was restarted meanwhile. Leases under a process's number change hands in memory only; all
+others of that number are given back then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from kombu.log import get_logger
 from kombu.transport import virtual
 
-from jobbridge.broker.consume.settling import Lease, Settlement, Settler
+from jobbridge.broker.consume.settling import LateAcknowledgements, Lease, Settlement, Settler
+from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Session
 
 if TYPE_CHECKING:
@@ -37,6 +39,18 @@ RETURNING message.id
 """
 
 
+# Under a process's number.
+GIVE_BACK_OTHERS = f"""
+WITH freed AS (
+    UPDATE jobbridge_broker.messages
+    SET leased_by = NULL, redelivered = true, deliveries = greatest(deliveries - 1, 0)
+    WHERE leased_by = %(consumer)s AND id <> ALL(%(had)s::bigint[])
+    RETURNING queue
+)
+SELECT pg_notify({CHANNEL_OF_QUEUE}, '')
+FROM (SELECT DISTINCT queue FROM freed) AS queues
+"""  # noqa: S608  # put together from the constants above
+
 #: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
 #: letter by it. Another broker takes it for true.
 UNCOUNTED = "uncounted"
@@ -55,6 +69,8 @@ class Window(virtual.QoS):
         self._messages: dict[str, weakref.ref[Any]] = {}
         # Reentrant: the garbage collector may call `_dropped` anywhere.
         self._lock = threading.RLock()
+        self.orphans = channel.connection.orphans
+        self.orphans.know(self)
 
     def can_consume(self) -> bool:
         return not self.prefetch_count or len(self.leases) < self.prefetch_count
@@ -87,6 +103,10 @@ class Window(virtual.QoS):
         """Give what can be given back. What a lost session delivered may still be acknowledged, late."""
         with self._lock:
             return {tag: held for tag, held in self.leases.items() if held[1].session.is_alive}
+
+    def live_leases(self) -> list[Lease]:
+        """Give the leases that were delivered by a session that lives."""
+        return [lease for lease, _ in self.live().values()]
 
     def orphaned(self) -> dict[str, Lease]:
         """Give the leases of lost sessions whose messages somebody still works on."""
@@ -125,30 +145,48 @@ class Window(virtual.QoS):
 
 
 class Orphans:
-    """Leases of lost sessions. One per process and database."""
+    """What this process has of one database's messages; and leases of lost sessions, which the next one goes on with.
+
+    Attributes:
+        lock: Held while messages come or go, so that what the process has can be counted.
+        settlers: All that may have something to write.
+    """
 
     def __init__(self) -> None:
-        self._windows: list[Window] = []
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.settlers: weakref.WeakSet[Settler] = weakref.WeakSet()
+        self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
+        self._lost: list[Window] = []
+
+    def know(self, window: Window) -> None:
+        """Count what is delivered there."""
+        with self.lock:
+            self._windows.add(window)
 
     def add(self, window: Window) -> None:
-        """Remember the channel's deliveries, if any is left."""
+        """Remember the closed channel's deliveries, if any is left."""
         if window.leases:
-            with self._lock:
-                self._windows.append(window)
+            with self.lock:
+                self._lost.append(window)
 
-    def adopt(self, session: Session, settler: Settler) -> None:
-        """Let this session's consumer hold what is still worked on.
+    def adopt(self, session: Session, settler: Settler, late: LateAcknowledgements) -> None:
+        """Let this session's consumer hold what is still worked on, and nothing else of its number.
 
         Raises:
             SessionLost: This session is gone, too. The next one will.
         """
-        with self._lock:
-            self._windows = [window for window in self._windows if window.leases]
-            windows = list(self._windows)
-        orphaned = [(window, tag, lease) for window in windows for tag, lease in window.orphaned().items()]
-        if not orphaned:
-            return
+        with self.lock:
+            late.flush(session)
+            self._lost = [window for window in self._lost if window.leases]
+            orphaned = [
+                (window, tag, lease) for window in self._lost for tag, lease in window.orphaned().items()
+            ]
+            if orphaned:
+                self._go_on(session, settler, orphaned)
+            if session.is_of_process and not session.has_counted:
+                self._give_back_others(session, late)
+
+    def _go_on(self, session: Session, settler: Settler, orphaned: list[tuple[Window, str, Lease]]) -> None:
         consumer = session.become_consumer()
         rows = session.rows(
             ADOPT,
@@ -168,3 +206,13 @@ class Orphans:
             len(taken),
             len(orphaned),
         )
+
+    def _give_back_others(self, session: Session, late: LateAcknowledgements) -> None:
+        """Free what a lost session claimed, and nobody here has: the number lives on, so no sweeper would."""
+        had = late.waiting()
+        for settler in self.settlers:
+            had |= settler.waiting()
+        for window in self._windows:
+            had |= {lease.message_id for lease in [*window.live_leases(), *window.orphaned().values()]}
+        session.rows(GIVE_BACK_OTHERS, {"consumer": session.consumer, "had": sorted(had)})
+        session.has_counted = True

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -21,9 +20,10 @@ import psycopg
 from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.live.cursor import Cursors
 from jobbridge.dashboard.live.subscribers import Subscribers
+from jobbridge.postgres.connect import AsyncConnection
+from jobbridge.postgres.listen import listening, wait
 from jobbridge.store.access.tokens import SIGNED_OUT, STILL_GOOD
 from jobbridge.store.database import Database
-from jobbridge.store.locks import open_held_async
 from jobbridge.store.monitor.change_log import LEASE, LiveLog, LiveRow, LostTrack, Totals
 
 logger = logging.getLogger(__name__)
@@ -93,29 +93,23 @@ class Reader:
             self._task.cancel()
 
     async def _run(self) -> None:
-        first, most = self._pace.reconnect
-        pause = first
-        while self._subscribers:
-            began_at = time.monotonic()
-            try:
-                await self._watch()
-                continue
-            except (psycopg.Error, OSError) as error:
-                logger.warning("live.interrupted", extra={"error": str(error).strip()})
-            except Exception:
-                logger.exception("live.failed")
-            pause = first if time.monotonic() - began_at > most else min(pause * 2, most)
-            await asyncio.sleep(pause)
+        # It is over when nobody watches any more.
+        await listening(
+            self._database.target,
+            "live",
+            self._watch,
+            goes_on=lambda: bool(self._subscribers),
+            pauses=self._pace.reconnect,
+        )
 
-    async def _watch(self) -> None:
-        async with await open_held_async(self._database, name="jobbridge live events") as connection:
-            log = LiveLog(connection, self._watcher_id, lease=self._pace.lease)
-            try:
-                await _Watch(connection, log, self._subscribers, self._pace, self._poke).run()
-            finally:
-                with suppress(psycopg.Error, OSError, TimeoutError):
-                    async with asyncio.timeout(1):
-                        await log.leave()
+    async def _watch(self, connection: AsyncConnection) -> None:
+        log = LiveLog(connection, self._watcher_id, lease=self._pace.lease)
+        try:
+            await _Watch(connection, log, self._subscribers, self._pace, self._poke).run()
+        finally:
+            with suppress(psycopg.Error, OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await log.leave()
 
 
 class _Watch:
@@ -123,7 +117,7 @@ class _Watch:
 
     def __init__(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        connection: AsyncConnection,
         log: LiveLog,
         subscribers: Subscribers,
         pace: Pace,
@@ -256,7 +250,7 @@ class _Watch:
             raise told[0]
 
     async def _listen(self, seconds: float) -> None:
-        async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+        if await wait(self._connection, seconds):
             self._poke.set()
 
     def _is_due(self, name: str, seconds: float) -> bool:

@@ -14,7 +14,7 @@ from typing import LiteralString
 from uuid import UUID
 
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 
 #: A key is known for so long, at least.

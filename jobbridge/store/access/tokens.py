@@ -17,7 +17,7 @@ from uuid import UUID
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.values import as_jsonb, as_text

@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.counts.flow import ADD_FLOW, FLOW_COLUMNS
 from jobbridge.store.database import Database
 
@@ -79,10 +79,6 @@ HAVING sum(jobs) <> 0
 """
 
 
-HAS_WAITING: LiteralString = """
-SELECT count(*) >= %(number)s FROM (SELECT FROM public.job_count_changes LIMIT %(number)s) AS counted
-"""
-
 # No cast of the parameter: a tenant is text in some databases and a uuid in others.
 _MINE: LiteralString = "tenant = %(tenant)s"
 
@@ -99,25 +95,18 @@ class CountStore:
     def totals(self, tenant: TenantId | None = None) -> Mapping[tuple[Engine, JobStatus], int]:
         """Count the jobs of a tenant, or all; what is not in it is zero."""
         statement = TOTALS if tenant is None else TOTALS_OF_TENANT
-        rows = self._ask(statement, {"tenant": tenant})
+        rows: list[tuple[Any, ...]] = self._database.ask(
+            lambda own: own.execute(statement, {"tenant": tenant}).fetchall(), otherwise=[]
+        )
         counts: dict[tuple[Engine, JobStatus], int] = {}
         for engine, status, jobs in rows:
             known = (Engine.parse(engine), JobStatus(status))
             counts[known] = counts.get(known, 0) + jobs
         return counts
 
-    def _ask(self, statement: LiteralString, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        nothing: list[tuple[Any, ...]] = []
-        return self._database.ask(lambda own: own.execute(statement, params).fetchall(), otherwise=nothing)
-
     def has_changes(self, number: int) -> bool:
         """Tell whether there are so many that were not folded yet."""
         return bool(self._database.run(lambda own: own.execute(HAS_CHANGES, {"number": number}).fetchall()))
-
-    def has_waiting(self, number: int) -> bool:
-        """Whether at least so many changes wait to be folded."""
-        row = self._database.run(lambda own: own.execute(HAS_WAITING, {"number": number}).fetchone())
-        return bool(row and row[0])
 
     def fold(self, *, limit: int = BATCH) -> int:
         """Add some changes to the counts; gives how many. Answers are the same before and after."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.counts.flow import BUCKET, DAYS_SHOWN, HOURS_KEPT, MILLISECONDS
 
 #: In the transaction that made the trigger, afterwards.

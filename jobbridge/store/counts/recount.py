@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 #: The keys are named by their constraints: migrations run this before and after 0013 gave them a part.
 #: Reads all jobs, in the order in which they lie. Cells are added in the order of their keys, as `counting.FOLD` does.

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from jobbridge.core.fanout import ChildCounts, Member
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.fanout.parent import params_of
 from jobbridge.store.fetch import tuples
 from jobbridge.store.statuses import FINAL_STATUSES

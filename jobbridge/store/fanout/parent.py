@@ -25,7 +25,7 @@ from uuid import UUID
 
 from jobbridge.core.fanout import Member, MemberStatus
 from jobbridge.core.keys import JobKey, TenantId
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.fetch import tuples
 from jobbridge.store.statuses import FINAL_STATUSES
 from jobbridge.store.values import as_jsonb, as_text

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from jobbridge.core.keys import JobKey
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.fetch import first_tuple
 from jobbridge.store.jobs.transitions import GATE, PAUSE, SUSPENSION
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import LiteralString
 
 from jobbridge.core.status import UNSUCCESSFUL
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.statuses import FINAL_STATUSES, listed
 
 _UNSUCCESSFUL: LiteralString = listed(UNSUCCESSFUL)

@@ -11,8 +11,8 @@ from uuid import UUID
 from psycopg import sql
 
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
-from jobbridge.core.status import FINAL, UNSUCCESSFUL, JobStatus
-from jobbridge.store.caller_connection import driver_connection
+from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.postgres.caller_connection import driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.rows import (
@@ -168,8 +168,13 @@ RETURNING job_id
 """
 
 #: Open jobs, and those that ended otherwise than well, each as an index has them (decision 0017).
-_ARE_OPEN: LiteralString = "completed_at IS NULL"
-_ARE_UNSUCCESSFUL: LiteralString = "unsuccessful IS NOT NULL AND unsuccessful = ANY(%(statuses)s)"
+ARE_OPEN: LiteralString = "completed_at IS NULL"
+_ARE_UNSUCCESSFUL: dict[JobStatus, LiteralString] = {
+    JobStatus.FAILED: "unsuccessful = 'failed'",
+    JobStatus.CANCELLED: "unsuccessful = 'cancelled'",
+    JobStatus.EXPIRED: "unsuccessful = 'expired'",
+    JobStatus.SKIPPED: "unsuccessful = 'skipped'",
+}
 
 _CLAUSES: dict[str, LiteralString] = {
     "tenant": "tenant = %(tenant)s",
@@ -184,18 +189,11 @@ _Row = TypeVar("_Row")
 
 
 def rare_ones(statuses: Collection[JobStatus] | None) -> list[LiteralString]:
-    """Give conditions with an index each, that together have all jobs of these statuses; none: all jobs have to do.
-
-    They speak of `%(statuses)s`.
-    """
+    """Give conditions that an index has, and that together have all jobs of these statuses; none: it has to be all."""
     if statuses is None or JobStatus.COMPLETED in statuses:
         return []
-    conditions: list[LiteralString] = []
-    if not FINAL.issuperset(statuses):
-        conditions.append(_ARE_OPEN)
-    if not UNSUCCESSFUL.isdisjoint(statuses):
-        conditions.append(_ARE_UNSUCCESSFUL)
-    return conditions
+    conditions = [condition for status, condition in _ARE_UNSUCCESSFUL.items() if status in statuses]
+    return conditions if FINAL.issuperset(statuses) else [ARE_OPEN, *conditions]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import first_tuple, tuples
 from jobbridge.store.statuses import FINAL_STATUSES

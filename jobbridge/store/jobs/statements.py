@@ -6,9 +6,9 @@ from typing import Any, LiteralString, assert_never
 
 from jobbridge.core import events
 from jobbridge.core.status import JobStatus
+from jobbridge.postgres import locks
 from jobbridge.store.jobs import transitions
 from jobbridge.store.values import as_jsonb, as_message, as_text
-from jobbridge.store.workers.workers import LOCK_BASE
 
 _Params = dict[str, Any]
 
@@ -107,7 +107,7 @@ def _started(event: events.Started) -> _Params:
         "queue": event.queue,
         "worker": event.worker,
         "worker_number": event.worker_number,
-        "lock_base": LOCK_BASE,
+        "lock_base": locks.WORKERS,
         "redelivered": event.redelivered,
         "goes_back": event.goes_back,
         "max_attempts": event.max_attempts,

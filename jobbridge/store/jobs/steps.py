@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from jobbridge.core.keys import JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, JobCancelled
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.values import as_jsonb, as_text
 

@@ -105,10 +105,18 @@ sa.Index(
 )
 sa.Index(
     "jobs_unsuccessful_idx",
+    jobs.c.unsuccessful,
     jobs.c.created_at.desc(),
     jobs.c.job_id.desc(),
     jobs.c.tenant,
+    postgresql_where=jobs.c.unsuccessful.is_not(None),
+)
+sa.Index(
+    "jobs_tenant_unsuccessful_idx",
+    jobs.c.tenant,
     jobs.c.unsuccessful,
+    jobs.c.created_at.desc(),
+    jobs.c.job_id.desc(),
     postgresql_where=jobs.c.unsuccessful.is_not(None),
 )
 sa.Index(

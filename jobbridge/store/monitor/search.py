@@ -20,18 +20,20 @@ from uuid import UUID
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows
-from jobbridge.store.jobs.queries import rare_ones
+from jobbridge.store.jobs.queries import ARE_OPEN, rare_ones
 from jobbridge.store.jobs.rows import JobRow, job_row
 from jobbridge.store.monitor.search_statements import MINE, Position, Questions, failed, names_of
 
 #: For how long a page is searched for; a step that has begun is ended.
 BUDGET = timedelta(milliseconds=30)
+#: So many times as long, if only open jobs are asked for: what runs may be behind a hundred thousand that wait.
+BUDGETS_OF_OPEN = 3
 #: Jobs that one scan reads: some 5 ms, if they are in memory.
 SCAN = 5_000
-#: The same, of one tenant, or of rare statuses: such jobs are far apart, so each may be a page from the disk.
+#: The same, of one tenant, or of those that did not end well: they are far apart, so each may be a page from the disk.
 SCAN_OF_FEW = 1_500
 
 _LEAST_ID = UUID(int=0)
@@ -121,10 +123,11 @@ class _PageSearch:
         self, connection: DriverConnection, search: Search, *, limit: int, scan: int, budget: float
     ) -> None:
         self._limit = limit
-        self._budget = budget
         self._text = search.text
         self._newest = _NEWEST if search.until is None else (search.until, _LEAST_ID)
         rare = rare_ones(search.statuses)
+        self._budget = budget * BUDGETS_OF_OPEN if rare == [ARE_OPEN] else budget
+        is_dense = search.tenant is None and rare in ([], [ARE_OPEN])
         self._questions = Questions(
             connection,
             {
@@ -137,7 +140,7 @@ class _PageSearch:
                 "until": search.until,
                 "ended_since": search.ended_since,
                 "text": search.text,
-                "scan": scan if search.tenant is None and not rare else min(scan, SCAN_OF_FEW),
+                "scan": scan if is_dense else min(scan, SCAN_OF_FEW),
                 "limit": limit + 1,
             },
             rare,

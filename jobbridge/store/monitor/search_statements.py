@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, job_id_for
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.queries import COLUMNS
 from jobbridge.store.jobs.rows import JobRow, job_row
 
@@ -90,7 +90,7 @@ def failed(of: LiteralString) -> LiteralString:
     """What failed since then, the latest first."""
     return f"""
 SELECT {COLUMNS} FROM public.jobs
-WHERE unsuccessful IS NOT NULL AND unsuccessful = 'failed' AND completed_at >= %(since)s{of}
+WHERE unsuccessful = 'failed' AND completed_at >= %(since)s{of}
 ORDER BY completed_at DESC
 LIMIT %(limit)s
 """

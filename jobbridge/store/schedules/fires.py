@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jobbridge.core.keys import TenantId
 from jobbridge.core.schedules.policies import FireOutcome, Trigger
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
 from jobbridge.store.statuses import FINAL_STATUSES

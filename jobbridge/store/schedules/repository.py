@@ -20,7 +20,7 @@ from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.planning import Plan, ScheduleState, begin
 from jobbridge.core.schedules.specs import kind_of
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.schedules.rows import FIRE_COLUMNS, SCHEDULE_COLUMNS, FireRow, ScheduleRow, as_json

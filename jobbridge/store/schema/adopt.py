@@ -22,7 +22,7 @@ from psycopg import sql
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.schema import originals
 from jobbridge.store.schema.online import Rewrite, create_indexes, drop_indexes, rewrite, shadow, swap
 from jobbridge.store.schema.originals import Original

@@ -16,7 +16,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 #: Our tables in schema public that have a tenant, whether they are there yet or not. A test holds it complete.
 TENANT_TABLES = (

@@ -15,26 +15,30 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
-from jobbridge.store.caller_connection import DriverConnection
-from jobbridge.store.database import sqlalchemy_url
+from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOfOlderReleases
+from jobbridge.postgres import locks
+from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.connect import Connection, connect
+from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions
-from jobbridge.store.schema_range import SchemaVersion, read_versions
+from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, read_versions
+from jobbridge.store.workers.queue_pauses import TELL
+from jobbridge.store.workers.workers import RELEASES
 
 #: Where alembic keeps what it has done. Written anew each time, from what `jobbridge_version` says (schema_range).
 ALEMBIC_TABLE = "jobbridge_revisions"
 
 #: A migration that waits for a lock makes everybody else wait behind it.
 LOCK_TIMEOUT = timedelta(seconds=5)
-APPLICATION_NAME = "jobbridge migrate"
 
 # Asked for again and again, and not waited for: a statement that waits has a snapshot, which CREATE INDEX CONCURRENTLY
 # in the process that has the lock would wait for.
-_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(hashtextextended('jobbridge migrate', 0))")
-_UNLOCK = sa.text("SELECT pg_advisory_unlock(hashtextextended('jobbridge migrate', 0))")
+_TRY_LOCK = sa.text(f"SELECT pg_try_advisory_lock({locks.MIGRATE})")
+_UNLOCK = sa.text(f"SELECT pg_advisory_unlock({locks.MIGRATE})")
 _TRY_AGAIN_AFTER = 0.2  # seconds
 
 _SET_UP = sa.text(
@@ -71,7 +75,11 @@ VALUES (%(told)s, %(revision)s, %(serves_since)s)
 
 
 def migrate(
-    database_url: str, revision: str = "heads", *, lock_timeout: timedelta = LOCK_TIMEOUT
+    database_url: str,
+    revision: str = "heads",
+    *,
+    lock_timeout: timedelta = LOCK_TIMEOUT,
+    ends_older_workers: bool = False,
 ) -> list[str]:
     """Bring the database up to `revision`; waits for another process that does so.
 
@@ -79,6 +87,7 @@ def migrate(
         database_url: Any form of URL; its role must own the tables, or be allowed to create them.
         revision: How far.
         lock_timeout: For how long to wait for a lock on a table, and make others wait behind.
+        ends_older_workers: Also where the tables would stop serving workers that run now.
 
     Returns:
         The revisions it is at now, sorted.
@@ -86,10 +95,13 @@ def migrate(
     Raises:
         DatabaseUnavailable: Postgres cannot be reached.
         SchemaTooNew: The database knows revisions that this release does not.
+        WorkersOfOlderReleases: Some run that the tables would stop serving; nothing was changed.
         DatabaseError: A migration could not be done; the database is as before that one, or goes on from where it
             was when it is migrated again.
     """
     with _locked(database_url, lock_timeout) as connection:
+        if not ends_older_workers:
+            _keep_serving(connection, revision)
         command.upgrade(_config(connection), revision)
         return _revisions(connection)
 
@@ -146,6 +158,17 @@ def current(database_url: str) -> list[str]:
         return _revisions(connection)
 
 
+def older_workers(database_url: str) -> dict[str, bool]:
+    """Name the workers of older releases that run now, each with whether the tables serve it."""
+    with _connection(database_url) as connection:
+        since = max((each.serves_since or "" for each in _versions(connection)), default="")
+        return {
+            f"{name} ({release})": knows >= since
+            for name, release, knows in _workers(connection)
+            if knows < THIS_RELEASE.newest
+        }
+
+
 def heads() -> list[str]:
     """Name the newest revisions of all branches, sorted."""
     return sorted(ScriptDirectory(str(script_directory())).get_heads())
@@ -158,6 +181,32 @@ def serves_since(revision: str) -> str | None:
         if since is not None:
             return since
     return None
+
+
+def _keep_serving(connection: sa.Connection, revision: str) -> None:
+    """Refuse if a worker that runs now could not live with what is to be done."""
+    scripts = ScriptDirectory(str(script_directory()))
+    current = tuple(_revisions(connection))
+    try:
+        pending = list(scripts.iterate_revisions(revision, current or "base", implicit_base=True))
+    except RevisionError:
+        return  # the way up itself says what is wrong
+    since = max((getattr(script.module, "serves_since", "") for script in pending), default="")
+    ended = {f"{name} ({release})" for name, release, knows in _workers(connection) if knows < since}
+    if ended:
+        raise WorkersOfOlderReleases(
+            f"The tables would serve only releases that know {since}, and older workers run: "
+            f"{', '.join(sorted(ended))}."
+        )
+
+
+def _workers(connection: sa.Connection) -> list[tuple[str, str, str]]:
+    """Name the workers that run now, each with its release and the newest revision that this knows."""
+    driver = _driver(connection)
+    if driver.execute("SELECT to_regclass('public.job_workers')").fetchone() == (None,):
+        return []
+    rows = driver.execute(RELEASES, {"workers": locks.WORKERS}).fetchall()
+    return [(name, release or "0.1.0", knows or KNOWN_TO_0_1_0["core"]) for name, release, knows in rows]
 
 
 def script_directory() -> Path:
@@ -182,7 +231,7 @@ def _config(connection: sa.Connection) -> Config:
 
 
 def _on_version_apply(*, ctx: MigrationContext, step: Any, heads: set[str], **_: Any) -> None:
-    """Within the transaction of each step: the rules of this database hold for what it made, and the step is told."""
+    """Within the transaction of each step: the rules of this database hold for what it made, and workers hear of it."""
     if ctx.connection is None:
         return
     driver = _driver(ctx.connection)
@@ -193,6 +242,7 @@ def _on_version_apply(*, ctx: MigrationContext, step: Any, heads: set[str], **_:
         version = SchemaVersion(revision=head, serves_since=serves_since(head))
         row = {"told": version.told_to_0_1_0, "revision": head, "serves_since": version.serves_since}
         driver.execute(_INSERT_VERSION, row)
+    driver.execute(TELL)
 
 
 def _driver(connection: sa.Connection) -> DriverConnection:
@@ -202,16 +252,16 @@ def _driver(connection: sa.Connection) -> DriverConnection:
 
 @contextmanager
 def _connection(database_url: str) -> Iterator[sa.Connection]:
-    url = sqlalchemy_url(database_url)
-    options = {"connect_timeout": 10, "application_name": APPLICATION_NAME}
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
-    try:
-        connection = engine.connect()
-    except exc.OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        where = f"Postgres database {url.database!r} at {url.host or 'the local socket'}"
-        raise DatabaseUnavailable(f"{where} cannot be used: {reason}") from error
-    with connection:
+    target = Target.of(database_url)
+
+    def opened() -> Connection:
+        # One process migrates at a time: the session holds a lock.
+        connection = connect(target, "migrate", keeps_session=True, must_write=True)
+        connection.autocommit = False
+        return connection
+
+    engine = sa.create_engine(target.sqlalchemy_url(), poolclass=sa.NullPool, creator=opened)
+    with engine.connect() as connection:
         yield connection
 
 
@@ -294,7 +344,11 @@ def _prepare(connection: sa.Connection) -> None:
 
 
 def _revisions(connection: sa.Connection) -> list[str]:
+    return sorted(version.revision for version in _versions(connection))
+
+
+def _versions(connection: sa.Connection) -> list[SchemaVersion]:
     try:
-        return sorted(version.revision for version in read_versions(_driver(connection)))
+        return read_versions(_driver(connection))
     except psycopg.errors.UndefinedTable:
         return []

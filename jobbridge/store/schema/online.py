@@ -19,7 +19,7 @@ from typing import Any, LiteralString
 
 from psycopg import sql
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 from psycopg.types.json import Jsonb
 
 from jobbridge.errors import DatabaseError
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 
 CREATE_ADOPTED: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.jobbridge_adopted (

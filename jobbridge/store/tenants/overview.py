@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 from jobbridge.core.keys import TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 
 

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
-from jobbridge.errors import UnsupportedOption
-from jobbridge.store.caller_connection import DriverConnection
-from jobbridge.store.database import Database
+import psycopg
+
+from jobbridge.errors import DatabaseError, UnsupportedOption
+from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.store.database import Database, refusal
 from jobbridge.store.fetch import all_rows, first_row
+from jobbridge.store.schema_range import misfit, version_of
 
 CHANNEL = "jobbridge_queues"
 #: Of a queue's name, and of a note.
@@ -38,6 +41,13 @@ TELL: LiteralString = "SELECT pg_notify('jobbridge_queues', '')"
 #: Few: people pause queues one by one.
 LIST: LiteralString = """
 SELECT queue, paused_at, paused_by, note FROM public.job_queue_pauses ORDER BY queue LIMIT 10000
+"""
+
+#: What may keep a worker from taking messages: the names that are paused, and what tells whether the tables serve it.
+OBSTACLES: LiteralString = """
+SELECT
+    ARRAY(SELECT queue FROM public.job_queue_pauses LIMIT 10000),
+    ARRAY(SELECT to_jsonb(version) FROM public.jobbridge_version AS version)
 """
 
 ONE: LiteralString = """
@@ -109,9 +119,13 @@ class QueuePauses:
         return self._database.run(lambda own: first_row(own, QueuePause, ONE, {"queue": queue}))
 
 
-def names_paused(connection: DriverConnection) -> frozenset[str]:
-    """Name the queues that are paused, as this connection sees them."""
-    return frozenset(pause.queue for pause in _listed(connection))
+def find_obstacles(connection: DriverConnection) -> tuple[frozenset[str], DatabaseError | None]:
+    """Name the queues that are paused, and say why the tables do not serve this release, if so."""
+    try:
+        [(names, rows)] = connection.execute(OBSTACLES).fetchall()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        return frozenset(), refusal(error)
+    return frozenset(names), misfit(map(version_of, rows), connection.info.dbname)
 
 
 def _listed(own: DriverConnection) -> list[QueuePause]:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
-from jobbridge.store.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows
 from jobbridge.store.values import as_text
-
-_KEY: LiteralString = "hashtextextended('jobbridge service ' || name, 0)"
-
-#: Which of these nobody leads, for whoever asks: from now on, until its session ends.
-LEAD: LiteralString = f"""
-SELECT name FROM unnest(%(names)s::text[]) AS asked (name) WHERE pg_try_advisory_lock({_KEY})
-"""
 
 STARTED: LiteralString = """
 INSERT INTO public.job_services AS service (name, holder, last_started)
@@ -27,10 +20,12 @@ VALUES (%(name)s, %(holder)s, clock_timestamp())
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, last_started = excluded.last_started
 """
 
-#: Counters count up, whoever leads.
+#: Counters count up, whoever leads. Most runs do nothing, and are not noted when they begin.
 FINISHED: LiteralString = """
 UPDATE public.job_services AS service
-SET last_finished = clock_timestamp(), last_error = NULL,
+SET last_started = greatest(last_started, clock_timestamp() - %(took)s::interval),
+    last_finished = clock_timestamp(),
+    last_error = NULL,
     counters = service.counters || coalesce((
         SELECT jsonb_object_agg(key, value::bigint + coalesce((service.counters ->> key)::bigint, 0))
         FROM jsonb_each_text(%(counters)s)
@@ -72,19 +67,16 @@ class ServiceRow:
     is_hanging: bool
 
 
-def lead(connection: DriverConnection, names: Sequence[str]) -> set[str]:
-    """Take the lead of those services that nobody leads; it ends with the connection."""
-    return {name for (name,) in connection.execute(LEAD, {"names": list(names)}).fetchall()}
-
-
 def note_start(connection: DriverConnection, name: str, holder: str) -> None:
     """Write that a run begins; fails when the session, and with it the lead, is lost."""
     connection.execute(STARTED, {"name": name, "holder": holder})
 
 
-def note_end(connection: DriverConnection, name: str, counters: Mapping[str, int]) -> None:
-    """Write that it ended well, and what it did."""
-    connection.execute(FINISHED, {"name": name, "counters": Jsonb(dict(counters))})
+def note_end(
+    connection: DriverConnection, name: str, counters: Mapping[str, int], *, took: timedelta = timedelta()
+) -> None:
+    """Write that it ended well, and what it did; fails when the session, and with it the lead, is lost."""
+    connection.execute(FINISHED, {"name": name, "counters": Jsonb(dict(counters)), "took": took})
 
 
 def note_failure(connection: DriverConnection, name: str, error: str) -> None:

@@ -13,7 +13,7 @@ from jobbridge.store.jobs.tables import metadata
 
 _NOW = sa.text("now()")
 
-# One row per running worker process. Whether it lives is told by the lock on its number, not by `seen_at`.
+# One row per running worker process. Whether it lives is told by `jobbridge.postgres.presence`, not by `seen_at`.
 job_workers = sa.Table(
     "job_workers",
     metadata,
@@ -27,7 +27,23 @@ job_workers = sa.Table(
     sa.Column("sends_to", sa.Text, nullable=False),  # the engine of messages that name none, by its settings
     sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.Column("release", sa.Text),  # NULL: 0.1.0
+    sa.Column("knows", sa.Text),  # the newest revision of the tables that its release knows
     sa.PrimaryKeyConstraint("number", name="job_workers_pkey"),
+    info={"is_local": True},
+)
+
+# Workers that ended themselves because their loop had died or hung; kept for a day.
+job_stuck_workers = sa.Table(
+    "job_stuck_workers",
+    metadata,
+    sa.Column("number", sa.BigInteger, nullable=False, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("noted_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.PrimaryKeyConstraint("number", name="job_stuck_workers_pkey"),
     info={"is_local": True},
 )
 

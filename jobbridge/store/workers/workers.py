@@ -1,64 +1,70 @@
 """Which workers there are, whether they live, and what they can run.
 
-A worker process takes a number, writes a row, and holds a lock on the number (see `locks`). The lock tells whether
-it lives: no clock, so a worker that is busy, paused or slow is never taken for dead. The number is drawn at random,
-so that a worker has one before it reaches Postgres; it is written into each job that the worker starts.
+A worker process has a number, which is written into each job that it starts, and a row. Whether it lives is said by
+`jobbridge.postgres.presence`: no clock, so a worker that is busy, paused or slow is never taken for dead.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.rows import kwargs_row
+from psycopg.rows import class_row, kwargs_row
 
 from jobbridge.core.keys import Engine
-from jobbridge.store.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres import presence
+from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.locks import WORKERS
+from jobbridge.postgres.presence import Verdict, verdict
 from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.schema_range import KNOWN_TO_0_1_0
 
-#: Numbers are locked under this base, so that they meet no other advisory lock.
-LOCK_BASE = 0x4A57 << 48
-#: A worker that lost its session to a restart of Postgres has it again by then.
-GRACE = timedelta(seconds=30)
-
-# Shared, so that two who ask do not take each other for the worker; given back at the end of the statement.
-_IS_FREE: LiteralString = "pg_try_advisory_xact_lock_shared(%(base)s + number)"
-
-#: False while the same number is still held by a session of ours that the server has not given up.
-LOCK: LiteralString = "SELECT pg_try_advisory_lock(%(base)s + %(number)s)"
-
-#: Again after a lost session: somebody may have taken the row away meanwhile.
-REGISTER: LiteralString = """
-INSERT INTO public.job_workers (number, name, engine, host, pid, queues, tasks, sends_to)
-VALUES (%(number)s, %(name)s, %(engine)s, %(host)s, %(pid)s, %(queues)s, %(tasks)s, %(sends_to)s)
+#: Again and again: somebody may have taken the row away meanwhile. With the proof, so that a worker costs one
+#: statement.
+REGISTER: LiteralString = f"""
+WITH {presence.RENEWED}
+INSERT INTO public.job_workers (number, name, engine, host, pid, queues, tasks, sends_to, release, knows)
+VALUES (
+    %(number)s, %(name)s, %(engine)s, %(host)s, %(pid)s, %(queues)s, %(tasks)s, %(sends_to)s, %(release)s, %(knows)s
+)
 ON CONFLICT (number) DO UPDATE SET queues = excluded.queues, tasks = excluded.tasks, seen_at = now()
 """
 
 UNREGISTER: LiteralString = "DELETE FROM public.job_workers WHERE number = ANY(%(numbers)s)"
 
-LIST: LiteralString = f"""
-SELECT number, name, engine, host, pid, queues, tasks, sends_to, started_at, seen_at, NOT {_IS_FREE} AS is_alive
+LIST: LiteralString = """
+SELECT number, name, engine, host, pid, queues, tasks, sends_to, started_at, seen_at, release, knows,
+    NOT pg_try_advisory_xact_lock_shared(%(workers)s + number) AS is_alive
 FROM public.job_workers
 ORDER BY started_at, number
 """
 
-#: Whose lock is free. After a restart of Postgres everybody's is at first: nobody counts as dead until all had time
-#: to come back.
-DEAD: LiteralString = """
-SELECT number
-FROM unnest(%(numbers)s::bigint[]) AS asked (number)
-WHERE statement_timestamp() >= pg_postmaster_start_time() + %(grace)s::interval
-    AND pg_try_advisory_xact_lock_shared(%(base)s + number)
+#: Who lives, and what their releases know; also where the columns that say so are still to be made.
+RELEASES: LiteralString = """
+SELECT name, to_jsonb(worker) ->> 'release', to_jsonb(worker) ->> 'knows'
+FROM public.job_workers AS worker
+WHERE NOT pg_try_advisory_xact_lock_shared(%(workers)s + number)
+ORDER BY name
 """
 
+#: What was noted of a worker that ended itself; and what is older than a day goes.
+NOTE_STUCK: LiteralString = """
+WITH forgotten AS (DELETE FROM public.job_stuck_workers WHERE noted_at < now() - interval '1 day')
+INSERT INTO public.job_stuck_workers (number, name, host, pid, reason)
+VALUES (%(number)s, %(name)s, %(host)s, %(pid)s, %(reason)s)
+ON CONFLICT (number) DO UPDATE SET reason = excluded.reason, noted_at = now()
+"""
 
-def draw_number() -> int:
-    """Give a number that no other worker has."""
-    return secrets.randbits(47) + 1
+LIST_STUCK: LiteralString = """
+SELECT name, host, pid, reason, noted_at
+FROM public.job_stuck_workers
+WHERE noted_at >= now() - interval '1 day'
+ORDER BY noted_at DESC
+LIMIT 100
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +77,10 @@ class WorkerRow:
         queues: Celery's names of the queues that it serves.
         tasks: The names of the tasks that it knows.
         sends_to: The engine that its settings choose for messages that name none.
-        seen_at: When it last wrote this row: twice a minute.
+        seen_at: When it last wrote this row: once a minute.
         is_alive: The process, or one of its pool's children, is there.
+        release: Of jobbridge.
+        knows: The newest revision of the tables that its release knows.
     """
 
     number: int
@@ -86,6 +94,19 @@ class WorkerRow:
     started_at: datetime
     seen_at: datetime
     is_alive: bool
+    release: str
+    knows: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StuckWorker:
+    """A worker that ended itself because its loop had died or hung."""
+
+    name: str
+    host: str
+    pid: int
+    reason: str
+    noted_at: datetime
 
 
 class WorkerStore:
@@ -93,10 +114,10 @@ class WorkerStore:
 
     Args:
         database: Where their rows are.
-        grace: After a restart of Postgres nobody counts as dead for so long.
+        grace: After a restart of Postgres of which no sweeper has noticed yet, nobody counts as dead for so long.
     """
 
-    def __init__(self, database: Database, *, grace: timedelta = GRACE) -> None:
+    def __init__(self, database: Database, *, grace: timedelta = presence.GRACE) -> None:
         self._database = database
         self._grace = grace
 
@@ -105,7 +126,10 @@ class WorkerStore:
 
         def fetch(own: DriverConnection) -> list[WorkerRow]:
             with psycopg.Cursor(own, row_factory=kwargs_row(_worker_row)) as cursor:
-                return cursor.execute(LIST, {"base": LOCK_BASE}).fetchall()
+                rows = cursor.execute(LIST, {"workers": WORKERS}).fetchall()
+            doubtful = [row.number for row in rows if not row.is_alive]
+            seen = self._judged(own, doubtful, Verdict.ALIVE) if doubtful else set()
+            return [replace(row, is_alive=row.is_alive or row.number in seen) for row in rows]
 
         return self._database.run(fetch) if connection is None else fetch(driver_connection(connection))
 
@@ -130,9 +154,21 @@ class WorkerStore:
         return {(worker.engine, queue) for worker in self.alive() for queue in worker.queues}
 
     def dead_among(self, numbers: Sequence[int]) -> set[int]:
-        """Tell which of these workers are gone; nobody, for half a minute after a restart of Postgres."""
-        params = {"numbers": list(numbers), "base": LOCK_BASE, "grace": self._grace}
-        return {number for (number,) in self._database.run(lambda own: own.execute(DEAD, params).fetchall())}
+        """Tell which of these workers are gone, as far as one look tells."""
+        return self._database.run(lambda own: self._judged(own, numbers, Verdict.DEAD))
+
+    def _judged(self, own: DriverConnection, numbers: Sequence[int], judged: Verdict) -> set[int]:
+        suspects = presence.ask(own, numbers, grace=self._grace)
+        return {suspect.number for suspect in suspects if verdict(suspect) is judged}
+
+    def stuck(self) -> Sequence[StuckWorker]:
+        """Give the workers that ended themselves within a day, the last one first."""
+
+        def fetch(own: DriverConnection) -> list[StuckWorker]:
+            with psycopg.Cursor(own, row_factory=class_row(StuckWorker)) as cursor:
+                return cursor.execute(LIST_STUCK).fetchall()
+
+        return self._database.run(fetch)
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Take away the rows of workers that are gone."""
@@ -141,6 +177,6 @@ class WorkerStore:
 
 def _worker_row(**columns: Any) -> WorkerRow:
     lists = {name: tuple(columns[name]) for name in ("queues", "tasks")}
-    return WorkerRow(
-        **columns | lists | {"engine": Engine(columns["engine"]), "sends_to": Engine(columns["sends_to"])}
-    )
+    engines = {name: Engine(columns[name]) for name in ("engine", "sends_to")}
+    release = {"release": columns["release"] or "0.1.0", "knows": columns["knows"] or KNOWN_TO_0_1_0["core"]}
+    return WorkerRow(**columns | lists | engines | release)

@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import psycopg
-from sqlalchemy.engine import URL
-
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.fanout import FAN_OUT_HEADER
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import DatabaseError, EngineUnavailable
+from jobbridge.errors import EngineUnavailable
+from jobbridge.postgres.connect import AsyncConnection
+from jobbridge.postgres.listen import listening, wait
 from jobbridge.store.jobs.queries import StoredDelivery
 
 if TYPE_CHECKING:
@@ -67,30 +65,15 @@ class Relay:
 
     async def run(self) -> None:
         """Listen and sweep until cancelled."""
-        pause = 1.0
-        while True:
-            began = time.monotonic()
-            try:
-                await self._listen()
-            except (psycopg.Error, DatabaseError, OSError) as error:
-                logger.warning("relay.database_away", extra={"error": str(error)})
-            except Exception:
-                logger.exception("relay.failed")
-            pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 15.0)
-            await asyncio.sleep(pause)
+        await listening(self._app.database.target, "relay", self._work, channel=CHANNEL)
 
-    async def _listen(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(
-            _conninfo(self._app.database.url), autocommit=True, application_name="jobbridge relay"
-        )
-        async with connection:
-            await connection.execute(f"LISTEN {CHANNEL}")
-            while True:
-                await self._sweep(OWN_DELIVERY_TIME)
-                async for _ in connection.notifies(timeout=SWEEP_INTERVAL.total_seconds(), stop_after=1):
-                    # A caller that can reach Temporal delivers by itself, and is faster than this.
-                    await asyncio.sleep(0.05)
-                    await self._sweep(timedelta())
+    async def _work(self, connection: AsyncConnection) -> None:
+        while True:
+            await self._sweep(OWN_DELIVERY_TIME)
+            if await wait(connection, SWEEP_INTERVAL.total_seconds()):
+                # A caller that can reach Temporal delivers by itself, and is faster than this.
+                await asyncio.sleep(0.05)
+                await self._sweep(timedelta())
 
     async def _sweep(self, older_than: timedelta) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self.sweep, older_than)
@@ -147,7 +130,3 @@ def _is_resumption(stored: StoredDelivery) -> bool:
     """Whether it is for a parent that waits for its children; then its workflow runs, and waits for it too."""
     headers = (stored.message or {}).get("headers") or {}
     return stored.attempt > 0 and stored.status is JobStatus.PENDING and bool(headers.get(FAN_OUT_HEADER))
-
-
-def _conninfo(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from jobbridge.app.application import Celery
-    from jobbridge.store.caller_connection import DriverConnection
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ It listens for changes of schedules, and looks at all of them once a minute. Wha
 - unknown: Temporal or the database cannot be asked, or a Schedule is not ours: left alone.
 
 A row is always written before Temporal is told, and Temporal is listed before the rows are read: so a Schedule
-without a row has lost it. Each worker has a reconciler, and one of them works: it holds an advisory lock on the very
-session that listens.
+without a row has lost it. Each worker has a reconciler, and one of them leads, on the very session that listens.
 
 What if it dies between two steps? After Temporal was told, before the row says so: it is told again, the same.
 """
@@ -21,14 +20,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from jobbridge.errors import DatabaseError, EngineUnavailable, JobBridgeError
-from jobbridge.store.locks import open_held_async
+from jobbridge.errors import EngineUnavailable, JobBridgeError
+from jobbridge.postgres.connect import AsyncConnection
+from jobbridge.postgres.listen import listening, wait
+from jobbridge.postgres.locks import lead_async
 from jobbridge.store.schedules.mirrors import MirrorStore
 from jobbridge.store.schedules.repository import CHANNEL
 from jobbridge.store.schedules.rows import ScheduleRow
@@ -51,9 +51,6 @@ GRACE = timedelta(minutes=1)
 #: Schedules that are told at a time.
 CONCURRENCY = 10
 
-#: The number is drawn once, for this purpose.
-TRY_LOCK: LiteralString = "SELECT pg_try_advisory_lock(7308332045)"
-
 
 class ScheduleReconciler:
     """Converges the table and Temporal.
@@ -73,37 +70,24 @@ class ScheduleReconciler:
 
     async def run(self) -> None:
         """Listen and converge until cancelled."""
+        # The lock must not outlast this worker, neither in a child of its pool nor when its host vanishes.
+        await listening(
+            self._app.database.target, "schedule reconciler", self._work, channel=CHANNEL, pauses=(1.0, 1.0)
+        )
+
+    async def _work(self, session: AsyncConnection) -> None:
+        while not await lead_async(session, "schedules"):
+            await asyncio.sleep(LOOK_INTERVAL.total_seconds())
+        swept_at: float | None = None
         while True:
             try:
-                await self._listen()
-            except (
-                psycopg.Error,
-                DatabaseError,
-                EngineUnavailable,
-                RPCError,
-                OSError,
-                TimeoutError,
-            ) as error:
-                logger.warning("schedules.not_reconciled", extra={"error": str(error)})
-            except Exception:
-                logger.exception("schedules.reconciler_failed")
-            await asyncio.sleep(1.0)
-
-    async def _listen(self) -> None:
-        # The lock must not outlast this worker, neither in a child of its pool nor when its host vanishes.
-        session = await open_held_async(self._app.database, name="jobbridge schedule reconciler")
-        async with session:
-            await session.execute(f"LISTEN {CHANNEL}")
-            while not await _has_lock(session):
-                await asyncio.sleep(LOOK_INTERVAL.total_seconds())
-            swept_at: float | None = None
-            while True:
                 await self.converge()
                 if swept_at is None or time.monotonic() - swept_at > SWEEP_INTERVAL.total_seconds():
                     await self.sweep()
                     swept_at = time.monotonic()
-                async for _ in session.notifies(timeout=LOOK_INTERVAL.total_seconds(), stop_after=1):
-                    pass
+            except RPCError as error:  # and the lock goes with the session: another worker may reach Temporal
+                raise EngineUnavailable(f"Temporal did not do what it was asked to: {error}") from error
+            await wait(session, LOOK_INTERVAL.total_seconds())
 
     async def converge(self) -> int:
         """Tell Temporal what has changed in the table; gives how many changes it took."""
@@ -174,9 +158,3 @@ class ScheduleReconciler:
 
     async def _blocking(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-async def _has_lock(session: psycopg.AsyncConnection[Any]) -> bool:
-    cursor = await session.execute(TRY_LOCK)
-    row = await cursor.fetchone()
-    return bool(row and row[0])

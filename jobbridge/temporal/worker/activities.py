@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.errors import DatabaseError, JobBridgeError
+from jobbridge.errors import DatabaseError, JobBridgeError, NotMigrated, SchemaTooNew
 from jobbridge.temporal.schedules.fires import begin_fire
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
@@ -74,6 +74,9 @@ class JobActivities:
             execution = await self._execution(document, holder)
         except NoFire as no_fire:
             return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)).to_json()
+        except (NotMigrated, SchemaTooNew) as error:
+            # Another release's worker may take it: the workflow asks again, after a while.
+            return Outcome(kind=OutcomeKind.REQUEUED, error=f"{error} {error.hint}").to_json()
         beating = asyncio.create_task(_beat(execution))
         try:
             settlement = await self._settlement(execution, holder)
@@ -91,6 +94,8 @@ class JobActivities:
         order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
         try:
             execution: Execution = await self._blocking(self._prepared, order, info)
+        except (NotMigrated, SchemaTooNew):
+            raise
         except JobBridgeError as error:
             settlement = Settlement(
                 kind=SettlementKind.FAILED,

@@ -246,4 +246,6 @@ class TemporalTaskConsumer:
         """Block as Celery does while its broker is away, and let a signal end it."""
         while not all(poller.is_running.is_set() for poller, _ in self._pollers.values()):
             worker_state.maybe_shutdown()
+            if self._app.presence is not None:
+                self._app.presence.watchdog.tick()  # Temporal may be away for long, and the loop waits here
             time.sleep(0.05)

@@ -70,6 +70,7 @@ def beat(folder: Path, name: str, *arguments: str, **settings: str) -> Iterator[
         yield process
 
 
+@pytest.mark.long
 def test_a_thousand_schedules_on_two_beats_of_which_one_is_killed(
     database_url: str, tmp_path: Path, connection: psycopg.Connection[Any], app: Celery
 ) -> None:

@@ -66,7 +66,7 @@ class Tables:
         """Terminate the backend of every session of the broker, as an administrator could."""
         return self.number(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'jobbridge-broker'"
+            " WHERE datname = current_database() AND application_name ~ ' broker$'"
         )
 
     def wait_for_notes(self, event: str, texts: set[str], *, timeout: float = 20) -> None:

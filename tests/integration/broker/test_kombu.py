@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session as OrmSession
 
 from jobbridge.broker import PublishFailed, delete_waiting, publishing_on, queue_depths
-from jobbridge.broker.errors import InvalidOption
+from jobbridge.errors import UnsupportedOption
 from tests.integration.broker.support import Tables, kombu_connection
 from tests.support import wait_until
 
@@ -491,7 +491,7 @@ def test_publishing_on_any_connection_over_psycopg(
 
 
 def test_publishing_on_something_else_is_refused() -> None:
-    with pytest.raises(InvalidOption, match=r"builtins\.dict.*psycopg 3"), publishing_on({}):
+    with pytest.raises(UnsupportedOption, match=r"builtins\.dict.*psycopg 3"), publishing_on({}):
         raise AssertionError
 
 

@@ -17,12 +17,15 @@ from sqlalchemy import create_engine, text
 from jobbridge.broker import publishing, session, tables, topology
 from jobbridge.broker.admin import queue_admin
 from jobbridge.broker.consume import claiming, prefetch, settling, sweeping, window
-from jobbridge.broker.session import PREPARE_SESSION
+from jobbridge.broker.session import SETTINGS
+from jobbridge.postgres import presence
+from jobbridge.postgres.presence import look_parameters
 from jobbridge.store.schema.migrate import downgrade, migrate
 
 MODULES: list[ModuleType] = [
     claiming,
     prefetch,
+    presence,
     publishing,
     session,
     settling,
@@ -113,7 +116,8 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
             " FROM generate_series(1, 100000) AS n"
         )
         connection.execute("ANALYZE jobbridge_broker.messages")
-        connection.execute(PREPARE_SESSION)  # type: ignore[arg-type]
+        for name, value in SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         yield connection
 
 
@@ -130,7 +134,7 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
             {"dead": [1, 2], "deliveries_allowed": 5},
             "messages_leased",
         ),
-        (sweeping.DROP_EXPIRED, {}, "messages_expiring"),
+        (sweeping.SWEEP, look_parameters(1, 3.0), "messages_expiring"),
         (queue_admin.DELETE_WAITING, {"correlation_id": "77"}, "messages_waiting_correlation_id"),
     ],
 )

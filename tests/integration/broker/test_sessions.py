@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from jobbridge.broker import BrokerNotMigrated, BrokerRefused
 from jobbridge.broker.errors import SessionLost
-from jobbridge.broker.session import LOCK_BASE
+from jobbridge.postgres.locks import CONSUMERS
 from tests.cut_off import SLOW, cut_off_amid
 from tests.integration.broker.support import Tables, kombu_connection
 from tests.support import wait_until
@@ -67,7 +67,7 @@ def test_a_consumer_holds_the_lock_on_its_number(connection: Connection, tables:
     get(connection)
     number = tables.messages[0]["leased_by"]
 
-    assert tables.rows("SELECT pg_try_advisory_lock(%s) AS got", LOCK_BASE + number) == [{"got": False}]
+    assert tables.rows("SELECT pg_try_advisory_lock(%s) AS got", CONSUMERS + number) == [{"got": False}]
 
 
 def test_what_a_lost_session_held_is_delivered_to_others_and_counted(
@@ -329,7 +329,7 @@ def test_a_wrong_password_is_named_and_not_retried(tables: Tables) -> None:
         password = known.info.password
     with (
         kombu_connection(tables.broker_url.replace(password, "wrong")) as connection,
-        pytest.raises(BrokerRefused, match=r"password authentication failed.*Check user"),
+        pytest.raises(BrokerRefused, match=r"password authentication failed.*Correct the user"),
     ):
         connection.connect()
 

@@ -105,6 +105,7 @@ def _short() -> bytes:
     return b'[["again", 0], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 
 
+@pytest.mark.long
 def test_every_task_runs_once_on_two_workers(app: Celery, tables: Tables, start: StartWorker) -> None:
     texts = [f"n{number}" for number in range(1000)]
     for worker in [start("first", "threads", "-c", "4"), start("second", "prefork", "-c", "2")]:
@@ -116,6 +117,7 @@ def test_every_task_runs_once_on_two_workers(app: Celery, tables: Tables, start:
     assert Counter(tables.notes("ended")) == Counter(texts)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_amid_a_thousand_tasks_loses_none(
     app: Celery, tables: Tables, start: StartWorker
 ) -> None:

@@ -150,7 +150,7 @@ def test_a_lost_connection_is_made_anew_and_told(
     # Of this database: dashboards of other tests, on theirs, listen for some time after their last viewer has gone.
     kill = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'jobbridge live events' AND datname = current_database()"
+        " WHERE application_name LIKE '% live' AND datname = current_database()"
     )
 
     async def test(watch: Watch) -> None:

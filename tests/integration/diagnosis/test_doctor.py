@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobbridge import Celery
@@ -15,9 +17,11 @@ from jobbridge.app.worker.presence import Presence
 from jobbridge.core.keys import Engine
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.specs import parse_spec
+from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.temporal import TemporalServer
 from jobbridge.diagnosis import upkeep
 from jobbridge.diagnosis.checks import check_all
+from jobbridge.diagnosis.connections import of_worker
 from jobbridge.diagnosis.findings import Check
 from jobbridge.settings import load_settings
 from jobbridge.store.schedules.repository import ScheduleStore
@@ -73,6 +77,33 @@ def test_a_healthy_system_has_no_fault(app: Celery, worker: Presence) -> None:
     app.enqueue("parity.add", [1, 2])
 
     assert faults(app) == {}
+
+
+def test_more_connections_than_postgres_allows_are_named(
+    app: Celery, worker: Presence, postgres: PostgresServer
+) -> None:
+    with ExitStack() as opened:
+        for _ in range(190):  # of the 200 that it allows
+            opened.enter_context(psycopg.connect(postgres.url()))
+        fault = faults(app)["connections"]
+
+    assert "1 workers" in fault.found
+    assert "1 of the workers did not say" in fault.found
+    assert "max_connections" in fault.hint
+
+
+@pytest.mark.parametrize(
+    ("pool", "may_open"),
+    [
+        ({"max-concurrency": 4, "processes": [1, 2, 3, 4]}, 6 + 4 * 3),
+        ({"max-concurrency": 20}, 6 + 20 * 2 + 10),  # threads share kombu's pool of ten
+        (None, 6 + 3),
+    ],
+)
+def test_the_connections_of_a_worker_are_added_up(
+    app: Celery, pool: dict[str, Any] | None, may_open: int
+) -> None:
+    assert of_worker(Engine.CELERY, pool, app) == may_open
 
 
 def test_a_dotenv_file_that_says_another_edition_is_named(make: MakeApp, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from jobbridge.bootstrap import make_app
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
@@ -62,6 +64,7 @@ print(json.dumps({"created": progress.created, "peaks": [*peaks, peak()]}))
 """
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_rows_take_no_more_memory_than_a_thousand(database_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, database_url, str(ROWS)],

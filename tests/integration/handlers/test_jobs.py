@@ -118,6 +118,7 @@ def test_both_engines_make_the_same_documents(office: Office, tmp_path: Path) ->
     assert len(office.mail.mails) == 22
 
 
+@pytest.mark.long
 @BOTH
 def test_workers_that_are_killed_at_random_leave_the_same_books_and_documents(
     office: Office, engine: Engine, tmp_path: Path

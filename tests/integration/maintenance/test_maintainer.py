@@ -99,7 +99,7 @@ def test_another_takes_over_when_the_leader_loses_its_session(database: Database
     with database.connection() as own:
         own.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE application_name = 'jobbridge maintainer' AND datname = current_database()"
+            " WHERE application_name LIKE '% services' AND datname = current_database()"
         )
     second.start()
 
@@ -115,7 +115,7 @@ def test_who_has_lost_the_lead_does_not_run(database: Database, opened: ExitStac
     with database.connection() as own:
         own.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE application_name = 'jobbridge maintainer' AND datname = current_database()"
+            " WHERE application_name LIKE '% services' AND datname = current_database()"
         )
     runs = leading.runs
 

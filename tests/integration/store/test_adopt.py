@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -25,6 +24,7 @@ from jobbridge.store.jobs.queries import JobFilter, JobStore
 from jobbridge.store.schema import migrate as migrations
 from jobbridge.store.schema import online, originals
 from jobbridge.store.schema.conventions import TENANT_TABLES
+from tests.forked import run_python
 from tests.integration.store.test_migrate import ANATOMY
 from tests.job_events import FAR_AHEAD, EventsOf, new_key
 from tests.originals import TENANT, USER, create_originals
@@ -169,15 +169,10 @@ def test_processes_that_take_over_at_once_do_not_collide(
     url: str, connection: psycopg.Connection[Any]
 ) -> None:
     program = "import sys; from jobbridge.store.schema.migrate import migrate; migrate(sys.argv[1])"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, url], env=clean_environment(), stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    answers = [process.communicate(timeout=60)[1].decode() for process in processes]
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda _: run_python(["-c", program, url], env=clean_environment()), range(2)))
 
-    assert [process.returncode for process in processes] == [0, 0], answers
+    assert [process.returncode for process in ended] == [0, 0], [process.stderr for process in ended]
     assert migrations.current(url) == migrations.heads()
     assert _rows(connection, "SELECT count(*) FROM jobs") == [(60,)]
 

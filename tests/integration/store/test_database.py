@@ -11,6 +11,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,7 +31,7 @@ from jobbridge.store.jobs.queries import JobStore
 from jobbridge.store.schema.migrate import migrate
 from tests.cut_off import SLOW, cut_off_amid
 from tests.job_events import SECOND, EventsOf
-from tests.support import wait_until
+from tests.support import CONTRACTED, wait_until
 
 JOB = EventsOf()
 
@@ -127,12 +128,37 @@ def test_a_role_without_rights_hears_what_it_needs(
     outside.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_the_schema_is_asked_for_once(database: Database, outside: psycopg.Connection[Any]) -> None:
-    store = JobStore(database)
-    store.page()
-    outside.execute("DELETE FROM jobbridge_version")
+def test_whom_the_tables_serve_is_asked_for_now_and_then(
+    database_url: str, outside: psycopg.Connection[Any]
+) -> None:
+    asks, trusts = Database(database_url, check_schema_after=0), Database(database_url)
+    for database in (asks, trusts):
+        assert JobStore(database).page().jobs == []
+    outside.execute(CONTRACTED)
 
-    assert store.page().jobs == []
+    assert JobStore(trusts).page().jobs == []
+    with pytest.raises(SchemaTooNew, match="9999_later"):
+        JobStore(asks).page()
+    with psycopg.connect(database_url) as caller, pytest.raises(SchemaTooNew), asks.transaction(caller):
+        pass
+
+    for database in (asks, trusts):
+        database.close()
+
+
+def test_how_an_attempt_ended_is_written_whomever_the_tables_serve(
+    database_url: str, outside: psycopg.Connection[Any]
+) -> None:
+    database, job = Database(database_url, check_schema_after=0), EventsOf()
+    recorder = JobRecorder(database)
+    recorder.record(job.submitted())
+    recorder.record(job.started())
+    outside.execute(CONTRACTED)
+
+    with pytest.raises(SchemaTooNew):
+        recorder.record(job.completed())
+    assert recorder.record(job.completed(), check_schema=False).applied
+    database.close()
 
 
 def test_pooled_connections_that_the_server_ended_are_replaced_unseen(
@@ -272,6 +298,19 @@ def test_what_postgres_ended_for_a_deadlock_is_done_again(database: Database) ->
     assert database.run(work) == 2
 
 
+@pytest.mark.parametrize("state", ["57014", "55P03", "40001", "53200"])
+def test_what_postgres_could_not_do_for_long_is_safe_to_retry(database: Database, state: str) -> None:
+    tries: list[str] = []
+
+    def work(own: psycopg.Connection[Any]) -> None:
+        tries.append(state)
+        own.execute(f"DO $$ BEGIN RAISE 'not now' USING ERRCODE = '{state}'; END $$")
+
+    with pytest.raises(DatabaseUnavailable, match="not now"):
+        database.run(work)
+    assert len(tries) > 1
+
+
 def test_a_transaction_of_ours_rolls_back_as_a_whole(database: Database) -> None:
     job, recorder = EventsOf(), JobRecorder(database)
 
@@ -340,6 +379,43 @@ def test_djangos_connection_is_opened_and_used(database: Database, outside: psyc
     JobRecorder(database).record(job.submitted(), DatabaseWrapper())
 
     assert JobStore(database).get(job.key) is not None
+
+
+# -- threads
+
+
+def test_threads_that_ask_for_a_second_connection_do_not_wait_for_each_other(database: Database) -> None:
+    """As a step does that is recorded inside a transaction, in each thread of `celery worker -P threads -c 20`."""
+    threads = 20
+    database.make_room(threads)
+    all_have_one = threading.Barrier(threads, timeout=20)
+
+    def step_in_transaction(_: int) -> object:
+        with database.transaction():
+            all_have_one.wait()
+            return database.run(lambda own: own.execute("SELECT 7").fetchone())
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(step_in_transaction, range(threads), timeout=20)) == [(7,)] * threads
+
+
+def test_who_finds_no_room_waits_for_who_has_a_connection(database_url: str) -> None:
+    database = Database(database_url, most=1)
+    order: list[str] = []
+
+    def late() -> None:
+        with database.connection():
+            order.append("late")
+
+    with database.connection():
+        thread = threading.Thread(target=late)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    database.close()
+
+    assert order == ["first", "late"]
 
 
 # -- forks

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -20,11 +19,13 @@ import jobbridge.store.monitor.tables
 import jobbridge.store.schedules.tables
 import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.postgres.target import Target
 from jobbridge.recording import JobRecorder
-from jobbridge.store.database import Database, sqlalchemy_url
+from jobbridge.store.database import Database
 from jobbridge.store.jobs.tables import metadata
 from jobbridge.store.schema import migrate as migrations
 from jobbridge.store.schema_range import THIS_RELEASE
+from tests.forked import run_python
 from tests.job_events import EventsOf
 from tests.support import CONTRACTED, clean_environment, wait_until
 
@@ -90,7 +91,7 @@ def test_every_step_of_the_way_down_can_be_gone_up_again(empty_database_url: str
 def test_the_metadata_is_what_the_migrations_make(
     empty_database_url: str, database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    engine = sa.create_engine(sqlalchemy_url(empty_database_url))
+    engine = sa.create_engine(Target.of(empty_database_url).sqlalchemy_url())
     metadata.create_all(engine)
     engine.dispose()
 
@@ -167,28 +168,20 @@ def test_processes_that_migrate_at_once_do_not_collide(
     lock = "hashtextextended('jobbridge migrate', 0)"
     waiting = (
         "SELECT FROM pg_stat_activity"
-        " WHERE application_name = 'jobbridge migrate' AND datname = current_database()"
+        " WHERE application_name LIKE '% migrate' AND datname = current_database()"
     )
     program = "import sys; from jobbridge.store.schema.migrate import migrate; migrate(sys.argv[1])"
     connection.execute(f"SELECT pg_advisory_lock({lock})")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, empty_database_url],
-            env=clean_environment(),
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    try:
-        wait_until(lambda: len(connection.execute(waiting).fetchall()) == 2, timeout=30)
-        connection.execute(f"SELECT pg_advisory_unlock({lock})")
-        answers = [process.communicate(timeout=60)[1].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    argv = ["-c", program, empty_database_url]
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(run_python, argv, env=clean_environment()) for _ in range(2)]
+        try:
+            wait_until(lambda: len(connection.execute(waiting).fetchall()) == 2, timeout=30)
+        finally:
+            connection.execute(f"SELECT pg_advisory_unlock({lock})")
+        ended = [process.result() for process in running]
 
-    assert [process.returncode for process in processes] == [0, 0], answers
+    assert [process.returncode for process in ended] == [0, 0], [process.stderr for process in ended]
     assert migrations.current(empty_database_url) == migrations.heads()
 
 

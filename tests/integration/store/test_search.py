@@ -219,7 +219,7 @@ def test_the_last_failures_are_found_the_latest_first(database: Database, tenant
 RARE = {
     "newest_idx": None,
     "jobs_open_idx": [JobStatus.PROCESSING],
-    "jobs_unsuccessful": [JobStatus.FAILED],
+    "unsuccessful_idx": [JobStatus.EXPIRED, JobStatus.FAILED],
 }
 
 

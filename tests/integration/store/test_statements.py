@@ -130,20 +130,28 @@ def test_open_jobs_are_found_by_their_index(large: psycopg.Connection[Any]) -> N
 
 
 @pytest.mark.parametrize(
-    ("statuses", "index"),
+    ("statuses", "indexes"),
     [
-        ([JobStatus.PROCESSING], "jobs_open_idx"),
-        ([JobStatus.QUEUED, JobStatus.RETRYING], "jobs_open_idx"),
-        ([JobStatus.EXPIRED], "jobs_unsuccessful_idx"),
-        ([JobStatus.FAILED, JobStatus.CANCELLED], "jobs_unsuccessful_idx"),
+        ([JobStatus.PROCESSING], ["jobs_open_idx"]),
+        ([JobStatus.QUEUED, JobStatus.RETRYING], ["jobs_open_idx"]),
+        ([JobStatus.EXPIRED], ["jobs_unsuccessful_idx"]),
+        ([JobStatus.QUEUED, JobStatus.FAILED], ["jobs_open_idx", "jobs_unsuccessful_idx"]),
+        ([JobStatus.QUEUED, JobStatus.COMPLETED], []),
     ],
+    ids=str,
 )
 def test_a_page_of_rare_jobs_follows_their_index(
-    large: psycopg.Connection[Any], statuses: list[JobStatus], index: str
+    large: psycopg.Connection[Any], statuses: list[JobStatus], indexes: list[str]
 ) -> None:
-    [condition] = jobs.rare_ones(statuses)
-    newest = f"SELECT {jobs.COLUMNS} FROM public.jobs WHERE {condition} ORDER BY created_at DESC, job_id DESC LIMIT 6"
-    assert index in _plan(large, newest, {"statuses": [status.value for status in statuses]})
+    for condition, index in zip(jobs.rare_ones(statuses), indexes, strict=True):
+        newest = (
+            f"SELECT * FROM public.jobs WHERE {condition} ORDER BY created_at DESC, job_id DESC LIMIT 500"
+        )
+        plan = _plan(large, newest, {})
+        assert index in plan
+        assert "Sort" not in plan
+        of_tenant = _plan(large, newest.replace("WHERE", "WHERE tenant = 't1' AND"), {})
+        assert index.replace("jobs_unsuccessful", "jobs_tenant_unsuccessful") in of_tenant
 
 
 def test_a_page_of_the_newest_jobs_sorts_nothing(large: psycopg.Connection[Any]) -> None:

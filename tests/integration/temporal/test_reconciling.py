@@ -196,6 +196,7 @@ def test_a_worker_offers_what_its_engine_needs(own_world: TemporalWorld) -> None
     assert names[Engine.TEMPORAL] == names[None] - {"relay"}  # it has one that is quicker
 
 
+@pytest.mark.long
 def test_jobs_survive_workers_that_are_killed_at_random(own_world: TemporalWorld) -> None:
     """Each job runs to its end, row and workflow say so, whenever its worker died."""
     seed = random.randrange(10**6)

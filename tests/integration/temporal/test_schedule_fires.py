@@ -32,6 +32,9 @@ from jobbridge.settings import load_settings
 from jobbridge.temporal.schedules.mirror import spec_of
 from jobbridge.temporal.wire.client import TemporalClient
 
+#: They share what is made once for this file.
+pytestmark = pytest.mark.xdist_group("fires-of-a-year")
+
 SEED = int(os.environ.get("FIRES_SEED", "20260101"))
 SPECS = int(os.environ.get("FIRES_SPECS", "150"))
 ZONES = ["UTC", "Europe/Dublin", "America/New_York", "Australia/Lord_Howe", "America/Santiago"]
@@ -118,6 +121,7 @@ def windows(zone: ZoneInfo, spec: Cron | Every, chance: random.Random) -> list[t
     return around + [(start, start + 2 * day) for start in anywhere]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("zone_name", ZONES)
 def test_temporal_fires_when_the_core_says_over_a_year(asked: Temporal, zone_name: str) -> None:
     chance = random.Random(f"{SEED} {zone_name}")

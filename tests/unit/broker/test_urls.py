@@ -8,6 +8,7 @@ from kombu import Connection
 from jobbridge.broker import register
 from jobbridge.broker.errors import InvalidOption
 from jobbridge.broker.transport import Transport
+from jobbridge.postgres.target import Target
 
 register()
 
@@ -80,6 +81,14 @@ def test_the_next_url_of_a_failover_list_keeps_its_query() -> None:
     assert url_of(connection) == "postgresql+psycopg://u:p@/b?host=%2Frun%2Ftwo"
     connection.maybe_switch_next()
     assert url_of(connection) == "postgresql+psycopg://one/a"
+
+
+def test_several_hosts_of_one_database_are_kept() -> None:
+    connection = Connection("jobbridge+postgresql://ann@one:1,two:2/jobs?target_session_attrs=primary")
+
+    assert Target.of(url_of(connection)).hosts == [("one", "1"), ("two", "2")]
+    assert "target_session_attrs=primary" in url_of(connection)
+    assert url_of(connection.clone()) == url_of(connection)
 
 
 def test_another_database_is_refused() -> None:

@@ -15,6 +15,7 @@ from jobbridge.handlers.invoicing import pdf
 from jobbridge.handlers.invoicing.models import BillLine
 from jobbridge.handlers.invoicing.pdf import render_invoice
 from tests.books import invoice, time_entry
+from tests.forked import run_python
 from tests.support import REPOSITORY, clean_environment
 
 
@@ -155,7 +156,8 @@ with ThreadPoolExecutor(8) as threads:
 assert at_once == [render(number) for number in range(24)]
 """
     for _ in range(3):
-        subprocess.run([sys.executable, "-c", program], check=True, env=clean_environment(), cwd=REPOSITORY)
+        ended = run_python(["-c", program], env=clean_environment(), cwd=REPOSITORY)
+        assert ended.returncode == 0, ended.stderr
 
 
 @pytest.fixture

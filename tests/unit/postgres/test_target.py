@@ -9,7 +9,15 @@ from jobbridge.postgres.target import Target
 
 
 @pytest.mark.parametrize(
-    "scheme", ["postgres", "postgresql", "postgresql+psycopg", "jobbridge+postgresql", "sqla+postgresql"]
+    "scheme",
+    [
+        "postgres",
+        "postgresql",
+        "postgresql+psycopg",
+        "jobbridge+postgresql",
+        "jobbridge+postgresql+psycopg",
+        "jobbridge.broker.transport:Transport+postgresql",
+    ],
 )
 def test_every_scheme_of_ours_is_read(scheme: str) -> None:
     target = Target.of(f"{scheme}://me:se%20cret@db.example:5433/books?sslmode=require")
@@ -46,7 +54,9 @@ def test_a_password_that_is_not_quoted_is_read_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("url", "named"),
     [
-        ("mysql://h/d", "mysql"),
+        ("", "no scheme"),
+        ("redis://user:secret@h", "redis"),
+        ("mysql+postgres", "no scheme"),
         ("h/d", "no scheme"),
         ("postgresql://h/d?pool_size=4", "pool_size"),
         ("postgresql://h:x/d", "h:x"),
@@ -57,6 +67,7 @@ def test_what_cannot_be_read_is_named(url: str, named: str) -> None:
         Target.of(url)
 
     assert "postgresql://user:password@host" in caught.value.hint
+    assert "secret" not in str(caught.value)
 
 
 def test_the_password_is_not_shown() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobbridge.errors import ConfigurationError, UnsupportedOption
-from jobbridge.store.caller_connection import driver_connection
-from jobbridge.store.database import Database, sqlalchemy_url
+from jobbridge.errors import UnsupportedOption
+from jobbridge.postgres.caller_connection import driver_connection
+from jobbridge.store.database import Database
 from jobbridge.store.values import as_jsonb, as_message, as_text
 
 any_json = st.recursive(
@@ -18,50 +18,6 @@ any_json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://u:p%40ss@host:5433/db?sslmode=require",
-        "postgres://u:p%40ss@host:5433/db?sslmode=require",
-        "postgresql+psycopg://u:p%40ss@host:5433/db?sslmode=require",
-        "jobbridge+postgresql://u:p%40ss@host:5433/db?sslmode=require",
-        "jobbridge+postgresql+psycopg://u:p%40ss@host:5433/db?sslmode=require",
-        "jobbridge.broker.transport:Transport+postgresql://u:p%40ss@host:5433/db?sslmode=require",
-    ],
-)
-def test_every_form_of_the_url_names_the_same_database(url: str) -> None:
-    read = sqlalchemy_url(url)
-
-    assert (read.drivername, read.host, read.port, read.database) == (
-        "postgresql+psycopg",
-        "host",
-        5433,
-        "db",
-    )
-    assert (read.username, read.password, dict(read.query)) == ("u", "p@ss", {"sslmode": "require"})
-
-
-def test_a_socket_folder_is_a_host_too() -> None:
-    assert sqlalchemy_url("postgresql:///db?host=/var/run/postgresql").query["host"] == "/var/run/postgresql"
-
-
-@pytest.mark.parametrize(
-    "url", ["", "redis://localhost", "host/db", "mysql+postgres", "postgresql://h:notaport/db"]
-)
-def test_a_url_of_something_else_is_refused_with_a_hint(url: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        sqlalchemy_url(url)
-
-    assert "postgresql://user:password@host" in refused.value.hint
-
-
-def test_a_refused_url_is_not_shown_with_its_password() -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        sqlalchemy_url("redis://user:secret@host")
-
-    assert "secret" not in str(refused.value)
 
 
 def test_a_database_does_not_show_its_password() -> None:

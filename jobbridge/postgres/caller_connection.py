@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeAlias
 
 import psycopg
@@ -33,6 +34,8 @@ def driver_connection(connection: object) -> DriverConnection:
 
 
 def _beneath_sqlalchemy(connection: object) -> object | None:
+    if "sqlalchemy" not in sys.modules:  # then it is none of SQLAlchemy's
+        return None
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session, scoped_session
 

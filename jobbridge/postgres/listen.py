@@ -1,0 +1,74 @@
+"""Hearing of NOTIFY: on an event loop, for as long as the process runs, whatever becomes of the connection.
+
+Who listens looks at the tables too, once in a while: a notification is a hint and no message, and what was notified
+while nobody listened is not told again. So each new connection begins with a look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from jobbridge.errors import JobBridgeError
+from jobbridge.postgres.connect import AsyncConnection, connect_async
+from jobbridge.postgres.faults import reason_of
+from jobbridge.postgres.target import Target
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before it connects again, at first and at most. A connection that held so long makes it begin anew.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 15.0
+
+Work = Callable[[AsyncConnection], Awaitable[None]]
+
+
+async def listening(
+    target: Target,
+    purpose: str,
+    work: Work,
+    *,
+    channel: str | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
+    pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
+) -> None:
+    """Do `work` on a connection that listens, again and again until cancelled.
+
+    Args:
+        target: Where to.
+        purpose: For `pg_stat_activity`, and for the log.
+        work: Goes on until the connection is lost, or it has nothing more to do for now.
+        channel: What to listen to; `work` may do so itself.
+        goes_on: Asked before each connection.
+        pauses: Seconds before it connects again, at first and at most.
+    """
+    first, longest = pauses
+    pause = first
+    while goes_on():
+        began_at = time.monotonic()
+        try:
+            connection = await connect_async(target, purpose, keeps_session=True)
+            async with connection:
+                if channel is not None:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                await work(connection)
+            continue
+        except (psycopg.Error, JobBridgeError, OSError, TimeoutError) as error:
+            logger.warning("listener.interrupted", extra={"listener": purpose, "error": reason_of(error)})
+        except Exception:
+            logger.exception("listener.failed", extra={"listener": purpose})
+        pause = first if time.monotonic() - began_at > longest else min(pause * 2, longest)
+        await asyncio.sleep(pause)
+
+
+async def wait(connection: AsyncConnection, seconds: float) -> bool:
+    """Wait until something is notified, at most `seconds`; tell whether it was."""
+    async for _ in connection.notifies(timeout=seconds, stop_after=1):
+        return True
+    return False

@@ -1,0 +1,82 @@
+"""Which process of pytest-xdist runs which tests: those of one `xdist_group` in one.
+
+xdist has `--dist=loadgroup` for that, which does nothing with pytest 9.2: a process tells the name of a test's group at
+the end of its id, and ids cannot be changed any more (xdist 3.8.0, `remote.py`; there was no newer one). Everything
+was spread, and each process made what a group shares anew. Here each process writes the groups into a file
+before it tells what it has collected; all write the same.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_INPUT = "groups"
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """What xdist calls a scope is a group here, or a test that is in none."""
+
+    def __init__(self, config: pytest.Config, log: Any, groups: Path) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = (
+            False  # the order of the collection, not the one with most tests first
+        )
+        self._path = groups
+        self._groups: dict[str, str] = {}
+
+    def schedule(self) -> None:
+        if not self._groups:  # all have collected
+            self._groups = json.loads(self._path.read_text())
+        super().schedule()
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self._groups.get(nodeid, nodeid)
+
+
+class Scheduling:
+    """The plugin, in the process that distributes and in those that run."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._path: Path | None = None
+
+    def path(self) -> Path:
+        if self._path is None:
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="jobbridge-test-groups-"))
+            self._path = Path(folder) / "groups.json"
+        return self._path
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[_INPUT] = str(self.path())
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> GroupScheduling | None:
+        is_ours = config.getoption("dist") in {"load", "loadgroup"}  # the former is what `-n` alone means
+        return GroupScheduling(config, log, self.path()) if is_ours else None
+
+    @pytest.hookimpl(tryfirst=True)  # before xdist says that this process has collected
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if _INPUT not in (told := getattr(session.config, "workerinput", {})):
+            return
+        path = Path(told[_INPUT])
+        own = path.with_name(told["workerid"])
+        own.write_text(json.dumps(groups_of(session.items)))
+        own.rename(path)
+
+
+def groups_of(items: Sequence[pytest.Item]) -> dict[str, str]:
+    """Give the group of each test that is in one, by the test's id."""
+    groups = {}
+    for item in items:
+        if mark := item.get_closest_marker("xdist_group"):
+            groups[item.nodeid] = str(mark.args[0])
+    return groups
