@@ -35,20 +35,7 @@ from uuid import uuid4
 
 import psycopg
 
-from jobbridge.core.events import (
-    CONTENDED,
-    QUEUE_PAUSED,
-    Cancelled,
-    Completed,
-    Expired,
-    Failed,
-    JobEvent,
-    Recorded,
-    Requeued,
-    Skipped,
-    Started,
-    Submitted,
-)
+from jobbridge.core import events
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide, is_as_left
 from jobbridge.core.status import JobStatus
@@ -82,8 +69,12 @@ class JobRecorder:
         self._on_child_ended = on_child_ended
 
     def record(
-        self, event: JobEvent, connection: CallersConnection | None = None, *, check_schema: bool = True
-    ) -> Recorded:
+        self,
+        event: events.JobEvent,
+        connection: CallersConnection | None = None,
+        *,
+        check_schema: bool = True,
+    ) -> events.Recorded:
         """Apply one event, in one round trip.
 
         Args:
@@ -113,7 +104,7 @@ class JobRecorder:
             self._on_child_ended(recorded.parent)
         return recorded
 
-    def _count_refusal(self, event: JobEvent, recorded: Recorded) -> None:
+    def _count_refusal(self, event: events.JobEvent, recorded: events.Recorded) -> None:
         kind = type(event).__name__
         self.refused[kind] += 1
         _log.debug(
@@ -122,14 +113,16 @@ class JobRecorder:
         )
 
 
-def _apply_for_caller(connection: DriverConnection, event: JobEvent) -> Recorded:
+def _apply_for_caller(connection: DriverConnection, event: events.JobEvent) -> events.Recorded:
     try:
         return apply(connection, event)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise refusal(error) from error
 
 
-def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = False) -> Recorded:
+def apply(
+    connection: DriverConnection, event: events.JobEvent, *, is_repeated: bool = False
+) -> events.Recorded:
     """Apply one event on this connection.
 
     Args:
@@ -141,9 +134,9 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
     for _ in range(3):
         row = one_row(connection, statement, params)
         if row is not None:
-            outcome = row[2] if isinstance(event, Submitted) else None
+            outcome = row[2] if isinstance(event, events.Submitted) else None
             parent = _parent_of(row) if isinstance(event, _ENDS) else None
-            return Recorded(
+            return events.Recorded(
                 applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome, parent=parent
             )
         state = _state(connection, event)
@@ -152,57 +145,61 @@ def apply(connection: DriverConnection, event: JobEvent, *, is_repeated: bool = 
         decision = decide(state, event, now=datetime.now(UTC))
         if not decision.applied:
             break
-        if isinstance(event, Started) and (reason := suspension_of(connection, event.key)) is not None:
+        if isinstance(event, events.Started) and (reason := suspension_of(connection, event.key)) is not None:
             return _skip(connection, event, state, reason)
-        if isinstance(event, Started) and event.goes_back and is_paused(connection, event.queue):
-            return _recorded(state, applied=False, reason=QUEUE_PAUSED, outcome=None)
+        if isinstance(event, events.Started) and event.goes_back and is_paused(connection, event.queue):
+            return _recorded(state, applied=False, reason=events.QUEUE_PAUSED, outcome=None)
         # The row changed between the two statements: the event applies after all.
     else:
-        return _recorded(state, applied=False, reason=CONTENDED, outcome=None)
+        return _recorded(state, applied=False, reason=events.CONTENDED, outcome=None)
     if is_repeated and state is not None and is_as_left(state, event):
         return _recorded(state, applied=True, reason=None, outcome=None)
     return _recorded(state, applied=False, reason=decision.reason, outcome=decision.outcome)
 
 
-_ENDS = (Completed, Failed, Cancelled, Expired, Skipped)
+_ENDS = (events.Completed, events.Failed, events.Cancelled, events.Expired, events.Skipped)
 
 
 def _parent_of(row: tuple[Any, ...]) -> JobKey | None:
     return None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])
 
 
-def _state(connection: DriverConnection, event: JobEvent) -> JobState | None:
+def _state(connection: DriverConnection, event: events.JobEvent) -> JobState | None:
     row = one_row(connection, transitions.STATE, {"tenant": event.key.tenant, "job_id": event.key.job_id})
     if row is None:
         return None
     return JobState(status=JobStatus(row[0]), attempt=row[1], delivery=row[2], run_at=row[3])
 
 
-def _make(connection: DriverConnection, event: JobEvent, params: _Params) -> Recorded | None:
+def _make(connection: DriverConnection, event: events.JobEvent, params: _Params) -> events.Recorded | None:
     """Make the row that is missing, if the event can tell enough for it."""
-    if isinstance(event, Started):
+    if isinstance(event, events.Started):
         statement: LiteralString = transitions.START_UNKNOWN
-    elif isinstance(event, Failed) and event.attempt is None and event.type and event.task_id:
+    elif isinstance(event, events.Failed) and event.attempt is None and event.type and event.task_id:
         statement = transitions.FAIL_UNKNOWN
     else:
         return None
     row = one_row(connection, statement, params)
-    return Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1]) if row else None
+    return events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1]) if row else None
 
 
-def _skip(connection: DriverConnection, event: Started, state: JobState | None, reason: str) -> Recorded:
+def _skip(
+    connection: DriverConnection, event: events.Started, state: JobState | None, reason: str
+) -> events.Recorded:
     """End a job whose tenant is suspended; if the process dies in between, its message comes again, to the same end."""
     if state is None:
         apply(connection, _submitted_by(event))
     elif state.status is JobStatus.PROCESSING:
-        apply(connection, Requeued(key=event.key, attempt=state.attempt, reason="Its worker was lost."))
+        apply(
+            connection, events.Requeued(key=event.key, attempt=state.attempt, reason="Its worker was lost.")
+        )
     why = f"The tenant is suspended: {reason}"
-    skipped = apply(connection, Skipped(key=event.key, reason=why))
+    skipped = apply(connection, events.Skipped(key=event.key, reason=why))
     return replace(skipped, applied=False, reason=why)
 
 
-def _submitted_by(event: Started) -> Submitted:
-    return Submitted(
+def _submitted_by(event: events.Started) -> events.Submitted:
+    return events.Submitted(
         key=event.key,
         task_id=event.task_id,
         type=event.type,
@@ -214,8 +211,10 @@ def _submitted_by(event: Started) -> Submitted:
     )
 
 
-def _recorded(state: JobState | None, *, applied: bool, reason: str | None, outcome: str | None) -> Recorded:
-    return Recorded(
+def _recorded(
+    state: JobState | None, *, applied: bool, reason: str | None, outcome: str | None
+) -> events.Recorded:
+    return events.Recorded(
         applied=applied,
         status=state.status if state else None,
         attempt=state.attempt if state else 0,

@@ -237,15 +237,10 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         state = CELERY_STATES[stored.status]
         if stored.result_payload is not None and state in states.READY_STATES:
             return dict(self.decode_result(bytes(stored.result_payload)))
-        meta = {
-            "status": state,
-            "result": self._readable_result(stored, state),
-            "traceback": stored.traceback,
-            "children": [],
-            "task_id": task_id,
-            "date_done": stored.completed_at.isoformat() if stored.completed_at else None,
-        }
-        return dict(self.meta_from_decoded(meta))
+        done_at = stored.completed_at.isoformat() if stored.completed_at else None
+        return dict(
+            self.meta_from_decoded({**self._readable_meta(task_id, stored, state), "date_done": done_at})
+        )
 
     def _readable_result(self, stored: StoredResult, state: str) -> Any:
         if state in states.EXCEPTION_STATES and stored.result is None:
@@ -310,14 +305,16 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         if stored.result_payload is not None:
             return bytes(stored.result_payload)
         state = CELERY_STATES[stored.status]
-        meta = {
+        return str_to_bytes(self.encode(self._readable_meta(task_id, stored, state)))
+
+    def _readable_meta(self, task_id: str, stored: StoredResult, state: str) -> dict[str, Any]:
+        return {
             "status": state,
             "result": self._readable_result(stored, state),
             "traceback": stored.traceback,
             "children": [],
             "task_id": task_id,
         }
-        return str_to_bytes(self.encode(meta))
 
     def _forget(self, task_id: str) -> None:
         self.app.jobs.forget_result(job_id_for(task_id))

@@ -17,31 +17,14 @@ What shaped them:
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    DateTime,
-    Identity,
-    Index,
-    Integer,
-    Interval,
-    LargeBinary,
-    MetaData,
-    PrimaryKeyConstraint,
-    SmallInteger,
-    Table,
-    Text,
-    text,
-)
+import sqlalchemy as sa
 
 SCHEMA = "jobbridge_broker"
 
-metadata = MetaData(schema=SCHEMA)
+metadata = sa.MetaData(schema=SCHEMA)
 
-_NOW = text("now()")
-_FALSE = text("false")
+_NOW = sa.text("now()")
+_FALSE = sa.text("false")
 _CHURNING = {
     "autovacuum_vacuum_scale_factor": 0,
     "autovacuum_vacuum_threshold": 2000,
@@ -50,129 +33,131 @@ _CHURNING = {
     "autovacuum_analyze_threshold": 20000,
 }
 
-messages = Table(
+messages = sa.Table(
     "messages",
     metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
-    Column("queue", Text, nullable=False),
-    Column("priority", SmallInteger, nullable=False, server_default=text("0")),
-    Column("due_at", DateTime(timezone=True)),  # null: deliverable now
-    Column("expires_at", DateTime(timezone=True)),
-    Column("leased_by", BigInteger),  # consumers.id
-    Column("deliveries", SmallInteger, nullable=False, server_default=text("0")),
-    Column("redelivered", Boolean, nullable=False, server_default=_FALSE),
-    Column("correlation_id", Text),  # the AMQP property; Celery puts the task id there
-    Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    Column("content_type", Text),
-    Column("content_encoding", Text),
-    Column("headers", JSON, nullable=False),
-    Column("properties", JSON, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("id"),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("due_at", sa.DateTime(timezone=True)),  # null: deliverable now
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("leased_by", sa.BigInteger),  # consumers.id
+    sa.Column("deliveries", sa.SmallInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("redelivered", sa.Boolean, nullable=False, server_default=_FALSE),
+    sa.Column("correlation_id", sa.Text),  # the AMQP property; Celery puts the task id there
+    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.Column("content_type", sa.Text),
+    sa.Column("content_encoding", sa.Text),
+    sa.Column("headers", sa.JSON, nullable=False),
+    sa.Column("properties", sa.JSON, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("id"),
     postgresql_with=_CHURNING,
 )
 _READY = (messages.c.leased_by.is_(None)) & (messages.c.due_at.is_(None))
 _WAITING = messages.c.leased_by.is_(None)
 
-Index("messages_ready", messages.c.queue, messages.c.priority.desc(), messages.c.id, postgresql_where=_READY)
-Index(
+sa.Index(
+    "messages_ready", messages.c.queue, messages.c.priority.desc(), messages.c.id, postgresql_where=_READY
+)
+sa.Index(
     "messages_due",
     messages.c.queue,
     messages.c.due_at,
     postgresql_where=_WAITING & messages.c.due_at.is_not(None),
 )
-Index(
+sa.Index(
     "messages_expiring",
     messages.c.expires_at,
     postgresql_where=_WAITING & messages.c.expires_at.is_not(None),
 )
-Index("messages_leased", messages.c.leased_by, postgresql_where=messages.c.leased_by.is_not(None))
-Index("messages_waiting_correlation_id", messages.c.correlation_id, postgresql_where=_WAITING)
+sa.Index("messages_leased", messages.c.leased_by, postgresql_where=messages.c.leased_by.is_not(None))
+sa.Index("messages_waiting_correlation_id", messages.c.correlation_id, postgresql_where=_WAITING)
 
-dead_letters = Table(
+dead_letters = sa.Table(
     "dead_letters",
     metadata,
-    Column("id", BigInteger, nullable=False),  # the message's
-    Column("queue", Text, nullable=False),
-    Column("reason", Text, nullable=False),  # 'rejected', 'too_many_deliveries'
-    Column("died_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    Column("priority", SmallInteger, nullable=False),
-    Column("expires_at", DateTime(timezone=True)),
-    Column("deliveries", SmallInteger, nullable=False),
-    Column("correlation_id", Text),
-    Column("published_at", DateTime(timezone=True), nullable=False),
-    Column("content_type", Text),
-    Column("content_encoding", Text),
-    Column("headers", JSON, nullable=False),
-    Column("properties", JSON, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("id"),
+    sa.Column("id", sa.BigInteger, nullable=False),  # the message's
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),  # 'rejected', 'too_many_deliveries'
+    sa.Column("died_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("deliveries", sa.SmallInteger, nullable=False),
+    sa.Column("correlation_id", sa.Text),
+    sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("content_type", sa.Text),
+    sa.Column("content_encoding", sa.Text),
+    sa.Column("headers", sa.JSON, nullable=False),
+    sa.Column("properties", sa.JSON, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("id"),
 )
-Index("dead_letters_queue", dead_letters.c.queue, dead_letters.c.died_at)
+sa.Index("dead_letters_queue", dead_letters.c.queue, dead_letters.c.died_at)
 
-queues = Table(
+queues = sa.Table(
     "queues",
     metadata,
-    Column("name", Text, nullable=False),
-    Column("auto_delete", Boolean, nullable=False, server_default=_FALSE),
-    Column("owner", BigInteger),  # consumers.id, of an exclusive queue
-    Column("expires", Interval),  # deleted when unused for so long
-    Column("message_ttl", Interval),
-    Column("used_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    PrimaryKeyConstraint("name"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("auto_delete", sa.Boolean, nullable=False, server_default=_FALSE),
+    sa.Column("owner", sa.BigInteger),  # consumers.id, of an exclusive queue
+    sa.Column("expires", sa.Interval),  # deleted when unused for so long
+    sa.Column("message_ttl", sa.Interval),
+    sa.Column("used_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.PrimaryKeyConstraint("name"),
 )
 
-exchanges = Table(
+exchanges = sa.Table(
     "exchanges",
     metadata,
-    Column("name", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    PrimaryKeyConstraint("name"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("name"),
 )
 
-bindings = Table(
+bindings = sa.Table(
     "bindings",
     metadata,
-    Column("exchange", Text, nullable=False),
-    Column("queue", Text, nullable=False),
-    Column("routing_key", Text, nullable=False),
-    Column("pattern", Text),  # of a topic exchange: a regular expression made from the routing key
-    PrimaryKeyConstraint("exchange", "queue", "routing_key"),
+    sa.Column("exchange", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("routing_key", sa.Text, nullable=False),
+    sa.Column("pattern", sa.Text),  # of a topic exchange: a regular expression made from the routing key
+    sa.PrimaryKeyConstraint("exchange", "queue", "routing_key"),
 )
-Index("bindings_queue", bindings.c.queue)
+sa.Index("bindings_queue", bindings.c.queue)
 
-consumers = Table(
+consumers = sa.Table(
     "consumers",
     metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
-    Column("host", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     # Which process it is, and when it last proved that it is here (`jobbridge.postgres.presence`).
-    Column("boot_id", Text),
-    Column("pid_namespace", Text),
-    Column("process_began", BigInteger),
-    Column("proven_at", DateTime(timezone=True)),
-    PrimaryKeyConstraint("id"),
+    sa.Column("boot_id", sa.Text),
+    sa.Column("pid_namespace", sa.Text),
+    sa.Column("process_began", sa.BigInteger),
+    sa.Column("proven_at", sa.DateTime(timezone=True)),
+    sa.PrimaryKeyConstraint("id"),
 )
 
 # One row: when somebody last looked for the dead, on which run of the server, and until when nobody is taken for dead.
-sweeps = Table(
+sweeps = sa.Table(
     "sweeps",
     metadata,
-    Column("only_one", Boolean, nullable=False),
-    Column("server_started_at", DateTime(timezone=True), nullable=False),
-    Column("swept_at", DateTime(timezone=True), nullable=False),
-    Column("grace_until", DateTime(timezone=True), nullable=False),
-    PrimaryKeyConstraint("only_one"),
+    sa.Column("only_one", sa.Boolean, nullable=False),
+    sa.Column("server_started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("swept_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("grace_until", sa.DateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint("only_one"),
 )
 
-subscriptions = Table(
+subscriptions = sa.Table(
     "subscriptions",
     metadata,
-    Column("consumer", BigInteger, nullable=False),  # consumers.id
-    Column("queue", Text, nullable=False),
-    PrimaryKeyConstraint("queue", "consumer"),
+    sa.Column("consumer", sa.BigInteger, nullable=False),  # consumers.id
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("queue", "consumer"),
 )
-Index("subscriptions_consumer", subscriptions.c.consumer)
+sa.Index("subscriptions_consumer", subscriptions.c.consumer)

@@ -17,24 +17,7 @@ from enum import Enum, auto
 from typing import Any
 from uuid import UUID
 
-from jobbridge.core.events import (
-    Accepted,
-    AttemptFailed,
-    AwaitsChildren,
-    Cancelled,
-    Completed,
-    Expired,
-    Failed,
-    FellBack,
-    JobEvent,
-    Progressed,
-    Redelivered,
-    Replaced,
-    Requeued,
-    Skipped,
-    Started,
-    Submitted,
-)
+from jobbridge.core import events
 from jobbridge.core.status import FINAL, OPEN, WAITING, JobStatus
 
 _ANOTHER_DELIVERY = "the job goes by another delivery now"
@@ -110,41 +93,41 @@ def _held(target: JobStatus | Target) -> tuple[Move, ...]:
 
 
 #: The first move of an event that fits is made; if none does, it is refused.
-MOVES: Mapping[type[JobEvent], tuple[Move, ...]] = {
-    Submitted: (
+MOVES: Mapping[type[events.JobEvent], tuple[Move, ...]] = {
+    events.Submitted: (
         Move(_RUNNING, Target.RETRYING_OR_SENT, (Guard.NEW_DELIVERY, Guard.SENT_BY_ATTEMPT)),
         Move({JobStatus.QUEUED}, Target.SENT, (Guard.NEW_DELIVERY, Guard.NO_DELIVERY)),
         # A job that ended under an attempt which still sends itself again (it was cancelled) is not revived by that.
         Move(FINAL, Target.SENT, (Guard.NEW_DELIVERY, Guard.SENT_ANEW)),
     ),
-    Accepted: (
+    events.Accepted: (
         Move(_PENDING, Target.DUE, (Guard.DELIVERY,)),
         Move(frozenset(JobStatus) - _PENDING, Target.SAME, (Guard.DELIVERY,)),
     ),
-    FellBack: (Move(_PENDING, Target.DUE, (Guard.DELIVERY,)),),
-    Started: (
+    events.FellBack: (Move(_PENDING, Target.DUE, (Guard.DELIVERY,)),),
+    events.Started: (
         Move(WAITING, JobStatus.PROCESSING, (Guard.MAY_START,)),
         Move(_RUNNING, JobStatus.PROCESSING, (Guard.MAY_TAKE_OVER,)),
     ),
-    Progressed: _held(Target.SAME),
+    events.Progressed: _held(Target.SAME),
     # The retry's own Submitted usually comes first: then the error is still to be kept.
-    AttemptFailed: (Move(_RUNNING | {JobStatus.RETRYING}, JobStatus.RETRYING, (Guard.ATTEMPT,)),),
-    Completed: _held(JobStatus.COMPLETED),
-    Failed: (
+    events.AttemptFailed: (Move(_RUNNING | {JobStatus.RETRYING}, JobStatus.RETRYING, (Guard.ATTEMPT,)),),
+    events.Completed: _held(JobStatus.COMPLETED),
+    events.Failed: (
         Move(_RUNNING, JobStatus.FAILED, (Guard.DELIVERY_IF_TOLD, Guard.ATTEMPT)),
         Move(OPEN, JobStatus.FAILED, (Guard.DELIVERY_IF_TOLD, Guard.NO_ATTEMPT, Guard.WAITING_AS_TOLD)),
     ),
-    Requeued: _held(JobStatus.QUEUED),
-    Redelivered: (Move(OPEN, JobStatus.PENDING, (Guard.DELIVERY, Guard.ATTEMPT)),),
-    Replaced: _held(JobStatus.QUEUED),
-    AwaitsChildren: _held(JobStatus.PROCESSING),
-    Cancelled: (Move(OPEN, JobStatus.CANCELLED),),
-    Expired: (Move(WAITING, JobStatus.EXPIRED),),
-    Skipped: (Move(WAITING, JobStatus.SKIPPED),),
+    events.Requeued: _held(JobStatus.QUEUED),
+    events.Redelivered: (Move(OPEN, JobStatus.PENDING, (Guard.DELIVERY, Guard.ATTEMPT)),),
+    events.Replaced: _held(JobStatus.QUEUED),
+    events.AwaitsChildren: _held(JobStatus.PROCESSING),
+    events.Cancelled: (Move(OPEN, JobStatus.CANCELLED),),
+    events.Expired: (Move(WAITING, JobStatus.EXPIRED),),
+    events.Skipped: (Move(WAITING, JobStatus.SKIPPED),),
 }
 
 
-def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decision:
+def decide(state: JobState | None, event: events.JobEvent, *, now: datetime) -> Decision:
     """Say what `event` makes of a job in `state`.
 
     Args:
@@ -165,18 +148,18 @@ def decide(state: JobState | None, event: JobEvent, *, now: datetime) -> Decisio
     return _refused(state, event, unmet)
 
 
-def is_as_left(state: JobState, event: JobEvent) -> bool:
+def is_as_left(state: JobState, event: events.JobEvent) -> bool:
     """Tell whether a row is as `event` leaves it, so that it need not come again; False for those which may."""
     match event:
-        case Submitted():
+        case events.Submitted():
             return state.delivery == event.delivery
-        case FellBack() | Redelivered():
+        case events.FellBack() | events.Redelivered():
             return state.delivery == event.new_delivery
-        case Accepted() | Started() | Progressed() | AttemptFailed():
+        case events.Accepted() | events.Started() | events.Progressed() | events.AttemptFailed():
             return False  # these apply a second time
-        case AwaitsChildren() if state.delivery is not None:
+        case events.AwaitsChildren() if state.delivery is not None:
             return False
-        case Cancelled() | Expired() | Skipped():
+        case events.Cancelled() | events.Expired() | events.Skipped():
             attempt = None
         case _:
             attempt = event.attempt
@@ -190,16 +173,16 @@ def waiting_status(status: JobStatus, run_at: datetime | None, now: datetime) ->
     return JobStatus.SCHEDULED if run_at is not None and run_at > now else JobStatus.QUEUED
 
 
-def _without_row(event: JobEvent, now: datetime) -> Decision:
+def _without_row(event: events.JobEvent, now: datetime) -> Decision:
     """Make the row, if the event can tell enough for it."""
     match event:
-        case Submitted():
+        case events.Submitted():
             attempt = event.continues.attempt if event.continues else 0
             made = _sent(event, attempt, waiting_status(event.status, event.run_at, now))
             return Decision(applied=True, state=made, outcome="created")
-        case Started():
+        case events.Started():
             made = JobState(status=JobStatus.PROCESSING, attempt=1, delivery=event.delivery)
-        case Failed(attempt=None, type=str(), task_id=str()):
+        case events.Failed(attempt=None, type=str(), task_id=str()):
             made = JobState(status=JobStatus.FAILED, delivery=event.delivery)
         case _:
             return Decision(applied=False, state=None, reason="there is no such job")
@@ -242,36 +225,36 @@ def _status(move: Move, state: JobState, event: Any, now: datetime) -> JobStatus
             return waiting_status(event.status, event.run_at, now)
 
 
-def _moved(state: JobState, event: JobEvent, status: JobStatus) -> JobState:
+def _moved(state: JobState, event: events.JobEvent, status: JobStatus) -> JobState:
     match event:
-        case Submitted():
+        case events.Submitted():
             return _sent(event, state.attempt, status)
-        case Started():
+        case events.Started():
             delivery = event.delivery or state.delivery
             return replace(state, status=status, attempt=state.attempt + 1, delivery=delivery)
-        case FellBack() | Redelivered():
+        case events.FellBack() | events.Redelivered():
             return replace(state, status=status, delivery=event.new_delivery)
-        case Replaced() | AwaitsChildren():
+        case events.Replaced() | events.AwaitsChildren():
             return replace(state, status=status, delivery=None)
         case _:
             return replace(state, status=status)
 
 
-def _sent(event: Submitted, attempt: int, status: JobStatus) -> JobState:
+def _sent(event: events.Submitted, attempt: int, status: JobStatus) -> JobState:
     return JobState(status=status, attempt=attempt, delivery=event.delivery, run_at=event.run_at)
 
 
-def _outcome(state: JobState, event: JobEvent) -> str | None:
-    if not isinstance(event, Submitted):
+def _outcome(state: JobState, event: events.JobEvent) -> str | None:
+    if not isinstance(event, events.Submitted):
         return None
     if state.status in FINAL:
         return "restarted"
     return "continued" if event.continues else "adopted"
 
 
-def _refused(state: JobState, event: JobEvent, unmet: Guard | None) -> Decision:
+def _refused(state: JobState, event: events.JobEvent, unmet: Guard | None) -> Decision:
     """Say why: by what the last move asked for that begins at this status, if there is one."""
-    if isinstance(event, Submitted):
+    if isinstance(event, events.Submitted):
         if state.delivery == event.delivery:
             reason = "this delivery is already recorded"
             return Decision(applied=False, state=state, reason=reason, outcome="repeated")

@@ -170,4 +170,4 @@ def metrics(context: RequestContext) -> Response:
     return Response(encode(Numbers(context)), media_type=media_type)
 
 
-RULES = (Rule(path="/metrics", name="metrics", endpoint=metrics, needs=Role.VIEWER, is_global=True),)
+RULES = (Rule("/metrics", "metrics", metrics, Role.VIEWER, is_global=True),)

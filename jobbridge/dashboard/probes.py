@@ -100,6 +100,6 @@ def _temporal(app: Celery) -> str:
 
 
 RULES = (
-    Rule(path="/healthz", name="healthz", endpoint=healthz, needs=None),
-    Rule(path="/readyz", name="readyz", endpoint=readyz, needs=None),
+    Rule("/healthz", "healthz", healthz, None),
+    Rule("/readyz", "readyz", readyz, None),
 )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from jobbridge.maintenance.portions import in_portions
 from jobbridge.store.counts import partial_counts
 from jobbridge.store.counts.counts import BATCH, CountStore
 from jobbridge.store.counts.flow import FlowStore
@@ -69,13 +70,7 @@ class Counter:
         return {counter: number for counter, number in done.items() if number}
 
     def _fold(self, stopped: threading.Event, until: float) -> int:
-        folded = 0
-        while not stopped.is_set() and time.monotonic() < until:
-            now = self._counts.fold()
-            folded += now
-            if now < BATCH:
-                break
-        return folded
+        return in_portions(self._counts.fold, BATCH, stopped, until)
 
     def _merge(self, stopped: threading.Event, until: float) -> int:
         merged = 0
@@ -86,10 +81,4 @@ class Counter:
         return merged
 
     def _prune(self, stopped: threading.Event, until: float) -> int:
-        deleted = 0
-        while not stopped.is_set() and time.monotonic() < until:
-            now = self._flow.prune(limit=CELLS)
-            deleted += now
-            if now < CELLS:
-                break
-        return deleted
+        return in_portions(lambda: self._flow.prune(limit=CELLS), CELLS, stopped, until)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from jobbridge.maintenance.portions import in_portions
 from jobbridge.store.access import idempotency
 from jobbridge.store.access.links import LinkStore
 from jobbridge.store.access.tokens import AccessStore
@@ -81,11 +82,7 @@ class Pruner:
     def _prune_lesser(self, stopped: threading.Event, until: float) -> Counter[str]:
         """Delete keys whose time is over, singleton keys that nobody holds, old fires, deleted schedules."""
         app, counters = self._app, Counter[str]()
-        while not stopped.is_set() and time.monotonic() < until:
-            deleted = app.keys.delete_expired(limit=BATCH)
-            counters["keys"] += deleted
-            if deleted < BATCH:
-                break
+        counters["keys"] += in_portions(lambda: app.keys.delete_expired(limit=BATCH), BATCH, stopped, until)
         counters["singletons"] += singletons.prune(app.database, older_than=SINGLETONS)
         counters["requests"] += idempotency.delete_old(app.database, limit=10 * BATCH)
         counters["sign_outs"] += AccessStore(app.database).delete_sign_outs(limit=10 * BATCH)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 from uuid import UUID
 
 from jobbridge.broker.admin.lookup import FoundMessage
@@ -25,6 +26,8 @@ from jobbridge.store.jobs.open_jobs import BEGINNING, OpenJob, open_jobs
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+
+_Clue = TypeVar("_Clue")
 
 #: Jobs at a time; and for how long in one run, in seconds: then the process's other services have their turn.
 BATCH = 1000
@@ -83,17 +86,18 @@ class Walk:
         self._after, self._took = BEGINNING, 0.0
 
 
-class BrokerReconciler:
-    """Ends jobs whose message is gone; see the module.
+class Reconciler(ABC, Generic[_Clue]):
+    """Walks over the open jobs of an engine, and settles what was wrong in two looks.
 
     Args:
         app: Whose jobs.
         quiet: Leave jobs to which something happened within this time.
         rest: Between two passes, at least.
-        apart: Between the two looks of which the second one counts.
+        sightings: Of jobs that were wrong in one look.
     """
 
-    name = "reconciler"
+    name: str
+    engine: Engine
     interval = timedelta(seconds=5)
 
     def __init__(
@@ -105,51 +109,74 @@ class BrokerReconciler:
         sightings: Sightings[OpenJob] | None = None,
     ) -> None:
         self._app = app
-        self._walk = Walk(app, Engine.CELERY, quiet=quiet, rest=rest)
+        self._walk = Walk(app, self.engine, quiet=quiet, rest=rest)
         self._sightings = Sightings[OpenJob]() if sightings is None else sightings
         self._found: list[OpenJob] = []
 
     def run(self, stopped: threading.Event) -> Mapping[str, int]:
-        """Go on with the pass, and look once more at what was suspicious before."""
+        """Go on with the pass, and look once more at what was suspicious before.
+
+        Raises:
+            EngineUnavailable: The engine does not answer: nothing is known, so nothing is done.
+        """
         counters = self._look_again()
         if len(self._found) < SIGHTINGS:
             self._walk.portions(self._look, stopped)
         return counters
 
+    @abstractmethod
+    def _wrong(self, jobs: Sequence[OpenJob]) -> Mapping[OpenJob, _Clue]:
+        """Ask the engine: give those that it will not bring on, with what is known of each."""
+
+    @abstractmethod
+    def _settle(self, wrong: Mapping[OpenJob, _Clue]) -> Iterator[str | None]:
+        """Bring the rows to where the engine is; gives how for each, None where it is left alone."""
+
     def _look(self, jobs: Sequence[OpenJob]) -> bool:
-        self._found.extend(job for job, _ in self._gone(jobs))
+        self._found.extend(self._wrong(jobs))
         return len(self._found) >= SIGHTINGS
 
     def _look_again(self) -> Counter[str]:
-        """Ask anew about what was seen once: of the job (is its row as it was?), and of the broker."""
-        counters: Counter[str] = Counter()
+        """Ask anew about what was seen once: of the job (is its row as it was?), and of the engine."""
         if not self._found:
-            return counters
-        rows = (self._app.jobs.get(job.key) for job in self._found)
-        same = [
-            job
-            for job, row in zip(self._found, rows, strict=True)
-            if row is not None
-            and (row.status, row.attempt, row.updated_at) == (job.status, job.attempt, job.updated_at)
-        ]
-        gone = dict(self._gone(same))
-        confirmed = self._sightings.confirm(gone)
-        now = datetime.now(UTC)
-        for job in confirmed:
-            if (how := settle(self._app, job, gone[job], now=now)) is not None:
-                counters[how] += 1
-        self._found = [job for job in gone if job not in confirmed]
+            return Counter()
+        wrong = self._wrong([job for job in self._found if self._is_as_it_was(job)])
+        confirmed = self._sightings.confirm(wrong)
+        counters = Counter(
+            how for how in self._settle({job: wrong[job] for job in confirmed}) if how is not None
+        )
+        self._found = [job for job in wrong if job not in confirmed]
         return counters
 
-    def _gone(self, jobs: Sequence[OpenJob]) -> list[tuple[OpenJob, FoundMessage | None]]:
+    def _is_as_it_was(self, job: OpenJob) -> bool:
+        row = self._app.jobs.get(job.key)
+        was = (job.status, job.attempt, job.updated_at)
+        return row is not None and (row.status, row.attempt, row.updated_at) == was
+
+    def _dead(self, jobs: Iterable[OpenJob]) -> Collection[int]:
+        """Give the numbers of those of their workers that are dead."""
+        numbers = sorted({job.worker_number for job in jobs if job.worker_number is not None})
+        return self._app.workers.dead_among(numbers) if numbers else set()
+
+
+class BrokerReconciler(Reconciler["FoundMessage | None"]):
+    """Ends jobs whose message is gone; see the module."""
+
+    name = "reconciler"
+    engine = Engine.CELERY
+
+    def _wrong(self, jobs: Sequence[OpenJob]) -> Mapping[OpenJob, FoundMessage | None]:
         asked = [job for job in jobs if is_answerable(self._app, job)]
         gone = look_for_messages(self._app, asked).gone
-        numbers = {job.worker_number for job, _ in gone if job.status is JobStatus.PROCESSING}
-        known = sorted(number for number in numbers if number is not None)
-        dead = self._app.workers.dead_among(known) if known else set()
+        dead = self._dead(job for job, _ in gone if job.status is JobStatus.PROCESSING)
         # Without a number it began before there were numbers, or outside of a worker: nobody knows.
-        return [
-            (job, letter)
+        return {
+            job: letter
             for job, letter in gone
             if job.status is not JobStatus.PROCESSING or letter is not None or job.worker_number in dead
-        ]
+        }
+
+    def _settle(self, wrong: Mapping[OpenJob, FoundMessage | None]) -> Iterator[str | None]:
+        now = datetime.now(UTC)
+        for job, letter in wrong.items():
+            yield settle(self._app, job, letter, now=now)

@@ -19,11 +19,11 @@ from uuid import UUID
 from kombu.exceptions import KombuError
 
 from jobbridge.app.execute.handlers import job
+from jobbridge.app.options import engine_named
 from jobbridge.app.publish.consumers import warn_if_nobody_runs
-from jobbridge.core.fanout import DEFAULT_CONCURRENCY
+from jobbridge.core.fanout import DEFAULT_CONCURRENCY, FanOut
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
-from jobbridge.runners.fanout import send_fan_out
 from jobbridge.runners.handlers import register_all_job_handlers
 from jobbridge.runners.recurring import cancel_recurring, schedule_recurring
 from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
@@ -94,17 +94,10 @@ class JobRunner(ABC):
         handle = self.app.enqueue(
             name,
             data,
-            tenant=chosen.tenant,
-            engine=chosen.engine,
             queue=chosen.queue,
-            run_at=chosen.run_at,
             priority=chosen.priority,
-            user_id=chosen.user_id,
-            metadata=None if chosen.metadata is None else dict(chosen.metadata),
-            expires=chosen.expires,
-            singleton_key=chosen.singleton_key,
-            singleton_policy=chosen.singleton_policy,
             default_engine=self.engine,
+            **chosen.of_one_job(),
         )
         warning = warn_if_nobody_runs(
             self.app, name, queue=chosen.queue, engine=chosen.engine, default_engine=self.engine
@@ -138,9 +131,17 @@ class JobRunner(ABC):
         Raises as `schedule_job`. An item is a child's data, or a `Child` with its tenant and key. Queue, priority and
         engine of the options are the children's, the others are the parent's.
         """
-        handle = send_fan_out(
-            self.app, name, items, ScheduleOptions.of(options), self.engine, concurrency=concurrency, key=key
+        chosen = ScheduleOptions.of(options)
+        engine = None if chosen.engine is None else engine_named(chosen.engine).value
+        childrens = {"queue": chosen.queue, "priority": chosen.priority, "engine": engine}
+        wanted = FanOut(
+            task=name,
+            items=items,
+            concurrency=concurrency,
+            key=key,
+            options={option: value for option, value in childrens.items() if value is not None},
         )
+        handle = self.app.fan_out(wanted, default_engine=self.engine, **chosen.of_one_job())
         return ScheduledJob(job_id=handle.job_id, external_id=handle.external_id, outcome=handle.outcome)
 
     def retry_failed(self, job_id: UUID | str, tenant_id: str | None = None) -> int:

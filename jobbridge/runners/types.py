@@ -83,6 +83,12 @@ class ScheduleOptions:
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise UnsupportedOption(f"metadata is {self.metadata!r}.", hint="Pass a mapping.")
 
+    def of_one_job(self) -> dict[str, Any]:
+        """Give those that `app.enqueue` and `app.fan_out` take for a job, or a parent."""
+        names = ("tenant", "engine", "run_at", "user_id", "expires", "singleton_key", "singleton_policy")
+        metadata = None if self.metadata is None else dict(self.metadata)
+        return {name: getattr(self, name) for name in names} | {"metadata": metadata}
+
     def refuse_recurrence(self) -> None:
         """Refuse what only a recurring job has.
 
@@ -165,25 +171,8 @@ class JobStatusReport:
     @classmethod
     def of(cls, row: JobRow) -> Self:
         """Read a job's row."""
-        return cls(
-            job_id=row.job_id,
-            tenant_id=row.tenant,
-            name=row.type,
-            status=row.status,
-            progress=row.progress,
-            progress_message=row.progress_message,
-            error=row.error,
-            result=row.result,
-            metadata=row.metadata,
-            attempt=row.attempt,
-            max_attempts=row.max_attempts,
-            runner_type=row.runner_type,
-            external_id=row.external_id,
-            run_at=row.run_at,
-            created_at=row.created_at,
-            started_at=row.started_at,
-            completed_at=row.completed_at,
-        )
+        other = {"tenant_id": "tenant", "name": "type"}
+        return cls(**{field.name: getattr(row, other.get(field.name, field.name)) for field in fields(cls)})
 
 
 def _check_instant(name: str, value: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 from uuid import UUID
@@ -61,6 +61,21 @@ class RequestContext:
         own = self.principal.tenant
         return own is not None and any(tenant_in(each) not in {None, own} for each in data)
 
+    def note(
+        self, action: str, *, job: JobKey | None = None, tenant: TenantId | None = None, **more: Any
+    ) -> None:
+        """Put on record what this principal does.
+
+        Args:
+            action: A verb.
+            job: To which job; or:
+            tenant: Whose things it is about.
+            more: As for `AccessStore.note`.
+        """
+        if job is not None:
+            tenant, more = job.tenant, {"subject": str(job.job_id), **more}
+        self.dashboard.access.note(self.principal, action, tenant=tenant, **more)
+
     def path(self, name: str, /, *, query: Query | None = None, **params: Any) -> str:
         """Give the address of a route, wherever the application is mounted."""
         root = str(self.request.scope.get("root_path", "")).rstrip("/")
@@ -91,7 +106,10 @@ class RequestContext:
 Endpoint = Callable[..., Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+POST = ("POST",)
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One line of the route table. Who adds a route says here who may use it; tests are generated from it.
 
@@ -109,6 +127,7 @@ class Rule:
     name: str
     endpoint: Endpoint
     needs: Role | None
+    _: KW_ONLY
     methods: tuple[str, ...] = ("GET",)
     is_global: bool = False
     is_api: bool = False

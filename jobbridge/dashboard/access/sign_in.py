@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access import rate_limits, sessions
 from jobbridge.dashboard.access.identity import COOKIE
-from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def _note_sign_in(context: RequestContext, cookie: str, address: str) -> None:
 def sign_out(context: RequestContext) -> Response:
     """End the session, in this browser and wherever its cookie was copied to."""
     context.dashboard.authenticator.sign_out(context.request)
-    context.dashboard.access.note(context.principal, "sign out", tenant=context.principal.tenant)
+    context.note("sign out", tenant=context.principal.tenant)
     response = RedirectResponse(context.path("sign_in"), status_code=303)
     response.delete_cookie(COOKIE, path=context.path("overview"))
     return response
@@ -76,8 +76,8 @@ def is_ours(address: str) -> bool:
 
 
 RULES = (
-    Rule(path="/sign-in", name="sign_in", endpoint=show_sign_in, needs=None),
+    Rule("/sign-in", "sign_in", show_sign_in, None),
     # A form of everybody's: there is no session yet that another site could use.
-    Rule(path="/sign-in", name="do_sign_in", endpoint=sign_in, needs=None, methods=("POST",)),
-    Rule(path="/sign-out", name="sign_out", endpoint=sign_out, needs=Role.VIEWER, methods=("POST",)),
+    Rule("/sign-in", "do_sign_in", sign_in, None, methods=POST),
+    Rule("/sign-out", "sign_out", sign_out, Role.VIEWER, methods=POST),
 )

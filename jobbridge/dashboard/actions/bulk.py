@@ -22,7 +22,7 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.status import OPEN, JobStatus
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.dashboard.errors import words
 from jobbridge.dashboard.views import filters
 from jobbridge.errors import JobBridgeError
@@ -158,8 +158,7 @@ def _do(context: RequestContext, action: Action, keys: Sequence[JobKey]) -> Resp
             tally.left = list(keys[number:])
             break
         _do_one(context, action, key, reason, bulk_id, tally)
-    context.dashboard.access.note(
-        context.principal,
+    context.note(
         f"bulk {action}",
         tenant=context.principal.tenant,
         subject=bulk_id,
@@ -201,15 +200,7 @@ def _do_one(
         tally.refused[_kind(error, row)] += 1
     tally.done += outcome == "done"
     tally.ended_before += outcome == "ended before"
-    context.dashboard.access.note(
-        context.principal,
-        action,
-        outcome=outcome,
-        tenant=key.tenant,
-        subject=str(key.job_id),
-        reason=reason,
-        details={"bulk": bulk_id},
-    )
+    context.note(action, job=key, outcome=outcome, reason=reason, details={"bulk": bulk_id})
 
 
 def _kind(error: JobBridgeError | OperationalError, row: JobRow) -> str:
@@ -217,13 +208,4 @@ def _kind(error: JobBridgeError | OperationalError, row: JobRow) -> str:
     return words(error).text.replace(str(row.job_id), "…")
 
 
-RULES = (
-    Rule(
-        path="/jobs/bulk",
-        name="bulk",
-        endpoint=bulk,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        form_limit=512 * 1024,
-    ),
-)
+RULES = (Rule("/jobs/bulk", "bulk", bulk, Role.OPERATOR, methods=POST, form_limit=512 * 1024),)

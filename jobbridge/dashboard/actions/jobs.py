@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 from jobbridge.dashboard.actions.allowed_actions import possible
 from jobbridge.dashboard.actions.edit import LONGEST, NotJson, SecretMissing, read
 from jobbridge.dashboard.errors import refusal
@@ -21,38 +21,42 @@ if TYPE_CHECKING:
     from jobbridge.store.jobs.rows import JobRow
 
 
-def cancel(context: RequestContext) -> Response:
-    """Cancel a job, and show it."""
-    row, reason = context.find_job(), context.form.get("reason") or None
-    was_cancelled = context.app.cancel_job(
+def cancel_job(context: RequestContext, row: JobRow, reason: str | None) -> bool:
+    """Cancel a job, on record; False: it had ended before."""
+    is_done: bool = context.app.cancel_job(
         row.job_id, row.tenant, reason=reason, cancelled_by=context.principal.name
     )
-    outcome = "done" if was_cancelled else "ended before"
-    context.dashboard.access.note(
-        context.principal,
-        "cancel",
-        outcome=outcome,
-        tenant=row.tenant,
-        subject=str(row.job_id),
-        reason=reason,
-    )
+    context.note("cancel", job=row.key, outcome="done" if is_done else "ended before", reason=reason)
+    return is_done
+
+
+def retry_job(context: RequestContext, row: JobRow, *, as_new: bool, hint: str | None = None) -> JobRow:
+    """Run a job again, on record; gives the job that was sent.
+
+    Raises:
+        HTTPException: It cannot be; `hint` says what to do instead.
+    """
+    note = partial(context.note, "run again" if as_new else "retry", job=row.key)
+    try:
+        sent = context.app.retry_job(row.job_id, row.tenant, as_new=as_new)
+    except (JobBridgeError, OperationalError) as error:
+        refused = refusal(error, hint=hint)
+        note(outcome="refused", reason=refused.detail)
+        raise refused from error
+    note(details={"sent": str(sent.job_id)})
+    return sent
+
+
+def cancel(context: RequestContext) -> Response:
+    """Cancel a job, and show it."""
+    row = context.find_job()
+    cancel_job(context, row, context.form.get("reason") or None)
     return RedirectResponse(job_path(context, str(row.job_id), row.tenant), status_code=303)
 
 
 def retry(context: RequestContext) -> Response:
     """Run a job again, and show it."""
-    row, as_new = context.find_job(), context.form.get("as_new") == "yes"
-    action = "run again" if as_new else "retry"
-    note = partial(
-        context.dashboard.access.note, context.principal, tenant=row.tenant, subject=str(row.job_id)
-    )
-    try:
-        sent = context.app.retry_job(row.job_id, row.tenant, as_new=as_new)
-    except (JobBridgeError, OperationalError) as error:
-        refused = refusal(error)
-        note(action, outcome="refused", reason=refused.detail)
-        raise refused from error
-    note(action, details={"sent": str(sent.job_id)})
+    sent = retry_job(context, context.find_job(), as_new=context.form.get("as_new") == "yes")
     return RedirectResponse(job_path(context, str(sent.job_id), sent.tenant), status_code=303)
 
 
@@ -65,9 +69,7 @@ def edit(context: RequestContext) -> Response:
 def run_edited(context: RequestContext) -> Response:
     """Send a new job like this one, with other data; if the data does not fit, show what is wrong with it."""
     row, text = context.find_job(), context.form.get("data", "")
-    note = partial(
-        context.dashboard.access.note, context.principal, tenant=row.tenant, subject=str(row.job_id)
-    )
+    note = partial(context.note, job=row.key)
     try:
         if len(text) > LONGEST:
             raise NotJson(f"That is longer than {LONGEST:,} characters.")
@@ -137,17 +139,8 @@ def job_path(context: RequestContext, job_id: str, tenant: str) -> str:
 
 
 RULES = (
-    Rule(
-        path="/jobs/{job_id}/cancel", name="cancel", endpoint=cancel, needs=Role.OPERATOR, methods=("POST",)
-    ),
-    Rule(path="/jobs/{job_id}/retry", name="retry", endpoint=retry, needs=Role.OPERATOR, methods=("POST",)),
-    Rule(path="/jobs/{job_id}/edit", name="edit", endpoint=edit, needs=Role.OPERATOR),
-    Rule(
-        path="/jobs/{job_id}/edit",
-        name="run_edited",
-        endpoint=run_edited,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        form_limit=256 * 1024,
-    ),
+    Rule("/jobs/{job_id}/cancel", "cancel", cancel, Role.OPERATOR, methods=POST),
+    Rule("/jobs/{job_id}/retry", "retry", retry, Role.OPERATOR, methods=POST),
+    Rule("/jobs/{job_id}/edit", "edit", edit, Role.OPERATOR),
+    Rule("/jobs/{job_id}/edit", "run_edited", run_edited, Role.OPERATOR, methods=POST, form_limit=256 * 1024),
 )

@@ -47,8 +47,7 @@ def do_to_schedule(
 ) -> _Value:
     """Do it and put it on record, also when it is refused."""
     note = partial(
-        context.dashboard.access.note,
-        context.principal,
+        context.note,
         f"{action} schedule",
         tenant=TenantId(str(row.tenant)),
         subject=row.name,

@@ -22,7 +22,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.enqueue import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.access.request_context import RequestContext, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, storable
 from jobbridge.dashboard.api.responses import SentJob, Task, Tasks
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.serializers import job_answer
@@ -181,8 +181,7 @@ class _Sending:
         return "repeated", earlier.job
 
     def note(self, outcome: str, job: JobKey | None, reason: str | None = None) -> None:
-        self._context.dashboard.access.note(
-            self._context.principal,
+        self._context.note(
             "enqueue",
             outcome=outcome,
             tenant=self._tenant if job is None else job.tenant,
@@ -281,16 +280,16 @@ def _task(name: str, spec: Any) -> Task:
 
 RULES = (
     ApiRule(
-        path=f"{PREFIX}/jobs",
-        name="api_send",
-        endpoint=send_job,
-        needs=Role.OPERATOR,
-        methods=("POST",),
+        f"{PREFIX}/jobs",
+        "api_send",
+        send_job,
+        Role.OPERATOR,
+        methods=POST,
         status=201,
         errors=(404, 409),
         more=(
             (200, "There is such a job already: by its singleton key, or by the idempotency key.", SentJob),
         ),
     ),
-    ApiRule(path=f"{PREFIX}/tasks", name="api_tasks", endpoint=list_tasks, needs=Role.OPERATOR),
+    ApiRule(f"{PREFIX}/tasks", "api_tasks", list_tasks, Role.OPERATOR),
 )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Query
-from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.access.bodies import STORABLE
+from jobbridge.dashboard.access.request_context import POST
+from jobbridge.dashboard.actions import jobs as actions
 from jobbridge.dashboard.api.responses import Cancelled, Count, Counts, Job, JobDetail, JobPage
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.serializers import job_answer, job_answers, job_detail
 from jobbridge.dashboard.api.timestamps import FilterInstant
-from jobbridge.dashboard.errors import refusal
 from jobbridge.dashboard.views import filters
-from jobbridge.errors import JobBridgeError
 
 _AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'
 Word = Annotated[str | None, Query(max_length=255)]
@@ -93,36 +91,15 @@ def cancel_job(context: Asked, job_id: str, asked: CancelJob | None = None) -> C
     From then on it cannot complete, whatever its engine still does.
     """
     row, reason = context.find_job(), asked.reason if asked else None
-    was_cancelled = context.app.cancel_job(
-        row.job_id, row.tenant, reason=reason, cancelled_by=context.principal.name
-    )
-    outcome = "done" if was_cancelled else "ended before"
-    context.dashboard.access.note(
-        context.principal,
-        "cancel",
-        outcome=outcome,
-        tenant=row.tenant,
-        subject=str(row.job_id),
-        reason=reason,
-    )
+    was_cancelled = actions.cancel_job(context, row, reason)
     return Cancelled(cancelled=was_cancelled, job=job_answer(context, context.app.jobs.get(row.key) or row))
 
 
 def retry_job(context: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
     """Run a job again that failed, expired or was skipped; gives the job that was sent."""
     row, as_new = context.find_job(), asked is not None and asked.as_new
-    note = partial(
-        context.dashboard.access.note, context.principal, tenant=row.tenant, subject=str(row.job_id)
-    )
-    action = "run again" if as_new else "retry"
-    try:
-        sent = context.app.retry_job(row.job_id, row.tenant, as_new=as_new)
-    except (JobBridgeError, OperationalError) as error:
-        refused = refusal(error, hint=None if as_new or row.status not in FINAL else _AS_NEW)
-        note(action, outcome="refused", reason=refused.detail)
-        raise refused from error
-    note(action, details={"sent": str(sent.job_id)})
-    return job_answer(context, sent)
+    hint = None if as_new or row.status not in FINAL else _AS_NEW
+    return job_answer(context, actions.retry_job(context, row, as_new=as_new, hint=hint))
 
 
 def count_jobs(context: Asked) -> Counts:
@@ -140,23 +117,9 @@ def count_jobs(context: Asked) -> Counts:
 _JOB = f"{PREFIX}/jobs/{{job_id}}"
 
 RULES = (
-    ApiRule(path=f"{PREFIX}/jobs", name="api_jobs", endpoint=list_jobs, needs=Role.VIEWER, errors=(400,)),
-    ApiRule(path=_JOB, name="api_job", endpoint=get_job, needs=Role.VIEWER, errors=(404,)),
-    ApiRule(
-        path=f"{_JOB}/cancel",
-        name="api_cancel",
-        endpoint=cancel_job,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        errors=(404,),
-    ),
-    ApiRule(
-        path=f"{_JOB}/retry",
-        name="api_retry",
-        endpoint=retry_job,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        errors=(404, 409),
-    ),
-    ApiRule(path=f"{PREFIX}/counts", name="api_counts", endpoint=count_jobs, needs=Role.VIEWER),
+    ApiRule(f"{PREFIX}/jobs", "api_jobs", list_jobs, Role.VIEWER, errors=(400,)),
+    ApiRule(_JOB, "api_job", get_job, Role.VIEWER, errors=(404,)),
+    ApiRule(f"{_JOB}/cancel", "api_cancel", cancel_job, Role.OPERATOR, methods=POST, errors=(404,)),
+    ApiRule(f"{_JOB}/retry", "api_retry", retry_job, Role.OPERATOR, methods=POST, errors=(404, 409)),
+    ApiRule(f"{PREFIX}/counts", "api_counts", count_jobs, Role.VIEWER),
 )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
+from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.api.responses import Link, Revoked
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
@@ -28,13 +29,7 @@ def make_link(context: Asked, job_id: str, asked: NewLink | None = None) -> Link
     secret, expires_at = context.dashboard.links.create(
         row.key, lasts=timedelta(hours=asked.hours), created_by=context.principal.name
     )
-    context.dashboard.access.note(
-        context.principal,
-        "make link",
-        tenant=row.tenant,
-        subject=str(row.job_id),
-        details={"until": expires_at.isoformat()},
-    )
+    context.note("make link", job=row.key, details={"until": expires_at.isoformat()})
     return Link(url=context.path("public_job", link=secret), expires_at=expires_at)
 
 
@@ -42,31 +37,25 @@ def revoke_links(context: Asked, job_id: str) -> Revoked:
     """Make all links to a job of no use, at once."""
     row = context.find_job()
     revoked = context.dashboard.links.revoke(row.key)
-    context.dashboard.access.note(
-        context.principal,
-        "revoke links",
-        tenant=row.tenant,
-        subject=str(row.job_id),
-        details={"links": revoked},
-    )
+    context.note("revoke links", job=row.key, details={"links": revoked})
     return Revoked(revoked=revoked)
 
 
 RULES = (
     ApiRule(
-        path=f"{PREFIX}/jobs/{{job_id}}/public-link",
-        name="api_make_link",
-        endpoint=make_link,
-        needs=Role.OPERATOR,
-        methods=("POST",),
+        f"{PREFIX}/jobs/{{job_id}}/public-link",
+        "api_make_link",
+        make_link,
+        Role.OPERATOR,
+        methods=POST,
         status=201,
         errors=(404,),
     ),
     ApiRule(
-        path=f"{PREFIX}/jobs/{{job_id}}/public-link",
-        name="api_revoke_links",
-        endpoint=revoke_links,
-        needs=Role.OPERATOR,
+        f"{PREFIX}/jobs/{{job_id}}/public-link",
+        "api_revoke_links",
+        revoke_links,
+        Role.OPERATOR,
         methods=("DELETE",),
         errors=(404,),
     ),

@@ -134,12 +134,4 @@ async def wait_for_job(
     return Ended.model_construct(ended=row.status in FINAL, job=detail)
 
 
-RULES = (
-    ApiRule(
-        path=f"{PREFIX}/jobs/{{job_id}}/wait",
-        name="api_wait",
-        endpoint=wait_for_job,
-        needs=Role.VIEWER,
-        errors=(404, 429),
-    ),
-)
+RULES = (ApiRule(f"{PREFIX}/jobs/{{job_id}}/wait", "api_wait", wait_for_job, Role.VIEWER, errors=(404, 429)),)

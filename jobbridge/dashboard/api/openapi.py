@@ -119,6 +119,6 @@ _PUBLIC = {
 }
 
 RULES = (
-    Rule(path=f"{PREFIX}/openapi.json", name="api_description", endpoint=openapi, needs=None, is_api=True),
-    Rule(path="/api", name="api_index", endpoint=index, needs=Role.VIEWER),
+    Rule(f"{PREFIX}/openapi.json", "api_description", openapi, None, is_api=True),
+    Rule("/api", "api_index", index, Role.VIEWER),
 )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.bodies import STORABLE
-from jobbridge.dashboard.access.request_context import storable
+from jobbridge.dashboard.access.request_context import POST, storable
 from jobbridge.dashboard.api.responses import Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.diagnosis import queues
@@ -45,14 +45,13 @@ def pause_queue(context: Asked, queue: Named, asked: PauseQueue | None = None) -
     What runs goes on, nothing is lost, and it holds until the queue is resumed, also for workers that start later.
     """
     name, note = storable(queue), asked.note if asked else None
-    record = context.dashboard.access.note
     try:
         is_new = QueuePauses(context.app.database).pause(name, by=context.principal.name, note=note)
     except JobBridgeError as error:
-        record(context.principal, "pause queue", outcome="refused", subject=name[:200], reason=str(error))
+        context.note("pause queue", outcome="refused", subject=name[:200], reason=str(error))
         raise
     outcome = "done" if is_new else "was paused before"
-    record(context.principal, "pause queue", outcome=outcome, subject=name, reason=note)
+    context.note("pause queue", outcome=outcome, subject=name, reason=note)
     return QueuePaused(name=name, paused=True, changed=is_new)
 
 
@@ -61,7 +60,7 @@ def resume_queue(context: Asked, queue: str) -> QueuePaused:
     name = storable(queue)
     was_paused = QueuePauses(context.app.database).resume(name)
     outcome = "done" if was_paused else "was not paused"
-    context.dashboard.access.note(context.principal, "resume queue", outcome=outcome, subject=name[:200])
+    context.note("resume queue", outcome=outcome, subject=name[:200])
     return QueuePaused(name=name, paused=False, changed=was_paused)
 
 
@@ -89,29 +88,22 @@ def _queue(row: queues.Queue) -> Queue:
 _TAG = "workers and queues"
 
 RULES = (
+    ApiRule(f"{PREFIX}/queues", "api_queues", list_queues, Role.VIEWER, is_global=True, tag=_TAG),
     ApiRule(
-        path=f"{PREFIX}/queues",
-        name="api_queues",
-        endpoint=list_queues,
-        needs=Role.VIEWER,
+        f"{PREFIX}/queues/{{queue}}/pause",
+        "api_queue_pause",
+        pause_queue,
+        Role.OPERATOR,
+        methods=POST,
         is_global=True,
         tag=_TAG,
     ),
     ApiRule(
-        path=f"{PREFIX}/queues/{{queue}}/pause",
-        name="api_queue_pause",
-        endpoint=pause_queue,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        is_global=True,
-        tag=_TAG,
-    ),
-    ApiRule(
-        path=f"{PREFIX}/queues/{{queue}}/resume",
-        name="api_queue_resume",
-        endpoint=resume_queue,
-        needs=Role.OPERATOR,
-        methods=("POST",),
+        f"{PREFIX}/queues/{{queue}}/resume",
+        "api_queue_resume",
+        resume_queue,
+        Role.OPERATOR,
+        methods=POST,
         is_global=True,
         tag=_TAG,
     ),

@@ -9,14 +9,7 @@ from jobbridge.dashboard.api.rules import PREFIX
 from jobbridge.dashboard.live.stream import event_stream
 
 RULES = (
-    Rule(
-        path=f"{PREFIX}/events",
-        name="api_events",
-        endpoint=event_stream,
-        needs=Role.VIEWER,
-        is_api=True,
-        is_stream=True,
-    ),
+    Rule(f"{PREFIX}/events", "api_events", event_stream, Role.VIEWER, is_api=True, is_stream=True),
     *jobs.RULES, *enqueue.RULES, *long_poll.RULES, *links.RULES, *schedules.RULES, *workers.RULES, *queues.RULES,
     *openapi.RULES,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobbridge.core.access import Role
 from jobbridge.core.masking import without_passwords
 from jobbridge.dashboard.access.bodies import STORABLE
+from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
 from jobbridge.dashboard.api.responses import (
     Backfilled,
@@ -133,26 +134,19 @@ _ALL, _ONE = f"{PREFIX}/schedules", f"{PREFIX}/schedules/{{schedule_id}}"
 
 def _action(name: str, endpoint: Callable[..., Any], *errors: int) -> ApiRule:
     return ApiRule(
-        path=f"{_ONE}/{name}",
-        name=f"api_schedule_{name}",
-        endpoint=endpoint,
-        needs=Role.OPERATOR,
-        methods=("POST",),
+        f"{_ONE}/{name}",
+        f"api_schedule_{name}",
+        endpoint,
+        Role.OPERATOR,
+        methods=POST,
         tag="schedules",
         errors=(404, *errors),
     )
 
 
 RULES = (
-    ApiRule(path=_ALL, name="api_schedules", endpoint=list_schedules, needs=Role.VIEWER, tag="schedules"),
-    ApiRule(
-        path=_ONE,
-        name="api_schedule",
-        endpoint=get_schedule,
-        needs=Role.VIEWER,
-        tag="schedules",
-        errors=(404,),
-    ),
+    ApiRule(_ALL, "api_schedules", list_schedules, Role.VIEWER, tag="schedules"),
+    ApiRule(_ONE, "api_schedule", get_schedule, Role.VIEWER, tag="schedules", errors=(404,)),
     _action("pause", pause_schedule),
     _action("resume", resume_schedule),
     _action("run", run_schedule, 409),

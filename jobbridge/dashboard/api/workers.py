@@ -28,10 +28,10 @@ def list_workers(context: Asked) -> Workers:
 
 RULES = (
     ApiRule(
-        path=f"{PREFIX}/workers",
-        name="api_workers",
-        endpoint=list_workers,
-        needs=Role.VIEWER,
+        f"{PREFIX}/workers",
+        "api_workers",
+        list_workers,
+        Role.VIEWER,
         is_global=True,
         tag="workers and queues",
     ),

@@ -135,4 +135,4 @@ def _refusal(refused: TooManySubscribers) -> Response:
     )
 
 
-RULES = (Rule(path="/events", name="events", endpoint=event_stream, needs=Role.VIEWER, is_stream=True),)
+RULES = (Rule("/events", "events", event_stream, Role.VIEWER, is_stream=True),)

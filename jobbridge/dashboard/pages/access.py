@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
-from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 from jobbridge.errors import TokenRefused
 from jobbridge.store.access.tokens import TokenRow
 
@@ -27,7 +27,6 @@ def access(context: RequestContext) -> Response:
 def create_token(context: RequestContext) -> Response:
     """Make a token, and show it for the only time."""
     name = context.form.get("name", "").strip()
-    note = context.dashboard.access.note
     try:
         role, tenant, lasts = _asked(context, name)
         token, row = context.dashboard.access.create(
@@ -38,16 +37,9 @@ def create_token(context: RequestContext) -> Response:
             created_by=context.principal.name,
         )
     except TokenRefused as error:
-        note(
-            context.principal,
-            "create token",
-            outcome="refused",
-            subject=name[:_NAME_LIMIT],
-            reason=str(error),
-        )
+        context.note("create token", outcome="refused", subject=name[:_NAME_LIMIT], reason=str(error))
         return _page(context, status=409, problem=str(error))
-    note(
-        context.principal,
+    context.note(
         "create token",
         subject=name,
         details={"role": row.role.value, "tenant": row.tenant, "token_id": str(row.token_id)},
@@ -60,9 +52,7 @@ def revoke_token(context: RequestContext) -> Response:
     name = context.form.get("token_id", "")
     was_good = context.dashboard.access.revoke(name)
     outcome = "done" if was_good else "was of no use"
-    context.dashboard.access.note(
-        context.principal, "revoke token", outcome=outcome, subject=name[:_NAME_LIMIT]
-    )
+    context.note("revoke token", outcome=outcome, subject=name[:_NAME_LIMIT])
     return RedirectResponse(context.path("access"), status_code=303)
 
 
@@ -143,22 +133,8 @@ def _page(
 
 
 RULES = (
-    Rule(path="/access", name="access", endpoint=access, needs=Role.ADMIN, is_global=True),
-    Rule(
-        path="/access/create",
-        name="create_token",
-        endpoint=create_token,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(
-        path="/access/revoke",
-        name="revoke_token",
-        endpoint=revoke_token,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(path="/audit", name="audit", endpoint=audit, needs=Role.ADMIN),
+    Rule("/access", "access", access, Role.ADMIN, is_global=True),
+    Rule("/access/create", "create_token", create_token, Role.ADMIN, methods=POST, is_global=True),
+    Rule("/access/revoke", "revoke_token", revoke_token, Role.ADMIN, methods=POST, is_global=True),
+    Rule("/audit", "audit", audit, Role.ADMIN),
 )

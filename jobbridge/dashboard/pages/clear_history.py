@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 from jobbridge.store.workers.clear_history import BATCH, BEGINNING, Clearance, Place, clear, count
 
 #: What is to be typed.
@@ -128,18 +128,10 @@ def _note(context: RequestContext, asked: Clearance, deleted: int, outcome: str)
         "created before": asked.before.isoformat(),
         "jobs": deleted,
     }
-    context.dashboard.access.note(
-        context.principal, "clear history", outcome=outcome, tenant=asked.tenant, details=details
-    )
+    context.note("clear history", outcome=outcome, tenant=asked.tenant, details=details)
 
 
 RULES = (
-    Rule(path="/clearing", name="clearing", endpoint=clearing, needs=Role.ADMIN),
-    Rule(
-        path="/clearing/clear",
-        name="clear_history",
-        endpoint=clear_history,
-        needs=Role.ADMIN,
-        methods=("POST",),
-    ),
+    Rule("/clearing", "clearing", clearing, Role.ADMIN),
+    Rule("/clearing/clear", "clear_history", clear_history, Role.ADMIN, methods=POST),
 )

@@ -61,4 +61,4 @@ def _grouped(report: Report) -> Sequence[tuple[str, Sequence[Check]]]:
     return [group for group in groups if group[1]]
 
 
-RULES = (Rule(path="/health", name="health", endpoint=health, needs=Role.OPERATOR, is_global=True),)
+RULES = (Rule("/health", "health", health, Role.OPERATOR, is_global=True),)

@@ -109,8 +109,6 @@ def _temporal_url(context: RequestContext, row: JobRow) -> str | None:
 
 
 RULES = (
-    Rule(path="/jobs/{job_id}", name="job", endpoint=job, needs=Role.VIEWER),
-    Rule(
-        path="/jobs/{job_id}/artifacts/{artifact_id}", name="artifact", endpoint=download, needs=Role.VIEWER
-    ),
+    Rule("/jobs/{job_id}", "job", job, Role.VIEWER),
+    Rule("/jobs/{job_id}/artifacts/{artifact_id}", "artifact", download, Role.VIEWER),
 )

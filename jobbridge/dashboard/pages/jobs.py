@@ -117,4 +117,4 @@ def _remember_columns(context: RequestContext) -> Response:
     return response
 
 
-RULES = (Rule(path="/jobs", name="jobs", endpoint=jobs, needs=Role.VIEWER),)
+RULES = (Rule("/jobs", "jobs", jobs, Role.VIEWER),)

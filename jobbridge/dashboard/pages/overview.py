@@ -235,6 +235,6 @@ def _quantiles(times: Iterable[Times]) -> Mapping[str, timedelta | None]:
 
 
 RULES = (
-    Rule(path="/", name="overview", endpoint=overview, needs=Role.VIEWER),
-    Rule(path="/msp/jobs", name="from_the_original", endpoint=from_the_original, needs=None),
+    Rule("/", "overview", overview, Role.VIEWER),
+    Rule("/msp/jobs", "from_the_original", from_the_original, None),
 )

@@ -62,4 +62,4 @@ def _told(row: JobRow) -> dict[str, Any]:
     }
 
 
-RULES = (Rule(path="/public/jobs/{link}", name="public_job", endpoint=public_job, needs=None),)
+RULES = (Rule("/public/jobs/{link}", "public_job", public_job, None),)

@@ -18,7 +18,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.specs import zone_named
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
 from jobbridge.errors import JobBridgeError, UnsupportedOption
 
@@ -223,15 +223,15 @@ def _back(context: RequestContext, row: ScheduleRow) -> Response:
 
 
 RULES = (
-    Rule(path="/schedules", name="schedules", endpoint=schedules, needs=Role.VIEWER),
-    Rule(path="/schedules/{schedule_id}", name="schedule", endpoint=schedule, needs=Role.VIEWER),
+    Rule("/schedules", "schedules", schedules, Role.VIEWER),
+    Rule("/schedules/{schedule_id}", "schedule", schedule, Role.VIEWER),
     *(
         Rule(
-            path=f"/schedules/{{schedule_id}}/{path}",
-            name=f"{path.replace('-', '_')}_schedule",
-            endpoint=endpoint,
-            needs=Role.OPERATOR,
-            methods=("POST",),
+            f"/schedules/{{schedule_id}}/{path}",
+            f"{path.replace('-', '_')}_schedule",
+            endpoint,
+            Role.OPERATOR,
+            methods=POST,
         )
         for path, endpoint in (("pause", pause), ("resume", resume), ("run", run_now), ("backfill", backfill))
     ),

@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.errors import UnsupportedOption
 from jobbridge.store.tenants.overview import TenantList
 
@@ -45,14 +45,13 @@ def tenants(context: RequestContext) -> Response:
 def suspend(context: RequestContext) -> Response:
     """Keep a tenant's jobs from starting."""
     tenant, reason = _tenant_of(context), context.form.get("reason", "").strip() or None
-    note = context.dashboard.access.note
     try:
         is_new = context.app.tenants.suspend(tenant, reason=reason, suspended_by=context.principal.name)
     except UnsupportedOption as error:
-        note(context.principal, "suspend", outcome="refused", tenant=tenant, reason=str(error))
+        context.note("suspend", outcome="refused", tenant=tenant, reason=str(error))
         raise HTTPException(409, str(error)) from error
     outcome = "done" if is_new else "was suspended before"
-    note(context.principal, "suspend", outcome=outcome, tenant=tenant, reason=reason)
+    context.note("suspend", outcome=outcome, tenant=tenant, reason=reason)
     return _back(context, tenant)
 
 
@@ -60,7 +59,7 @@ def resume(context: RequestContext) -> Response:
     """Let a tenant's jobs start again."""
     tenant = _tenant_of(context)
     outcome = "done" if context.app.tenants.resume(tenant) else "was not suspended"
-    context.dashboard.access.note(context.principal, "resume", outcome=outcome, tenant=tenant)
+    context.note("resume", outcome=outcome, tenant=tenant)
     return _back(context, tenant)
 
 
@@ -68,9 +67,7 @@ def _tenant_of(context: RequestContext) -> TenantId:
     name = context.form.get("tenant", "").strip()
     tenant = context.dashboard.tenant_ids.written(name) if 1 <= len(name) <= _NAME_LIMIT else None
     if tenant is None:
-        context.dashboard.access.note(
-            context.principal, context.request.url.path.rpartition("/")[2], outcome="refused"
-        )
+        context.note(context.request.url.path.rpartition("/")[2], outcome="refused")
         raise HTTPException(400, f"There can be no tenant {name[:_NAME_LIMIT]!r}. Send its name as `tenant`.")
     return tenant
 
@@ -80,21 +77,7 @@ def _back(context: RequestContext, tenant: TenantId) -> Response:
 
 
 RULES = (
-    Rule(path="/tenants", name="tenants", endpoint=tenants, needs=Role.VIEWER, is_global=True),
-    Rule(
-        path="/tenants/suspend",
-        name="suspend_tenant",
-        endpoint=suspend,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(
-        path="/tenants/resume",
-        name="resume_tenant",
-        endpoint=resume,
-        needs=Role.ADMIN,
-        methods=("POST",),
-        is_global=True,
-    ),
+    Rule("/tenants", "tenants", tenants, Role.VIEWER, is_global=True),
+    Rule("/tenants/suspend", "suspend_tenant", suspend, Role.ADMIN, methods=POST, is_global=True),
+    Rule("/tenants/resume", "resume_tenant", resume, Role.ADMIN, methods=POST, is_global=True),
 )

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
+from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.diagnosis.queues import COUNTED, look
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.jobs.open_jobs import running_jobs
@@ -74,35 +74,20 @@ def _do(
     context: RequestContext, action: str, run: Callable[[str], bool], reason: str | None = None
 ) -> Response:
     queue = storable(context.form.get("queue", ""))
-    note = context.dashboard.access.note
     if not queue:
         raise HTTPException(400, "The form names no queue.")
     try:
         has_changed = run(queue)
     except JobBridgeError as error:
-        note(context.principal, action, outcome="refused", subject=queue[:200], reason=str(error))
+        context.note(action, outcome="refused", subject=queue[:200], reason=str(error))
         raise HTTPException(422, f"{error} {error.hint}".strip()) from error
     outcome = "done" if has_changed else "was so before"
-    note(context.principal, action, outcome=outcome, subject=queue, reason=reason)
+    context.note(action, outcome=outcome, subject=queue, reason=reason)
     return RedirectResponse(context.path("workers"), status_code=303)
 
 
 RULES = (
-    Rule(path="/workers", name="workers", endpoint=workers, needs=Role.VIEWER, is_global=True),
-    Rule(
-        path="/queues/pause",
-        name="pause_queue",
-        endpoint=pause,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        is_global=True,
-    ),
-    Rule(
-        path="/queues/resume",
-        name="resume_queue",
-        endpoint=resume,
-        needs=Role.OPERATOR,
-        methods=("POST",),
-        is_global=True,
-    ),
+    Rule("/workers", "workers", workers, Role.VIEWER, is_global=True),
+    Rule("/queues/pause", "pause_queue", pause, Role.OPERATOR, methods=POST, is_global=True),
+    Rule("/queues/resume", "resume_queue", resume, Role.OPERATOR, methods=POST, is_global=True),
 )

@@ -33,9 +33,7 @@ def export(context: RequestContext) -> Response:
     query = context.request.query_params
     search = search_of(query, context.tenant)
     filters = [f"{name}={value}" for name, value in filters_of(query)]
-    context.dashboard.access.note(
-        context.principal, "export", tenant=search.tenant, details={"filter": filters}
-    )
+    context.note("export", tenant=search.tenant, details={"filter": filters})
     name = f"jobs-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
     return StreamingResponse(
         _lines(context.dashboard.monitor, search, available(context)),
@@ -75,4 +73,4 @@ def _harmless(cell: str) -> str:
     return f"'{cell}" if is_formula else cell
 
 
-RULES = (Rule(path="/jobs.csv", name="export", endpoint=export, needs=Role.VIEWER),)
+RULES = (Rule("/jobs.csv", "export", export, Role.VIEWER),)

@@ -70,4 +70,5 @@ def _mail_in_step(ctx: JobContext, mailer: InvoiceMailer, invoice: InvoiceHead) 
 def _not_mailed(failures: Mapping[str, JobBridgeError], *, of: int) -> InvoicesNotMailed:
     can_be_cured = any(isinstance(error, MailDeferred | MailServerUnavailable) for error in failures.values())
     kind = InvoicesNotMailed if can_be_cured else InvoicesCannotBeMailed
-    return kind.about({number: str(error) for number, error in failures.items()}, of=of)
+    reasons = {number: str(error) for number, error in failures.items()}
+    return kind.about("invoices were not mailed", reasons, of=of)

@@ -18,12 +18,11 @@ the class and the message of an error (celery 5.7, backends/base.py, `exception_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 from uuid import UUID
 
-from jobbridge.errors import JobBridgeError
-from jobbridge.handlers.errors import Refusal
+from jobbridge.handlers.errors import PartlyFailed, Refusal
 from jobbridge.handlers.invoicing.models import Period
 
 
@@ -116,15 +115,10 @@ class RenderingFailed(Refusal):
         return cls(f"Invoice {number} cannot be rendered: {reason}.")
 
 
-class InvoicesNotMailed(JobBridgeError):
+class InvoicesNotMailed(PartlyFailed):
     """Some invoices were not mailed, all others were. Another attempt mails the missing ones only."""
 
     hint = "Read the reason of each; the invoices that are not named were mailed."
-
-    @classmethod
-    def about(cls, reasons: Mapping[str, str], *, of: int) -> Self:
-        named = "; ".join(f"{number}: {reason}" for number, reason in reasons.items())
-        return cls(f"{len(reasons)} of {of} invoices were not mailed. {named}")
 
 
 class InvoicesCannotBeMailed(InvoicesNotMailed):

@@ -22,13 +22,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
-from typing import assert_never
 from uuid import UUID
 
 from jobbridge.handlers.documents import content_of
 from jobbridge.handlers.invoicing.mail import invoice_mail, message_id_for
 from jobbridge.handlers.invoicing.models import InvoiceHead
-from jobbridge.handlers.invoicing.outbox import MailKey, claim_mail, find_mail, mark_failed, mark_sent
+from jobbridge.handlers.invoicing.outbox import MailKey, claim_mail, find_mail, settle_mail
 from jobbridge.handlers.invoicing.rendering import ensure_pdf
 from jobbridge.handlers.mailing.errors import MailUncertain
 from jobbridge.handlers.mailing.once import Outcome, send_claimed
@@ -112,12 +111,4 @@ class _InvoiceMailRow:
 
     def settle(self, outcome: Outcome, reply: str) -> None:
         with self.transaction() as connection:
-            match outcome:
-                case Outcome.SENT:
-                    mark_sent(connection, self.key, reply)
-                case Outcome.FAILED:
-                    mark_failed(connection, self.key, reply)
-                case Outcome.UNCERTAIN:
-                    pass  # `sending` says so: a job's mail has no other run that could be at it
-                case _:
-                    assert_never(outcome)
+            settle_mail(connection, self.key, outcome, reply)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from jobbridge.handlers.mailing.once import Outcome
 from jobbridge.handlers.sql import Connection, one_as, run
 
 # Only one run gets it: the primary key decides between two at once, the status between attempts.
@@ -68,10 +69,7 @@ def claim_mail(connection: Connection, key: MailKey, *, recipient: str, message_
     return run(connection, CLAIM, key.parameters(recipient=recipient, message_id=message_id)) == 1
 
 
-def mark_sent(connection: Connection, key: MailKey, reply: str) -> None:
-    run(connection, SETTLE, key.parameters(status="sent", reply=reply))
-
-
-def mark_failed(connection: Connection, key: MailKey, reason: str) -> None:
-    """Note that it certainly was not sent, so that another attempt may."""
-    run(connection, SETTLE, key.parameters(status="failed", reply=reason))
+def settle_mail(connection: Connection, key: MailKey, outcome: Outcome, reply: str) -> None:
+    """Note how it ended; of one in doubt `sending` says so, since a job's mail has no other run that could be at it."""
+    if outcome is not Outcome.UNCERTAIN:
+        run(connection, SETTLE, key.parameters(status=outcome, reply=reply))

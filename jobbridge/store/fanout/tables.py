@@ -9,17 +9,7 @@ is its parent's tenant's; no foreign key ties them.
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    Column,
-    DateTime,
-    Index,
-    Integer,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    Uuid,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobbridge.store.jobs.tables import metadata
@@ -30,55 +20,59 @@ _UPDATED_OFTEN = {
     "autovacuum_vacuum_threshold": 1000,
 }
 
-job_families = Table(
+job_families = sa.Table(
     "job_families",
     metadata,
-    Column("tenant", Text, nullable=False),
-    Column("parent_id", Uuid, nullable=False),
-    Column("task", Text, nullable=False),  # of the children
-    Column("options", JSONB, nullable=False),  # by which they are sent
-    Column("concurrency", Integer, nullable=False),
-    Column("generation", Integer, nullable=False, server_default=text("1")),
-    Column("total", Integer, nullable=False, server_default=text("0")),
-    Column("unfinished", Integer, nullable=False, server_default=text("0")),
-    Column("running", Integer, nullable=False, server_default=text("0")),
-    Column("attempt", Integer),  # of the parent, that waits; None: it has not started
-    Column("resumption", Text),  # the message by which the parent goes on
-    Column("step_id", Uuid),  # in job_details
-    Column("told_at", DateTime(timezone=True)),  # the parent's progress
-    Column("closed_at", DateTime(timezone=True)),  # nothing is left to do
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
-    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
-    PrimaryKeyConstraint("tenant", "parent_id", name="job_families_pkey"),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("parent_id", sa.Uuid, nullable=False),
+    sa.Column("task", sa.Text, nullable=False),  # of the children
+    sa.Column("options", JSONB, nullable=False),  # by which they are sent
+    sa.Column("concurrency", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, server_default=sa.text("1")),
+    sa.Column("total", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("unfinished", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("running", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("attempt", sa.Integer),  # of the parent, that waits; None: it has not started
+    sa.Column("resumption", sa.Text),  # the message by which the parent goes on
+    sa.Column("step_id", sa.Uuid),  # in job_details
+    sa.Column("told_at", sa.DateTime(timezone=True)),  # the parent's progress
+    sa.Column("closed_at", sa.DateTime(timezone=True)),  # nothing is left to do
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+    ),
+    sa.Column(
+        "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+    ),
+    sa.PrimaryKeyConstraint("tenant", "parent_id", name="job_families_pkey"),
     postgresql_with=_UPDATED_OFTEN,
 )
 
-Index(
+sa.Index(
     "job_families_open_idx",
     job_families.c.tenant,
     job_families.c.parent_id,
     postgresql_where=job_families.c.closed_at.is_(None),
 )
 
-job_family_members = Table(
+job_family_members = sa.Table(
     "job_family_members",
     metadata,
-    Column("tenant", Text, nullable=False),
-    Column("child_id", Uuid, nullable=False),
-    Column("parent_tenant", Text, nullable=False),
-    Column("parent_id", Uuid, nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("item_key", Text, nullable=False),
-    Column("generation", Integer, nullable=False),
-    Column("arguments", Text, nullable=False),  # JSON
-    Column("status", Text, nullable=False),
-    Column("ended_at", DateTime(timezone=True)),
-    PrimaryKeyConstraint("tenant", "child_id", name="job_family_members_pkey"),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("child_id", sa.Uuid, nullable=False),
+    sa.Column("parent_tenant", sa.Text, nullable=False),
+    sa.Column("parent_id", sa.Uuid, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("item_key", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("arguments", sa.Text, nullable=False),  # JSON
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.PrimaryKeyConstraint("tenant", "child_id", name="job_family_members_pkey"),
     postgresql_with=_UPDATED_OFTEN,
 )
 
 # Of one fan-out in their order; with `status`, so that those which wait are found among 100,000.
-Index(
+sa.Index(
     "job_family_members_order_idx",
     job_family_members.c.parent_tenant,
     job_family_members.c.parent_id,

@@ -4,24 +4,7 @@ from __future__ import annotations
 
 from typing import Any, LiteralString, assert_never
 
-from jobbridge.core.events import (
-    Accepted,
-    AttemptFailed,
-    AwaitsChildren,
-    Cancelled,
-    Completed,
-    Expired,
-    Failed,
-    FellBack,
-    JobEvent,
-    Progressed,
-    Redelivered,
-    Replaced,
-    Requeued,
-    Skipped,
-    Started,
-    Submitted,
-)
+from jobbridge.core import events
 from jobbridge.core.status import JobStatus
 from jobbridge.postgres import locks
 from jobbridge.store.jobs import transitions
@@ -30,57 +13,57 @@ from jobbridge.store.values import as_jsonb, as_message, as_text
 _Params = dict[str, Any]
 
 
-def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
+def statement_of(event: events.JobEvent) -> tuple[LiteralString, _Params]:
     """Give the statement that applies `event`, and its parameters."""
     key = {"tenant": event.key.tenant, "job_id": event.key.job_id}
     match event:
-        case Submitted():
+        case events.Submitted():
             return transitions.SUBMIT, key | _submitted(event)
-        case Accepted():
+        case events.Accepted():
             return transitions.ACCEPT, key | {
                 "delivery": event.delivery,
                 "engine": event.engine.value,
                 "external_id": event.external_id,
                 "external_run_id": event.external_run_id,
             }
-        case FellBack():
+        case events.FellBack():
             return transitions.FALL_BACK, key | {
                 "delivery": event.delivery,
                 "new_delivery": event.new_delivery,
                 "engine": event.engine.value,
             }
-        case Started():
+        case events.Started():
             return transitions.START, key | _started(event)
-        case Progressed():
+        case events.Progressed():
             progress = min(100.0, max(0.0, event.progress))
             said = {"attempt": event.attempt, "progress": progress, "message": as_text(event.message)}
             return transitions.PROGRESS, key | said
-        case AttemptFailed():
+        case events.AttemptFailed():
             return transitions.FAIL_ATTEMPT, key | _failure(event) | {"attempt": event.attempt}
-        case Completed():
+        case events.Completed():
             return transitions.COMPLETE, key | _result(event) | {"attempt": event.attempt}
-        case Failed():
+        case events.Failed():
             return transitions.FAIL, key | _failed(event)
-        case Requeued():
+        case events.Requeued():
             return transitions.RELEASE, key | _released(event, reason=event.reason, step=JobStatus.FAILED)
-        case Replaced():
+        case events.Replaced():
             return transitions.RELEASE, key | _released(event, reason=None, step=JobStatus.COMPLETED)
-        case AwaitsChildren():
+        case events.AwaitsChildren():
             return transitions.AWAIT_CHILDREN, key | {"attempt": event.attempt}
-        case Redelivered():
+        case events.Redelivered():
             return transitions.REDELIVER, key | {
                 "attempt": event.attempt,
                 "delivery": event.delivery,
                 "new_delivery": event.new_delivery,
                 "message": as_message(event.message),
             }
-        case Cancelled():
+        case events.Cancelled():
             who = {"reason": as_text(event.reason), "cancelled_by": as_text(event.cancelled_by)}
             return transitions.CANCEL, key | who
-        case Expired():
+        case events.Expired():
             reason = "Its time to live passed before it ran."
             return transitions.DROP, key | {"status": JobStatus.EXPIRED.value, "reason": reason}
-        case Skipped():
+        case events.Skipped():
             return transitions.DROP, key | {
                 "status": JobStatus.SKIPPED.value,
                 "reason": as_text(event.reason),
@@ -89,7 +72,7 @@ def statement_of(event: JobEvent) -> tuple[LiteralString, _Params]:
             assert_never(event)
 
 
-def _submitted(event: Submitted) -> _Params:
+def _submitted(event: events.Submitted) -> _Params:
     return {
         "task_id": event.task_id,
         "type": event.type,
@@ -115,7 +98,7 @@ def _submitted(event: Submitted) -> _Params:
     }
 
 
-def _started(event: Started) -> _Params:
+def _started(event: events.Started) -> _Params:
     return {
         "task_id": event.task_id,
         "type": event.type,
@@ -135,11 +118,11 @@ def _started(event: Started) -> _Params:
     }
 
 
-def _failure(event: AttemptFailed | Failed) -> _Params:
+def _failure(event: events.AttemptFailed | events.Failed) -> _Params:
     return {"error": as_text(event.error), "traceback": as_text(event.traceback)}
 
 
-def _result(event: Completed | Failed) -> _Params:
+def _result(event: events.Completed | events.Failed) -> _Params:
     return {
         "result": None if event.result is None else as_jsonb(event.result),
         "result_payload": event.result_payload,
@@ -147,7 +130,7 @@ def _result(event: Completed | Failed) -> _Params:
     }
 
 
-def _failed(event: Failed) -> _Params:
+def _failed(event: events.Failed) -> _Params:
     return (
         _failure(event)
         | _result(event)
@@ -165,8 +148,8 @@ def _failed(event: Failed) -> _Params:
     )
 
 
-def _released(event: Requeued | Replaced, *, reason: str | None, step: JobStatus) -> _Params:
-    is_replaced = isinstance(event, Replaced)
+def _released(event: events.Requeued | events.Replaced, *, reason: str | None, step: JobStatus) -> _Params:
+    is_replaced = isinstance(event, events.Replaced)
     return {
         "attempt": event.attempt,
         "keeps_delivery": not is_replaced,

@@ -11,21 +11,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from jobbridge.core.events import (
-    Accepted,
-    AttemptFailed,
-    AwaitsChildren,
-    Cancelled,
-    Completed,
-    Expired,
-    Failed,
-    FellBack,
-    Progressed,
-    Redelivered,
-    Requeued,
-    Started,
-    Submitted,
-)
+from jobbridge.core import events
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.statuses import FINAL_STATUSES
 
@@ -44,6 +30,15 @@ _STEP_OF_MOVED = """
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count = moved.attempt AND step.status = 'processing'"""
+
+#: Ends a statement that starts an attempt.
+_OPENED = """, opened AS (
+    INSERT INTO public.job_details
+        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
+    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
+    FROM moved
+)
+SELECT status, attempt FROM moved"""
 
 #: Ends a statement that ends a job: if that is a child of a fan-out, its parent counts it, in the same moment. Only for
 #: a job that another one sent (it has a `parent_id`), so others pay nothing. A child that is run again and ends once
@@ -95,7 +90,7 @@ WITH moved AS (
     ON CONFLICT (tenant, job_id) DO UPDATE SET
         task_id = excluded.task_id,
         type = excluded.type,
-        status = {becomes(Submitted)},
+        status = {becomes(events.Submitted)},
         metadata = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN excluded.metadata
                         ELSE job.metadata || excluded.metadata END,
         user_id = coalesce(excluded.user_id, job.user_id),
@@ -121,7 +116,7 @@ WITH moved AS (
         cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL, unsuccessful = NULL,
         started_at = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN NULL ELSE job.started_at END,
         updated_at = clock_timestamp()
-    WHERE {may(Submitted)}
+    WHERE {may(events.Submitted)}
     RETURNING job.tenant, job.job_id, job.status, job.attempt, job.started_at, job.xmax = 0 AS is_new
 ), replaced AS (
     UPDATE public.job_details AS step
@@ -141,23 +136,23 @@ FROM moved
 #: Later states keep theirs; the ids are kept all the same.
 ACCEPT: LiteralString = f"""
 UPDATE public.jobs AS job
-SET status = {becomes(Accepted)},
+SET status = {becomes(events.Accepted)},
     runner_type = %(engine)s,
     external_id = %(external_id)s,
     external_run_id = coalesce(%(external_run_id)s, external_run_id),
     undelivered_since = NULL,
     updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND {may(Accepted)}
+WHERE {_THIS_JOB} AND {may(events.Accepted)}
 RETURNING status, attempt
 """
 
 #: The message of the new delivery is in the broker, by the same transaction.
 FALL_BACK: LiteralString = f"""
 UPDATE public.jobs AS job
-SET status = {becomes(FellBack)},
+SET status = {becomes(events.FellBack)},
     delivery = %(new_delivery)s, runner_type = %(engine)s,
     message = NULL, undelivered_since = NULL, relayed_at = NULL, updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND {may(FellBack)}
+WHERE {_THIS_JOB} AND {may(events.FellBack)}
 RETURNING status, attempt
 """
 
@@ -176,10 +171,10 @@ PAUSE: LiteralString = "SELECT true FROM public.job_queue_pauses WHERE queue = %
 REDELIVER: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(Redelivered)}, delivery = %(new_delivery)s, message = %(message)s,
+    SET status = {becomes(events.Redelivered)}, delivery = %(new_delivery)s, message = %(message)s,
         undelivered_since = clock_timestamp(), relayed_at = NULL, worker = NULL, worker_number = NULL,
         updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND {may(Redelivered)}
+    WHERE {_THIS_JOB} AND {may(events.Redelivered)}
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
@@ -193,7 +188,7 @@ SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 START: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(Started)},
+    SET status = {becomes(events.Started)},
         attempt = attempt + 1,
         delivery = coalesce(%(delivery)s, delivery),
         runner_type = %(engine)s,
@@ -207,7 +202,7 @@ WITH moved AS (
         progress = NULL, progress_message = NULL, error = NULL, traceback = NULL,
         started_at = coalesce(started_at, clock_timestamp()),
         updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND {may(Started)}{GATE}
+    WHERE {_THIS_JOB} AND {may(events.Started)}{GATE}
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
@@ -215,13 +210,7 @@ WITH moved AS (
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count < moved.attempt AND step.status = 'processing'
-), opened AS (
-    INSERT INTO public.job_details
-        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
-    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
-    FROM moved
-)
-SELECT status, attempt FROM moved
+){_OPENED}
 """
 
 #: A job that was sent by a client which does not keep our books.
@@ -238,19 +227,13 @@ WITH moved AS (
     WHERE true{GATE}
     ON CONFLICT (tenant, job_id) DO NOTHING
     RETURNING tenant, job_id, status, attempt
-), opened AS (
-    INSERT INTO public.job_details
-        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
-    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
-    FROM moved
-)
-SELECT status, attempt FROM moved
+){_OPENED}
 """
 
 PROGRESS: LiteralString = f"""
 UPDATE public.jobs AS job
 SET progress = %(progress)s, progress_message = %(message)s, updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND {may(Progressed)}
+WHERE {_THIS_JOB} AND {may(events.Progressed)}
 RETURNING status, attempt
 """
 
@@ -258,8 +241,9 @@ RETURNING status, attempt
 FAIL_ATTEMPT: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(AttemptFailed)}, error = %(error)s, traceback = %(traceback)s, updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND {may(AttemptFailed)}
+    SET status = {becomes(events.AttemptFailed)}, error = %(error)s, traceback = %(traceback)s,
+        updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND {may(events.AttemptFailed)}
     RETURNING status, attempt
 ), closed AS (
     UPDATE public.job_details
@@ -274,9 +258,9 @@ SELECT status, attempt FROM moved
 COMPLETE: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(Completed)}, result = %(result)s, result_payload = %(result_payload)s,
+    SET status = {becomes(events.Completed)}, result = %(result)s, result_payload = %(result_payload)s,
         result_type = %(result_type)s, error = NULL, traceback = NULL, progress = 100, {_ENDED}
-    WHERE {_THIS_JOB} AND {may(Completed)}
+    WHERE {_THIS_JOB} AND {may(events.Completed)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -287,9 +271,10 @@ WITH moved AS (
 FAIL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(Failed)}, unsuccessful = 'failed', result = %(result)s, result_payload = %(result_payload)s,
-        result_type = %(result_type)s, error = %(error)s, traceback = %(traceback)s, {_ENDED}
-    WHERE {_THIS_JOB} AND {may(Failed)}
+    SET status = {becomes(events.Failed)}, unsuccessful = 'failed',
+        result = %(result)s, result_payload = %(result_payload)s, result_type = %(result_type)s,
+        error = %(error)s, traceback = %(traceback)s, {_ENDED}
+    WHERE {_THIS_JOB} AND {may(events.Failed)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -316,10 +301,10 @@ RETURNING status, attempt
 RELEASE: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(Requeued)}, worker = NULL, worker_number = NULL,
+    SET status = {becomes(events.Requeued)}, worker = NULL, worker_number = NULL,
         delivery = CASE WHEN %(keeps_delivery)s::boolean THEN delivery END,
         updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND {may(Requeued)}
+    WHERE {_THIS_JOB} AND {may(events.Requeued)}
     RETURNING tenant, job_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -335,7 +320,7 @@ AWAIT_CHILDREN: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
     SET delivery = NULL, worker = NULL, worker_number = NULL, updated_at = clock_timestamp()
-    WHERE {_THIS_JOB} AND {may(AwaitsChildren)}
+    WHERE {_THIS_JOB} AND {may(events.AwaitsChildren)}
     RETURNING tenant, job_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -348,9 +333,9 @@ SELECT status, attempt FROM moved
 CANCEL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = {becomes(Cancelled)}, unsuccessful = 'cancelled',
+    SET status = {becomes(events.Cancelled)}, unsuccessful = 'cancelled',
         cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
-    WHERE {_THIS_JOB} AND {may(Cancelled)}
+    WHERE {_THIS_JOB} AND {may(events.Cancelled)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
@@ -364,7 +349,7 @@ DROP: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
     SET status = %(status)s, unsuccessful = %(status)s, error = %(reason)s, {_ENDED}
-    WHERE {_THIS_JOB} AND {may(Expired)}
+    WHERE {_THIS_JOB} AND {may(events.Expired)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, DateTime, PrimaryKeyConstraint, Table, Text, text
+import sqlalchemy as sa
 
 from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.store.jobs.tables import metadata
 
-job_suspensions = Table(
+job_suspensions = sa.Table(
     "job_suspensions",
     metadata,
-    Column("tenant", Text, nullable=False),
-    Column("reason", Text),
-    Column("suspended_by", Text),
-    Column("suspended_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-    PrimaryKeyConstraint("tenant", name="job_suspensions_pkey"),
-    CheckConstraint(f"concat(tenant) <> '{SYSTEM_TENANT}'", name="job_suspensions_not_system_check"),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("suspended_by", sa.Text),
+    sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+    sa.PrimaryKeyConstraint("tenant", name="job_suspensions_pkey"),
+    sa.CheckConstraint(f"concat(tenant) <> '{SYSTEM_TENANT}'", name="job_suspensions_not_system_check"),
 )

@@ -32,8 +32,8 @@ EXAMPLES: list[JobBridgeError] = [
     mailing.MailDeferred("later"),
     mailing.MailRefused("never"),
     mailing.MailUncertain.about("a@acme.example", "<1@h>"),
-    errors.InvoicesNotMailed.about({"INV-1": "gone", "INV-2": "later"}, of=3),
-    errors.InvoicesCannotBeMailed.about({"INV-1": "never"}, of=3),
+    errors.InvoicesNotMailed.about("invoices were not mailed", {"INV-1": "gone", "INV-2": "later"}, of=3),
+    errors.InvoicesCannotBeMailed.about("invoices were not mailed", {"INV-1": "never"}, of=3),
 ]
 
 
