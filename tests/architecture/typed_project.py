@@ -106,5 +106,15 @@ def schedule() -> None:
     reveal_type(runner.get_job_status("id"))  #: jobbridge.runners.types.JobStatusReport | None
     reveal_type(runner.cancel_job("id"))  #: bool
     reveal_type(runner.register_handler("fetch", fetch).delay({}).id)  #: str
+
+
+async def schedule_from_a_loop() -> None:
+    runner = get_job_runner()
+    reveal_type(await runner.aschedule_job("receipt", {"number": 3}))  #: jobbridge.runners.types.ScheduledJob
+    await runner.aschedule_job("receipt", {}, run_at=datetime.now(UTC))  #! call-arg
+
+
+def misspell() -> None:
+    runner = get_job_runner()
     jobbridge.schedule_jobs()  #! attr-defined
     runner.schedule_job("receipt", {}, run_at=datetime.now(UTC))  #! call-arg
