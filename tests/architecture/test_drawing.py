@@ -54,7 +54,10 @@ def test_a_station_is_there_and_its_caller_calls_it(station: Station) -> None:
         assert re.search(called, code_of(station.caller)), f"{station.caller.name} does not call it"
 
 
-def test_a_job_passes_the_stations_in_their_order(database_url: str) -> None:
+def test_a_job_passes_the_stations_in_their_order(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARITY_FOLDER", str(tmp_path))
     settings = load_settings({"DATABASE_URL": database_url})
     app = make_app(settings=settings, include=["tests.parity.tasks"])
     with passing() as passed, start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):

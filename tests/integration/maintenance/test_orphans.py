@@ -20,9 +20,10 @@ from jobbridge.core.status import JobStatus
 from jobbridge.maintenance.reaper import Reaper
 from jobbridge.maintenance.reconciler import BrokerReconciler
 from jobbridge.maintenance.sightings import Sightings
+from jobbridge.postgres.presence import draw_number
 from jobbridge.settings import load_settings
 from jobbridge.store.jobs.rows import JobRow
-from jobbridge.store.workers.workers import WorkerStore, draw_number
+from jobbridge.store.workers.workers import WorkerStore
 from tests.parity.tasks import make_app
 
 AT_ONCE = timedelta()

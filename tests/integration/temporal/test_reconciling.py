@@ -18,7 +18,8 @@ from jobbridge.errors import EngineUnavailable
 from jobbridge.maintenance.relay import RelayService
 from jobbridge.maintenance.sightings import Sightings
 from jobbridge.maintenance.workflows import WorkflowService
-from jobbridge.store.workers.workers import WorkerStore, draw_number
+from jobbridge.postgres.presence import draw_number
+from jobbridge.store.workers.workers import WorkerStore
 from jobbridge.temporal.deliver.relay import Relay
 from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
