@@ -88,7 +88,7 @@ class Release:
     def worker(self, engine: Engine, *options: str) -> Iterator[ManagedProcess]:
         """Run a worker until the block ends."""
         name = f"{uuid.uuid4().hex[:8]}@%h"
-        argv = [*_WORKERS[engine], "-l", "INFO", "-n", name, "-c", "2", *options]
+        argv = [*_WORKERS[engine], "-l", "INFO", "-n", name, "-c", "4", *options]
         with self._process(*argv) as process:
             wait_until(lambda: "ready." in process.log() or not process.is_running, timeout=30)
             assert process.is_running, process.log()

@@ -57,7 +57,7 @@ class Installation:
             return sum(which(sender, runner) for sender, runner, _ in self.runs())
 
         before = ran()
-        wait_until(lambda: ran() >= before + number, timeout=60)
+        wait_until(lambda: ran() >= before + number, timeout=60, message=f"{self.runs()}")
 
 
 @pytest.fixture(params=[Engine.CELERY, Engine.TEMPORAL], ids=str)
@@ -75,12 +75,12 @@ def test_the_release_before_and_this_one_serve_one_database(
 ) -> None:
     old = installation.release(BEFORE, unpack_release_before(tmp_path / "before"))
     new = installation.release(__version__, REPOSITORY)
-    engine, anew = installation.engine, ("--max-tasks-per-child", "1")
+    engine = installation.engine
     assert old.run("-c", "import jobbridge; print(jobbridge.__version__)").stdout.strip() == BEFORE
     assert old.migrate().returncode == 0
 
     with ExitStack() as until_the_end:
-        with old.worker(engine, *anew) as old_worker:
+        with old.worker(engine, "--max-tasks-per-child", "1") as old_worker:
             held = old.send("hold")
             until_the_end.enter_context(old.sender())
             installation.wait_for_runs(2, lambda sender, runner: True)
@@ -93,7 +93,7 @@ def test_the_release_before_and_this_one_serve_one_database(
             until_the_end.enter_context(new.sender())
             installation.wait_for_runs(2, lambda sender, runner: (sender, runner) == (__version__, BEFORE))
 
-            until_the_end.enter_context(new.worker(engine, *anew))
+            until_the_end.enter_context(new.worker(engine))
             installation.wait_for_runs(2, lambda sender, runner: runner == __version__)
             installation.wait_for_runs(2, lambda sender, runner: runner == BEFORE)
             assert installation.row(held)[0] == "processing"
