@@ -100,7 +100,7 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
                 hint="Write `from jobbridge import Celery` instead of `from celery import Celery`.",
             )
         place = (url or "").partition("://")[2]
-        if place and not same_database(f"postgresql://{place}", app.database.url):
+        if place and not same_database(f"postgresql://{place}", app.database.target):
             raise ConfigurationError(
                 "The result backend's URL names another database than the one that has the jobs.",
                 hint=f"A result is part of its job's row: set result_backend to {self.as_uri()}.",

@@ -52,7 +52,7 @@ GAP = timedelta(seconds=6)
 LOOKED: LiteralString = """
 looked AS (
     INSERT INTO jobbridge_broker.sweeps AS last (only_one, server_started_at, swept_at, grace_until)
-    VALUES (true, pg_postmaster_start_time(), clock_timestamp(), clock_timestamp())
+    VALUES (true, pg_postmaster_start_time(), clock_timestamp(), statement_timestamp())
     ON CONFLICT (only_one) DO UPDATE
     SET server_started_at = excluded.server_started_at,
         swept_at = excluded.swept_at,
@@ -69,19 +69,20 @@ looked AS (
 
 #: To be asked with LOOKED.
 SUSPECTS: LiteralString = """
-SELECT id AS number, host, pid, boot_id, pid_namespace, process_began, true AS has_row,
-    extract(epoch FROM clock_timestamp() - coalesce(proven_at, started_at))::float AS unproven,
-    clock_timestamp() >= coalesce(
-        (SELECT grace_until FROM looked),
-        (SELECT grace_until FROM jobbridge_broker.sweeps),
-        '-infinity'
-    ) AS is_grace_over
-FROM jobbridge_broker.consumers
-WHERE id IS DISTINCT FROM %(own)s::bigint
-    AND pg_try_advisory_xact_lock_shared(%(consumers)s + id)
-"""
+suspects AS (
+    SELECT id AS number, host, pid, boot_id, pid_namespace, process_began, true AS has_row,
+        extract(epoch FROM clock_timestamp() - coalesce(proven_at, started_at))::float AS unproven,
+        clock_timestamp() >= coalesce(
+            (SELECT grace_until FROM looked),
+            (SELECT grace_until FROM jobbridge_broker.sweeps),
+            '-infinity'
+        ) AS is_grace_over
+    FROM jobbridge_broker.consumers
+    WHERE id IS DISTINCT FROM %(own)s::bigint
+        AND pg_try_advisory_xact_lock_shared(%(consumers)s + id)
+)"""
 
-LOOK: LiteralString = f"WITH {LOOKED} {SUSPECTS}"
+LOOK: LiteralString = f"WITH {LOOKED}, {SUSPECTS} SELECT * FROM suspects"  # noqa: S608  # of the constants above
 
 #: Of these numbers, those whose lock is free; for who asks and does not sweep. Shared, so that two who ask do not
 #: take each other for the one; given back at the end of the statement.
@@ -104,7 +105,8 @@ _PROVE: LiteralString = """
 INSERT INTO jobbridge_broker.consumers AS consumer
     (id, host, pid, boot_id, pid_namespace, process_began, proven_at)
 OVERRIDING SYSTEM VALUE
-SELECT %(number)s, %(host)s, %(pid)s, %(boot_id)s, %(pid_namespace)s, %(process_began)s, clock_timestamp()
+SELECT %(number)s::bigint, %(host)s, %(pid)s::integer, %(boot_id)s, %(pid_namespace)s, %(process_began)s::bigint,
+    clock_timestamp()
 FROM held
 WHERE is_held
 ON CONFLICT (id) DO UPDATE SET proven_at = excluded.proven_at
@@ -114,8 +116,8 @@ RETURNING id, pg_backend_pid() AS backend,
 
 HOLD: LiteralString = f"""
 WITH held AS (
-    SELECT pg_try_advisory_lock(%(workers)s + %(number)s)
-        AND pg_try_advisory_lock(%(consumers)s + %(number)s) AS is_held
+    SELECT pg_try_advisory_lock(%(workers)s + %(number)s::bigint)
+        AND pg_try_advisory_lock(%(consumers)s + %(number)s::bigint) AS is_held
 ){_PROVE}"""
 
 #: Again and again: somebody may have taken the row away.

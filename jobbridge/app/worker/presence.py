@@ -19,7 +19,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,7 @@ logger = logging.getLogger(__name__)
 REFRESH = 60.0
 #: How often it looks whether its session is there still, and tries to get another one. Seconds.
 CHECK = 1.0
-#: A statement that has no answer in this time has none: the network is frozen. Seconds.
+#: Whoever needs the proof waits so long for its session, which may be waiting for an answer. Seconds.
 PATIENCE = 10.0
 
 _PR_SET_PDEATHSIG = 1
@@ -95,11 +94,10 @@ class Presence:
                 self._connection = self._connection or open_held(
                     self._app.database, name="presence", lasts_in_children=True
                 )
-                with _in_time(self._connection):
-                    if not self.proof.hold(self._connection):
-                        return False  # the server has not given up the session before this one
-                    self._connection.execute(LISTEN)
-                    self._refresh(self._connection)
+                if not self.proof.hold(self._connection):
+                    return False  # the server has not given up the session before this one
+                self._connection.execute(LISTEN)
+                self._refresh(self._connection)
             except (psycopg.Error, DatabaseError) as error:
                 logger.warning("worker.not_registered", extra={"worker": self._name, "error": str(error)})
                 self._drop()
@@ -139,7 +137,7 @@ class Presence:
             self._thread.join(timeout=5)
         with self._lock:
             if self._connection is not None:
-                with contextlib.suppress(psycopg.Error), _in_time(self._connection):
+                with contextlib.suppress(psycopg.Error):  # whoever sweeps sees that its process is gone
                     self._connection.execute(UNREGISTER, {"numbers": [self.number]})
                     leave(self._connection, self.number)
             self._drop()
@@ -167,8 +165,7 @@ class Presence:
         if not is_due and is_there(self._connection) and not self._was_told():
             return
         try:
-            with _in_time(self._connection):
-                self._refresh(self._connection)
+            self._refresh(self._connection)
         except psycopg.Error as error:
             if kind_of(error, self._connection) is Kind.TRANSIENT:
                 # Cancelled, or read-only for a while: the session holds the proof still, and is asked again.
@@ -210,34 +207,13 @@ class Presence:
             if self._connection is not None:
                 host = socket.gethostname()
                 named = {"number": self.number, "name": self._name, "host": host, "pid": self.proof.pid}
-                with _in_time(self._connection):
-                    self._connection.execute(NOTE_STUCK, named | {"reason": reason})
+                self._connection.execute(NOTE_STUCK, named | {"reason": reason})
 
     def _drop(self) -> None:
         self.proof.lost()
         if self._connection is not None:
             close_held(self._connection)
             self._connection = None
-
-
-@contextlib.contextmanager
-def _in_time(connection: DriverConnection) -> Iterator[None]:
-    """Cut the connection off if what is done inside takes too long, so that it ends with an error."""
-
-    def cut() -> None:
-        with (
-            contextlib.suppress(OSError, psycopg.Error),
-            socket.socket(fileno=os.dup(connection.fileno())) as same,
-        ):
-            same.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(PATIENCE, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def die_with_parent(**_: Any) -> None:

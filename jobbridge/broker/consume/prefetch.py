@@ -68,6 +68,7 @@ class Prefetch:
         self._next_pause = FIRST_PAUSE
         self._again_timer: Any = None
         self._judge = Judge()
+        self._nobodys: set[int] = set()
 
     # -- which queues
 
@@ -247,6 +248,11 @@ class Prefetch:
     def _poll(self) -> None:
         self._next_poll_at = monotonic() + self._transport.options.poll_interval
         self._look_everywhere()
+        transport = self._transport
+        if self._channels:
+            allowed = transport.options.deliveries_allowed
+            self._nobodys, dead_letters = sweeping.free_nobodys(transport.session, self._nobodys, allowed)
+            transport.report_dead_letters(dead_letters)
 
     def _sweep(self) -> None:
         transport = self._transport

@@ -17,6 +17,7 @@ from jobbridge.broker.consume.settling import DEAD_COLUMNS
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 from jobbridge.broker.topology import DELETE_QUEUES
+from jobbridge.postgres.locks import CONSUMERS
 from jobbridge.postgres.presence import LOOKED, SUSPECTS, Judge, Suspect, look_parameters
 
 logger = get_logger(__name__)
@@ -79,8 +80,20 @@ WHERE id = %(consumer)s
     AND NOT EXISTS (SELECT FROM jobbridge_broker.queues WHERE owner = %(consumer)s)
 """
 
+# Leases that no row speaks for, of the dead: somebody who lives was taken for dead, took messages again, and died
+# before it wrote its row again. Seldom asked.
+FIND_NOBODYS: LiteralString = """
+SELECT DISTINCT leased_by AS number
+FROM jobbridge_broker.messages
+WHERE leased_by IS NOT NULL
+    AND leased_by IS DISTINCT FROM %(own)s::bigint
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.consumers WHERE id = leased_by)
+    AND pg_try_advisory_xact_lock_shared(%(consumers)s + leased_by)
+    AND clock_timestamp() >= coalesce((SELECT grace_until FROM jobbridge_broker.sweeps), '-infinity')
+"""
+
 SWEEP: LiteralString = f"""
-WITH {LOOKED}, expired AS MATERIALIZED (
+WITH {LOOKED}, {SUSPECTS}, expired AS MATERIALIZED (
     SELECT id
     FROM jobbridge_broker.messages
     WHERE leased_by IS NULL AND expires_at <= statement_timestamp()
@@ -93,8 +106,8 @@ WITH {LOOKED}, expired AS MATERIALIZED (
     WHERE message.id = expired.id
     RETURNING message.headers
 )
-SELECT 'suspect' AS kind, to_json(suspect)::text AS found
-FROM ({SUSPECTS}) AS suspect
+SELECT 'suspect' AS kind, to_json(suspects)::text AS found
+FROM suspects
 UNION ALL
 SELECT 'expired', headers::text
 FROM dropped
@@ -138,6 +151,23 @@ def sweep(session: Session, judge: Judge, *, interval: float, deliveries_allowed
     if found["unused"]:
         session.run(DELETE_QUEUES, {"queues": found["unused"]})
     return swept
+
+
+def free_nobodys(session: Session, seen: set[int], deliveries_allowed: int) -> tuple[set[int], list[Row]]:
+    """Free leases that no row speaks for.
+
+    Args:
+        session: Of the consumer that looks.
+        seen: The numbers that the look before found: only those are freed, for the living write their rows again.
+        deliveries_allowed: What was delivered so often becomes a dead letter.
+
+    Returns:
+        The numbers that this look found, and the headers of messages that became dead letters, with the reason.
+    """
+    rows = session.rows(FIND_NOBODYS, {"own": session.consumer, "consumers": CONSUMERS})
+    found = {row["number"] for row in rows}
+    dead = sorted(found & seen)
+    return found, bury(session, dead, deliveries_allowed) if dead else []
 
 
 def bury(session: Session, dead: list[int], deliveries_allowed: int) -> list[Row]:

@@ -25,11 +25,24 @@ MOST = 150_000
 
 
 def at_both_ends(columns: LiteralString) -> LiteralString:
-    """The oldest and the newest open jobs, as a CTE `looked_at`; `%(most)s` of each. Columns that can be compared."""
-    return f"""looked_at AS MATERIALIZED (
-    (SELECT {columns} FROM public.jobs WHERE completed_at IS NULL ORDER BY created_at, job_id LIMIT %(most)s)
-    UNION
-    (SELECT {columns} FROM public.jobs WHERE completed_at IS NULL ORDER BY created_at DESC, job_id DESC LIMIT %(most)s)
+    """The oldest and the newest open jobs, as a CTE `looked_at`; `%(most)s` of each.
+
+    Args:
+        columns: What is read of them; `created_at` and `job_id` are among it.
+    """
+    return f"""oldest AS MATERIALIZED (
+    SELECT {columns} FROM public.jobs WHERE completed_at IS NULL ORDER BY created_at, job_id LIMIT %(most)s
+), looked_at AS (
+    SELECT {columns} FROM oldest
+    UNION ALL
+    (
+        SELECT {columns} FROM public.jobs
+        WHERE completed_at IS NULL AND (created_at, job_id) > (
+            SELECT created_at, job_id FROM oldest ORDER BY created_at DESC, job_id DESC LIMIT 1
+        )
+        ORDER BY created_at DESC, job_id DESC
+        LIMIT %(most)s
+    )
 )"""
 
 

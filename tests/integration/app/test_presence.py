@@ -15,12 +15,17 @@ from jobbridge.app.worker.presence import Presence
 from jobbridge.core.events import CONTENDED
 from jobbridge.core.keys import Engine
 from jobbridge.postgres.connect import connect_async
-from jobbridge.postgres.presence import ask
+from jobbridge.postgres.presence import FORGET, ask
 from jobbridge.settings import load_settings
 from jobbridge.store.workers.workers import WorkerRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.support import wait_until
+
+GRACE = """
+INSERT INTO jobbridge_broker.sweeps (only_one, server_started_at, swept_at, grace_until)
+VALUES (true, pg_postmaster_start_time(), now(), now() + interval '1 minute')
+"""
 
 
 @pytest.fixture
@@ -208,3 +213,35 @@ def test_a_job_that_a_living_worker_has_begun_is_begun_by_no_other_on_temporal(
     presence.close()
     taken = app.recorder.record(job.started(worker="two@here", worker_number=presence.number + 1))
     assert (taken.applied, taken.attempt) == (True, 2)
+
+
+def test_a_job_whose_worker_lost_its_session_and_lives_is_begun_by_no_other_on_temporal(
+    app: Celery, presence: Presence
+) -> None:
+    presence.open()
+    job = EventsOf(engine=Engine.TEMPORAL)
+    app.recorder.record(job.submitted())
+    app.recorder.record(job.started(worker_number=presence.number))
+    _end_sessions(app, "% presence")
+    second = job.started(worker="two@here", worker_number=presence.number + 1)
+
+    refused = app.recorder.record(second)
+    assert (refused.applied, refused.reason) == (False, CONTENDED)
+
+    app.database.run(lambda own: own.execute(FORGET, {"numbers": [presence.number]}))  # it was judged
+    assert app.recorder.record(second).applied
+
+
+def test_no_job_is_taken_over_in_the_grace_on_temporal(app: Celery) -> None:
+    """Nor one of a worker of the release before, which has no row."""
+    job = EventsOf(engine=Engine.TEMPORAL)
+    app.recorder.record(job.submitted())
+    app.recorder.record(job.started(worker_number=4711))
+    second = job.started(worker="two@here", worker_number=4712)
+    app.database.run(lambda own: own.execute(GRACE))
+
+    refused = app.recorder.record(second)
+    assert (refused.applied, refused.reason) == (False, CONTENDED)
+
+    app.database.run(lambda own: own.execute("UPDATE jobbridge_broker.sweeps SET grace_until = now()"))
+    assert app.recorder.record(second).applied

@@ -42,6 +42,7 @@ STATEMENTS = {
     and not name.startswith("_")
     and isinstance(statement, str)
     and "jobbridge_broker." in statement
+    and statement.split()[0].isupper()  # else it is a part of others
 }
 
 INDEXES = """

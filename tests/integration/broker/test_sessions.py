@@ -110,6 +110,26 @@ def test_what_kills_its_consumers_ends_as_a_dead_letter(tables: Tables) -> None:
     assert (tables.messages, len(tables.dead_letters)) == ([], 1)
 
 
+def test_a_lease_that_no_row_speaks_for_is_freed(tables: Tables) -> None:
+    with kombu_connection(tables.broker_url, poll_interval=0.1) as connection:
+        send(connection, "x")
+        tables.connection.execute("UPDATE jobbridge_broker.messages SET leased_by = 4711, deliveries = 1")
+
+        wait_until(lambda: consume_for_a_moment(connection) or not tables.messages[0]["leased_by"])
+
+
+def test_a_lease_that_no_row_speaks_for_is_kept_while_its_lock_is_held(tables: Tables) -> None:
+    with kombu_connection(tables.broker_url, poll_interval=0.1) as connection:
+        send(connection, "x")
+        tables.connection.execute("UPDATE jobbridge_broker.messages SET leased_by = 4711, deliveries = 1")
+        tables.rows("SELECT pg_advisory_lock(%s)", CONSUMERS + 4711)
+        with kombu_connection(tables.broker_url) as other:
+            for _ in range(4):
+                consume_for_a_moment(connection)
+                consume_for_a_moment(other)
+        assert tables.messages[0]["leased_by"] == 4711
+
+
 def test_the_queues_of_a_lost_session_are_deleted(connection: Connection, tables: Tables) -> None:
     with kombu_connection(tables.broker_url) as holder:
         Queue("reply", exclusive=True, channel=holder.default_channel).declare()

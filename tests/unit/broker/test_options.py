@@ -21,7 +21,7 @@ def transport_with(**options: Any) -> Any:
 def test_defaults() -> None:
     options = Options.of({})
 
-    assert (options.max_deliveries, options.poll_interval, options.sweep_interval) == (5, 5.0, 2.0)
+    assert (options.max_deliveries, options.poll_interval, options.sweep_interval) == (5, 60.0, 3.5)
     assert options.engine == {}
 
 
