@@ -6,6 +6,7 @@ broker's URL scheme.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +109,19 @@ _PUBLIC = {
 }
 
 
+#: What 0.1.0 called otherwise. Code that is written for both releases imports it under its old name.
+_FORMER = {"HostedQueue": "UserQueue"}
+
+
 if not TYPE_CHECKING:  # to a type checker it would say that there is every name
 
     def __getattr__(name: str) -> Any:
         if name == "celery":  # what `celery -A jobbridge` looks for
             return import_module("jobbridge.bootstrap").default_app()
+        if name in _FORMER:
+            now = _FORMER[name]
+            warnings.warn(f"jobbridge.{name} is called {now}.", DeprecationWarning, stacklevel=2)
+            name = now
         try:
             module = _PUBLIC[name]
         except KeyError:

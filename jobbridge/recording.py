@@ -42,7 +42,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.jobs import transitions
-from jobbridge.store.jobs.admission import is_paused, one_row, suspension_of
+from jobbridge.store.jobs.admission import gone_holder, is_paused, one_row, suspension_of
 from jobbridge.store.jobs.statements import statement_of
 
 _log = logging.getLogger(__name__)
@@ -149,7 +149,9 @@ def apply(
             return _skip(connection, event, state, reason)
         if isinstance(event, events.Started) and event.goes_back and is_paused(connection, event.queue):
             return _recorded(state, applied=False, reason=events.QUEUE_PAUSED, outcome=None)
-        # The row changed between the two statements: the event applies after all.
+        if isinstance(event, events.Started):
+            params["gone"] = gone_holder(connection, event.key)
+        # Its holder is gone, or the row changed between the two statements: the event applies after all.
     else:
         return _recorded(state, applied=False, reason=events.CONTENDED, outcome=None)
     if is_repeated and state is not None and is_as_left(state, event):

@@ -31,6 +31,7 @@ from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer, run_temporal
 from tests.forked import fork_server
+from tests.scheduling import Scheduling, group_of
 from tests.support import REPOSITORY, SETTING_PREFIXES, clean_environment, worker_process
 
 # How long an example takes says how busy the machine is.
@@ -47,7 +48,7 @@ _SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 EVERYTHING = pytest.StashKey[list[str]]()
 
 #: Tests that start workers and servers, and wait for them: first, so that none of them is what the run ends with.
-#: Of them, and of the others, first those that one process has to run (an `xdist_group`).
+#: Of them, and of the others, first those that one process has to run.
 _FIRST = (
     "tests/acceptance/",
     "tests/browser/",
@@ -69,8 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # xdist's processes find it in the environment
         stack.enter_context(fork_server(clean_environment()))
     if config.pluginmanager.hasplugin("xdist"):
-        from tests.scheduling import Scheduling
-
         config.pluginmanager.register(Scheduling(stack))
 
 
@@ -130,10 +129,7 @@ def _take_first_what_is_long(items: list[pytest.Item]) -> None:
     def is_short(item: pytest.Item) -> bool:
         return item.get_closest_marker("long") is None and not any(part in item.nodeid for part in _FIRST)
 
-    def is_alone(item: pytest.Item) -> bool:
-        return item.get_closest_marker("xdist_group") is None
-
-    items.sort(key=lambda item: (is_short(item), is_alone(item)))  # stable: still random within
+    items.sort(key=lambda item: (is_short(item), group_of(item) is None))  # stable: still random within
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,21 @@ class Scheduling:
             return
         path = Path(told[_INPUT])
         own = path.with_name(told["workerid"])
-        own.write_text(json.dumps(groups_of(session.items)))
+        own.write_text(
+            json.dumps({item.nodeid: group for item in session.items if (group := group_of(item))})
+        )
         own.rename(path)
 
 
-def groups_of(items: Sequence[pytest.Item]) -> dict[str, str]:
-    """Give the group of each test that is in one, by the test's id."""
-    groups = {}
-    for item in items:
-        if mark := item.get_closest_marker("xdist_group"):
-            groups[item.nodeid] = str(mark.args[0])
-    return groups
+def group_of(item: pytest.Item) -> str | None:
+    """Name what has to run in one process with this test: its `xdist_group`, else its file if that has made something.
+
+    A fixture of a module's scope would be made anew in each process that runs a test of the module.
+    """
+    if mark := item.get_closest_marker("xdist_group"):
+        return str(mark.args[0])
+    fixtures = getattr(
+        item, "_fixtureinfo", None
+    )  # there is no public way to ask which fixtures a test will use
+    used = (each for found in fixtures.name2fixturedefs.values() for each in found) if fixtures else ()
+    return str(item.path) if any(fixture.scope == "module" for fixture in used) else None

@@ -25,8 +25,8 @@ import psycopg
 from jobbridge.errors import DatabaseError, EngineUnavailable
 from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.connect import close, connect, is_there
 from jobbridge.store.database import Database
-from jobbridge.store.locks import close_held, is_there, open_held
 from jobbridge.store.workers import services
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,9 @@ class Maintainer:
             psycopg.Error: The session is lost.
             DatabaseError: There is none to be had.
         """
-        connection = self._connection = self._connection or open_held(self._database, name="services")
+        connection = self._connection = self._connection or connect(
+            self._database.target, "services", keeps_session=True, must_write=True
+        )
         if not is_there(connection):
             raise psycopg.OperationalError("The session that leads has ended.")
         others = [name for name in self._services if name not in self._due_at]
@@ -167,5 +169,5 @@ class Maintainer:
         self._due_at.clear()
         self._lead_at = 0.0
         if self._connection is not None:
-            close_held(self._connection)
+            close(self._connection)
             self._connection = None

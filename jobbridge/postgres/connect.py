@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import weakref
 from collections.abc import Mapping
 from typing import Any, Final, LiteralString, TypeAlias
@@ -184,6 +185,20 @@ def keep(connection: Connection, target: Target, settings: Mapping[str, str] | N
     if connection.is_pooled:
         _refuse_shared(connection, target)
         connection.execute(PREPARE, _prepared(connection, settings, keeps=True))
+
+
+def is_there(connection: DriverConnection) -> bool:
+    """Tell whether the server has not closed an idle session; asks nobody. What it said unasked is read."""
+    if connection.closed:
+        return False
+    try:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        if poller.poll(0):
+            connection.pgconn.consume_input()
+    except (psycopg.OperationalError, OSError, ValueError):
+        return False
+    return connection.pgconn.status == psycopg.pq.ConnStatus.OK
 
 
 def close(connection: DriverConnection) -> None:

@@ -10,14 +10,13 @@ second one within, is given it at once. Otherwise all could wait for each other:
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 from collections.abc import Callable, Iterator
 
 import psycopg
 
 from jobbridge.errors import DatabaseUnavailable
-from jobbridge.postgres.connect import Connection, close
+from jobbridge.postgres.connect import Connection, close, is_there
 
 
 class Pool:
@@ -92,7 +91,7 @@ class Pool:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return self._open_one()
-            if not is_stale(connection):
+            if is_there(connection):
                 return connection
             close(connection)
 
@@ -107,19 +106,3 @@ class Pool:
                 self._idle.append(connection)
                 return
         close(connection)
-
-
-def is_stale(connection: Connection) -> bool:
-    """Tell whether its server went away, without asking the server.
-
-    An idle connection has nothing to read, unless the server said good-bye or closed.
-    """
-    try:
-        poller = select.poll()
-        poller.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        if not poller.poll(0):
-            return False
-        connection.pgconn.consume_input()
-    except (psycopg.OperationalError, OSError, ValueError):
-        return True
-    return connection.closed

@@ -100,6 +100,17 @@ LEFT JOIN jobbridge_broker.consumers AS consumer ON consumer.id = number
 WHERE pg_try_advisory_xact_lock_shared(%(workers)s + number)
 """
 
+#: Of one without a row (of the release before) the lock tells. Nobody is let go while the living may come back.
+IS_LET_GO: LiteralString = """
+SELECT pg_try_advisory_xact_lock_shared(%(workers)s + %(number)s::bigint)
+    AND NOT EXISTS (SELECT FROM jobbridge_broker.consumers WHERE id = %(number)s)
+    AND NOT EXISTS (
+        SELECT
+        FROM jobbridge_broker.sweeps
+        WHERE grace_until > clock_timestamp() OR server_started_at <> pg_postmaster_start_time()
+    )
+"""
+
 #: The row becomes visible to others only when its locks are held already.
 _PROVE: LiteralString = """
 INSERT INTO jobbridge_broker.consumers AS consumer
@@ -379,3 +390,9 @@ class Proof:
     def lost(self) -> None:
         """Note that the session is gone."""
         self._is_held = False
+
+
+def is_let_go(connection: psycopg.Connection[Any], number: int) -> bool:
+    """Tell whether what this worker held may be given to others: it was judged dead, and its row taken away."""
+    row = connection.execute(IS_LET_GO, {"workers": WORKERS, "number": number}).fetchone()
+    return row is not None and bool(row[0])

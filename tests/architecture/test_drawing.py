@@ -17,9 +17,9 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 
 import jobbridge
+from jobbridge import Celery
 from jobbridge.settings import load_settings
 from tests.architecture.drawing import Station, layers, way
-from tests.parity.tasks import make_app
 from tests.support import REPOSITORY
 
 PACKAGE = Path(jobbridge.__file__).parent
@@ -54,14 +54,15 @@ def test_a_station_is_there_and_its_caller_calls_it(station: Station) -> None:
         assert re.search(called, code_of(station.caller)), f"{station.caller.name} does not call it"
 
 
-def test_a_job_passes_the_stations_in_their_order(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PARITY_FOLDER", str(tmp_path))
-    settings = load_settings({"DATABASE_URL": database_url})
-    app = make_app(settings=settings, include=["tests.parity.tasks"])
+def test_a_job_passes_the_stations_in_their_order(database_url: str) -> None:
+    app = Celery("drawn", settings=load_settings({"DATABASE_URL": database_url}))
+
+    @app.task(name="drawn.add")
+    def add(left: int, right: int) -> int:
+        return left + right
+
     with passing() as passed, start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
-        assert app.tasks["parity.add"].delay(2, 3).get(timeout=60) == 5
+        assert add.delay(2, 3).get(timeout=60) == 5
     app.close()
     rest = iter(passed)
     for station in way("Celery"):

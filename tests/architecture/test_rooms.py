@@ -20,9 +20,10 @@ POETIC = frozenset({
 })  # fmt: skip
 #: Fine as words, but no names for modules: they do not say of what. A gerund is a hint that the noun was not found.
 VAGUE = frozenset({
-    "acting", "answers", "asking", "callers", "data", "describing", "enveloping", "fanning", "finding", "folding",
+    "acting", "answers", "asking", "callers", "cells", "counting", "data", "describing", "enveloping",
+    "fanning", "finding", "folding",
     "gate", "helpers", "holding", "host", "info", "instants", "looking", "manager", "misc", "offering", "own",
-    "possible", "producing", "sending", "serving", "showing", "suspects", "telling", "utils", "waiting",
+    "possible", "producing", "running", "sending", "serving", "showing", "suspects", "telling", "utils", "waiting",
 })  # fmt: skip
 TABLES = {"job_families", "job_family_members"}
 #: Where each file is one command, or one handler.

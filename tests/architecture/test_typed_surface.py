@@ -13,6 +13,9 @@ import pytest
 
 from tests.support import REPOSITORY
 
+#: mypy reads all of our dependencies, with nothing remembered: half a minute.
+pytestmark = pytest.mark.long
+
 PROJECT = Path(__file__).with_name("typed_project.py")
 
 

@@ -19,8 +19,8 @@ from jobbridge.app.schedules.declared import sync_declared
 from jobbridge.app.schedules.firing import BATCH, ScheduleFirer
 from jobbridge.errors import DatabaseUnavailable
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.connect import close, connect
 from jobbridge.postgres.names import identify, is_identified
-from jobbridge.store.locks import close_held, open_held
 from jobbridge.store.schedules.repository import CHANNEL, Clock, database_clock
 
 logger = logging.getLogger(__name__)
@@ -111,10 +111,12 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
 
     def _listen(self) -> None:
         if self._listener is None or self._listener.closed:
-            self._listener = open_held(self.app.database, name="schedules")
+            self._listener = connect(
+                self.app.database.target, "schedules", keeps_session=True, must_write=True
+            )
             self._listener.execute(f"LISTEN {CHANNEL}")
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
-            close_held(self._listener)
+            close(self._listener)
             self._listener = None

@@ -33,9 +33,9 @@ from jobbridge.broker.errors import SessionLost
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.connect import close, connect, is_there
 from jobbridge.postgres.faults import Kind, kind_of
 from jobbridge.postgres.presence import LIMIT, MARGIN, Proof
-from jobbridge.store.locks import close_held, is_there, open_held
 from jobbridge.store.schema_range import THIS_RELEASE
 from jobbridge.store.workers.queue_pauses import LISTEN
 from jobbridge.store.workers.workers import NOTE_STUCK, REGISTER, UNREGISTER
@@ -91,8 +91,12 @@ class Presence:
         """Hold the proof and write the row; False when that cannot be now (`watch` will go on trying)."""
         with self._lock:
             try:
-                self._connection = self._connection or open_held(
-                    self._app.database, name="presence", lasts_in_children=True
+                self._connection = self._connection or connect(
+                    self._app.database.target,
+                    "presence",
+                    keeps_session=True,
+                    must_write=True,
+                    lasts_in_children=True,
                 )
                 if not self.proof.hold(self._connection):
                     return False  # the server has not given up the session before this one
@@ -212,7 +216,7 @@ class Presence:
     def _drop(self) -> None:
         self.proof.lost()
         if self._connection is not None:
-            close_held(self._connection)
+            close(self._connection)
             self._connection = None
 
 

@@ -4,7 +4,7 @@ A trigger on `jobs` inserts a row into `job_count_changes` for each job that is 
 goes, in the transaction that does it. `fold` adds such rows to `job_counts` and `job_hours`, and deletes them. What is
 asked adds what was not folded yet, in the same statement: so an answer is what `SELECT count(*) FROM jobs` would give
 in that moment, whether somebody folds or not. A statement that makes or deletes more than a thousand jobs adds to both
-tables at once, in a part of its own (see `count_parts`).
+tables at once, in a part of its own (see `partial_counts`).
 
 The same rows say which jobs started or ended, and `fold` adds that to the tables of `flow`.
 """

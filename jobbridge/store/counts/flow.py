@@ -1,6 +1,6 @@
 """What started and ended in each hour, how long it had waited, and how long it took: exact, and without reading jobs.
 
-The trigger that counts jobs (see `counting`) also says when a job starts for the first time and when it ends, with the
+The trigger that counts jobs (see `counts`) also says when a job starts for the first time and when it ends, with the
 time that passed. `fold` adds that to cells: hours and days of a tenant, the same of all tenants, and one `ever`. As
 there, what was not folded yet is added by whoever asks.
 
@@ -53,7 +53,7 @@ BUCKET: LiteralString = (
 )
 MILLISECONDS: LiteralString = "coalesce(greatest(flow_ms, 0), 0)"
 
-#: Of `counting.FOLD`, which has taken the changes. In the order of their keys, as there.
+#: Of `counts.FOLD`, which has taken the changes. In the order of their keys, as there.
 ADD_FLOW: LiteralString = f"""happened AS MATERIALIZED (
     SELECT tenant, flow_hour, engine, status, {BUCKET} AS bucket, count(*) AS jobs, sum({MILLISECONDS}) AS ms
     FROM taken

@@ -25,7 +25,7 @@ def _merge(
     new_sums: LiteralString,
     added: LiteralString,
 ) -> LiteralString:
-    """In the order of the keys, as `counting.FOLD`: two who write at once wait for each other, and block nobody."""
+    """In the order of the keys, as `counts.FOLD`: two who write at once wait for each other, and block nobody."""
     return f"""
 WITH taken AS (
     DELETE FROM public.{table}

@@ -12,7 +12,7 @@ from typing import LiteralString
 from jobbridge.postgres.caller_connection import DriverConnection
 
 #: The keys are named by their constraints: migrations run this before and after 0013 gave them a part.
-#: Reads all jobs, in the order in which they lie. Cells are added in the order of their keys, as `counting.FOLD` does.
+#: Reads all jobs, in the order in which they lie. Cells are added in the order of their keys, as `counts.FOLD` does.
 RECOUNT: LiteralString = """
 WITH missing AS MATERIALIZED (
     SELECT tenant, status, hour, engine, sum(jobs) AS jobs

@@ -1,4 +1,4 @@
-"""The tables that keep count of the jobs. Triggers on `jobs` write what changed; see `counting`."""
+"""The tables that keep count of the jobs. Triggers on `jobs` write what changed; see `counts`."""
 
 from __future__ import annotations
 

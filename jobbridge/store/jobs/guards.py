@@ -12,21 +12,11 @@ from jobbridge.core.status import OPEN, JobStatus
 from jobbridge.store.statuses import FINAL_STATUSES, WAITING_STATUSES, listed
 
 #: A message of the broker comes again only when its lease has ended. Temporal gives a job to another worker as soon as
-#: it has lost sight of the first, which may live and have begun meanwhile: that it is gone must have been judged, and
-#: its row taken away (`jobbridge.postgres.presence`). Of one without a row, of the release before, the lock tells.
+#: it has lost sight of the first, which may live and have begun meanwhile: whether that is gone is looked up between
+#: two tries (`admission.gone_holder`), for the broker's tables know it, and no statement is to join those with `jobs`.
 _IS_LET_GO: LiteralString = """(
             %(engine)s <> 'temporal' OR worker_number IS NULL OR worker_number = %(worker_number)s
-            OR (
-                pg_try_advisory_xact_lock_shared(%(lock_base)s + worker_number)
-                AND NOT EXISTS (
-                    SELECT FROM jobbridge_broker.consumers AS holder WHERE holder.id = job.worker_number
-                )
-                AND NOT EXISTS (
-                    SELECT
-                    FROM jobbridge_broker.sweeps
-                    WHERE grace_until > clock_timestamp() OR server_started_at <> pg_postmaster_start_time()
-                )
-            ))"""
+            OR worker_number = ANY(%(gone)s::bigint[]))"""
 
 _GUARDS: Mapping[Guard, LiteralString] = {
     Guard.ATTEMPT: "job.attempt = %(attempt)s::integer",

@@ -6,7 +6,6 @@ from typing import Any, LiteralString, assert_never
 
 from jobbridge.core import events
 from jobbridge.core.status import JobStatus
-from jobbridge.postgres import locks
 from jobbridge.store.jobs import transitions
 from jobbridge.store.values import as_jsonb, as_message, as_text
 
@@ -107,7 +106,7 @@ def _started(event: events.Started) -> _Params:
         "queue": event.queue,
         "worker": event.worker,
         "worker_number": event.worker_number,
-        "lock_base": locks.WORKERS,
+        "gone": [],
         "redelivered": event.redelivered,
         "goes_back": event.goes_back,
         "max_attempts": event.max_attempts,

@@ -27,7 +27,7 @@ from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.store.counts import counts as counting
+from jobbridge.store.counts import counts
 
 CHANNEL = "jobbridge_events"
 
@@ -116,7 +116,7 @@ FROM public.jobs
 WHERE job_id = ANY(%(job_ids)s)
 """
 
-#: The answer of `counting.TOTALS_OF_TENANT` for several at once.
+#: The answer of `counts.TOTALS_OF_TENANT` for several at once.
 TOTALS_OF_TENANTS: LiteralString = """
 SELECT tenant, engine, status, sum(jobs)::bigint
 FROM (
@@ -314,7 +314,7 @@ class LiveLog:
 
     async def totals(self) -> Totals:
         """Count all jobs."""
-        rows = await (await self._connection.execute(counting.TOTALS)).fetchall()
+        rows = await (await self._connection.execute(counts.TOTALS)).fetchall()
         return _totals(rows)
 
     async def totals_of(self, tenants: Iterable[TenantId]) -> Mapping[TenantId | None, Totals]:

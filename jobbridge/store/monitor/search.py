@@ -34,7 +34,7 @@ BUDGETS_OF_OPEN = 3
 #: Jobs that one scan reads: some 5 ms, if they are in memory.
 SCAN = 5_000
 #: The same, of one tenant, or of those that did not end well: they are far apart, so each may be a page from the disk.
-SCAN_OF_FEW = 1_500
+SCAN_OF_FEW = 500
 
 _LEAST_ID = UUID(int=0)
 _NEWEST: Position = (datetime(9999, 1, 1, tzinfo=UTC), _LEAST_ID)

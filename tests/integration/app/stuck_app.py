@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.worker.control import control_command
 
+from jobbridge.core.keys import Engine
 from tests.parity.tasks import make_app
 
 app = make_app(include=["tests.parity.tasks"])
@@ -22,6 +23,13 @@ class Broken(BaseException):
 def hang_loop(state: Any) -> None:
     """Never come back, on the thread of the loop."""
     threading.Event().wait()
+
+
+@control_command()  # type: ignore[untyped-decorator,unused-ignore]  # celery's
+def hang_temporal(state: Any) -> None:
+    """Have the thread of Temporal's client never come back."""
+    client = state.app._deliveries[Engine.TEMPORAL].client
+    client.loop.call_soon_threadsafe(threading.Event().wait)
 
 
 @control_command()  # type: ignore[untyped-decorator,unused-ignore]  # celery's

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
+from celery.bootsteps import RUN  # type: ignore[attr-defined]  # not in the stubs
+from celery.worker import state as worker_state
 
 from jobbridge import Celery
 from jobbridge.app.worker.presence import Presence
 from jobbridge.core.events import CONTENDED
 from jobbridge.core.keys import Engine
 from jobbridge.postgres.connect import connect_async
-from jobbridge.postgres.presence import FORGET, ask
+from jobbridge.postgres.presence import FORGET, MARGIN, ask
 from jobbridge.settings import load_settings
 from jobbridge.store.workers.workers import WorkerRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.support import wait_until
 
+EX_SOFTWARE = 70
 GRACE = """
 INSERT INTO jobbridge_broker.sweeps (only_one, server_started_at, swept_at, grace_until)
 VALUES (true, pg_postmaster_start_time(), now(), now() + interval '1 minute')
@@ -245,3 +252,31 @@ def test_no_job_is_taken_over_in_the_grace_on_temporal(app: Celery) -> None:
 
     app.database.run(lambda own: own.execute("UPDATE jobbridge_broker.sweeps SET grace_until = now()"))
     assert app.recorder.record(second).applied
+
+
+class _Running:
+    """A request of a task that some thread runs."""
+
+    worker_pid = None
+
+
+@pytest.mark.parametrize(("runs", "ends_with"), [([_Running()], EX_SOFTWARE), ([], 0)])
+def test_a_worker_that_could_not_prove_itself_for_long_stops_what_it_runs(
+    runs: list[Any], ends_with: int, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soon after others may run it. One that runs nothing has nothing to stop, and waits on."""
+    monkeypatch.setattr("jobbridge.app.worker.presence.LIMIT", MARGIN + timedelta(seconds=0.3))
+    child = os.fork()
+    if child == 0:
+        presence = Presence(app, name="one@here", engine=Engine.CELERY)
+        presence.watchdog.begin(
+            SimpleNamespace(consumer=None, pool=None, blueprint=SimpleNamespace(state=RUN))
+        )
+        for request in runs:
+            worker_state.active_requests.add(request)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            presence._see_to_loops()
+        os._exit(0)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == ends_with

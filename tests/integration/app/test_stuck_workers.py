@@ -81,6 +81,37 @@ def test_a_worker_whose_loop_does_not_turn_ends_itself(
     assert [row.pid for row in app.workers.alive()] == [other.pid]
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("hang_loop", "its main loop has not turned"), ("hang_temporal", "its temporal loop has not turned")],
+)
+def test_a_temporal_worker_whose_loop_does_not_turn_ends_itself(
+    command: str,
+    reason: str,
+    app: Celery,
+    environment: dict[str, str],
+    temporal_worker: StartWorker,
+    temporal_server: str,
+    task_queue: str,
+) -> None:
+    stuck = temporal_worker(
+        "tests.integration.app.stuck_app",
+        *("-c", "1"),
+        JOB_RUNNER_TYPE="temporal",
+        TEMPORAL_ADDRESS=temporal_server,
+        TEMPORAL_JOB_TASK_QUEUE=task_queue,
+        **environment,
+    )
+
+    app.control.broadcast(command, destination=[row.name for row in app.workers.all()])
+
+    wait_until(lambda: not stuck.is_running, timeout=20, message="it ends itself")
+    assert stuck.exit_code == EX_SOFTWARE
+    (check,) = [check for check in check_workers(app) if check.name == "stuck workers"]
+    assert reason in check.found
+    assert app.workers.alive() == []
+
+
 def test_a_solo_worker_that_runs_a_task_is_not_stuck(
     app: Celery, environment: dict[str, str], celery_worker: StartWorker, tmp_path: Path
 ) -> None:

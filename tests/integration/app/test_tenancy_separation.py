@@ -26,9 +26,6 @@ from jobbridge.store.schema.conventions import TENANT_TABLES
 from tests.job_events import EventsOf, new_key
 from tests.originals import TENANT, create_originals
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("cluster")
-
 ACME, OTHER = "11111111-1111-4111-8111-111111111111", "33333333-3333-4333-8333-333333333333"
 assert str(TENANT) == ACME
 

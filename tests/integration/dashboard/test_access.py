@@ -33,9 +33,6 @@ from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 from tests.streams import streaming
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("dashboard-access")
-
 ACME, OTHER = TenantId("acme"), TenantId("tenant-b")
 BROWSER = {"accept": "text/html"}
 PROXY = "10.0.0.7"

@@ -20,9 +20,6 @@ from tests.integration.dashboard.test_pages import ASKED, BODIES, BROWSER, addre
 from tests.originals import TENANT, create_originals
 from tests.parity.tasks import make_app
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("dashboard-adopted")
-
 
 @pytest.fixture(scope="module")
 def app(postgres: PostgresServer) -> Iterator[Celery]:

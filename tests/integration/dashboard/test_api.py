@@ -24,9 +24,6 @@ from jobbridge.store.access.tokens import AccessStore
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("dashboard-api")
-
 ACME = TenantId("acme")
 TOTAL = {"task": "parity.total", "args": [[1, 2]]}
 Send = Callable[..., Any]

@@ -28,9 +28,6 @@ from tests.integration.dashboard.test_pages import BROWSER
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("dashboard-attacks")
-
 ACME, OTHER = TenantId("acme"), TenantId("acme-2")
 PASSWORD = "hunter2-of-the-database"
 

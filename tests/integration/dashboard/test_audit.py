@@ -24,9 +24,6 @@ from tests.integration.dashboard.test_pages import BODIES, BROWSER, address, for
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("dashboard-audit")
-
 ACME = TenantId("acme")
 CHANGING = [rule for rule in RULES if rule.changes and rule.needs is not None]
 

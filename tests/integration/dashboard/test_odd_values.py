@@ -23,9 +23,6 @@ from tests.integration.dashboard.test_pages import ASKED, BODIES, BROWSER, addre
 from tests.originals import create_originals
 from tests.parity.tasks import make_app
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("odd-values")
-
 ID = str(uuid4())
 ODD = (
     "", " ", "%", "\\", "'", '"', "\0", "\r\nSet-Cookie: x=1", "../..", "//evil.example", "<script>alert(1)</script>",

@@ -24,6 +24,7 @@ from jobbridge.postgres.presence import draw_number
 from jobbridge.settings import load_settings
 from jobbridge.store.jobs.rows import JobRow
 from jobbridge.store.workers.workers import WorkerStore
+from tests.dead_worker import dead_worker
 from tests.parity.tasks import make_app
 
 AT_ONCE = timedelta()
@@ -52,10 +53,7 @@ def reconciler(app: Celery) -> BrokerReconciler:
 @pytest.fixture
 def dead(app: Celery) -> int:
     """The number of a worker that is on the list, and gone."""
-    presence = Presence(app, name="dead@here", engine=Engine.CELERY)
-    assert presence.open()
-    presence._drop()
-    return presence.number
+    return dead_worker(app)
 
 
 def _send(app: Celery, name: str, *args: Any, **options: Any) -> JobKey:
@@ -167,13 +165,27 @@ def test_the_jobs_of_a_living_worker_are_left_alone(app: Celery, reaper: Reaper)
     presence.close()
 
 
-def test_a_worker_must_be_seen_dead_twice(app: Celery, dead: int) -> None:
+def test_a_worker_of_the_release_before_must_be_seen_dead_twice(app: Celery, dead: int) -> None:
+    """It has no row by which others judge, and a number below those of ours."""
+    _run(app, "UPDATE job_workers SET number = 4711")
+    _run(app, "DELETE FROM jobbridge_broker.consumers")
     reaper = Reaper(app, Sightings(apart=timedelta(hours=1)))
 
     assert reaper.run(NEVER_STOPPED) == {}
     assert reaper.run(NEVER_STOPPED) == {}
 
-    assert [worker.number for worker in app.workers.all()] == [dead]
+    assert [worker.number for worker in app.workers.all()] == [4711]
+
+
+def test_a_worker_whose_process_cannot_be_seen_must_be_seen_dead_twice(
+    app: Celery, reaper: Reaper, dead: int
+) -> None:
+    _run(app, "UPDATE jobbridge_broker.consumers SET boot_id = 'another'")
+
+    assert reaper.run(NEVER_STOPPED) == {}
+    assert reaper.run(NEVER_STOPPED) == {"buried": 1}
+
+    assert app.workers.all() == []
 
 
 def test_the_jobs_of_another_broker_are_left_alone(app: Celery, reaper: Reaper, dead: int) -> None:

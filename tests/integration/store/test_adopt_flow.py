@@ -20,9 +20,6 @@ from tests.integration.store.test_recorder import *  # noqa: F403
 from tests.integration.store.test_statements import STATEMENTS, _numbered
 from tests.originals import TENANT, create_originals
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("adopt-flow")
-
 FURTHER = {
     f"{module.__name__}.{name}": statement
     for module in (schedules, fires, schedule_mirrors)

@@ -15,7 +15,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.recording import JobRecorder
 from jobbridge.store.access import idempotency, links
 from jobbridge.store.access import tokens as access
-from jobbridge.store.counts import counts as counting
+from jobbridge.store.counts import counts as job_counts
 from jobbridge.store.counts import flow, partial_counts, recount
 from jobbridge.store.database import Database
 from jobbridge.store.fanout import chain, children, parent
@@ -34,7 +34,7 @@ from jobbridge.store.workers import clear_history, queue_pauses, retention, serv
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
-    access, clear_history, partial_counts, counting, parent, flow, health, jobs, keys, children, links, live,
+    access, clear_history, partial_counts, job_counts, parent, flow, health, jobs, keys, children, links, live,
     retention, queue_pauses, recount, chain, idempotency, schedule_counts,
     fires, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
     open_jobs, workers,

@@ -32,9 +32,6 @@ from jobbridge.settings import load_settings
 from jobbridge.temporal.schedules.mirror import spec_of
 from jobbridge.temporal.wire.client import TemporalClient
 
-#: They share what is made once for this file.
-pytestmark = pytest.mark.xdist_group("fires-of-a-year")
-
 SEED = int(os.environ.get("FIRES_SEED", "20260101"))
 SPECS = int(os.environ.get("FIRES_SPECS", "150"))
 ZONES = ["UTC", "Europe/Dublin", "America/New_York", "Australia/Lord_Howe", "America/Santiago"]

@@ -37,7 +37,9 @@ def told(
 def test_the_contract_and_the_core_make_the_same_id(tenant: str, instant: datetime, hours: int) -> None:
     from datetime import timezone
 
-    instant = instant.replace(year=2000 + instant.year % 99)
+    instant = instant.replace(
+        year=2000 + instant.year % 99, day=min(instant.day, 28)
+    )  # not each has a 29 February
     elsewhere = instant.astimezone(timezone(timedelta(hours=hours)))
     fire = Fire(
         schedule_id=SCHEDULE,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import jobbridge
 from jobbridge.errors import ConfigurationError
 from jobbridge.temporal.worker.user_queues import UserQueue, user_queues
 
@@ -78,3 +79,8 @@ def test_declaring_needs_no_temporalio() -> None:
     code = "import sys; import jobbridge; jobbridge.UserQueue('q', ['m:W']); assert 'temporalio' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_name_that_the_last_release_had_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="HostedQueue is called UserQueue"):
+        assert jobbridge.HostedQueue is UserQueue  # type: ignore[attr-defined]  # no type checker is to suggest it
