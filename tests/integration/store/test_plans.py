@@ -12,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from psycopg import sql
 from starlette.testclient import TestClient
 
@@ -90,10 +89,7 @@ class Plans:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
 
-    def listen(self, connection: psycopg.Connection[Any], _: object) -> None:
-        connection.add_notice_handler(self._take)
-
-    def _take(self, notice: psycopg.errors.Diagnostic) -> None:
+    def take(self, notice: psycopg.errors.Diagnostic) -> None:
         _, found, plan = (notice.message_primary or "").partition("plan:\n")
         if found:
             self.told.append(json.loads(plan))
@@ -123,10 +119,15 @@ def _scanned(node: dict[str, Any], *, is_cut: bool) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def plans() -> Iterator[Plans]:
-    plans = Plans()
-    sa.event.listen(sa.pool.Pool, "connect", plans.listen)
-    yield plans
-    sa.event.remove(sa.pool.Pool, "connect", plans.listen)
+    plans, make = Plans(), psycopg.Connection.__init__
+
+    def listening(connection: psycopg.Connection[Any], *arguments: Any, **options: Any) -> None:
+        make(connection, *arguments, **options)
+        connection.add_notice_handler(plans.take)
+
+    with pytest.MonkeyPatch.context() as patch:  # of psycopg's own: whoever opens a connection, and however
+        patch.setattr(psycopg.Connection, "__init__", listening)
+        yield plans
 
 
 @pytest.fixture(scope="module")
