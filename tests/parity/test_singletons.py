@@ -83,8 +83,8 @@ def test_of_processes_that_ask_at_once_one_makes_each_job(own_world: World, tmp_
 
 def _start(output: Path, stdin: IO[str], world: World) -> Forked:
     environment = clean_environment({**world.environment, "JOB_RUNNER_TYPE": world.engine.value})
-    with output.open("w") as file:
-        return Forked(["-c", PROGRAM], env=environment, output=file, stdin=stdin)
+    with output.open("w") as file, output.with_suffix(".log").open("w") as log:
+        return Forked(["-c", PROGRAM], env=environment, output=file, errors=log, stdin=stdin)
 
 
 def test_the_key_is_free_again_when_its_job_has_ended(world: World) -> None:
