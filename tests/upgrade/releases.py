@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from jobbridge.core.keys import Engine
@@ -105,7 +106,7 @@ class Release:
         # Not forked from the tests' own process, which has imported this release.
         process = ManagedProcess(
             name=name, argv=[sys.executable, *arguments], log_path=self.notes.parent / f"{name}.log",
-            env=self._environment, cwd=self.notes,
+            env=self._environment, cwd=self.notes, grace=timedelta(seconds=60),
         ).start()  # fmt: skip
         try:
             yield process

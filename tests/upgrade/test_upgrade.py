@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_the_release_before_and_this_one_serve_one_database(
     with ExitStack() as until_the_end:
         with old.worker(engine, "--max-tasks-per-child", "1") as old_worker:
             held = old.send("hold")
-            until_the_end.enter_context(old.sender())
+            senders = [until_the_end.enter_context(old.sender())]
             installation.wait_for_runs(2, lambda sender, runner: True)
 
             migrated = new.migrate()
@@ -90,7 +91,7 @@ def test_the_release_before_and_this_one_serve_one_database(
             assert migrations.current(installation.database_url) == migrations.heads()
             assert old.migrate().returncode == 0, "a container of the release before that starts again"
             installation.wait_for_runs(5, lambda sender, runner: True)
-            until_the_end.enter_context(new.sender())
+            senders.append(until_the_end.enter_context(new.sender()))
             installation.wait_for_runs(2, lambda sender, runner: (sender, runner) == (__version__, BEFORE))
 
             until_the_end.enter_context(new.worker(engine))
@@ -101,6 +102,8 @@ def test_the_release_before_and_this_one_serve_one_database(
             old_worker.stop()
         installation.wait_for_runs(2, lambda sender, runner: (sender, runner) == (BEFORE, __version__))
         (installation.notes / "stop").touch()
+        wait_until(lambda: not any(sender.is_running for sender in senders))
+        assert [sender.exit_code for sender in senders] == [0, 0]
         jobs = [held, *installation.sent()]
         wait_until(lambda: {installation.row(job)[0] for job in jobs} == {"completed"}, timeout=60)
 
@@ -135,8 +138,9 @@ def test_a_contracting_migration_ends_the_service_of_this_release_and_nothing_ru
         waiting = later.send("note")
         (installation.notes / "go").touch()
         wait_until(lambda: installation.row(held) == ("completed", 1, True))
-        doctor = later.run("-m", "jobbridge.cli", "doctor", "-A", "upgrade_app")
-        assert f"(release {__version__})" in doctor.stdout
+        doctor = later.run("-m", "jobbridge.cli", "doctor", "-A", "upgrade_app", "--json")
+        found = {check["name"]: check["found"] for check in json.loads(doctor.stdout)["checks"]}
+        assert f"(release {__version__})" in found["releases"]
         assert installation.row(waiting) == ("queued", 0, False)
 
         late = new.run("-m", "celery", "-A", "upgrade_app", "worker", "-P", "solo")
