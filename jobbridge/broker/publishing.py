@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
 from kombu.utils.json import dumps
 
 from jobbridge.broker.consume.recheck import Throttle
@@ -227,9 +228,6 @@ class PublishBatch:
         try:
             self._store(by_statement)
         except Exception as error:
-            # Not known to kombu before 5.7, which makes no batches.
-            from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
-
             raise BatchPublishError("The batch was not stored.") from error
 
     def _store(self, by_statement: Mapping[str, list[dict[str, Any]]]) -> None:

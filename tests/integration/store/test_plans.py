@@ -12,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from psycopg import sql
 from starlette.testclient import TestClient
 
@@ -84,14 +83,22 @@ QUERIES = (
 )  # fmt: skip
 
 
+_CONNECT = psycopg.Connection.connect.__func__  # type: ignore[attr-defined]  # of a class method
+
+
 class Plans:
     """What Postgres tells of the statements of this process."""
 
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
 
-    def listen(self, connection: psycopg.Connection[Any], _: object) -> None:
+    def connect(
+        self, kind: type[psycopg.Connection[Any]], *given: Any, **named: Any
+    ) -> psycopg.Connection[Any]:
+        """Open a connection as psycopg does, and listen to what it is told."""
+        connection = _CONNECT(kind, *given, **named)
         connection.add_notice_handler(self._take)
+        return connection
 
     def _take(self, notice: psycopg.errors.Diagnostic) -> None:
         _, found, plan = (notice.message_primary or "").partition("plan:\n")
@@ -124,9 +131,9 @@ def _scanned(node: dict[str, Any], *, is_cut: bool) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def plans() -> Iterator[Plans]:
     plans = Plans()
-    sa.event.listen(sa.pool.Pool, "connect", plans.listen)
-    yield plans
-    sa.event.remove(sa.pool.Pool, "connect", plans.listen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Connection, "connect", classmethod(plans.connect))
+        yield plans
 
 
 @pytest.fixture(scope="module")
