@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
@@ -37,6 +37,7 @@ from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, R
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.store.workers.queue_pauses import tell_workers
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -204,6 +205,7 @@ def claim(task: Any) -> None:
         return
     except (NotMigrated, SchemaTooNew) as error:
         logger.error("job.given_back", extra={"job_id": run.task_id, "reason": str(error)})
+        _have_workers_look(task.app)
         _give_back(run, str(error))
     except DatabaseError as error:
         # A right is missing, say: the books are wrong, the job is not. It runs (FEATURES, story 4).
@@ -213,6 +215,7 @@ def claim(task: Any) -> None:
         run.refused = True
         if recorded.reason == QUEUE_PAUSED:
             logger.info("job.given_back", extra={"job_id": run.task_id, "reason": QUEUE_PAUSED})
+            _have_workers_look(task.app)
             _give_back(run, QUEUE_PAUSED)
         if recorded.reason == CONTENDED and task.acks_late:
             raise Reject(CONTENDED, requeue=True)
@@ -228,6 +231,12 @@ def _give_back(run: Run, reason: str) -> NoReturn:
     run.refused = True
     time.sleep(BEFORE_GIVING_BACK)
     raise Reject(reason, requeue=UNCOUNTED)  # type: ignore[arg-type]  # Celery passes it on
+
+
+def _have_workers_look(app: Celery) -> None:
+    # The parent has not heard yet, or never will: a notification can be lost with a session.
+    with suppress(DatabaseError):  # then it looks by itself, within a minute
+        tell_workers(app.database)
 
 
 def _acknowledge_first(task: Any, run: Run) -> None:

@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 #: How often it proves itself, writes its row again (the queues may have changed by remote control), and looks which
 #: queues are paused, if it hears of no change. Seconds.
 REFRESH = 60.0
+#: How often a Temporal worker looks which queues are paused. On CE whoever gives a message of a paused queue back tells
+#: it; on EE what came is begun, so that a notification that was lost would not be noticed. Seconds.
+LOOK = 5.0
 #: How often it looks whether its session is there still, and tries to get another one. Seconds.
 CHECK = 1.0
 #: Whoever needs the proof waits so long for its session, which may be waiting for an answer. Seconds.
@@ -79,7 +82,7 @@ class Presence:
         self._engine = engine
         self._connection: DriverConnection | None = None
         self._lock = threading.RLock()
-        self._refreshed_at = 0.0
+        self._refreshed_at = self._looked_at = 0.0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -165,15 +168,20 @@ class Presence:
         if self._connection is None or not self.proof.is_held:
             self.open()
             return
-        is_due = time.monotonic() - self._refreshed_at >= REFRESH
-        if not is_due and is_there(self._connection) and not self._was_told():
+        now = time.monotonic()
+        is_quiet = now - self._refreshed_at < REFRESH and is_there(self._connection) and not self._was_told()
+        if is_quiet and (self._engine is Engine.CELERY or now - self._looked_at < LOOK):
             return
         try:
-            self._refresh(self._connection)
+            if is_quiet:
+                self._look(self._connection)
+            else:
+                self._refresh(self._connection)
         except psycopg.Error as error:
             if kind_of(error, self._connection) is Kind.TRANSIENT:
                 # Cancelled, or read-only for a while: the session holds the proof still, and is asked again.
                 logger.warning("worker.not_renewed", extra={"worker": self._name, "error": str(error)})
+                self._refreshed_at = 0.0
                 return
             logger.warning("worker.session_lost", extra={"worker": self._name, "error": str(error)})
             self._drop()
@@ -187,8 +195,12 @@ class Presence:
             was_told = True
         return was_told
 
+    def _look(self, connection: DriverConnection) -> None:
+        self.pausing.look(connection)
+        self._looked_at = time.monotonic()
+
     def _refresh(self, connection: DriverConnection) -> None:
-        self.pausing.look(connection)  # first: the row may be none that these tables can hold
+        self._look(connection)  # first: the row may be none that these tables can hold
         connection.execute(
             REGISTER,
             self.proof.parameters

@@ -119,6 +119,11 @@ class QueuePauses:
         return self._database.run(lambda own: first_row(own, QueuePause, ONE, {"queue": queue}))
 
 
+def tell_workers(database: Database) -> None:
+    """Have all workers look which queues they may serve: one of them has not heard of a change."""
+    database.run(lambda own: own.execute(TELL), check_schema=False)
+
+
 def find_obstacles(connection: DriverConnection) -> tuple[frozenset[str], DatabaseError | None]:
     """Name the queues that are paused, and say why the tables do not serve this release, if so."""
     try:

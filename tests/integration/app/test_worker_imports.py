@@ -37,7 +37,7 @@ COMMANDS = {
 NEITHER = {
     "alembic", "fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client", "opentelemetry", "rich", "httpx",
     "openpyxl", "reportlab", "jobbridge.dashboard", "jobbridge.dev", "jobbridge.diagnosis", "jobbridge.handlers",
-    "jobbridge.runners", "jobbridge.testing", "jobbridge.store.monitor", "jobbridge.store.access",
+    "jobbridge.runners", "jobbridge.testing", "jobbridge.store.monitor",
     "jobbridge.store.schema.migrate",
 }  # fmt: skip
 

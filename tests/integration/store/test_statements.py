@@ -144,9 +144,8 @@ def test_a_page_of_rare_jobs_follows_their_index(
     large: psycopg.Connection[Any], statuses: list[JobStatus], indexes: list[str]
 ) -> None:
     for condition, index in zip(jobs.rare_ones(statuses), indexes, strict=True):
-        newest = (
-            f"SELECT * FROM public.jobs WHERE {condition} ORDER BY created_at DESC, job_id DESC LIMIT 500"
-        )
+        # Fewer than there are: to sort them all would be as cheap as to find them in order.
+        newest = f"SELECT * FROM public.jobs WHERE {condition} ORDER BY created_at DESC, job_id DESC LIMIT 10"
         plan = _plan(large, newest, {})
         assert index in plan
         assert "Sort" not in plan
