@@ -17,14 +17,16 @@ from tests.support import clean_environment, wait_until
 
 #: All that a program can see of how it was started.
 PROBE = """
-import faulthandler, json, locale, os, resource, signal, sys, threading, time, warnings
+import faulthandler, json, locale, os, resource, signal, subprocess, sys, threading, time, warnings
 print(json.dumps({
     "arguments": sys.argv,
     "as typed": sys.orig_argv,
     "import path": sys.path,
     "folder": os.getcwd(),
     "environment": {name: value for name, value in os.environ.items() if name != "_"},
-    "environment of C": sorted(os.popen("env -0").read().split("\\0")),
+    "environment of C": sorted(
+        subprocess.run("env -0", shell=True, capture_output=True, text=True, check=True).stdout.split("\\0")
+    ),
     "flags": str(sys.flags),
     "-X": sys._xoptions,
     "main": [__name__, sorted(name for name in vars(sys.modules["__main__"]) if name.startswith("__"))],
