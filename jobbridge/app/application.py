@@ -33,6 +33,7 @@ from jobbridge.store.workers.workers import WorkerStore
 if TYPE_CHECKING:
     import logging
 
+    from jobbridge.app.execute.settlement import JobSettler
     from jobbridge.app.observer import Observer
     from jobbridge.app.options import Sent
     from jobbridge.app.publish.delivery import Delivery
@@ -111,6 +112,8 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
         self._is_observer_chosen = False
         #: Where tasks run on the thread that acknowledges: how to do that at once.
         self.acknowledge_now: Callable[[str], None] | None = None
+        #: Where a worker of this app has a pool of processes: who starts and settles its jobs.
+        self.settler: JobSettler | None = None
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
@@ -123,11 +126,13 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
             "BePresent",
             "StayPresent",
             "AcknowledgeFirst",
+            "SettleTogether",
             "Maintain",
             "WakeOnSignal",
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
+        self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser

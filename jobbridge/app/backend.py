@@ -22,6 +22,7 @@ from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
+from jobbridge.app.execute import carried
 from jobbridge.app.execute.claim import (
     Run,
     current_run,
@@ -127,11 +128,13 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         if event is None:
             self._store_custom_state(task_id, result, state, traceback, request)
             self._note_progress(run, result)
-        elif self._write(run, event) is not None:
+        elif self._write(run, event, request) is not None:
             run.recorded = state in states.READY_STATES
         return result
 
-    def _write(self, run: Run, event: JobEvent) -> Recorded | None:
+    def _write(self, run: Run, event: JobEvent, request: Any) -> Recorded | None:
+        if run.is_carried and carried.put(run, event, self.app.tasks[request.task]):
+            return Recorded(applied=True, status=None, attempt=run.attempt or 0)
         # Only where the attempt ran: a worker's own loop, which has to reconnect, does not wait for Postgres.
         is_end = run.attempt is not None and isinstance(event, Completed | Failed)
         return record_end(self.app, event) if is_end else record(self.app, event)

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import signals, states
 
-from jobbridge.app.execute import tenancy
+from jobbridge.app.execute import carried, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
@@ -34,7 +34,8 @@ def on_success(sender: Any = None, **_: Any) -> None:
     """Close a job whose result is not kept in its row (ignored, or another result backend)."""
     run = _open_run(sender)
     if run is not None and run.attempt is not None:
-        run.recorded = record_end(sender.app, Completed(key=run.key, attempt=run.attempt)) is not None
+        event = Completed(key=run.key, attempt=run.attempt)
+        run.recorded = carried.put(run, event, sender) or record_end(sender.app, event) is not None
 
 
 def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_: Any) -> None:
@@ -42,17 +43,16 @@ def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_
     run = _open_run(sender) or _parents_run(sender)
     if run is None or run.recorded or run.refused:
         return
-    write = record_end if run.attempt is not None else record
-    write(
-        sender.app,
-        Failed(
-            key=run.key,
-            attempt=run.attempt,
-            error=describe(exception),
-            traceback=getattr(einfo, "traceback", None),
-            delivery=run.delivery,
-        ),
+    event = Failed(
+        key=run.key,
+        attempt=run.attempt,
+        error=describe(exception),
+        traceback=getattr(einfo, "traceback", None),
+        delivery=run.delivery,
     )
+    if not carried.put(run, event, sender):
+        write = record_end if run.attempt is not None else record
+        write(sender.app, event)
     run.recorded = True
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -54,6 +54,8 @@ class Database:
         most: Threads of one process that may have one at a time; see `make_room`.
         connect_timeout: Seconds, for each host.
         check_schema_after: Seconds for which it is taken for granted that the tables serve this release.
+        purpose: Of its connections, for `pg_stat_activity`.
+        session_settings: Of Postgres, for their sessions.
     """
 
     def __init__(
@@ -64,8 +66,11 @@ class Database:
         most: int = 15,
         connect_timeout: int = 10,
         check_schema_after: float = 5.0,
+        purpose: str = "jobs",
+        session_settings: Mapping[str, str] | None = None,
     ) -> None:
         self.target = Target.of(url)
+        self._purpose, self._session_settings = purpose, session_settings
         self._kept, self._most = kept, most
         self._connect_timeout = connect_timeout
         self._check_schema_after = check_schema_after
@@ -221,7 +226,7 @@ class Database:
 
     def _open(self) -> Connection:
         given = {"connect_timeout": self._connect_timeout, **self.target.parameters}
-        return connect(self.target, "jobs", parameters=given)
+        return connect(self.target, self._purpose, settings=self._session_settings, parameters=given)
 
 
 def refusal(error: psycopg.Error) -> DatabaseError:

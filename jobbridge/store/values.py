@@ -24,7 +24,7 @@ def as_text(text: str | None) -> str | None:
 
 def as_jsonb(value: Any) -> Jsonb:
     """Wrap a JSON value for a jsonb column; what is no JSON inside it becomes text."""
-    return Jsonb(value, dumps=_dumps)
+    return Jsonb(value, dumps=json_text)
 
 
 def as_message(value: Any) -> str | None:
@@ -36,7 +36,8 @@ def as_message(value: Any) -> str | None:
     return None if value is None else json.dumps(value, separators=(",", ":"))
 
 
-def _dumps(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Write a JSON value as jsonb takes it; what is no JSON inside it becomes text."""
     text = json.dumps(value, default=str, separators=(",", ":"))
     return (
         json.dumps(_storable(json.loads(text)), separators=(",", ":")) if _SUSPICIOUS.search(text) else text

@@ -29,7 +29,7 @@ from celery import states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import Ignore, Reject
 
-from jobbridge.app.execute import tenancy
+from jobbridge.app.execute import carried, tenancy
 from jobbridge.broker.consume.window import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
@@ -62,6 +62,7 @@ class Run:
         replaced: `self.replace` was called.
         refused: It may not run.
         owed: Its start, which could not be written; it is written before its end.
+        is_carried: Its worker's parent has claimed the row, and may be left to write its end.
     """
 
     key: JobKey
@@ -75,6 +76,7 @@ class Run:
     replaced: bool = False
     refused: bool = False
     owed: Started | None = None
+    is_carried: bool = False
 
 
 def is_at_most_once(task: Any) -> bool:
@@ -190,10 +192,14 @@ def claim(task: Any) -> None:
         return
     setattr(request, _ATTRIBUTE, run)
     tenancy.enter(run.key.tenant)
+    begun = getattr(request, carried.BEGUN, None)
+    if begun is not None and in_pool_child():
+        run.attempt, run.is_carried = begun
+        return
     _acknowledge_first(task, run)
     # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
     write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
-    started = _started(task, run)
+    started = started_by(task, request, run)
     try:
         recorded = write(started)
     except DatabaseUnavailable as error:
@@ -314,8 +320,14 @@ def _log_unrecorded(event: JobEvent, error: DatabaseError) -> None:
     )
 
 
-def _started(task: Any, run: Run) -> Started:
-    request = task.request
+def started_by(task: Any, request: Any, run: Run) -> Started:
+    """Give the event of an attempt that is about to begin.
+
+    Args:
+        task: What runs.
+        request: Celery's context of it.
+        run: The same, identified.
+    """
     header = getattr(request, HEADER, None) or {}
     info = request.delivery_info or {}
     return Started(

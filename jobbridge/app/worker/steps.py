@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from celery import bootsteps, signals
+from celery.concurrency.prefork import TaskPool
 from celery.worker import state as worker_state
 
+from jobbridge.app.execute import request
 from jobbridge.app.execute.claim import PATIENCE
+from jobbridge.app.execute.settlement import JobSettler
 from jobbridge.app.urls import BROKER_SCHEME
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
@@ -139,13 +142,56 @@ class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base
         worker.app.acknowledge_now = _acknowledge_now
 
 
+class SettleTogether(_Step):  # type: ignore[misc]  # untyped base
+    """Where a pool of processes runs CE jobs, have their parent start and settle them, many at a time.
+
+    It stands where Celery's semaphore does: what the pool has no room for waits here, and is not started.
+    """
+
+    requires = ("celery.worker.components:Pool", BePresent)
+
+    def include_if(self, worker: Any) -> bool:
+        is_ours = getattr(worker, "jobbridge_engine", Engine.CELERY) is Engine.CELERY
+        return is_ours and worker.use_eventloop and isinstance(worker.pool, TaskPool)
+
+    def create(self, worker: Any) -> None:
+        settler = worker.app.settler = JobSettler(worker.app, worker)
+        for task in worker.app.tasks.values():
+            request.adopt(task, settler)
+        worker.process_task = settler.take  # before Celery's consumer is made, which hands messages to it
+
+        def leave(sender: Any = None, **_: Any) -> None:
+            if sender is worker:
+                settler.close()
+
+        signals.worker_shutdown.connect(leave, weak=False)
+
+
+class TurnSettler(_StartStopStep):  # type: ignore[misc]  # untyped base
+    """Tell the settler when the worker's loop turns, and when it has stopped: what it has taken goes back then."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def include_if(self, consumer: Any) -> bool:
+        return consumer.app.settler is not None
+
+    def start(self, consumer: Any) -> None:
+        consumer.app.settler.begin()
+
+    def stop(self, consumer: Any) -> None:
+        consumer.app.settler.interrupt()
+
+    def shutdown(self, consumer: Any) -> None:
+        consumer.app.settler.interrupt()
+
+
 def _acknowledge_now(task_id: str) -> None:
-    for request in [each for each in worker_state.active_requests if each.id == task_id]:
-        channel = request.message.channel
+    for running in [each for each in worker_state.active_requests if each.id == task_id]:
+        channel = running.message.channel
         settler = getattr(getattr(channel, "connection", None), "settler", None)
         if settler is not None:  # else it is another broker's, or Temporal's
             # Not by the message, which Celery will acknowledge all the same: the channel overlooks the second time.
-            channel.basic_ack(request.message.delivery_tag)
+            channel.basic_ack(running.message.delivery_tag)
             settler.flush_patiently(patience=PATIENCE)
 
 

@@ -21,8 +21,8 @@ from jobbridge.broker import topology
 from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
 from jobbridge.broker.consume.recheck import Rechecks
-from jobbridge.broker.waker import Waker
 from jobbridge.broker.errors import NotNow
+from jobbridge.broker.waker import Waker
 from jobbridge.postgres.presence import Judge
 
 if TYPE_CHECKING:

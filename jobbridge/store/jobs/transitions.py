@@ -18,15 +18,15 @@ from jobbridge.store.statuses import FINAL_STATUSES
 _THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
 
 #: What every end of a job leaves: nothing to deliver, and no envelope, which may be large.
-_ENDED = "message = NULL, undelivered_since = NULL, completed_at = clock_timestamp(), updated_at = clock_timestamp()"
+ENDED = "message = NULL, undelivered_since = NULL, completed_at = clock_timestamp(), updated_at = clock_timestamp()"
 
 #: What becomes of a step whose attempt never said how it ended. `lost` lets a late AttemptFailed correct it.
-_LOST = """status = 'failed', error = 'The attempt was lost with its worker.',
+LOST = """status = 'failed', error = 'The attempt was lost with its worker.',
         metadata = step.metadata || '{"lost": true}',
         processed_at = clock_timestamp(), updated_at = clock_timestamp()"""
 
 #: Closes the running attempt's step, if there is one. `moved` must be a CTE that returns tenant, job_id, attempt.
-_STEP_OF_MOVED = """
+STEP_OF_MOVED = """
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count = moved.attempt AND step.status = 'processing'"""
@@ -121,7 +121,7 @@ WITH moved AS (
 ), replaced AS (
     UPDATE public.job_details AS step
     SET status = 'completed', metadata = step.metadata || '{{"replaced": true}}',
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
       AND NOT %(is_retry)s::boolean
 )
 SELECT status, attempt,
@@ -178,7 +178,7 @@ WITH moved AS (
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
-    SET {_LOST}{_STEP_OF_MOVED}
+    SET {LOST}{STEP_OF_MOVED}
 )
 SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 """
@@ -206,7 +206,7 @@ WITH moved AS (
     RETURNING tenant, job_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
-    SET {_LOST}
+    SET {LOST}
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count < moved.attempt AND step.status = 'processing'
@@ -259,12 +259,12 @@ COMPLETE: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
     SET status = {becomes(events.Completed)}, result = %(result)s, result_payload = %(result_payload)s,
-        result_type = %(result_type)s, error = NULL, traceback = NULL, progress = 100, {_ENDED}
+        result_type = %(result_type)s, error = NULL, traceback = NULL, progress = 100, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Completed)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
-    SET status = 'completed', processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+    SET status = 'completed', processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
 ){_COUNTED}
 """
 
@@ -273,13 +273,13 @@ WITH moved AS (
     UPDATE public.jobs AS job
     SET status = {becomes(events.Failed)}, unsuccessful = 'failed',
         result = %(result)s, result_payload = %(result_payload)s, result_type = %(result_type)s,
-        error = %(error)s, traceback = %(traceback)s, {_ENDED}
+        error = %(error)s, traceback = %(traceback)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Failed)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'failed', error = %(error)s, traceback = %(traceback)s,
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
 ){_COUNTED}
 """
 
@@ -309,7 +309,7 @@ WITH moved AS (
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = %(step_status)s, error = %(reason)s, metadata = step.metadata || %(step_metadata)s,
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
 )
 SELECT status, attempt FROM moved
 """
@@ -325,7 +325,7 @@ WITH moved AS (
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'completed', metadata = step.metadata || '{{"fan_out": true}}',
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
 )
 SELECT status, attempt FROM moved
 """
@@ -334,13 +334,13 @@ CANCEL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
     SET status = {becomes(events.Cancelled)}, unsuccessful = 'cancelled',
-        cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {_ENDED}
+        cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Cancelled)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'cancelled', error = %(reason)s,
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
 ){_COUNTED}
 """
 
@@ -348,12 +348,12 @@ WITH moved AS (
 DROP: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
-    SET status = %(status)s, unsuccessful = %(status)s, error = %(reason)s, {_ENDED}
+    SET status = %(status)s, unsuccessful = %(status)s, error = %(reason)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Expired)}
     RETURNING tenant, job_id, parent_id, status, attempt
 ), lost AS (
     UPDATE public.job_details AS step
-    SET {_LOST}{_STEP_OF_MOVED}
+    SET {LOST}{STEP_OF_MOVED}
 ){_COUNTED}
 """
 

@@ -1,0 +1,323 @@
+"""One settlement: how jobs start and end where a pool of processes runs them, many at a time.
+
+A worker's parent (prefork) starts the rows of all messages that go to its pool together, and writes how they ended
+together; a message is acknowledged when its end is written. The pool's process hands the end over with its result,
+and writes nothing itself, unless something follows from the end.
+
+Nothing here waits for the disk: what is written before an acknowledgement is in the log before it, and the
+acknowledgement does wait. (Where the broker is not in the tables' database, the end waits for the disk instead.)
+
+What if …                                             then
+… the worker dies before the end is written           its message was not acknowledged: it comes again, and the job
+                                                      runs again
+… it dies between the end and the acknowledgement     the message comes again, and its start is refused
+… the process dies with the end, before its parent    as when it dies while the job runs: the message comes again
+  has it
+… the end is written, and the answer lost             it is written again, and refused: it was ours
+… Postgres crashes within a moment of the start, and  the end finds a row that waits, with an attempt less: the start
+  has forgotten it                                    is written first
+… the broker's session is lost                        what waits to start is let go, for its messages go back; ends wait,
+                                                      and are written when the worker has a session again
+… the start is refused, or there is no row            the job goes to its process all the same, whose own claim finds
+                                                      out why, and does what there is to do (`claim`)
+
+| | lost, transient | refused, wrong |
+|---|---|---|
+| starting | waits, in its order; nothing goes to the pool | as one by one (`claim`) |
+| ending | waits, in its order, unacknowledged | one by one, logged |
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from celery.worker import state as worker_state
+
+from jobbridge.app.execute.claim import LONGEST_NAP, PATIENCE, identify, started_by
+from jobbridge.broker.waker import Waker
+from jobbridge.core.events import Requeued, Started
+from jobbridge.core.status import WAITING
+from jobbridge.errors import DatabaseError, DatabaseUnavailable
+from jobbridge.store.database import Database
+from jobbridge.store.jobs.batches import SETTINGS, Batches, Begun, Ended, event_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from jobbridge.app.application import Celery
+    from jobbridge.app.execute.request import JobRequest
+
+logger = logging.getLogger(__name__)
+
+#: An end waits so long for others to be written with it, while the pool has work. Seconds.
+DELAY = 0.003
+#: Jobs that will begin within this time by all appearances are started ahead of it. Seconds.
+AHEAD = 0.05
+#: Seconds between two tries while Postgres cannot, at first and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+
+class JobSettler:
+    """Starts and settles the jobs of one worker's pool. For the thread of its event loop.
+
+    Args:
+        app: Whose jobs.
+        worker: Celery's, with its pool and its loop.
+    """
+
+    def __init__(self, app: Celery, worker: Any) -> None:
+        self._app = app
+        self._worker = worker
+        self._waiting: deque[JobRequest] = deque()
+        self._ends: list[tuple[JobRequest, Ended, Callable[[], object]]] = []
+        self._first_end_at = 0.0
+        self._runtime: float | None = None  # of jobs, on average, in seconds
+        self._is_turning = False
+        self._is_called = False
+        self._timer: Any = None
+        self._waker: Waker | None = None
+        self._not_before = 0.0
+        self._pause = FIRST_PAUSE
+        own = {} if not app.shares_database_with_broker else {"synchronous_commit": "off"}
+        self._database = Database(
+            app.database.target.url,
+            kept=1,
+            most=1,
+            purpose="settlements",
+            session_settings={**SETTINGS, **own},
+        )
+        self._batches: tuple[object, Batches] | None = None
+
+    # -- what Celery's consumer and pool call
+
+    def take(self, request: JobRequest) -> None:
+        """Start it as soon as the pool has room, in its order."""
+        if self._is_turning:  # else its message goes back with the session that brought it
+            self._waiting.append(request)
+            self._call_soon()
+
+    def finish(self, request: JobRequest, ended: Ended, then: Callable[[], object]) -> None:
+        """Write how it ended; then go on as Celery does, which acknowledges it."""
+        if not self._ends:
+            self._first_end_at = time.monotonic()
+        self._ends.append((request, ended, then))
+        if self._is_turning:
+            self._call_soon()
+        else:
+            self._write_ends_patiently()  # the worker shuts down, and its loop does not turn any more
+
+    def note_runtime(self, seconds: float) -> None:
+        """Know how long jobs take here."""
+        before = self._runtime
+        self._runtime = seconds if before is None else before + (seconds - before) * 0.2
+
+    def look(self) -> None:
+        """See whether there is something to do: the pool has room again."""
+        if self._waiting and self._is_turning:
+            self._call_soon()
+
+    # -- life
+
+    def begin(self) -> None:
+        """The loop turns, or will in a moment."""
+        self._is_turning, self._not_before, self._pause = True, 0.0, FIRST_PAUSE
+        self._waker = Waker(self._worker.hub)
+        if self._ends:
+            self._call_soon()
+
+    def interrupt(self) -> None:
+        """The loop has stopped: the session with the broker is lost, or the worker shuts down."""
+        self._is_turning = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waker is not None:
+            self._waker.close()
+            self._waker = None
+        self._waiting.clear()
+        self._release_unaccepted()
+        if self._ends and _shuts_down():
+            self._write_ends_patiently()
+
+    def close(self) -> None:
+        """The worker ends."""
+        if self._ends:
+            self._write_ends_patiently()
+        self._database.close()
+
+    def _release_unaccepted(self) -> None:
+        """Let go of jobs that were started ahead of a process that would take them: their messages go back."""
+        for request in tuple(worker_state.reserved_requests):
+            begun, started = getattr(request, "begun", None), getattr(request, "started", None)
+            if begun is None or started is None or request.time_start is not None:
+                continue
+            event = Requeued(key=started.key, attempt=begun.attempt, reason="It had not begun.")
+            with suppress(DatabaseError):  # else its next start closes the attempt
+                self._app.recorder.record(event)
+
+    # -- turns
+
+    def _call_soon(self) -> None:
+        if not self._is_called:
+            self._is_called = True
+            self._worker.hub.call_soon(self._turn)
+            self._wake()
+
+    def _wake(self) -> None:
+        # The loop has fixed how long it sleeps when it calls us.
+        if self._waker is not None:
+            self._waker.wake()
+
+    def _call_later(self, seconds: float) -> None:
+        if self._timer is None and self._is_turning:
+            self._timer = self._worker.hub.call_later(seconds, self._on_timer)
+            self._wake()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    def _turn(self) -> None:
+        self._is_called = False
+        if not self._is_turning or not (self._ends or self._waiting):
+            return
+        now = time.monotonic()
+        if now < self._not_before:
+            self._call_later(self._not_before - now)
+            return
+        busy, processes = len(self._worker.pool._pool._cache), self._worker.pool.num_processes
+        room = processes + self._ahead(processes) - busy
+        is_starving = bool(self._waiting) and busy < processes
+        many = max(2, (processes + self._ahead(processes)) // 2, processes)
+        if not (is_starving or busy == 0 or len(self._ends) >= many):
+            age = now - self._first_end_at if self._ends else 0.0
+            if not self._ends or age < DELAY:
+                if self._ends:
+                    self._call_later(DELAY - age)
+                if not (self._waiting and room >= many):
+                    return
+        self._settle(room)
+        self._wake()  # acknowledgements are called soon
+
+    def _ahead(self, processes: int) -> int:
+        if self._runtime is None:
+            return 0
+        return processes * int(AHEAD / max(self._runtime, 0.0005))
+
+    def _settle(self, room: int) -> None:
+        batch, rest = self._next(room)
+        ends, later = _distinct(self._ends)
+        starts = [request.started for request in batch if request.started is not None]
+        try:
+            done, begun = self._write([ended for _, ended, _ in ends], starts)
+        except DatabaseUnavailable as error:
+            self._waiting.extendleft(reversed([*batch, *rest]))
+            self._wait(error)
+            return
+        except (psycopg.Error, DatabaseError) as error:
+            logger.warning("jobs.one_by_one", extra={"error": str(error)})
+            done, begun = set(), {}
+        self._waiting.extendleft(reversed(rest))
+        self._not_before, self._pause = 0.0, FIRST_PAUSE
+        self._ends = later
+        for request in batch:
+            if request.started is not None:
+                request.begun = begun.get(request.started.key.job_id)
+            self._worker._process_task(request)
+        for number, (request, ended, then) in enumerate(ends):
+            if ended.job_id not in done:
+                try:
+                    self._write_alone(request, ended)
+                except DatabaseUnavailable as error:
+                    self._ends = ends[number:] + self._ends
+                    self._wait(error)
+                    return
+            then()
+        if self._ends or self._waiting:
+            self._call_soon()
+
+    def _next(self, room: int) -> tuple[list[JobRequest], list[JobRequest]]:
+        """Take from the queue what there is room for; what is the same job as one before it waits for the next turn."""
+        batch: list[JobRequest] = []
+        rest: list[JobRequest] = []
+        seen: set[UUID] = set()
+        while self._waiting and len(batch) < room:
+            request = self._waiting.popleft()
+            if request.revoked():
+                continue  # it is acknowledged, and its row told
+            run = identify(request._context)
+            if run is not None and run.key.job_id in seen:
+                rest.append(request)
+                continue
+            if run is not None:
+                seen.add(run.key.job_id)
+                request.started = started_by(request.task, request._context, run)
+            batch.append(request)
+        return batch, rest
+
+    def _wait(self, error: DatabaseUnavailable) -> None:
+        pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
+        logger.warning("jobs.not_settled: %s Again in %.1f s.", error, pause)
+        self._not_before = time.monotonic() + pause
+        self._call_later(pause)
+
+    # -- writing
+
+    def _write(self, ends: list[Ended], starts: list[Started]) -> tuple[set[UUID], dict[UUID, Begun]]:
+        if not ends and not starts:
+            return set(), {}
+        with self._database.connection(check_schema=bool(starts)) as connection:
+            if self._batches is None or self._batches[0] is not connection:
+                self._batches = connection, Batches(connection)
+            return self._batches[1].write(ends, starts)
+
+    def _write_alone(self, request: JobRequest, ended: Ended) -> None:
+        """Write an end that was not written with the others: it is refused, or its start was forgotten by a crash."""
+        recorder, event = self._app.recorder, event_of(ended)
+        try:
+            recorded = recorder.record(event, check_schema=False)
+            if recorded.applied or recorded.status not in WAITING or request.started is None:
+                return
+            if recorded.attempt < ended.attempt:
+                recorder.record(request.started, check_schema=False)
+                recorder.record(event, check_schema=False)
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError as error:
+            details = {"event": type(event).__name__, "job_id": str(ended.job_id), "error": str(error)}
+            logger.error("job.event_not_recorded", extra=details)
+
+    def _write_ends_patiently(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        nap = 0.05
+        while self._ends:
+            before = len(self._ends)
+            self._settle(0)
+            if len(self._ends) < before:
+                continue
+            if time.monotonic() > deadline:
+                return  # not acknowledged: they run again
+            time.sleep(nap)
+            nap = min(nap * 2, LONGEST_NAP)
+
+
+def _shuts_down() -> bool:
+    told: Any = worker_state
+    return told.should_stop is not None or told.should_terminate is not None
+
+
+def _distinct(ends: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Part ends of different jobs from those of a job that is among them already."""
+    first: list[Any] = []
+    later: list[Any] = []
+    seen: set[UUID] = set()
+    for each in ends:
+        (later if each[1].job_id in seen else first).append(each)
+        seen.add(each[1].job_id)
+    return first, later

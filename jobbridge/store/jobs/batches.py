@@ -1,0 +1,292 @@
+"""Starts and ends of many jobs at once: what a worker's parent writes for its pool, in one transaction.
+
+The same rules as one by one (`transitions`, `guards`): a row is moved only if its own guard holds. A job that is left
+out of the answer is for the recorder, which finds out why, or makes the row that is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from jobbridge.core import events
+from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.store.jobs.guards import becomes, may
+from jobbridge.store.jobs.statements import statement_of
+from jobbridge.store.jobs.transitions import ENDED, GATE, LOST, STEP_OF_MOVED
+from jobbridge.store.values import as_jsonb, json_text
+
+#: Of the session that writes them. The statements read as many entries of the primary key as there are jobs; a plan
+#: made while the tables were small must not be kept.
+SETTINGS: Mapping[str, str] = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+#: What `jobs` has as the type of its tenants: adopted tables have uuids.
+_TENANT_TYPE: LiteralString = """
+SELECT format_type(atttypid, NULL)
+FROM pg_attribute
+WHERE attrelid = 'public.jobs'::regclass AND attname = 'tenant'
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """A job that may run now.
+
+    Attributes:
+        attempt: 1-based.
+        has_parent: It is a child of a fan-out, which counts its end.
+    """
+
+    attempt: int
+    has_parent: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How an attempt ended, as the row has it; small, for it travels from a pool's process to its parent.
+
+    Attributes:
+        result: JSON text.
+    """
+
+    tenant: TenantId
+    job_id: UUID
+    attempt: int
+    delivery: UUID | None
+    has_failed: bool
+    result: str | None
+    result_payload: bytes | None
+    result_type: str | None
+    error: str | None
+    traceback: str | None
+
+    @classmethod
+    def of(cls, event: events.Completed | events.Failed) -> Ended:
+        """Take what there is to write from an event; of a failed one, its attempt is known."""
+        params = statement_of(event)[1]
+        result = params["result"]
+        assert event.attempt is not None
+        return cls(
+            tenant=event.key.tenant,
+            job_id=event.key.job_id,
+            attempt=event.attempt,
+            delivery=event.delivery if isinstance(event, events.Failed) else None,
+            has_failed=isinstance(event, events.Failed),
+            result=None if result is None else json_text(result.obj),
+            result_payload=params["result_payload"],
+            result_type=params["result_type"],
+            error=params.get("error"),
+            traceback=params.get("traceback"),
+        )
+
+
+def _of_row(condition: LiteralString, columns: Iterable[str]) -> LiteralString:
+    """Have a condition read what differs by job from the row of `told`, where it read a parameter."""
+    names = "|".join(columns)
+    return re.sub(rf"%\(({names})\)s(?:::\w+)?", r"told.\1", condition)
+
+
+_STARTED = (
+    "tenant",
+    "job_id",
+    "delivery",
+    "queue",
+    "redelivered",
+    "goes_back",
+    "max_attempts",
+    "external_id",
+)
+_HAVE_ENDED = ("attempt", "delivery")
+
+START_MANY: LiteralString = f"""
+WITH told AS (
+    SELECT *
+    FROM unnest(
+        %(tenant)s::<tenant>[], %(job_id)s::uuid[], %(delivery)s::uuid[], %(queue)s::text[], %(redelivered)s::boolean[],
+        %(goes_back)s::boolean[], %(max_attempts)s::integer[], %(external_id)s::text[]
+    ) AS told (tenant, job_id, delivery, queue, redelivered, goes_back, max_attempts, external_id)
+), moved AS (
+    UPDATE public.jobs AS job
+    SET status = {becomes(events.Started)},
+        attempt = job.attempt + 1,
+        delivery = coalesce(told.delivery, job.delivery),
+        runner_type = %(engine)s,
+        queue = told.queue,
+        worker = %(worker)s,
+        worker_number = %(worker_number)s,
+        max_attempts = coalesce(told.max_attempts, job.max_attempts),
+        external_id = coalesce(told.external_id, job.external_id),
+        undelivered_since = NULL,
+        progress = NULL, progress_message = NULL, error = NULL, traceback = NULL,
+        started_at = coalesce(job.started_at, clock_timestamp()),
+        updated_at = clock_timestamp()
+    FROM told
+    WHERE job.tenant = told.tenant AND job.job_id = told.job_id AND {_of_row(may(events.Started), _STARTED)}
+        {_of_row(GATE, _STARTED)}
+    RETURNING job.tenant, job.job_id, job.attempt, job.parent_id
+), lost AS (
+    UPDATE public.job_details AS step
+    SET {LOST}
+    FROM moved
+    WHERE moved.attempt > 1 AND step.tenant = moved.tenant AND step.job_id = moved.job_id
+      AND step.step_name = 'attempt' AND step.retry_count < moved.attempt AND step.status = 'processing'
+), opened AS (
+    INSERT INTO public.job_details
+        (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
+    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
+    FROM moved
+)
+SELECT job_id, attempt, parent_id IS NOT NULL AND EXISTS (
+    SELECT FROM public.job_family_members AS member
+    WHERE member.tenant = moved.tenant AND member.child_id = moved.job_id
+)
+FROM moved
+"""  # put together from constants
+
+_TOLD_ENDS: LiteralString = """
+WITH told AS (
+    SELECT *
+    FROM unnest(
+        %(tenant)s::<tenant>[], %(job_id)s::uuid[], %(attempt)s::integer[], %(delivery)s::uuid[], %(result)s::text[],
+        %(result_payload)s::bytea[], %(result_type)s::text[], %(error)s::text[], %(traceback)s::text[]
+    ) AS told (tenant, job_id, attempt, delivery, result, result_payload, result_type, error, traceback)
+)"""
+
+_THESE: LiteralString = "job.tenant = told.tenant AND job.job_id = told.job_id"
+
+COMPLETE_MANY: LiteralString = f"""{_TOLD_ENDS}, moved AS (
+    UPDATE public.jobs AS job
+    SET status = {becomes(events.Completed)}, result = told.result::jsonb, result_payload = told.result_payload,
+        result_type = told.result_type, error = NULL, traceback = NULL, progress = 100, {ENDED}
+    FROM told
+    WHERE {_THESE} AND {_of_row(may(events.Completed), _HAVE_ENDED)}
+    RETURNING job.tenant, job.job_id, job.attempt
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'completed', processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
+)
+SELECT job_id FROM moved
+"""
+
+FAIL_MANY: LiteralString = f"""{_TOLD_ENDS}, moved AS (
+    UPDATE public.jobs AS job
+    SET status = {becomes(events.Failed)}, unsuccessful = 'failed',
+        result = told.result::jsonb, result_payload = told.result_payload, result_type = told.result_type,
+        error = told.error, traceback = told.traceback, {ENDED}
+    FROM told
+    WHERE {_THESE} AND job.status = 'processing' AND job.attempt = told.attempt
+      AND (told.delivery IS NULL OR job.delivery = told.delivery)
+    RETURNING job.tenant, job.job_id, job.attempt, told.error, told.traceback
+), closed AS (
+    UPDATE public.job_details AS step
+    SET status = 'failed', error = moved.error, traceback = moved.traceback,
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
+)
+SELECT job_id FROM moved
+"""
+
+
+class Batches:
+    """Writes starts and ends together on one connection.
+
+    Args:
+        connection: In autocommit mode, with SETTINGS.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+            (self._tenant,) = cursor.execute(_TENANT_TYPE).fetchone() or ("text",)
+
+    def write(
+        self, ends: Sequence[Ended], starts: Sequence[events.Started]
+    ) -> tuple[set[UUID], dict[UUID, Begun]]:
+        """Write ends, then starts, in one transaction and one round trip.
+
+        Args:
+            ends: Of different jobs.
+            starts: Of different jobs, by one worker, of one engine.
+
+        Returns:
+            Which have ended by it, and which may run. The others' rows did not allow it, or there is none.
+
+        Raises:
+            psycopg.Error: Nothing was written, or, where the connection is lost, perhaps all.
+        """
+        ended: list[psycopg.Cursor[Any]] = []
+        begun: psycopg.Cursor[Any] | None = None
+        completed = [each for each in ends if not each.has_failed]
+        failed = [each for each in ends if each.has_failed]
+        with self._connection.pipeline():
+            if completed:
+                ended.append(self._run(COMPLETE_MANY, _ends(completed)))
+            if failed:
+                ended.append(self._run(FAIL_MANY, _ends(failed)))
+            if starts:
+                begun = self._run(START_MANY, _starts(starts))
+        done = {row[0] for cursor in ended for row in cursor.fetchall()}
+        may_run = {} if begun is None else {row[0]: Begun(attempt=row[1], has_parent=row[2]) for row in begun}
+        return done, may_run
+
+    def _run(self, statement: LiteralString, params: dict[str, Any]) -> psycopg.Cursor[Any]:
+        text = statement.replace("<tenant>", self._tenant)
+        cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
+        return cursor.execute(text, params, prepare=True)
+
+
+def _ends(ends: Sequence[Ended]) -> dict[str, Any]:
+    return {
+        each.name: [getattr(end, each.name) for end in ends]
+        for each in fields(Ended)
+        if each.name != "has_failed"
+    }
+
+
+def _starts(starts: Sequence[events.Started]) -> dict[str, Any]:
+    names = ("delivery", "queue", "redelivered", "goes_back", "max_attempts", "external_id")
+    first = starts[0]
+    return {name: [getattr(each, name) for each in starts] for name in names} | {
+        "tenant": [each.key.tenant for each in starts],
+        "job_id": [each.key.job_id for each in starts],
+        "engine": first.engine.value,
+        "worker": first.worker,
+        "worker_number": first.worker_number,
+        "gone": [],
+        "step_metadata": as_jsonb({"worker": first.worker, "engine": first.engine.value}),
+    }
+
+
+def event_of(ended: Ended) -> events.Completed | events.Failed:
+    """Give the event again, for the recorder."""
+    key = JobKey(tenant=ended.tenant, job_id=ended.job_id)
+    result = None if ended.result is None else json.loads(ended.result)
+    if not ended.has_failed:
+        return events.Completed(
+            key=key,
+            attempt=ended.attempt,
+            result=result,
+            result_payload=ended.result_payload,
+            result_type=ended.result_type,
+        )
+    return events.Failed(
+        key=key,
+        attempt=ended.attempt,
+        delivery=ended.delivery,
+        error=ended.error or "",
+        traceback=ended.traceback,
+        result=result,
+        result_payload=ended.result_payload,
+        result_type=ended.result_type,
+    )
