@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     # would be cancelled.
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
-    "worker_prefetch_multiplier": 2,
+    "worker_prefetch_multiplier": 4,
     # Seconds: a worker whose loop does not turn for so long ends itself.
     "jobbridge_worker_stuck_after": 60.0,
     # Schedules are rows, and any number of beats may run.

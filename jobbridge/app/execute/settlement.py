@@ -16,10 +16,10 @@ What if …                                             then
 … the end is written, and the answer lost             it is written again, and refused: it was ours
 … Postgres crashes within a moment of the start, and  the end finds a row that waits, with an attempt less: the start
   has forgotten it                                    is written first
-… the broker's session is lost                        what waits to start is let go, for its messages go back; ends wait,
-                                                      and are written when the worker has a session again
-… the start is refused, or there is no row            the job goes to its process all the same, whose own claim finds
-                                                      out why, and does what there is to do (`claim`)
+… the broker's session is lost                        what waits to start is let go, for its messages go back; ends
+                                                      wait, and are written when the worker has a session again
+… the start is refused, or there is no row            the job goes to its process all the same, whose own claim tells
+                                                      why, and does what there is to do (`claim`)
 
 | | lost, transient | refused, wrong |
 |---|---|---|
