@@ -16,7 +16,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[att
 from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
-from jobbridge.broker.consume.claiming import claim, payload_of
+from jobbridge.broker.consume.claiming import claim, payload_of, take
 from jobbridge.broker.consume.settling import Lease, Settlement, Settler
 from jobbridge.broker.consume.window import Window
 from jobbridge.broker.errors import SessionLost
@@ -282,14 +282,23 @@ class Channel(kombu_sqlalchemy.Channel):
         return payloads[0]
 
     def take(self, queue: str, limit: int, *, is_acked: bool) -> list[dict[str, Any]]:
-        """Claim up to `limit` messages, count them in, and give them with their delivery tags."""
-        with self.connection.orphans.lock:
-            rows, expired = claim(self.own_session, queue, limit, is_acked=is_acked)
-            payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in rows]
-        self.connection.report_expired(expired)
-        if expired and not rows:
-            return self.take(queue, limit, is_acked=is_acked)
-        return payloads
+        """Claim up to `limit` messages, count them in, and give them with their delivery tags.
+
+        What this session has acknowledged and not written yet is written with the claim.
+        """
+        session, settler = self.own_session, self.connection.settler
+        while True:
+            with self.connection.orphans.lock:
+                if is_acked:
+                    with settler.acknowledging() as done:
+                        claimed = claim(session, queue, limit, done=done)
+                        settler.check(len(done), claimed.acknowledged)
+                else:
+                    claimed = take(session, queue, limit)
+                payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in claimed.rows]
+            self.connection.report_expired(claimed.expired)
+            if payloads or not claimed.expired:
+                return payloads
 
     def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any]:
         payload = payload_of(row)

@@ -55,8 +55,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: An end waits so long for others to be written with it, while the pool has work. Seconds.
+#: An end waits for others to be written with it, while the pool has work: so long, in seconds, and for so many.
 DELAY = 0.003
+MANY = 50
 #: Jobs that will begin within this time by all appearances are started ahead of it. Seconds.
 AHEAD = 0.05
 #: Seconds between two tries while Postgres cannot, at first and at most.
@@ -192,17 +193,16 @@ class JobSettler:
             self._call_later(self._not_before - now)
             return
         busy, processes = len(self._worker.pool._pool._cache), self._worker.pool.num_processes
-        room = processes + self._ahead(processes) - busy
         is_starving = bool(self._waiting) and busy < processes
-        many = max(2, (processes + self._ahead(processes)) // 2, processes)
-        if not (is_starving or busy == 0 or len(self._ends) >= many):
-            age = now - self._first_end_at if self._ends else 0.0
-            if not self._ends or age < DELAY:
-                if self._ends:
-                    self._call_later(DELAY - age)
-                if not (self._waiting and room >= many):
-                    return
-        self._settle(room)
+        if not (is_starving or busy == 0 or len(self._ends) >= MANY):
+            # The pool has work: what has ended is written with what ends next, and with what is started then.
+            age = now - self._first_end_at
+            if not self._ends:
+                return
+            if age < DELAY:
+                self._call_later(DELAY - age)
+                return
+        self._settle(processes + self._ahead(processes) - busy)
         self._wake()  # acknowledgements are called soon
 
     def _ahead(self, processes: int) -> int:

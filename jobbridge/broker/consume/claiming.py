@@ -6,6 +6,8 @@ there. With `queue = ANY(…)` Postgres would sort the whole backlog.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kombu.utils.json import loads
@@ -26,9 +28,14 @@ _RETURNED = """
         message.content_encoding, message.headers::text AS headers, message.properties::text AS properties,
         message.body"""
 
-# One statement: what is expired goes, the rest is leased to the consumer.
+# One statement: what was acknowledged goes, what is expired goes, the rest is leased to the consumer. An acknowledgement
+# waits for the disk. A lease alone does not: if a crash of Postgres forgets it, the message is there as before.
 CLAIM = f"""
-WITH next AS MATERIALIZED ({_NEXT}),
+WITH acknowledged AS (
+    DELETE FROM jobbridge_broker.messages
+    WHERE id = ANY(%(done)s::bigint[]) AND leased_by = %(consumer)s
+    RETURNING id
+), next AS MATERIALIZED ({_NEXT}),
 expired AS (
     DELETE FROM jobbridge_broker.messages AS message
     USING next
@@ -41,10 +48,16 @@ claimed AS (
     FROM next
     WHERE message.id = next.id AND next.is_expired IS NOT TRUE
     RETURNING {_RETURNED}
+), taken AS (
+    SELECT *, false AS is_expired FROM claimed
+    UNION ALL
+    SELECT *, true AS is_expired FROM expired
 )
-SELECT *, false AS is_expired FROM claimed
-UNION ALL
-SELECT *, true AS is_expired FROM expired
+SELECT taken.*,
+    (SELECT count(*) FROM acknowledged) AS acknowledged,
+    CASE WHEN %(done)s::bigint[] = '{{}}' THEN set_config('synchronous_commit', 'off', true) END
+FROM (SELECT) AS always
+LEFT JOIN taken ON true
 """  # noqa: S608  # put together from the constants above
 
 # For consumers that do not acknowledge: delivered is done.
@@ -95,25 +108,48 @@ CROSS JOIN LATERAL (
 """
 
 
-def claim(session: Session, queue: str, limit: int, *, is_acked: bool) -> tuple[list[Row], list[Row]]:
-    """Take up to `limit` ready messages of the queue.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """What one look at a queue gave.
+
+    Attributes:
+        rows: To deliver, highest priority first, then oldest.
+        expired: Their time to live was over; they are deleted.
+        acknowledged: How many of `done` were still ours.
+    """
+
+    rows: list[Row]
+    expired: list[Row]
+    acknowledged: int = 0
+
+
+def claim(session: Session, queue: str, limit: int, *, done: Sequence[int] = ()) -> Claimed:
+    """Lease up to `limit` ready messages of the queue until they are settled.
 
     Args:
         session: Whose consumer gets the leases.
         queue: Its exact name.
         limit: 1 or more.
-        is_acked: Lease them until they are settled. Otherwise they are gone from the queue now.
-
-    Returns:
-        Those to deliver, highest priority first, then oldest; and those whose time to live was over, which are deleted.
+        done: Messages of this consumer to acknowledge with it.
     """
-    parameters: dict[str, Any] = {"queue": queue, "limit": limit}
-    if is_acked:
-        parameters["consumer"] = session.become_consumer()
-    rows = session.rows(CLAIM if is_acked else TAKE, parameters)
+    parameters: dict[str, Any] = {"queue": queue, "limit": limit, "done": list(done)}
+    found = session.rows(CLAIM, parameters | {"consumer": session.become_consumer()})
+    claimed = _parted([row for row in found if row["id"] is not None])
+    return replace(claimed, acknowledged=found[0]["acknowledged"])
+
+
+def take(session: Session, queue: str, limit: int) -> Claimed:
+    """Take up to `limit` ready messages of the queue for good: delivered is done."""
+    return _parted(session.rows(TAKE, {"queue": queue, "limit": limit}))
+
+
+def _parted(rows: list[Row]) -> Claimed:
     # RETURNING keeps no order (PostgreSQL manual, "RETURNING").
     rows.sort(key=lambda row: (-row["priority"], row["id"]))
-    return [row for row in rows if not row["is_expired"]], [row for row in rows if row["is_expired"]]
+    return Claimed(
+        rows=[row for row in rows if not row["is_expired"]],
+        expired=[row for row in rows if row["is_expired"]],
+    )
 
 
 def payload_of(row: Row) -> dict[str, Any]:

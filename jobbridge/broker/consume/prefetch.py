@@ -156,11 +156,14 @@ class Prefetch:
     def _must_pause(self) -> bool:
         if monotonic() - self._claimed_at >= PAUSE:
             return False
+        self._wake_in_a_moment()
+        return True
+
+    def _wake_in_a_moment(self) -> None:
         if not self._is_paused:
             self._is_paused = True
             self._loop.call_later(PAUSE, self._end_pause)
             self._wake_loop()
-        return True
 
     def _end_pause(self) -> None:
         self._is_paused = False  # the loop is awake now, and claims in its turn
@@ -324,10 +327,15 @@ class Prefetch:
             return
         if self._may_ask:
             with self._bearing_with_postgres():
-                self._transport.settler.flush()
                 self._note_notifications()
+                settler = self._transport.settler
+                # Where there is more to take, acknowledgements are written with it.
+                if not (self._promising and settler.may_wait(PAUSE)):
+                    settler.flush()
                 if self._promising:
                     self._claim()
+                    if settler.waiting():
+                        self._wake_in_a_moment()
         self._set_recheck_timer()
         if self._undelivered:
             self._wake_loop()  # there may be more, and room for it

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic, sleep
@@ -38,15 +39,19 @@ DELETE FROM jobbridge_broker.messages
 WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
 """
 
-# `deliveries` grows with each lease: a message that somebody took since has another number.
-ACKNOWLEDGE_LATE = """
+# `deliveries` grows with each lease: a message that somebody took since has another number. A crash of Postgres may have
+# forgotten a lease of a moment before: then the message is as before it.
+IS_STILL = """
+    CASE
+        WHEN message.leased_by = known.consumer THEN message.deliveries = known.deliveries
+        WHEN message.leased_by IS NULL THEN message.deliveries IN (known.deliveries, known.deliveries - 1)
+    END"""
+ACKNOWLEDGE_LATE = f"""
 DELETE FROM jobbridge_broker.messages AS message
 USING unnest(%(ids)s::bigint[], %(deliveries)s::smallint[], %(consumers)s::bigint[])
-    AS finished (id, deliveries, consumer)
-WHERE message.id = finished.id
-    AND message.deliveries = finished.deliveries
-    AND (message.leased_by IS NULL OR message.leased_by = finished.consumer)
-"""
+    AS known (id, deliveries, consumer)
+WHERE message.id = known.id AND {IS_STILL}
+"""  # noqa: S608  # put together from the constants above
 
 REJECT = f"""
 WITH rejected AS (
@@ -145,6 +150,7 @@ class Settler:
         self._deliveries_allowed = deliveries_allowed
         self._on_dead_letters = on_dead_letters
         self._waiting: list[tuple[Settlement, Lease]] = []
+        self._waiting_since = 0.0
         self._lock = threading.RLock()  # the garbage collector may call `settle` anywhere
 
     def settle(self, settlement: Settlement, lease: Lease) -> None:
@@ -153,6 +159,8 @@ class Settler:
             self._settle_late(settlement, lease)
             return
         with self._lock:
+            if not self._waiting:
+                self._waiting_since = monotonic()
             self._waiting.append((settlement, lease))
 
     def flush(self) -> None:
@@ -185,6 +193,45 @@ class Settler:
                     self._waiting = left + self._waiting
                 raise
 
+    @contextmanager
+    def acknowledging(self) -> Iterator[list[int]]:
+        """Give the messages that were acknowledged, for the block to write it; if it cannot, they stay noted.
+
+        Raises:
+            SessionLost: The session ended in the block. They will be acknowledged late.
+        """
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            done = [lease for settlement, lease in waiting if settlement is Settlement.ACKNOWLEDGED]
+            self._waiting = [each for each in waiting if each[0] is not Settlement.ACKNOWLEDGED]
+        try:
+            yield [lease.message_id for lease in done]
+        except SessionLost:
+            for lease in done:
+                self._settle_late(Settlement.ACKNOWLEDGED, lease)
+            raise
+        except BaseException:
+            with self._lock:
+                self._waiting = [(Settlement.ACKNOWLEDGED, lease) for lease in done] + self._waiting
+            raise
+
+    def check(self, told: int, deleted: int) -> None:
+        """Say so if messages were acknowledged that somebody else has by now."""
+        if deleted < told:
+            logger.warning(
+                "broker.lease_was_lost: %d of %d acknowledged messages were no longer ours",
+                told - deleted,
+                told,
+            )
+
+    def may_wait(self, seconds: float) -> bool:
+        """Whether what waits are acknowledgements alone, and none has waited so long."""
+        with self._lock:
+            return (
+                all(settlement is Settlement.ACKNOWLEDGED for settlement, _ in self._waiting)
+                and monotonic() - self._waiting_since < seconds
+            )
+
     def waiting(self) -> set[int]:
         """Give the ids of the messages whose settlement is still to be written."""
         with self._lock:
@@ -215,13 +262,7 @@ class Settler:
         named = self._named(ids)
         match settlement:
             case Settlement.ACKNOWLEDGED:
-                deleted = self.session.run(ACKNOWLEDGE, named)
-                if deleted < len(ids):
-                    logger.warning(
-                        "broker.lease_was_lost: %d of %d acknowledged messages were no longer ours",
-                        len(ids) - deleted,
-                        len(ids),
-                    )
+                self.check(len(ids), self.session.run(ACKNOWLEDGE, named))
             case Settlement.REJECTED:
                 self._on_dead_letters(self.session.rows(REJECT, named))
             case Settlement.REQUEUED:

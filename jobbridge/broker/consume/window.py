@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.log import get_logger
 from kombu.transport import virtual
 
-from jobbridge.broker.consume.settling import LateAcknowledgements, Lease, Settlement, Settler
+from jobbridge.broker.consume.settling import IS_STILL, LateAcknowledgements, Lease, Settlement, Settler
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Session
 
@@ -26,17 +26,14 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-# `deliveries` grows with each lease: what somebody took since is theirs.
-ADOPT = """
+ADOPT = f"""
 UPDATE jobbridge_broker.messages AS message
-SET leased_by = %(consumer)s
+SET leased_by = %(consumer)s, deliveries = known.deliveries
 FROM unnest(%(ids)s::bigint[], %(deliveries)s::smallint[], %(consumers)s::bigint[])
-    AS orphan (id, deliveries, consumer)
-WHERE message.id = orphan.id
-    AND message.deliveries = orphan.deliveries
-    AND (message.leased_by = orphan.consumer OR message.leased_by IS NULL)
+    AS known (id, deliveries, consumer)
+WHERE message.id = known.id AND {IS_STILL}
 RETURNING message.id
-"""
+"""  # noqa: S608  # put together from the constants above
 
 
 # Under a process's number.
