@@ -74,6 +74,11 @@ def _held_number(app: Celery) -> int | None:
     return app.presence.held_number()
 
 
+def _beyond_prefetch(app: Celery) -> int:
+    """Give how many short jobs a worker that runs here takes beyond its prefetch count."""
+    return app.settler.beyond_prefetch() if app.settler is not None else 0
+
+
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
 
 
@@ -293,6 +298,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
                 "on_dead_letter": BrokerHook(signals.on_dead_letter, self),
                 "on_expired": BrokerHook(signals.on_expired, self),
                 "number_of_process": BrokerHook(_held_number, self),
+                "beyond_prefetch": BrokerHook(_beyond_prefetch, self),
             }
             transport_options = {**told, **(transport_options or {})}
         return super()._connection(url, *args, transport_options=transport_options, **options)

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
     from jobbridge.broker.publishing import publishing_on
 
+#: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
+#: letter by it. Another broker takes it for true.
+UNCOUNTED = "uncounted"
+
 __all__ = [
+    "UNCOUNTED",
     "BrokerError",
     "BrokerNotMigrated",
     "BrokerRefused",

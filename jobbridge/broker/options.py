@@ -8,6 +8,7 @@
 | `poll_interval` | 60.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
 | `sweep_interval` | 3.5 | seconds between looks for consumers that died |
 | `number_of_process` | none | gives the number under which a worker's process holds leases |
+| `beyond_prefetch` | none | gives how many messages may be taken now beyond the prefetch count |
 
 Everything else goes to `sqlalchemy.create_engine`, as with kombu's own SQLAlchemy transport.
 """
@@ -52,6 +53,7 @@ class Options:
     poll_interval: float = 60.0
     sweep_interval: float = 3.5
     number_of_process: Callable[[], int | None] | None = None
+    beyond_prefetch: Callable[[], int] | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -72,6 +72,11 @@ def kind_of(error: BaseException, connection: psycopg.Connection[Any] | None = N
     return Kind.REFUSED
 
 
+def is_held_up(error: BaseException | None) -> bool:
+    """Tell whether a statement waited in vain for what somebody else has: of many rows, others may be free."""
+    return isinstance(error, psycopg.Error) and error.sqlstate in ("55P03", "57014", "40P01")
+
+
 def is_gone(connection: psycopg.Connection[Any], error: BaseException | None = None) -> bool:
     """Tell whether the connection cannot be used again."""
     if connection.closed:

@@ -30,7 +30,7 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # missing i
 from celery.exceptions import Ignore, Reject
 
 from jobbridge.app.execute import carried, tenancy
-from jobbridge.broker.consume.window import UNCOUNTED
+from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, Replaced, Started

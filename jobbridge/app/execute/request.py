@@ -5,6 +5,7 @@ Source: celery 5.7, worker/request.py (`Request`, `create_request_cls`) and work
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -16,13 +17,17 @@ from celery.exceptions import TaskRevokedError
 from celery.utils.functional import maybe
 from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 
 from jobbridge.app.execute import carried
+from jobbridge.broker import UNCOUNTED
 
 if TYPE_CHECKING:
     from jobbridge.app.execute.settlement import JobSettler
     from jobbridge.core.events import Started
     from jobbridge.store.jobs.batches import Begun
+
+logger = logging.getLogger(__name__)
 
 
 def adopt(task: Any, settler: JobSettler) -> None:
@@ -105,6 +110,12 @@ class JobRequest:
             return self._on_success(told, **options)
         finally:
             self.settler.look()
+
+    def give_back(self: Any) -> None:
+        """Let the message wait in its queue as before; the job was not started."""
+        task_ready(self)
+        self._on_reject(logger, self._connection_errors, UNCOUNTED)
+        self.acknowledged = True
 
     def on_failure(self: Any, *arguments: Any, **options: Any) -> Any:
         try:

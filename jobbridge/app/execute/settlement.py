@@ -24,7 +24,9 @@ What if …                                             then
 | | lost, transient | refused, wrong |
 |---|---|---|
 | starting | waits, in its order; nothing goes to the pool | as one by one (`claim`) |
-| ending | waits, in its order, unacknowledged | one by one, logged |
+| ending | waits, unacknowledged | one by one, logged |
+
+A row that somebody else has locked holds up nothing but its own job: the others are written without it.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from jobbridge.broker.waker import Waker
 from jobbridge.core.events import Requeued, Started
 from jobbridge.core.status import WAITING
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
+from jobbridge.postgres.faults import is_held_up
 from jobbridge.store.database import Database
 from jobbridge.store.jobs.batches import SETTINGS, Batches, Begun, Ended, event_of
 
@@ -60,6 +63,8 @@ DELAY = 0.003
 MANY = 50
 #: Jobs that will begin within this time by all appearances are started ahead of it. Seconds.
 AHEAD = 0.05
+#: After so long without an end, what is more than the prefetch count goes back to the queue. Seconds.
+WAITS = 1.0
 #: Seconds between two tries while Postgres cannot, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
@@ -79,9 +84,11 @@ class JobSettler:
         self._ends: list[tuple[JobRequest, Ended, Callable[[], object]]] = []
         self._first_end_at = 0.0
         self._runtime: float | None = None  # of jobs, on average, in seconds
+        self._ended_at = float("-inf")
         self._is_turning = False
         self._is_called = False
         self._timer: Any = None
+        self._return_timer: Any = None
         self._waker: Waker | None = None
         self._not_before = 0.0
         self._pause = FIRST_PAUSE
@@ -102,6 +109,7 @@ class JobSettler:
         if self._is_turning:  # else its message goes back with the session that brought it
             self._waiting.append(request)
             self._call_soon()
+            self._give_back_soon()
 
     def finish(self, request: JobRequest, ended: Ended, then: Callable[[], object]) -> None:
         """Write how it ended; then go on as Celery does, which acknowledges it."""
@@ -114,9 +122,19 @@ class JobSettler:
             self._write_ends_patiently()  # the worker shuts down, and its loop does not turn any more
 
     def note_runtime(self, seconds: float) -> None:
-        """Know how long jobs take here."""
+        """Know how long jobs take here, and that one has ended."""
+        self._ended_at = time.monotonic()
         before = self._runtime
         self._runtime = seconds if before is None else before + (seconds - before) * 0.2
+
+    def beyond_prefetch(self) -> int:
+        """Give how many more messages to take than the prefetch count says: as many as will begin in a moment.
+
+        The prefetch count keeps long jobs from waiting in one worker while another is idle; short ones do not wait.
+        """
+        if not self._is_turning or time.monotonic() - self._ended_at > AHEAD:
+            return 0
+        return min(self._ahead(self._worker.pool.num_processes), MANY)
 
     def look(self) -> None:
         """See whether there is something to do: the pool has room again."""
@@ -135,9 +153,10 @@ class JobSettler:
     def interrupt(self) -> None:
         """The loop has stopped: the session with the broker is lost, or the worker shuts down."""
         self._is_turning = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._return_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._return_timer = None
         if self._waker is not None:
             self._waker.close()
             self._waker = None
@@ -192,6 +211,7 @@ class JobSettler:
         if now < self._not_before:
             self._call_later(self._not_before - now)
             return
+        self._not_before = 0.0
         busy, processes = len(self._worker.pool._pool._cache), self._worker.pool.num_processes
         is_starving = bool(self._waiting) and busy < processes
         if not (is_starving or busy == 0 or len(self._ends) >= MANY):
@@ -205,6 +225,22 @@ class JobSettler:
         self._settle(processes + self._ahead(processes) - busy)
         self._wake()  # acknowledgements are called soon
 
+    def _give_back_soon(self) -> None:
+        """Have what was taken beyond the prefetch count go back, should the jobs before it turn out to be long."""
+        if self._return_timer is None and len(self._waiting) > self._worker.consumer.qos.value:
+            self._return_timer = self._worker.hub.call_later(WAITS, self._give_back)
+
+    def _give_back(self) -> None:
+        self._return_timer = None
+        if not self._is_turning:
+            return
+        if time.monotonic() - self._ended_at >= WAITS:
+            while len(self._waiting) > self._worker.consumer.qos.value:
+                request = self._waiting.pop()
+                request.give_back()
+            self._wake()
+        self._give_back_soon()
+
     def _ahead(self, processes: int) -> int:
         if self._runtime is None:
             return 0
@@ -217,30 +253,37 @@ class JobSettler:
         try:
             done, begun = self._write([ended for _, ended, _ in ends], starts)
         except DatabaseUnavailable as error:
-            self._waiting.extendleft(reversed([*batch, *rest]))
-            self._wait(error)
-            return
+            if not is_held_up(error.__cause__):
+                self._waiting.extendleft(reversed([*batch, *rest]))
+                self._wait(error)
+                return
+            done, begun = set(), {}
         except (psycopg.Error, DatabaseError) as error:
             logger.warning("jobs.one_by_one", extra={"error": str(error)})
             done, begun = set(), {}
         self._waiting.extendleft(reversed(rest))
-        self._not_before, self._pause = 0.0, FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         self._ends = later
         for request in batch:
             if request.started is not None:
                 request.begun = begun.get(request.started.key.job_id)
             self._worker._process_task(request)
-        for number, (request, ended, then) in enumerate(ends):
-            if ended.job_id not in done:
-                try:
-                    self._write_alone(request, ended)
-                except DatabaseUnavailable as error:
-                    self._ends = ends[number:] + self._ends
-                    self._wait(error)
-                    return
-            then()
-        if self._ends or self._waiting:
+        for each in ends:
+            self._end(*each, is_written=each[1].job_id in done)
+        if (self._ends or self._waiting) and self._is_turning:
             self._call_soon()
+
+    def _end(
+        self, request: JobRequest, ended: Ended, then: Callable[[], object], *, is_written: bool
+    ) -> None:
+        try:
+            if not is_written:
+                self._write_alone(request, ended)
+        except DatabaseUnavailable as error:
+            self._ends.append((request, ended, then))
+            self._wait(error)
+        else:
+            then()
 
     def _next(self, room: int) -> tuple[list[JobRequest], list[JobRequest]]:
         """Take from the queue what there is room for; what is the same job as one before it waits for the next turn."""
@@ -278,18 +321,22 @@ class JobSettler:
             return self._batches[1].write(ends, starts)
 
     def _write_alone(self, request: JobRequest, ended: Ended) -> None:
-        """Write an end that was not written with the others: it is refused, or its start was forgotten by a crash."""
-        recorder, event = self._app.recorder, event_of(ended)
+        """Write an end that was not written with the others."""
+        event = event_of(ended)
         try:
-            recorded = recorder.record(event, check_schema=False)
-            if recorded.applied or recorded.status not in WAITING or request.started is None:
+            done, _ = self._write([ended], [])
+            if done:
                 return
-            if recorded.attempt < ended.attempt:
-                recorder.record(request.started, check_schema=False)
-                recorder.record(event, check_schema=False)
+            # It is refused, or its start was forgotten by a crash.
+            recorder = self._app.recorder
+            recorded = recorder.record(event, check_schema=False)
+            if not recorded.applied and recorded.status in WAITING and recorded.attempt < ended.attempt:
+                if request.started is not None:
+                    recorder.record(request.started, check_schema=False)
+                    recorder.record(event, check_schema=False)
         except DatabaseUnavailable:
             raise
-        except DatabaseError as error:
+        except (psycopg.Error, DatabaseError) as error:
             details = {"event": type(event).__name__, "job_id": str(ended.job_id), "error": str(error)}
             logger.error("job.event_not_recorded", extra=details)
 

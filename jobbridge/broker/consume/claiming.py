@@ -28,7 +28,7 @@ _RETURNED = """
         message.content_encoding, message.headers::text AS headers, message.properties::text AS properties,
         message.body"""
 
-# One statement: what was acknowledged goes, what is expired goes, the rest is leased to the consumer. An acknowledgement
+# One statement: what was acknowledged goes, what is expired goes, the rest is leased to the consumer. To acknowledge
 # waits for the disk. A lease alone does not: if a crash of Postgres forgets it, the message is there as before.
 CLAIM = f"""
 WITH acknowledged AS (

@@ -149,7 +149,7 @@ class Prefetch:
         room = window.room()
         if room is None:
             return UNWINDOWED if self.is_in_loop else 1
-        if self.is_in_loop and 0 < room * 2 < window.prefetch_count and self._must_pause():
+        if self.is_in_loop and 0 < room * 2 < room + len(window.leases) and self._must_pause():
             return 0
         return room
 

@@ -39,8 +39,8 @@ DELETE FROM jobbridge_broker.messages
 WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
 """
 
-# `deliveries` grows with each lease: a message that somebody took since has another number. A crash of Postgres may have
-# forgotten a lease of a moment before: then the message is as before it.
+# `deliveries` grows with each lease: a message that somebody took since has another number. A crash of Postgres may
+# have forgotten a lease of a moment before: then the message is as before it.
 IS_STILL = """
     CASE
         WHEN message.leased_by = known.consumer THEN message.deliveries = known.deliveries

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.log import get_logger
 from kombu.transport import virtual
 
+from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.consume.settling import IS_STILL, LateAcknowledgements, Lease, Settlement, Settler
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Session
@@ -48,10 +49,6 @@ SELECT pg_notify({CHANNEL_OF_QUEUE}, '')
 FROM (SELECT DISTINCT queue FROM freed) AS queues
 """  # noqa: S608  # put together from the constants above
 
-#: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
-#: letter by it. Another broker takes it for true.
-UNCOUNTED = "uncounted"
-
 
 class Window(virtual.QoS):
     """What was delivered on a channel and is not settled, against its prefetch count."""
@@ -74,10 +71,13 @@ class Window(virtual.QoS):
 
     def room(self) -> int | None:
         """Tell how many more may be delivered; None is no limit."""
-        # `can_consume` is asked, too: Celery replaces it (`worker_disable_prefetch`).
         if not self.prefetch_count:
             return None
-        return max(self.prefetch_count - len(self.leases), 0) if self.can_consume() else 0
+        beyond = self.channel.connection.options.beyond_prefetch
+        room = self.prefetch_count + (beyond() if beyond is not None else 0) - len(self.leases)
+        # `can_consume` is asked, too: Celery replaces it (`worker_disable_prefetch`).
+        is_closed = len(self.leases) < self.prefetch_count and not self.can_consume()
+        return 0 if is_closed else max(room, 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Know the message that is being delivered. It is counted in already: since its claim."""

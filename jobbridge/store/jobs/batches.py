@@ -24,8 +24,10 @@ from jobbridge.store.jobs.transitions import ENDED, GATE, LOST, STEP_OF_MOVED
 from jobbridge.store.values import as_jsonb, json_text
 
 #: Of the session that writes them. The statements read as many entries of the primary key as there are jobs; a plan
-#: made while the tables were small must not be kept.
+#: made while the tables were small must not be kept. And whoever writes for many jobs does not wait for one whose row
+#: somebody holds.
 SETTINGS: Mapping[str, str] = {
+    "lock_timeout": "500ms",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
