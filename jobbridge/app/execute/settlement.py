@@ -65,6 +65,8 @@ MANY = 50
 AHEAD = 0.05
 #: After so long without an end, what is more than the prefetch count goes back to the queue. Seconds.
 WAITS = 1.0
+#: Between two tries for an end whose row somebody has locked. Seconds.
+HELD_UP = 2.0
 #: Seconds between two tries while Postgres cannot, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
@@ -82,6 +84,7 @@ class JobSettler:
         self._worker = worker
         self._waiting: deque[JobRequest] = deque()
         self._ends: list[tuple[JobRequest, Ended, Callable[[], object]]] = []
+        self._held_up: list[tuple[JobRequest, Ended, Callable[[], object]]] = []
         self._first_end_at = 0.0
         self._runtime: float | None = None  # of jobs, on average, in seconds
         self._ended_at = float("-inf")
@@ -153,6 +156,8 @@ class JobSettler:
     def interrupt(self) -> None:
         """The loop has stopped: the session with the broker is lost, or the worker shuts down."""
         self._is_turning = False
+        self._ends += self._held_up
+        self._held_up.clear()
         for timer in (self._timer, self._return_timer):
             if timer is not None:
                 timer.cancel()
@@ -280,10 +285,19 @@ class JobSettler:
             if not is_written:
                 self._write_alone(request, ended)
         except DatabaseUnavailable as error:
+            if is_held_up(error.__cause__) and self._is_turning:
+                self._held_up.append((request, ended, then))
+                self._worker.hub.call_later(HELD_UP, self._try_held_up)
+                return
             self._ends.append((request, ended, then))
             self._wait(error)
         else:
             then()
+
+    def _try_held_up(self) -> None:
+        if self._held_up and self._is_turning:
+            self._end(*self._held_up.pop(0), is_written=False)
+            self._wake()
 
     def _next(self, room: int) -> tuple[list[JobRequest], list[JobRequest]]:
         """Take from the queue what there is room for; what is the same job as one before it waits for the next turn."""
@@ -330,10 +344,10 @@ class JobSettler:
             # It is refused, or its start was forgotten by a crash.
             recorder = self._app.recorder
             recorded = recorder.record(event, check_schema=False)
-            if not recorded.applied and recorded.status in WAITING and recorded.attempt < ended.attempt:
-                if request.started is not None:
-                    recorder.record(request.started, check_schema=False)
-                    recorder.record(event, check_schema=False)
+            is_forgotten = recorded.status in WAITING and recorded.attempt < ended.attempt
+            if not recorded.applied and is_forgotten and request.started is not None:
+                recorder.record(request.started, check_schema=False)
+                recorder.record(event, check_schema=False)
         except DatabaseUnavailable:
             raise
         except (psycopg.Error, DatabaseError) as error:

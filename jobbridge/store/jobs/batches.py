@@ -27,7 +27,7 @@ from jobbridge.store.values import as_jsonb, json_text
 #: made while the tables were small must not be kept. And whoever writes for many jobs does not wait for one whose row
 #: somebody holds.
 SETTINGS: Mapping[str, str] = {
-    "lock_timeout": "500ms",
+    "lock_timeout": "100ms",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from jobbridge import Celery
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import free_port
 from jobbridge.settings import load_settings
@@ -32,6 +34,8 @@ def test_jobs_that_end_while_postgres_is_away_are_completed_when_it_is_back(
         early = app.tasks["parity.hold_early"].delay()
         for result in (late, early):
             wait_until(lambda: (tmp_path / result.id / "hold.pids").exists())  # noqa: B023
+        wait_until(lambda: _started(app).keys() >= {"reaper", "reconciler"})
+        before = _started(app)
     app.close()
     app.database.close()
 
@@ -47,13 +51,13 @@ def test_jobs_that_end_while_postgres_is_away_are_completed_when_it_is_back(
             assert (row.status, row.attempt) == ("completed", 1)
         # Its lock is held again, and it runs the services again.
         wait_until(lambda: [listed.pid for listed in app.workers.alive()] == [worker.pid])
-        before = {service.name: service.last_started for service in services(app.database)}
         wait_until(
-            lambda: all(
-                service.last_started != before[service.name]
-                for service in services(app.database)
-                if service.name in {"reaper", "reconciler"}
-            )
+            lambda: all(_started(app)[name] != before[name] for name in ("reaper", "reconciler")),
         )
         app.close()
         app.database.close()
+
+
+def _started(app: Celery) -> dict[str, datetime | None]:
+    """When each service began last."""
+    return {service.name: service.last_started for service in services(app.database)}

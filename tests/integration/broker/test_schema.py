@@ -125,7 +125,7 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.mark.parametrize(
     ("statement", "parameters", "index"),
     [
-        (claiming.CLAIM, {"queue": "q1", "limit": 8, "consumer": 1}, "messages_ready"),
+        (claiming.CLAIM, {"queue": "q1", "limit": 8, "consumer": 1, "done": [1]}, "messages_ready"),
         (claiming.TAKE, {"queue": "q1", "limit": 8}, "messages_ready"),
         (claiming.SECONDS_TO_NEXT_DUE, {"queues": ["q1", "q2"]}, "messages_due"),
         (claiming.PROMOTE_DUE, {"queues": ["q1", "q2"]}, "messages_due"),
