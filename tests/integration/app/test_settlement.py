@@ -155,7 +155,9 @@ def test_while_postgres_cannot_nothing_starts_and_nothing_is_lost(
             """CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = '53100'; END $$"""
         )
-        connection.execute("CREATE TRIGGER disk_full BEFORE UPDATE ON jobs EXECUTE FUNCTION disk_full()")
+        connection.execute(
+            "CREATE TRIGGER disk_full BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION disk_full()"
+        )
         meanwhile = [app.send_task("settled.short") for _ in range(10)]
         (tmp_path / before.id / "go").touch()
         wait_until(lambda: worker.log().count("jobs.not_settled") >= 3)
