@@ -58,8 +58,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: An end waits for others to be written with it, while the pool has work: so long, in seconds, and for so many.
-DELAY = 0.003
+#: An end waits for others to be written with it, while the pool has work: so long, in seconds, and longer where jobs
+#: are so short that they are started ahead.
+DELAY, LONGER_DELAY = 0.003, 0.01
+#: So many messages are taken beyond the prefetch count at most.
 MANY = 50
 #: Jobs that will begin within this time by all appearances are started ahead of it. Seconds.
 AHEAD = 0.05
@@ -219,13 +221,13 @@ class JobSettler:
         self._not_before = 0.0
         busy, processes = len(self._worker.pool._pool._cache), self._worker.pool.num_processes
         is_starving = bool(self._waiting) and busy < processes
-        if not (is_starving or busy == 0 or len(self._ends) >= MANY):
+        if not (is_starving or busy == 0 or len(self._ends) >= max(busy, processes)):
             # The pool has work: what has ended is written with what ends next, and with what is started then.
-            age = now - self._first_end_at
             if not self._ends:
                 return
-            if age < DELAY:
-                self._call_later(DELAY - age)
+            age, delay = now - self._first_end_at, DELAY if busy <= processes else LONGER_DELAY
+            if age < delay:
+                self._call_later(delay - age)
                 return
         self._settle(processes + self._ahead(processes) - busy)
         self._wake()  # acknowledgements are called soon
