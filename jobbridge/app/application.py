@@ -15,6 +15,7 @@ from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
 from jobbridge.app.execute import handlers, tenancy
+from jobbridge.app.execute.chords import Chords
 from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import commands, retry
@@ -184,12 +185,19 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     @cached_property
     def recorder(self) -> JobRecorder:
-        return JobRecorder(self.database, on_child_ended=self.fan_outs.attend)
+        return JobRecorder(
+            self.database, on_child_ended=self.fan_outs.attend, on_chord_due=self.chords.attend
+        )
 
     @cached_property
     def fan_outs(self) -> FanOuts:
         """Parents and their children."""
         return FanOuts(self)
+
+    @cached_property
+    def chords(self) -> Chords:
+        """Chords and their parts."""
+        return Chords(self)
 
     @cached_property
     def jobs(self) -> JobStore:

@@ -27,9 +27,12 @@ from uuid import UUID
 from billiard.process import current_process
 from celery import states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
+from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
+from celery.utils.objects import mro_lookup
 
 from jobbridge.app.execute import tenancy
+from jobbridge.app.execute.together import patiently, together
 from jobbridge.broker.consume.window import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
@@ -44,11 +47,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How an attempt's end is waited for to be written while Postgres is away: seconds in all, and between two tries.
-PATIENCE = 600.0
-LONGEST_NAP = 1.0
 #: Before a message goes back to a queue that its worker is to leave, so that it has heard of that by then. Seconds.
 BEFORE_GIVING_BACK = 0.1
+
+
+@dataclass(kw_only=True, slots=True)
+class Follows:
+    """What follows from an attempt's success; taken from its request, so that Celery's tracer sends nothing."""
+
+    callbacks: Any
+    chain: Any
+
+    @classmethod
+    def taken_from(cls, request: Any) -> Follows | None:
+        if not request.callbacks and not request.chain:
+            return None
+        follows = cls(callbacks=request.callbacks, chain=request.chain)
+        request.callbacks = request.chain = None
+        return follows
+
+    def give_back(self, request: Any) -> None:
+        request.callbacks, request.chain = self.callbacks, self.chain
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,6 +81,7 @@ class Run:
         replaced: `self.replace` was called.
         refused: It may not run.
         owed: Its start, which could not be written; it is written before its end.
+        follows: What is to be sent with its end.
     """
 
     key: JobKey
@@ -75,6 +95,7 @@ class Run:
     replaced: bool = False
     refused: bool = False
     owed: Started | None = None
+    follows: Follows | None = None
 
 
 def is_at_most_once(task: Any) -> bool:
@@ -90,6 +111,7 @@ class AttemptRefused(Ignore):
 
 
 _ATTRIBUTE = "jobbridge_run"
+_CALLED = "jobbridge_called"
 
 
 def run_of(request: Any) -> Run | None:
@@ -126,14 +148,30 @@ def tracked(base: Any) -> Any:
     """Give a subclass of a task class that claims the row before each attempt."""
     if getattr(base, "_jobbridge_tracked", False):
         return base
-    return type(base.__name__, (_Tracked, base), {"abstract": True, "__module__": base.__module__})
+    custom = mro_lookup(base, "__call__", stop={Task, object}, monkey_patched=["celery.app.task"])
+    own = {"abstract": True, "__module__": base.__module__, "_jobbridge_calls_run": custom is None}
+    return type(base.__name__, (_Tracked, base), own)
 
 
 class _Tracked:
     """What is put in front of a task class; see `tracked`."""
 
     _jobbridge_tracked = True
+    _jobbridge_calls_run: bool
     abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top  # type: ignore[attr-defined]  # the task class behind it
+        is_tracers = request is not None and not request.called_directly and not hasattr(request, _CALLED)
+        if not is_tracers:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]  # the task class behind it
+        setattr(request, _CALLED, True)
+        call = self.run if self._jobbridge_calls_run else super().__call__  # type: ignore[attr-defined, misc]
+        value = call(*args, **kwargs)
+        run = run_of(request)
+        if run is not None and may_end_together(self.app, run):  # type: ignore[attr-defined]  # the task class behind it
+            run.follows = Follows.taken_from(request)
+        return value
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         claim(self)
@@ -157,6 +195,12 @@ class _Tracked:
                 run.continued = True
                 outcome = replaced
         raise outcome
+
+
+def may_end_together(app: Celery, run: Run) -> bool:
+    """Whether what follows from an attempt's end can be sent in the end's own transaction."""
+    has_row = run.attempt is not None or run.owed is not None
+    return has_row and app.shares_database_with_broker and not app.conf.task_always_eager
 
 
 def identify(request: Any) -> Run | None:
@@ -261,7 +305,13 @@ def _repeat_chord_part(task: Any, status: JobStatus) -> None:
 
 
 def record(app: Celery, event: JobEvent) -> Recorded | None:
-    """Write an event; bookkeeping never fails a handler, so trouble is logged and None returned."""
+    """Write an event; bookkeeping never fails a handler, so trouble is logged and None returned.
+
+    Where an end is being written with what follows from it, it is part of that, and so is the trouble.
+    """
+    opened = together()
+    if opened is not None:
+        return opened.record(event)
     try:
         return app.recorder.record(event)
     except DatabaseError as error:
@@ -275,6 +325,9 @@ def record_end(app: Celery, event: JobEvent) -> Recorded | None:
     The handler is done, so nothing of the user's is blocked; and the message will be acknowledged: what is not in
     the row then would never come there. For the same reason it is tried where the tables have changed meanwhile.
     """
+    opened = together()
+    if opened is not None:
+        return opened.record(event)
     try:
         return _patiently(app, event, check_schema=False)
     except DatabaseError as error:
@@ -293,18 +346,11 @@ def record_owed_start(app: Celery, run: Run | None) -> None:
 
 
 def _patiently(app: Celery, event: JobEvent, *, check_schema: bool = True) -> Recorded:
-    deadline = time.monotonic() + PATIENCE
-    nap = 0.05
-    while True:
-        try:
-            return app.recorder.record(event, check_schema=check_schema)
-        except DatabaseUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            details = {"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)}
-            logger.warning("job.event_waits", extra=details)
-        time.sleep(nap)
-        nap = min(nap * 2, LONGEST_NAP)
+    return patiently(
+        lambda _: app.recorder.record(event, check_schema=check_schema),
+        event=type(event).__name__,
+        job_id=str(event.key.job_id),
+    )
 
 
 def _log_unrecorded(event: JobEvent, error: DatabaseError) -> None:

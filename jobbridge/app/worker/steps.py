@@ -13,7 +13,7 @@ import click
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
-from jobbridge.app.execute.claim import PATIENCE
+from jobbridge.app.execute.together import PATIENCE
 from jobbridge.app.urls import BROKER_SCHEME
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
