@@ -32,7 +32,7 @@ from celery.exceptions import Ignore, Reject
 from celery.utils.objects import mro_lookup
 
 from jobbridge.app.execute import tenancy
-from jobbridge.app.execute.together import patiently, together
+from jobbridge.app.execute.together import in_one_transaction, patiently, together
 from jobbridge.broker.consume.window import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
@@ -79,6 +79,7 @@ class Run:
         recorded: Its end is in the row.
         continued: A further message for the same job was sent from inside.
         replaced: `self.replace` was called.
+        replaced_by_canvas: With more than one task.
         refused: It may not run.
         owed: Its start, which could not be written; it is written before its end.
         follows: What is to be sent with its end.
@@ -93,6 +94,7 @@ class Run:
     recorded: bool = False
     continued: bool = False
     replaced: bool = False
+    replaced_by_canvas: bool = False
     refused: bool = False
     owed: Started | None = None
     follows: Follows | None = None
@@ -179,21 +181,33 @@ class _Tracked:
 
     def replace(self, sig: Any) -> Any:
         run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
+        if run is not None:
+            run.replaced, run.replaced_by_canvas = True, bool(sig.subtask_type)
+        return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+
+    def on_replace(self, sig: Any) -> Any:
+        run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
+        send = super().on_replace  # type: ignore[misc]  # the task class behind it
         app: Celery = self.app  # type: ignore[attr-defined]  # the task class behind it
-        if run is None:
-            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
-        run.replaced = True
-        if run.attempt is None or not sig.subtask_type or not app.shares_database_with_broker:
-            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        if run is None or not run.replaced_by_canvas or not may_end_together(app, run) or run.attempt is None:
+            return send(sig)
         # A canvas ends with this job's id, sent by whoever runs its last part but one: that may be before this attempt
         # has ended. So the row is given up, and the canvas sent, in one transaction.
-        with app.database.transaction() as connection, app.enqueue_on(connection):
-            app.recorder.record(Replaced(key=run.key, attempt=run.attempt), connection)
-            try:
-                super().replace(sig)  # type: ignore[misc]  # the task class behind it
-            except Ignore as replaced:
-                run.continued = True
-                outcome = replaced
+        replaced = Replaced(key=run.key, attempt=run.attempt)
+
+        def give_up(_: bool) -> Ignore:
+            with in_one_transaction(app) as opened:
+                if not opened.record(replaced).applied:
+                    # It was cancelled; or this was done before, and the answer was lost.
+                    return Ignore("The job goes on elsewhere, or was cancelled.")
+                try:
+                    send(sig)
+                except Ignore as sent:
+                    return sent
+            raise AssertionError("Celery's replace() has not raised Ignore")
+
+        outcome = patiently(give_up, event="Replaced", job_id=run.task_id)
+        run.continued = True
         raise outcome
 
 
