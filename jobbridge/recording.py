@@ -56,17 +56,23 @@ class JobRecorder:
     Args:
         database: Where the tables are.
         on_child_ended: Told of the parent when one of its children has ended, after that was committed.
+        on_chord_due: Told of a chord when it waits for nothing any more, after that was committed.
 
     Attributes:
         refused: How many events were refused since this process began, by kind.
     """
 
     def __init__(
-        self, database: Database, *, on_child_ended: Callable[[JobKey], object] | None = None
+        self,
+        database: Database,
+        *,
+        on_child_ended: Callable[[JobKey], object] | None = None,
+        on_chord_due: Callable[[str], object] | None = None,
     ) -> None:
         self.database = database
         self.refused: Counter[str] = Counter()
         self._on_child_ended = on_child_ended
+        self._on_chord_due = on_chord_due
 
     def record(
         self,
@@ -99,10 +105,17 @@ class JobRecorder:
             recorded = _apply_for_caller(driver_connection(connection), event)
         if not recorded.applied:
             self._count_refusal(event, recorded)
-        if recorded.parent is not None and connection is None and self._on_child_ended is not None:
-            # In a caller's transaction nothing is certain yet: the sweep of fan-outs sees to it.
-            self._on_child_ended(recorded.parent)
+        if connection is None:
+            # In a caller's transaction nothing is certain yet: it calls this itself, or the sweeps see to it.
+            self.attend(recorded)
         return recorded
+
+    def attend(self, recorded: events.Recorded) -> None:
+        """See to what waited for an end that is committed."""
+        if recorded.parent is not None and self._on_child_ended is not None:
+            self._on_child_ended(recorded.parent)
+        if recorded.chord is not None and recorded.is_chord_due and self._on_chord_due is not None:
+            self._on_chord_due(recorded.chord)
 
     def _count_refusal(self, event: events.JobEvent, recorded: events.Recorded) -> None:
         kind = type(event).__name__
@@ -134,11 +147,7 @@ def apply(
     for _ in range(3):
         row = one_row(connection, statement, params)
         if row is not None:
-            outcome = row[2] if isinstance(event, events.Submitted) else None
-            parent = _parent_of(row) if isinstance(event, _ENDS) else None
-            return events.Recorded(
-                applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=outcome, parent=parent
-            )
+            return _as_applied(event, row)
         state = _state(connection, event)
         if state is None and (made := _make(connection, event, params)) is not None:
             return made
@@ -162,8 +171,15 @@ def apply(
 _ENDS = (events.Completed, events.Failed, events.Cancelled, events.Expired, events.Skipped)
 
 
-def _parent_of(row: tuple[Any, ...]) -> JobKey | None:
-    return None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])
+def _as_applied(event: events.JobEvent, row: tuple[Any, ...]) -> events.Recorded:
+    recorded = events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1])
+    if isinstance(event, events.Submitted):
+        return replace(recorded, outcome=row[2])
+    if not isinstance(event, _ENDS):
+        return recorded
+    parent = None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])
+    chord, is_due = row[4:6] or (None, None)
+    return replace(recorded, parent=parent, chord=chord, is_chord_due=bool(is_due))
 
 
 def _state(connection: DriverConnection, event: events.JobEvent) -> JobState | None:
@@ -182,7 +198,7 @@ def _make(connection: DriverConnection, event: events.JobEvent, params: _Params)
     else:
         return None
     row = one_row(connection, statement, params)
-    return events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1]) if row else None
+    return _as_applied(event, row) if row else None
 
 
 def _skip(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, overload
 
 import celery
@@ -14,7 +13,9 @@ from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
+from jobbridge.app.broker_hooks import hooks_of
 from jobbridge.app.execute import handlers, tenancy
+from jobbridge.app.execute.chords import Chords
 from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import commands, retry
@@ -58,25 +59,6 @@ DEFAULTS: dict[str, Any] = {
     # Schedules are rows, and any number of beats may run.
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
-
-
-class BrokerHook(partial[Any]):
-    """A callable among the transport options, which `celery inspect stats` sends as JSON."""
-
-    def __json__(self) -> str:
-        return str(self.func.__qualname__)
-
-
-def _held_number(app: Celery) -> int | None:
-    """Give the number under which a worker that runs here holds its leases."""
-    if app.presence is None or not app.shares_database_with_broker:
-        return None
-    return app.presence.held_number()
-
-
-def _beyond_prefetch(app: Celery) -> int:
-    """Give how many short jobs a worker that runs here takes beyond its prefetch count."""
-    return app.settler.beyond_prefetch() if app.settler is not None else 0
 
 
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
@@ -194,12 +176,19 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     @cached_property
     def recorder(self) -> JobRecorder:
-        return JobRecorder(self.database, on_child_ended=self.fan_outs.attend)
+        return JobRecorder(
+            self.database, on_child_ended=self.fan_outs.attend, on_chord_due=self.chords.attend
+        )
 
     @cached_property
     def fan_outs(self) -> FanOuts:
         """Parents and their children."""
         return FanOuts(self)
+
+    @cached_property
+    def chords(self) -> Chords:
+        """Chords and their parts."""
+        return Chords(self)
 
     @cached_property
     def jobs(self) -> JobStore:
@@ -294,13 +283,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     ) -> Any:
         """Make a broker connection; ours tells what becomes of messages that no worker will see."""
         if isinstance(url, str) and url.startswith(BROKER_SCHEME):
-            told = {
-                "on_dead_letter": BrokerHook(signals.on_dead_letter, self),
-                "on_expired": BrokerHook(signals.on_expired, self),
-                "number_of_process": BrokerHook(_held_number, self),
-                "beyond_prefetch": BrokerHook(_beyond_prefetch, self),
-            }
-            transport_options = {**told, **(transport_options or {})}
+            transport_options = {**hooks_of(self), **(transport_options or {})}
         return super()._connection(url, *args, transport_options=transport_options, **options)
 
     # -- tasks

@@ -12,15 +12,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from contextvars import ContextVar
 from typing import Any
 
 from celery import states
 from celery.app.task import Context
-from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
-from kombu.utils.encoding import bytes_to_str, str_to_bytes
+from kombu.utils.encoding import str_to_bytes
 
 from jobbridge.app.execute import carried
 from jobbridge.app.execute.claim import (
@@ -32,6 +30,7 @@ from jobbridge.app.execute.claim import (
     record_owed_start,
     run_of,
 )
+from jobbridge.app.following_backend import FollowingBackend, place_of_unsent, unsent_request
 from jobbridge.app.urls import BROKER_SCHEME, same_database
 from jobbridge.core.events import (
     AttemptFailed,
@@ -53,9 +52,6 @@ logger = logging.getLogger(__name__)
 #: The type of a job that failed before it was sent (a chord's body) and whose task's name Celery does not tell.
 UNSENT = "unsent"
 
-#: The part of a chord that is being counted.
-_chord_part: ContextVar[str | None] = ContextVar("jobbridge_chord_part", default=None)
-
 #: Seconds until a waiting caller asks for the second time.
 FIRST_NAP = 0.01
 
@@ -74,19 +70,13 @@ CELERY_STATES = {
 }
 
 
-_Base: Any = KeyValueStoreBackend  # the stubs know a third of it
-
-
-class JobBackend(_Base):  # type: ignore[misc]  # see _Base
+class JobBackend(FollowingBackend):
     """Celery's result backend over `jobs` and `job_keys`, in the database of the app.
 
     Raises:
         ConfigurationError: The app is none of ours, so its tasks have no rows; or the URL names another database.
     """
 
-    key_t = bytes_to_str
-
-    implements_incr = True
     supports_native_join = True
     supports_autoexpire = True  # rows go by the pruner's retention, not by celery.backend_cleanup
     persistent = True
@@ -121,6 +111,7 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
     ) -> Any:
         if state == states.STARTED:
             return result  # the claim has written it
+        request = request if request is not None else unsent_request(task_id)
         run = self._run_for(task_id, request)
         if state in states.READY_STATES or state == states.RETRY:
             record_owed_start(self.app, run)
@@ -128,8 +119,11 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
         if event is None:
             self._store_custom_state(task_id, result, state, traceback, request)
             self._note_progress(run, result)
-        elif self._write(run, event, request) is not None:
+        elif (recorded := self._write(run, event, request)) is not None:
             run.recorded = state in states.READY_STATES
+            if request is not None:
+                request.jobbridge_chord = recorded.chord  # it was counted
+                request.jobbridge_end = recorded
         return result
 
     def _write(self, run: Run, event: JobEvent, request: Any) -> Recorded | None:
@@ -165,6 +159,7 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
             return Completed(
                 key=run.key,
                 attempt=run.attempt,
+                is_part=bool(getattr(request, "chord", None)),
                 result=readable,
                 result_payload=payload,
                 result_type=content_type,
@@ -181,7 +176,9 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
                 delivery=run.delivery,
                 type=getattr(request, "task", None) or UNSENT,
                 task_id=run.task_id,
+                tells_chain=request is not None,
                 **self._origin(run),
+                **place_of_unsent(request),
             )
         if state == states.RETRY and run.attempt is not None:
             return AttemptFailed(key=run.key, attempt=run.attempt, error=_error_line(result), traceback=text)
@@ -229,6 +226,10 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         stored = self.app.jobs.results_of([job_id_for(task_id)])
         return self._meta(task_id, stored[0] if stored else None)
+
+    def meta_of(self, stored: StoredResult) -> dict[str, Any]:
+        """Give what Celery knows of a job that has ended."""
+        return self._meta(stored.task_id, stored)
 
     def _meta(self, task_id: str, stored: StoredResult | None) -> dict[str, Any]:
         if stored is None:
@@ -322,45 +323,6 @@ class JobBackend(_Base):  # type: ignore[misc]  # see _Base
     def _forget(self, task_id: str) -> None:
         self.app.jobs.forget_result(job_id_for(task_id))
         self.delete(self.get_key_for_task(task_id))
-
-    # -- groups and chords: Celery's key/value logic over job_keys
-
-    def get(self, key: str) -> bytes | None:
-        value: bytes | None = self.app.keys.get(key)
-        return value
-
-    def set(self, key: str, value: bytes | str) -> None:
-        self.app.keys.set(key, str_to_bytes(value), ttl=self.expires or None)
-
-    def delete(self, key: str) -> None:
-        if key.startswith(bytes_to_str(self.chord_keyprefix)):
-            self.app.keys.delete_count(key)
-        else:
-            self.app.keys.delete(key)
-
-    def incr(self, key: str) -> int:
-        part = _chord_part.get()
-        if part is None:
-            return int(self.app.keys.incr(key))
-        return int(self.app.keys.count_once(key, part, ttl=self.chord_expires or self.expires or 86400))
-
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
-        """Count a chord's part by its id, so that one which comes again is not counted twice."""
-        token = _chord_part.set(str(request.id))
-        try:
-            super().on_chord_part_return(request, state, result, **kwargs)
-        finally:
-            _chord_part.reset(token)
-
-    def repeat_chord_part(self, request: Any, state: str) -> None:
-        """Go on where a worker died between the end of a chord's part and its count, or the sending of the body."""
-        body_id = (request.chord or {}).get("options", {}).get("task_id")
-        if request.group and body_id and self.app.jobs.find(job_id_for(body_id)) is None:
-            self.on_chord_part_return(request, state, None)
-
-    def expire(self, key: str, value: int | None) -> None:
-        if value:
-            self.app.keys.expire(key, ttl=value)
 
 
 def _as_json(value: Any) -> tuple[Any, bool]:

@@ -7,14 +7,17 @@ utils/dispatch/signal.py), and a killed process sends nothing: what is missing t
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import signals, states
 
-from jobbridge.app.execute import carried, tenancy
+from jobbridge.app.execute import carried, following, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
+
+logger = logging.getLogger(__name__)
 
 
 def connect() -> None:
@@ -30,12 +33,23 @@ def connect() -> None:
         signal.connect(receiver, weak=False, dispatch_uid=f"jobbridge.{receiver.__name__}")
 
 
-def on_success(sender: Any = None, **_: Any) -> None:
+def on_success(sender: Any = None, result: Any = None, **_: Any) -> None:
     """Close a job whose result is not kept in its row (ignored, or another result backend)."""
     run = _open_run(sender)
-    if run is not None and run.attempt is not None:
-        event = Completed(key=run.key, attempt=run.attempt)
-        run.recorded = carried.put(run, event, sender) or record_end(sender.app, event) is not None
+    if run is None or run.attempt is None:
+        return
+    completed = Completed(key=run.key, attempt=run.attempt)
+    if run.follows is None:
+        run.recorded = carried.put(run, completed, sender) or record_end(sender.app, completed) is not None
+        return
+    try:
+        following.complete(sender.app, run, sender.request, result, lambda: record_end(sender.app, completed))
+    except Exception as error:  # Celery would log it, and the job would be open for ever
+        logger.exception("job.not_followed", extra={"job_id": run.task_id})
+        record_end(
+            sender.app, Failed(key=run.key, attempt=run.attempt, error=describe(error), delivery=run.delivery)
+        )
+    run.recorded = True
 
 
 def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_: Any) -> None:

@@ -59,6 +59,8 @@ class Submitted:
     root_id: UUID | None = None
     parent_id: UUID | None = None
     group_id: str | None = None
+    chord_id: str | None = None  # the chord that waits for its end, or for that of the chain that it begins
+    chord_index: int | None = None  # its place among the chord's parts; None: it is none, but leads to one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +147,7 @@ class Completed:
 
     key: JobKey
     attempt: int
+    is_part: bool = False  # of a chord, which counts it in the same moment
     result: Json = None  # readable form
     result_payload: bytes | None = None  # what the result backend decodes, when JSON cannot carry it
     result_type: str | None = None  # its content type
@@ -156,7 +159,7 @@ class Failed:
 
     With an attempt: from `processing` at that attempt. Without one (unknown task, dead letter, a chain's earlier
     link failed, cannot be delivered): from any non-final status, and a missing row is made from `type`, `task_id`,
-    `engine`, `external_id`, `root_id` and `parent_id`.
+    `engine`, `external_id`, `root_id`, `parent_id` and `chord_id`.
     With `delivery`, only while the row holds it. With `waiting_at`, only while it waits after that many attempts.
     """
 
@@ -175,6 +178,9 @@ class Failed:
     external_id: str | None = None  # None: the task id
     root_id: UUID | None = None
     parent_id: UUID | None = None
+    chord_id: str | None = None
+    chord_index: int | None = None
+    tells_chain: bool = False  # the links that were to follow are told as well, by events of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,6 +288,8 @@ class Recorded:
         reason: Why it was refused.
         outcome: For Submitted: created, restarted, continued, adopted, duplicate or repeated.
         parent: The parent whose child has ended by it.
+        chord: The chord that counted it as a part, or was broken by it.
+        is_chord_due: That chord waits for nothing any more.
     """
 
     applied: bool
@@ -290,3 +298,5 @@ class Recorded:
     reason: str | None = None
     outcome: str | None = None
     parent: JobKey | None = None
+    chord: str | None = None
+    is_chord_due: bool = False

@@ -97,8 +97,8 @@ MOVES: Mapping[type[events.JobEvent], tuple[Move, ...]] = {
     events.Submitted: (
         Move(_RUNNING, Target.RETRYING_OR_SENT, (Guard.NEW_DELIVERY, Guard.SENT_BY_ATTEMPT)),
         Move({JobStatus.QUEUED}, Target.SENT, (Guard.NEW_DELIVERY, Guard.NO_DELIVERY)),
-        # A job that ended under an attempt which still sends itself again (it was cancelled) is not revived by that.
-        Move(FINAL, Target.SENT, (Guard.NEW_DELIVERY, Guard.SENT_ANEW)),
+        # A cancelled job is not revived, neither by its attempt nor by the chain that took its place: cancel is final.
+        Move(FINAL - {JobStatus.CANCELLED}, Target.SENT, (Guard.NEW_DELIVERY, Guard.SENT_ANEW)),
     ),
     events.Accepted: (
         Move(_PENDING, Target.DUE, (Guard.DELIVERY,)),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
+from jobbridge.maintenance.chords import ChordService
 from jobbridge.maintenance.counts import Counter
 from jobbridge.maintenance.fanout import FanOutService
 from jobbridge.maintenance.maintainer import Maintainer, Service
@@ -38,7 +39,7 @@ def make_maintainer(
         make_sweeper: The way to Temporal, for jobs that wait to be delivered.
         make_settler: The way to Temporal, for jobs that it should have.
     """
-    offered: list[Service] = [Reaper(app), FanOutService(app), Pruner(app), Counter(app)]
+    offered: list[Service] = [Reaper(app), FanOutService(app), ChordService(app), Pruner(app), Counter(app)]
     if app.shares_database_with_broker:
         offered.append(BrokerReconciler(app))
     if engine is not Engine.TEMPORAL:

@@ -2,4 +2,11 @@
 
 from tests.parity.tasks import make_app
 
-app = make_app(include=["tests.parity.tasks", "tests.parity.fan_out_tasks", "tests.parity.tenancy_tasks"])
+app = make_app(
+    include=[
+        "tests.parity.tasks",
+        "tests.parity.canvas_tasks",
+        "tests.parity.fan_out_tasks",
+        "tests.parity.tenancy_tasks",
+    ]
+)

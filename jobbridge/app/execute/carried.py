@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.trace import task_has_custom
 
+from jobbridge.app.execute.together import together
 from jobbridge.core.events import Completed, Failed, JobEvent
 from jobbridge.store.jobs.batches import Ended
 
@@ -33,6 +34,8 @@ def put(run: Run, event: JobEvent, task: Any) -> bool:
     """
     global _ended
     if not run.is_carried or run.attempt is None or not isinstance(event, Completed | Failed):
+        return False
+    if run.follows is not None or together() is not None:
         return False
     request = task.request
     if request.callbacks or request.errbacks or request.chain or request.chord:

@@ -27,9 +27,12 @@ from uuid import UUID
 from billiard.process import current_process
 from celery import states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
+from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
+from celery.utils.objects import mro_lookup
 
 from jobbridge.app.execute import carried, tenancy
+from jobbridge.app.execute.together import Follows, in_one_transaction, patiently, together
 from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
@@ -44,9 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How an attempt's end is waited for to be written while Postgres is away: seconds in all, and between two tries.
-PATIENCE = 600.0
-LONGEST_NAP = 1.0
 #: Before a message goes back to a queue that its worker is to leave, so that it has heard of that by then. Seconds.
 BEFORE_GIVING_BACK = 0.1
 
@@ -60,9 +60,11 @@ class Run:
         recorded: Its end is in the row.
         continued: A further message for the same job was sent from inside.
         replaced: `self.replace` was called.
+        replaced_by_canvas: With more than one task.
         refused: It may not run.
         owed: Its start, which could not be written; it is written before its end.
         is_carried: Its worker's parent has claimed the row, and may be left to write its end.
+        follows: What is to be sent with its end.
     """
 
     key: JobKey
@@ -74,9 +76,11 @@ class Run:
     recorded: bool = False
     continued: bool = False
     replaced: bool = False
+    replaced_by_canvas: bool = False
     refused: bool = False
     owed: Started | None = None
     is_carried: bool = False
+    follows: Follows | None = None
 
 
 def is_at_most_once(task: Any) -> bool:
@@ -92,6 +96,7 @@ class AttemptRefused(Ignore):
 
 
 _ATTRIBUTE = "jobbridge_run"
+_CALLED = "jobbridge_called"
 
 
 def run_of(request: Any) -> Run | None:
@@ -128,14 +133,30 @@ def tracked(base: Any) -> Any:
     """Give a subclass of a task class that claims the row before each attempt."""
     if getattr(base, "_jobbridge_tracked", False):
         return base
-    return type(base.__name__, (_Tracked, base), {"abstract": True, "__module__": base.__module__})
+    custom = mro_lookup(base, "__call__", stop={Task, object}, monkey_patched=["celery.app.task"])
+    own = {"abstract": True, "__module__": base.__module__, "_jobbridge_calls_run": custom is None}
+    return type(base.__name__, (_Tracked, base), own)
 
 
 class _Tracked:
     """What is put in front of a task class; see `tracked`."""
 
     _jobbridge_tracked = True
+    _jobbridge_calls_run: bool
     abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top  # type: ignore[attr-defined]  # the task class behind it
+        is_tracers = request is not None and not request.called_directly and not hasattr(request, _CALLED)
+        if not is_tracers:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]  # the task class behind it
+        setattr(request, _CALLED, True)
+        call = self.run if self._jobbridge_calls_run else super().__call__  # type: ignore[attr-defined, misc]
+        value = call(*args, **kwargs)
+        run = run_of(request)
+        if run is not None and may_end_together(self.app, run):  # type: ignore[attr-defined]  # the task class behind it
+            run.follows = Follows.taken_from(request)
+        return value
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         claim(self)
@@ -143,22 +164,40 @@ class _Tracked:
 
     def replace(self, sig: Any) -> Any:
         run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
+        if run is not None:
+            run.replaced, run.replaced_by_canvas = True, bool(sig.subtask_type)
+        return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+
+    def on_replace(self, sig: Any) -> Any:
+        run = run_of(self.request)  # type: ignore[attr-defined]  # the task class behind it
+        send = super().on_replace  # type: ignore[misc]  # the task class behind it
         app: Celery = self.app  # type: ignore[attr-defined]  # the task class behind it
-        if run is None:
-            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
-        run.replaced = True
-        if run.attempt is None or not sig.subtask_type or not app.shares_database_with_broker:
-            return super().replace(sig)  # type: ignore[misc]  # the task class behind it
+        if run is None or not run.replaced_by_canvas or not may_end_together(app, run) or run.attempt is None:
+            return send(sig)
         # A canvas ends with this job's id, sent by whoever runs its last part but one: that may be before this attempt
         # has ended. So the row is given up, and the canvas sent, in one transaction.
-        with app.database.transaction() as connection, app.enqueue_on(connection):
-            app.recorder.record(Replaced(key=run.key, attempt=run.attempt), connection)
-            try:
-                super().replace(sig)  # type: ignore[misc]  # the task class behind it
-            except Ignore as replaced:
-                run.continued = True
-                outcome = replaced
+        replaced = Replaced(key=run.key, attempt=run.attempt)
+
+        def give_up(_: bool) -> Ignore:
+            with in_one_transaction(app) as opened:
+                if not opened.record(replaced).applied:
+                    # It was cancelled; or this was done before, and the answer was lost.
+                    return Ignore("The job goes on elsewhere, or was cancelled.")
+                try:
+                    send(sig)
+                except Ignore as sent:
+                    return sent
+            raise AssertionError("Celery's replace() has not raised Ignore")
+
+        outcome = patiently(give_up, event="Replaced", job_id=run.task_id)
+        run.continued = True
         raise outcome
+
+
+def may_end_together(app: Celery, run: Run) -> bool:
+    """Whether what follows from an attempt's end can be sent in the end's own transaction."""
+    has_row = run.attempt is not None or run.owed is not None
+    return has_row and app.shares_database_with_broker and not app.conf.task_always_eager
 
 
 def identify(request: Any) -> Run | None:
@@ -267,7 +306,13 @@ def _repeat_chord_part(task: Any, status: JobStatus) -> None:
 
 
 def record(app: Celery, event: JobEvent) -> Recorded | None:
-    """Write an event; bookkeeping never fails a handler, so trouble is logged and None returned."""
+    """Write an event; bookkeeping never fails a handler, so trouble is logged and None returned.
+
+    Where an end is being written with what follows from it, it is part of that, and so is the trouble.
+    """
+    opened = together()
+    if opened is not None:
+        return opened.record(event)
     try:
         return app.recorder.record(event)
     except DatabaseError as error:
@@ -281,6 +326,9 @@ def record_end(app: Celery, event: JobEvent) -> Recorded | None:
     The handler is done, so nothing of the user's is blocked; and the message will be acknowledged: what is not in
     the row then would never come there. For the same reason it is tried where the tables have changed meanwhile.
     """
+    opened = together()
+    if opened is not None:
+        return opened.record(event)
     try:
         return _patiently(app, event, check_schema=False)
     except DatabaseError as error:
@@ -299,18 +347,11 @@ def record_owed_start(app: Celery, run: Run | None) -> None:
 
 
 def _patiently(app: Celery, event: JobEvent, *, check_schema: bool = True) -> Recorded:
-    deadline = time.monotonic() + PATIENCE
-    nap = 0.05
-    while True:
-        try:
-            return app.recorder.record(event, check_schema=check_schema)
-        except DatabaseUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            details = {"event": type(event).__name__, "job_id": str(event.key.job_id), "error": str(error)}
-            logger.warning("job.event_waits", extra=details)
-        time.sleep(nap)
-        nap = min(nap * 2, LONGEST_NAP)
+    return patiently(
+        lambda _: app.recorder.record(event, check_schema=check_schema),
+        event=type(event).__name__,
+        job_id=str(event.key.job_id),
+    )
 
 
 def _log_unrecorded(event: JobEvent, error: DatabaseError) -> None:

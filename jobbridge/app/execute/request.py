@@ -76,7 +76,7 @@ class JobRequest:
             return self._execute_using_pool(pool, **options)
         if self.revoked():
             raise TaskRevokedError(self.id)
-        self._request_dict[carried.BEGUN] = (self.begun.attempt, not self.begun.has_parent)
+        self._request_dict[carried.BEGUN] = (self.begun.attempt, not self.begun.is_counted)
         hard, soft = self.time_limits
         result = pool.apply_async(
             trace_begun,

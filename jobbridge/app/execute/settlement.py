@@ -41,7 +41,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from celery.worker import state as worker_state
 
-from jobbridge.app.execute.claim import LONGEST_NAP, PATIENCE, identify, started_by
+from jobbridge.app.execute.claim import identify, started_by
+from jobbridge.app.execute.together import LONGEST_NAP, PATIENCE
 from jobbridge.broker.waker import Waker
 from jobbridge.core.events import Requeued, Started
 from jobbridge.core.status import WAITING

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from celery.exceptions import Ignore
 from kombu.utils import json as kombu_json
 
 from jobbridge.app.execute.claim import Run, outside_of_tasks, run_of
+from jobbridge.app.execute.together import patiently
 from jobbridge.app.fanout import children
 from jobbridge.core import fanout
 from jobbridge.core.events import AwaitsChildren, Failed, Progressed
@@ -87,18 +89,28 @@ class FanOuts:
             raise DatabaseUnavailable(
                 "The start of the job could not be recorded, so it cannot have children now."
             )
-        with self._transaction() as connection:
-            children.make(
-                self._app,
-                connection,
-                run.key,
-                fan_out,
-                root_id=task.request.root_id or run.task_id,
-                parent_id=run.task_id,
-                default_engine=run.engine,
-            )
-            counts = self._await(connection, task, run)
-        return self._after(run, counts)
+        again = (
+            fan_out
+            if not isinstance(fan_out.items, Iterator)
+            else replace(fan_out, items=list(fan_out.items))
+        )
+
+        def make(is_repeated: bool) -> ChildCounts | None:
+            with self._transaction() as connection:
+                if is_repeated and self._waits(connection, run):
+                    return None
+                children.make(
+                    self._app,
+                    connection,
+                    run.key,
+                    again,
+                    root_id=task.request.root_id or run.task_id,
+                    parent_id=run.task_id,
+                    default_engine=run.engine,
+                )
+                return self._await(connection, task, run)
+
+        return self._after(run, patiently(make, event="AwaitsChildren", job_id=run.task_id))
 
     def resume(self, task: Any) -> Any:
         """Look after the children that there are: wait for those which have not ended, or tell what came of them.
@@ -110,9 +122,19 @@ class FanOuts:
             raise DatabaseUnavailable(
                 "The start of the job could not be recorded, so its children are not known."
             )
-        with self._transaction() as connection:
-            counts = self._await(connection, task, run)
-        return self._after(run, counts)
+
+        def look(is_repeated: bool) -> ChildCounts | None:
+            with self._transaction() as connection:
+                if is_repeated and self._waits(connection, run):
+                    return None
+                return self._await(connection, task, run)
+
+        return self._after(run, patiently(look, event="AwaitsChildren", job_id=run.task_id))
+
+    def _waits(self, connection: DriverConnection, run: Run) -> bool:
+        """Tell whether this attempt was given up for the children before, and only the answer was lost."""
+        fan_out = parent_rows.lock(connection, run.key)
+        return fan_out is not None and fan_out.attempt == run.attempt
 
     def _await(self, connection: DriverConnection, task: Any, run: Run) -> ChildCounts | None:
         """Give up the attempt for the children; gives what came of them instead if they have ended."""

@@ -22,7 +22,6 @@ import logging
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
@@ -31,10 +30,12 @@ from kombu.utils.functional import retry_over_time
 
 from jobbridge.app.execute.claim import current_run, in_pool_child
 from jobbridge.app.execute.tenancy import inherited_tenant
+from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
-from jobbridge.app.publish.envelope import make_envelope
+from jobbridge.app.publish.envelope import instant_of, make_envelope
 from jobbridge.app.publish.singletons import SingletonClaim
 from jobbridge.broker import publishing_on
+from jobbridge.core.chords import place_of
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Recorded, Submitted
@@ -142,7 +143,7 @@ class JobPublication:
         headers = self._headers
         task = self._task
         max_retries = getattr(task, "max_retries", None)
-        eta, parent_id = _instant(headers.get("eta")), _optional_id(headers.get("parent_id"))
+        eta, parent_id = instant_of(headers.get("eta")), _optional_id(headers.get("parent_id"))
         return Submitted(
             key=self._key,
             task_id=self._task_id,
@@ -154,7 +155,7 @@ class JobPublication:
             continues=self._continuation(),
             priority=int(self._publish_options.get("priority") or 0),
             run_at=eta,
-            expires_at=_instant(headers.get("expires")),
+            expires_at=instant_of(headers.get("expires")),
             singleton_key=self._options.singleton_key,
             max_attempts=None if max_retries is None else max_retries + 1,
             user_id=self._options.user_id,
@@ -165,6 +166,7 @@ class JobPublication:
             root_id=_optional_id(headers.get("root_id")),
             parent_id=parent_id if parent_id != self._key.job_id else None,  # else it sends itself again
             group_id=headers.get("group"),
+            **place_of(self._body, headers),
         )
 
     def _continuation(self) -> Continuation | None:
@@ -198,12 +200,14 @@ class JobPublication:
         return self._repeating(self._write_row_and_message)
 
     def _repeating(self, write: Callable[[Any], Any]) -> Any:
-        """Write, and try again as the publish policy says while Postgres is away.
+        """Write, and try again as the publish policy says while Postgres is away; a job's own next attempt waits.
 
         A second try with the same delivery finds its own row when the first one's commit went through unseen. In the
         caller's transaction there is no second try: it is the caller's.
         """
         caller = self._app.caller_connection
+        if caller is None and self._own_run is not None:
+            return patiently(lambda _: write(None), event="Submitted", job_id=self._task_id)
         if caller is not None or not self._publish_options.get("retry"):
             return write(caller)
         policy = self._publish_options.get("retry_policy") or {}
@@ -268,10 +272,8 @@ class JobPublication:
         self.sent = Sent(outcome=outcome, key=key, task_id=task_id, external_id=external_id)
 
     def _log_duplicate(self, reason: str | None) -> None:
-        logger.warning(
-            "job.deduplicated",
-            extra={"job_id": str(self._key.job_id), "tenant": self._key.tenant, "reason": reason},
-        )
+        told = {"job_id": str(self._key.job_id), "tenant": self._key.tenant, "reason": reason}
+        logger.warning("job.deduplicated", extra=told)
 
     def _send_to_other_broker(self) -> Any:
         if self._app.caller_connection is not None:
@@ -389,10 +391,6 @@ class JobPublication:
 
 def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
     return {"args": list(args), "kwargs": dict(kwargs)}
-
-
-def _instant(text: str | datetime | None) -> datetime | None:
-    return text if text is None or isinstance(text, datetime) else datetime.fromisoformat(text)
 
 
 def _optional_id(task_id: str | None) -> uuid.UUID | None:

@@ -15,8 +15,8 @@ from celery.concurrency.prefork import TaskPool
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute import request
-from jobbridge.app.execute.claim import PATIENCE
 from jobbridge.app.execute.settlement import JobSettler
+from jobbridge.app.execute.together import PATIENCE
 from jobbridge.app.urls import BROKER_SCHEME
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine

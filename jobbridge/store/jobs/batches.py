@@ -48,11 +48,11 @@ class Begun:
 
     Attributes:
         attempt: 1-based.
-        has_parent: It is a child of a fan-out, which counts its end.
+        is_counted: Its end is counted, with others: by the parent of a fan-out, or by a chord.
     """
 
     attempt: int
-    has_parent: bool
+    is_counted: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +137,7 @@ WITH told AS (
     FROM told
     WHERE job.tenant = told.tenant AND job.job_id = told.job_id AND {_of_row(may(events.Started), _STARTED)}
         {_of_row(GATE, _STARTED)}
-    RETURNING job.tenant, job.job_id, job.attempt, job.parent_id
+    RETURNING job.tenant, job.job_id, job.attempt, job.parent_id, job.chord_id
 ), lost AS (
     UPDATE public.job_details AS step
     SET {LOST}
@@ -150,7 +150,7 @@ WITH told AS (
     SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
     FROM moved
 )
-SELECT job_id, attempt, parent_id IS NOT NULL AND EXISTS (
+SELECT job_id, attempt, chord_id IS NOT NULL OR parent_id IS NOT NULL AND EXISTS (
     SELECT FROM public.job_family_members AS member
     WHERE member.tenant = moved.tenant AND member.child_id = moved.job_id
 )
@@ -239,7 +239,7 @@ class Batches:
             if starts:
                 begun = self._run(START_MANY, _starts(starts))
         done = {row[0] for cursor in ended for row in cursor.fetchall()}
-        may_run = {} if begun is None else {row[0]: Begun(attempt=row[1], has_parent=row[2]) for row in begun}
+        may_run = {} if begun is None else {row[0]: Begun(attempt=row[1], is_counted=row[2]) for row in begun}
         return done, may_run
 
     def _run(self, statement: LiteralString, params: dict[str, Any]) -> psycopg.Cursor[Any]:

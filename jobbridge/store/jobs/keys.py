@@ -9,6 +9,7 @@ from typing import LiteralString
 import psycopg
 
 from jobbridge.core.keys import SYSTEM_TENANT
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database, refusal
 
 _THIS_KEY: LiteralString = "tenant = %(tenant)s AND key = %(key)s"
@@ -137,6 +138,11 @@ class KeyStore:
         """Delete up to `limit` keys whose time is over; give how many."""
         params = {"limit": limit}
         return self._database.run(lambda own: own.execute(DELETE_EXPIRED, params).rowcount)
+
+
+def set_key(connection: DriverConnection, key: str, value: bytes, *, ttl: Ttl) -> None:
+    """Store a value within a transaction."""
+    connection.execute(SET, _key(key) | {"value": value, "ttl": _interval(ttl)})
 
 
 def _key(key: str) -> dict[str, object]:

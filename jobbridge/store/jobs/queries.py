@@ -52,7 +52,7 @@ _DELIVERY_COLUMNS: LiteralString = (
     "tenant, job_id, task_id, type, status, attempt, delivery, queue, run_at, message"
 )
 
-_RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, result, result_payload, result_type,
+RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, result, result_payload, result_type,
     error, traceback, worker, started_at, completed_at"""
 
 GET: LiteralString = f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s"
@@ -95,7 +95,7 @@ WHERE tenant = %(tenant)s AND job_id = %(job_id)s
 ORDER BY sequence
 """
 
-RESULTS: LiteralString = f"SELECT {_RESULT_COLUMNS} FROM public.jobs WHERE job_id = ANY(%(job_ids)s)"
+RESULTS: LiteralString = f"SELECT {RESULT_COLUMNS} FROM public.jobs WHERE job_id = ANY(%(job_ids)s)"
 
 ENDED: LiteralString = """
 SELECT tenant, job_id FROM public.jobs WHERE job_id = ANY(%(job_ids)s) AND status = ANY(%(final)s)

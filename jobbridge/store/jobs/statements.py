@@ -40,7 +40,8 @@ def statement_of(event: events.JobEvent) -> tuple[LiteralString, _Params]:
         case events.AttemptFailed():
             return transitions.FAIL_ATTEMPT, key | _failure(event) | {"attempt": event.attempt}
         case events.Completed():
-            return transitions.COMPLETE, key | _result(event) | {"attempt": event.attempt}
+            statement = transitions.COMPLETE_PART if event.is_part else transitions.COMPLETE
+            return statement, key | _result(event) | {"attempt": event.attempt}
         case events.Failed():
             return transitions.FAIL, key | _failed(event)
         case events.Requeued():
@@ -94,6 +95,8 @@ def _submitted(event: events.Submitted) -> _Params:
         "root_id": event.root_id,
         "parent_id": event.parent_id,
         "group_id": event.group_id,
+        "chord_id": event.chord_id,
+        "chord_index": event.chord_index,
     }
 
 
@@ -143,6 +146,9 @@ def _failed(event: events.Failed) -> _Params:
             "external_id": event.external_id or event.task_id,
             "root_id": event.root_id,
             "parent_id": event.parent_id,
+            "chord_id": event.chord_id,
+            "chord_index": event.chord_index,
+            "breaks": not event.tells_chain,
         }
     )
 

@@ -80,6 +80,10 @@ jobs = sa.Table(
     sa.Column("started_at", sa.DateTime(timezone=True)),
     sa.Column("completed_at", sa.DateTime(timezone=True)),  # null while it is open; a trigger sees to both
     sa.Column("unsuccessful", sa.Text),  # its status, if it ended otherwise than completed
+    sa.Column(
+        "chord_id", sa.Text
+    ),  # the chord that waits for its end, or for that of the chain that it begins
+    sa.Column("chord_index", sa.Integer),  # its place among the parts; null: it is none, but leads to one
     # In this order: AsyncResult knows a task id, and no tenant.
     sa.PrimaryKeyConstraint("job_id", "tenant", name="jobs_pkey"),
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="jobs_status_check"),
@@ -143,6 +147,13 @@ sa.Index(
     jobs.c.job_id,
     postgresql_where=jobs.c.group_id.is_not(None),
 )
+sa.Index(
+    "jobs_chord_idx",
+    jobs.c.chord_id,
+    jobs.c.tenant,
+    jobs.c.chord_index,
+    postgresql_where=jobs.c.chord_id.is_not(None),
+)
 # What the relay has to deliver: EE only, and only until an engine has it.
 sa.Index(
     "jobs_undelivered_idx",
@@ -201,6 +212,30 @@ sa.Index(
     job_keys.c.expires_at,
     job_keys.c.tenant,
     postgresql_where=job_keys.c.expires_at.is_not(None),
+)
+
+# What waits for the parts of a chord; there while it waits. Parts are of any tenant, the row is of the system's.
+job_chords = sa.Table(
+    "job_chords",
+    metadata,
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("chord_id", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("body_type", sa.Text, nullable=False),
+    sa.Column("header", sa.LargeBinary),  # how results are nested, if they are
+    sa.Column("size", sa.Integer),  # null until the last part is sent
+    sa.Column("added", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("counted", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("broken_by", sa.Uuid),  # what ended so that a part will never be sent
+    sa.Column("lifetime", sa.Interval),
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+    ),
+    sa.Column(
+        "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+    ),
+    sa.PrimaryKeyConstraint("tenant", "chord_id", name="job_chords_pkey"),
+    postgresql_with=_UPDATED_OFTEN,
 )
 
 # Who holds a singleton key. A row outlives its job: whoever takes the key looks at the job's status. Only jobs with a

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import LiteralString
 
 from jobbridge.core import events
+from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.statuses import FINAL_STATUSES
 
@@ -68,6 +69,27 @@ _COUNTED = """, member AS (
 )
 SELECT moved.status, moved.attempt, counted.tenant, counted.parent_id FROM moved LEFT JOIN counted ON true"""
 
+_OF_THIS_CHORD: LiteralString = f"chord.tenant = '{SYSTEM_TENANT}' AND chord.chord_id = moved.chord_id"
+_IS_DUE: LiteralString = "chord.broken_by IS NOT NULL OR chord.counted >= chord.size + chord.added"
+
+#: The same for what may be a chord's part, which the chord counts; and for a link before a part: if that ended so that
+#: the chain does not go on and nobody tells, the chord is broken.
+_PART_COUNTED = f"""{_COUNTED.rpartition("SELECT")[0].rstrip()}, part AS (
+    UPDATE public.job_chords AS chord
+    SET counted = chord.counted + (moved.chord_index IS NOT NULL)::integer,
+        broken_by = CASE WHEN moved.chord_index IS NULL THEN coalesce(chord.broken_by, moved.job_id)
+                         ELSE chord.broken_by END,
+        updated_at = clock_timestamp()
+    FROM moved
+    WHERE {_OF_THIS_CHORD} AND (moved.chord_index IS NOT NULL OR %(breaks)s::boolean)
+    RETURNING {_IS_DUE} AS is_due
+)
+SELECT moved.status, moved.attempt, counted.tenant, counted.parent_id, moved.chord_id, part.is_due
+FROM moved LEFT JOIN counted ON true LEFT JOIN part ON true"""
+
+#: What the statements that count a part return of the row.
+_ENDED_PART = "tenant, job_id, parent_id, status, attempt, chord_id, chord_index"
+
 #: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). `xmax = 0`: it was inserted.
 #: Only a row left by Replaced has begun (started_at) and ended in neither way, which tells `adopted` from `restarted`.
 SUBMIT: LiteralString = f"""
@@ -75,7 +97,7 @@ WITH moved AS (
     INSERT INTO public.jobs AS job (
         tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id, queue, priority,
         run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery, message, broker, undelivered_since,
-        attempt, max_attempts, created_at, updated_at
+        attempt, max_attempts, created_at, updated_at, chord_id, chord_index
     )
     VALUES (
         %(tenant)s, %(job_id)s, %(task_id)s, %(type)s,
@@ -85,7 +107,8 @@ WITH moved AS (
         %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
         %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s,
         %(delivery)s, %(message)s, %(broker)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
-        coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp()
+        coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp(),
+        %(chord_id)s, %(chord_index)s
     )
     ON CONFLICT (tenant, job_id) DO UPDATE SET
         task_id = excluded.task_id,
@@ -105,6 +128,8 @@ WITH moved AS (
         root_id = coalesce(excluded.root_id, job.root_id),
         parent_id = coalesce(excluded.parent_id, job.parent_id),
         group_id = coalesce(excluded.group_id, job.group_id),
+        chord_id = excluded.chord_id,
+        chord_index = excluded.chord_index,
         delivery = excluded.delivery,
         message = excluded.message,
         broker = excluded.broker,
@@ -268,6 +293,10 @@ WITH moved AS (
 ){_COUNTED}
 """
 
+COMPLETE_PART: LiteralString = COMPLETE.replace(
+    "tenant, job_id, parent_id, status, attempt", _ENDED_PART
+).replace(_COUNTED, _PART_COUNTED.replace("%(breaks)s", "false"))
+
 FAIL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
@@ -275,26 +304,29 @@ WITH moved AS (
         result = %(result)s, result_payload = %(result_payload)s, result_type = %(result_type)s,
         error = %(error)s, traceback = %(traceback)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Failed)}
-    RETURNING tenant, job_id, parent_id, status, attempt
+    RETURNING {_ENDED_PART}
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'failed', error = %(error)s, traceback = %(traceback)s,
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
-){_COUNTED}
+){_PART_COUNTED}
 """
 
-FAIL_UNKNOWN: LiteralString = """
-INSERT INTO public.jobs (
-    tenant, job_id, task_id, type, status, runner_type, external_id, root_id, parent_id, delivery, result,
-    result_payload, result_type, error, traceback, created_at, updated_at, completed_at, unsuccessful
-)
-VALUES (
-    %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(external_id)s, %(root_id)s, %(parent_id)s,
-    %(delivery)s, %(result)s, %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
-    clock_timestamp(), clock_timestamp(), clock_timestamp(), 'failed'
-)
-ON CONFLICT (tenant, job_id) DO NOTHING
-RETURNING status, attempt
+FAIL_UNKNOWN: LiteralString = f"""
+WITH moved AS (
+    INSERT INTO public.jobs (
+        tenant, job_id, task_id, type, status, runner_type, external_id, root_id, parent_id, delivery, result,
+        result_payload, result_type, error, traceback, created_at, updated_at, completed_at, unsuccessful,
+        chord_id, chord_index
+    )
+    VALUES (
+        %(tenant)s, %(job_id)s, %(task_id)s, %(type)s, 'failed', %(engine)s, %(external_id)s, %(root_id)s,
+        %(parent_id)s, %(delivery)s, %(result)s, %(result_payload)s, %(result_type)s, %(error)s, %(traceback)s,
+        clock_timestamp(), clock_timestamp(), clock_timestamp(), 'failed', %(chord_id)s, %(chord_index)s
+    )
+    ON CONFLICT (tenant, job_id) DO NOTHING
+    RETURNING {_ENDED_PART}
+){_PART_COUNTED}
 """
 
 #: Back to the queue: by the same delivery, or without one (`Replaced`: a chain's last task will bring its own).
@@ -336,12 +368,12 @@ WITH moved AS (
     SET status = {becomes(events.Cancelled)}, unsuccessful = 'cancelled',
         cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Cancelled)}
-    RETURNING tenant, job_id, parent_id, status, attempt
+    RETURNING {_ENDED_PART}
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'cancelled', error = %(reason)s,
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
-){_COUNTED}
+){_PART_COUNTED.replace("%(breaks)s", "true")}
 """
 
 #: Expired and skipped: it never ran, or not again.
@@ -350,11 +382,11 @@ WITH moved AS (
     UPDATE public.jobs AS job
     SET status = %(status)s, unsuccessful = %(status)s, error = %(reason)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Expired)}
-    RETURNING tenant, job_id, parent_id, status, attempt
+    RETURNING {_ENDED_PART}
 ), lost AS (
     UPDATE public.job_details AS step
     SET {LOST}{STEP_OF_MOVED}
-){_COUNTED}
+){_PART_COUNTED.replace("%(breaks)s", "true")}
 """
 
 #: For the reason of a refusal.

@@ -23,6 +23,7 @@ TENANT_TABLES = (
     "jobs",
     "job_details",
     "job_keys",
+    "job_chords",
     "job_singletons",
     "job_schedules",
     "job_schedule_fires",
