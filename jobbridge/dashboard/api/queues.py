@@ -65,23 +65,11 @@ def resume_queue(context: Asked, queue: str) -> QueuePaused:
 
 
 def _queue(row: queues.Queue) -> Queue:
-    pause = row.pause
     return Queue(
         name=row.name,
-        waiting=[
-            Waiting(
-                engine=each.engine,
-                ready=each.ready,
-                is_more=each.is_more,
-                later=each.later,
-                oldest_at=each.oldest_at,
-            )
-            for each in row.waiting
-        ],
+        waiting=[Waiting.model_validate(each) for each in row.waiting],
         workers=sorted({name for _, name in row.workers}),
-        pause=None
-        if pause is None
-        else Pause(paused_at=pause.paused_at, paused_by=pause.paused_by, note=pause.note),
+        pause=None if row.pause is None else Pause.model_validate(row.pause),
     )
 
 
@@ -89,22 +77,16 @@ _TAG = "workers and queues"
 
 RULES = (
     ApiRule(f"{PREFIX}/queues", "api_queues", list_queues, Role.VIEWER, is_global=True, tag=_TAG),
-    ApiRule(
-        f"{PREFIX}/queues/{{queue}}/pause",
-        "api_queue_pause",
-        pause_queue,
-        Role.OPERATOR,
-        methods=POST,
-        is_global=True,
-        tag=_TAG,
-    ),
-    ApiRule(
-        f"{PREFIX}/queues/{{queue}}/resume",
-        "api_queue_resume",
-        resume_queue,
-        Role.OPERATOR,
-        methods=POST,
-        is_global=True,
-        tag=_TAG,
+    *(
+        ApiRule(
+            f"{PREFIX}/queues/{{queue}}/{name}",
+            f"api_queue_{name}",
+            endpoint,
+            Role.OPERATOR,
+            methods=POST,
+            is_global=True,
+            tag=_TAG,
+        )
+        for name, endpoint in (("pause", pause_queue), ("resume", resume_queue))
     ),
 )
