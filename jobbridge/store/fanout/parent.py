@@ -20,13 +20,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, LiteralString
 from uuid import UUID
 
 from jobbridge.core.fanout import Member, MemberStatus
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.store.fetch import tuples
+from jobbridge.store.fetch import first_row, tuples
 from jobbridge.store.statuses import FINAL_STATUSES
 from jobbridge.store.values import as_jsonb, as_text
 
@@ -79,8 +80,9 @@ WHERE {_THIS_PARENT}
 """
 
 LOCK: LiteralString = f"""
-SELECT task, options, concurrency, total, unfinished, running, attempt, resumption, step_id, closed_at IS NOT NULL,
-    told_at IS NULL OR told_at < clock_timestamp() - interval '1 second'
+SELECT task, options, concurrency, total, unfinished, running, attempt, resumption, step_id,
+    closed_at IS NOT NULL AS is_closed,
+    told_at IS NULL OR told_at < clock_timestamp() - interval '1 second' AS is_report_due
 FROM public.job_families
 WHERE {_THIS_PARENT}
 FOR UPDATE
@@ -274,38 +276,7 @@ def count(connection: DriverConnection, parent: JobKey, *, generation: int | Non
 
 def lock(connection: DriverConnection, parent: JobKey) -> FanOutRow | None:
     """Hold a fan-out until the transaction ends; None when there is none."""
-    rows = tuples(connection, LOCK, params_of(parent))
-    return _held(parent, *rows[0]) if rows else None
-
-
-def _held(
-    parent: JobKey,
-    task: str,
-    options: Mapping[str, Any],
-    concurrency: int,
-    total: int,
-    unfinished: int,
-    running: int,
-    attempt: int | None,
-    resumption: str | None,
-    step_id: UUID | None,
-    is_closed: bool,
-    is_report_due: bool,
-) -> FanOutRow:
-    return FanOutRow(
-        key=parent,
-        task=task,
-        options=options,
-        concurrency=concurrency,
-        total=total,
-        unfinished=unfinished,
-        running=running,
-        attempt=attempt,
-        resumption=resumption,
-        step_id=step_id,
-        is_closed=is_closed,
-        is_report_due=is_report_due,
-    )
+    return first_row(connection, partial(FanOutRow, key=parent), LOCK, params_of(parent))
 
 
 def await_children(
