@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from jobbridge.app.schedules.commands import queue_of
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import Check, age, some
@@ -63,7 +64,7 @@ def check_schedules(app: Celery) -> list[Check]:
     workers = app.workers.alive()
     troubles, hints = [], set()
     for row in schedules:
-        queue = row.queue or queue_of(app, row.task)
+        queue = queue_of(app, row.task, row.queue)
         if not serving(workers, row.engine, queue):
             troubles.append(
                 f"{row.name!r} fills the queue {queue!r}, which no worker of {row.engine.value} serves"
@@ -86,16 +87,6 @@ def check_schedules(app: Celery) -> list[Check]:
             name="schedules", is_good=False, found=f"{some(troubles)} ({told})", hint=" ".join(sorted(hints))
         )
     ]
-
-
-def queue_of(app: Celery, task: str) -> str:
-    """Give the queue that a task's messages go to when they name none."""
-    declared = app.tasks.get(task)
-    spec = getattr(declared, "spec", None)
-    queue = getattr(spec, "queue", None) or getattr(declared, "queue", None)
-    if queue is None:
-        queue = app.amqp.router.route({}, task).get("queue")
-    return str(getattr(queue, "name", queue) or app.conf.task_default_queue)
 
 
 def serving(workers: Sequence[WorkerRow], engine: Engine, queue: str) -> list[WorkerRow]:
