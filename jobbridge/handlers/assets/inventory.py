@@ -22,23 +22,16 @@ FROM psa.clients
 WHERE tenant = %(tenant)s AND client_id = ANY(%(client_ids)s)
 """
 
+_KNOWN = """
+SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
+FROM psa.assets
+WHERE tenant = %(tenant)s"""
+
 # One index scan for each identifier; an asset that several of them find comes several times.
-BY_IDENTIFIERS = """
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND serial_number = ANY(%(serial_numbers)s)
-UNION ALL
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND asset_tag = ANY(%(asset_tags)s)
-UNION ALL
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND mac_address = ANY(%(mac_addresses)s)
-UNION ALL
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND client_id = ANY(%(host_clients)s) AND host_name = ANY(%(host_names)s)
+BY_IDENTIFIERS = f"""{_KNOWN} AND serial_number = ANY(%(serial_numbers)s)
+UNION ALL{_KNOWN} AND asset_tag = ANY(%(asset_tags)s)
+UNION ALL{_KNOWN} AND mac_address = ANY(%(mac_addresses)s)
+UNION ALL{_KNOWN} AND client_id = ANY(%(host_clients)s) AND host_name = ANY(%(host_names)s)
 """
 
 # At most so many of each block, see names.py.
