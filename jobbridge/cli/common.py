@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
+from jobbridge.diagnosis.findings import age
 from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -178,8 +179,4 @@ def ago(at: datetime | None) -> str:
     """Say how long ago it was, in the largest fitting unit."""
     if at is None:
         return ""
-    passed = datetime.now(UTC) - at
-    for unit, length in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
-        if passed >= length:
-            return f"{passed // length} {unit} ago"
-    return f"{max(0, int(passed.total_seconds()))} s ago"
+    return f"{age(at)} ago"

@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST, storable
-from jobbridge.dashboard.api.responses import Pause, Queue, QueuePaused, Queues, Waiting
+from jobbridge.dashboard.api.responses import Exact, Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.diagnosis import queues
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.workers.queue_pauses import QueuePauses
 
 
-class PauseQueue(BaseModel):
+class PauseQueue(Exact):
     """Why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     note: str | None = Field(None, max_length=500, json_schema_extra={**STORABLE})
 

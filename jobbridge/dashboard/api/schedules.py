@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.core.masking import without_passwords
@@ -16,6 +16,7 @@ from jobbridge.dashboard.actions import schedules as actions
 from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
 from jobbridge.dashboard.api.responses import (
     Backfilled,
+    Exact,
     Fire,
     FiredNow,
     Schedule,
@@ -32,18 +33,14 @@ if TYPE_CHECKING:
 _FIRES = 50
 
 
-class PauseSchedule(BaseModel):
+class PauseSchedule(Exact):
     """Why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     note: str | None = Field(None, max_length=1000, json_schema_extra={**STORABLE})
 
 
-class Backfill(BaseModel):
+class Backfill(Exact):
     """From when to when, both included."""
-
-    model_config = ConfigDict(extra="forbid")
 
     start: Instant
     end: Instant
