@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from jobbridge.core.enqueue import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.envelope import TRACE
@@ -15,8 +14,6 @@ from jobbridge.errors import UnsupportedOption
 
 #: What a row's metadata has from the message, and not from who sends it.
 _OF_MESSAGE = frozenset({"data", "argsrepr", "kwargsrepr", TRACE})
-
-_Word = TypeVar("_Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

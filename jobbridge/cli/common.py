@@ -6,15 +6,18 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
+from jobbridge.diagnosis.findings import age
 from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,6 +47,16 @@ def app_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
+
+
+def tenant_option(command: Command) -> Command:
+    """Add `--tenant`, for what is looked for by its id."""
+    return click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")(command)
+
+
+def engine_option(command: Command) -> Command:
+    """Add `--engine`."""
+    return click.option("--engine", type=click.Choice([engine.value for engine in Engine]))(command)
 
 
 def load_app(name: str | None) -> Celery:
@@ -124,6 +137,25 @@ def write_line(value: Any) -> None:
     sys.stdout.flush()
 
 
+def tell(as_json: bool, facts: Any, text: str) -> None:
+    """Write what was done: facts for programs, or a line for people."""
+    if as_json:
+        write_json(facts)
+    else:
+        click.echo(text)
+
+
+def tell_table(rows: list[tuple[Any, ...]], *columns: str, empty: str) -> None:
+    """Show rows in a table; `empty` if there are none."""
+    if not rows:
+        click.echo(empty)
+        return
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
@@ -147,8 +179,4 @@ def ago(at: datetime | None) -> str:
     """Say how long ago it was, in the largest fitting unit."""
     if at is None:
         return ""
-    passed = datetime.now(UTC) - at
-    for unit, length in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
-        if passed >= length:
-            return f"{passed // length} {unit} ago"
-    return f"{max(0, int(passed.total_seconds()))} s ago"
+    return f"{age(at)} ago"

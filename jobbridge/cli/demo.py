@@ -27,7 +27,7 @@ from jobbridge.dev import workers
 from jobbridge.dev.calendars import calendar_services
 from jobbridge.dev.mail import MailSink, run_mail_sink
 from jobbridge.dev.postgres import run_postgres
-from jobbridge.dev.process import ManagedProcess, free_port, is_port_free
+from jobbridge.dev.process import ManagedProcess, free_port, is_port_free, stop_together
 from jobbridge.dev.temporal import run_temporal
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def open_stage(
         serving = list(started)
         if stays:
             started.append(_beat(output, settings))
-        stack.callback(_stop_together, started)
+        stack.callback(stop_together, started)
         for process in started:
             process.start()
         workers.wait_until_ready(serving)
@@ -241,13 +241,6 @@ def _beat(output: Path, settings: dict[str, str]) -> ManagedProcess:
         env=workers.child_environment(settings),
         schedule_path=output / "logs" / "celerybeat-schedule",
     )
-
-
-def _stop_together(processes: Sequence[ManagedProcess]) -> None:
-    for process in processes:
-        process.ask_to_stop()
-    for process in processes:
-        process.stop()
 
 
 def _problems(runs: Sequence[EngineRun]) -> list[str]:

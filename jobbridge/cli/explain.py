@@ -7,14 +7,14 @@ from dataclasses import asdict
 import click
 from rich.markup import escape
 
-from jobbridge.cli.common import app_option, console, json_option, load_app, styled, write_json
+from jobbridge.cli.common import app_option, console, json_option, load_app, styled, tenant_option, write_json
 from jobbridge.cli.jobs import find_job
 from jobbridge.core.masking import without_passwords
 
 
 @click.command("explain")
 @click.argument("job_id")
-@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@tenant_option
 @app_option
 @json_option
 def command(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:

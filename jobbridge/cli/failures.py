@@ -10,7 +10,6 @@ from jobbridge import errors
 from jobbridge.dev.process import DevServerError
 
 FAILED = 1
-USAGE = 2
 CONFIGURATION = 3
 UNAVAILABLE = 4
 REFUSED = 5

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
+from jobbridge.cli.common import app_option, json_option, load_app, tell_table, write_json
 
 if TYPE_CHECKING:
     from jobbridge.core.handlers import HandlerSpec
@@ -34,12 +33,8 @@ def list_handlers(app_name: str | None, as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    if not rows:
-        click.echo("The app has no handlers.")
-        return
-    table = Table("handler", "queue", "timeout", "attempts", "schedule", "tenant", "does", box=None)
-    for row in rows:
-        table.add_row(
+    shown = [
+        (
             row["name"],
             row["queue"] or "",
             "" if row["timeout_seconds"] is None else f"{row['timeout_seconds']:g} s",
@@ -48,7 +43,10 @@ def list_handlers(app_name: str | None, as_json: bool) -> None:
             "required" if row["tenant_required"] else "",
             escape(row["description"]),
         )
-    console().print(table)
+        for row in rows
+    ]
+    columns = ("handler", "queue", "timeout", "attempts", "schedule", "tenant", "does")
+    tell_table(shown, *columns, empty="The app has no handlers.")
 
 
 def _described(name: str, task: Any) -> dict[str, Any]:

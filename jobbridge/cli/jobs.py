@@ -6,9 +6,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from jobbridge.cli.common import app_option, console, json_option, load_app, visible, write_json, write_line
+from jobbridge.cli.common import (
+    app_option,
+    engine_option,
+    json_option,
+    load_app,
+    tell,
+    tell_table,
+    tenant_option,
+    visible,
+    write_json,
+    write_line,
+)
 from jobbridge.cli.failures import FAILED, REFUSED
 from jobbridge.cli.follow import changes_of, told
 from jobbridge.cli.jobs_view import line, show_job
@@ -32,7 +42,7 @@ def command() -> None:
     "--status", "statuses", multiple=True, type=click.Choice([status.value for status in JobStatus])
 )
 @click.option("--type", "type_", metavar="NAME", help="The handler's name.")
-@click.option("--engine", type=click.Choice([engine.value for engine in Engine]))
+@engine_option
 @click.option("--queue")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @app_option
@@ -61,20 +71,15 @@ def list_jobs(
     if as_json:
         write_json([_plain(row) for row in page.jobs])
         return
-    if not page.jobs:
-        click.echo("There are no such jobs.")
-        return
-    table = Table("job", "type", "engine", "status", "attempts", "seconds", "created", "tenant", box=None)
-    for row in page.jobs:
-        table.add_row(*line(row))
-    console().print(table)
+    columns = ("job", "type", "engine", "status", "attempts", "seconds", "created", "tenant")
+    tell_table([line(row) for row in page.jobs], *columns, empty="There are no such jobs.")
     if page.next is not None:
         click.echo("There are more; --limit shows more of them.")
 
 
 @command.command("show")
 @click.argument("job_id")
-@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@tenant_option
 @app_option
 @json_option
 def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
@@ -92,7 +97,7 @@ def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -
 
 @command.command("cancel")
 @click.argument("job_id")
-@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@tenant_option
 @click.option("--reason", default=None)
 @click.option("--by", "cancelled_by", metavar="NAME", help="Who cancels it.")
 @app_option
@@ -121,7 +126,7 @@ def cancel(
 
 @command.command("retry")
 @click.argument("job_id")
-@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@tenant_option
 @click.option("--engine", type=click.Choice([engine.value for engine in Engine]), help="By default its own.")
 @click.option(
     "--new",
@@ -150,21 +155,17 @@ def retry(
         if engine is not None or as_new:
             raise click.UsageError("--failed goes with neither --engine nor --new.")
         number = app.retry_failed(row.job_id, row.tenant)
-        if as_json:
-            write_json({"job_id": row.job_id, "children": number})
-        else:
-            click.echo(f"{number} children of {visible(row.type)} {row.job_id} run again.")
+        text = f"{number} children of {visible(row.type)} {row.job_id} run again."
+        tell(as_json, {"job_id": row.job_id, "children": number}, text)
         return
     sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new)
-    if as_json:
-        write_json(_plain(sent))
-    else:
-        click.echo(f"Sent {visible(sent.type)} {sent.job_id} again; it is {sent.status.value}.")
+    text = f"Sent {visible(sent.type)} {sent.job_id} again; it is {sent.status.value}."
+    tell(as_json, _plain(sent), text)
 
 
 @command.command("watch")
 @click.argument("job_id")
-@click.option("--tenant", metavar="ID", help="Only if it is this tenant's.")
+@tenant_option
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so long.")
 @app_option
 @json_option
@@ -197,12 +198,8 @@ def recount(app_name: str | None, as_json: bool) -> None:
     database = load_app(app_name).database
     database.run(mark_ends)
     cells = database.run(recount_all)
-    if as_json:
-        write_json({"corrected": cells})
-    elif cells:
-        click.echo(f"Counted; {cells:,} counts (of a tenant, status and hour) were wrong, and are right now.")
-    else:
-        click.echo("Counted; all counts were right.")
+    wrong = f"{cells:,} counts (of a tenant, status and hour) were wrong, and are right now."
+    tell(as_json, {"corrected": cells}, f"Counted; {wrong if cells else 'all counts were right.'}")
 
 
 def find_job(app: Celery, text: str, tenant: str | None) -> JobRow:

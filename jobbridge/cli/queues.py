@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
-from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.cli.common import ago, app_option, json_option, load_app, tell, tell_table, write_json
 
 if TYPE_CHECKING:
     from jobbridge.diagnosis.queues import Waiting
@@ -35,20 +34,18 @@ def list_queues(only_paused: bool, app_name: str | None, as_json: bool) -> None:
     if as_json:
         write_json(asdict(found))
         return
-    if not found.queues:
-        click.echo("There are no such queues.")
-        return
-    table = Table("queue", "engine", "waiting", "not due", "oldest", "workers", "paused", box=None)
+    rows: list[tuple[str, ...]] = []
     for queue in found.queues:
         paused = str(queue.pause) if queue.pause else ""
         for number, waiting in enumerate(queue.waiting or [None]):
             engine = waiting.engine if waiting else None
             served = sum(of == engine for of, _ in queue.workers) if engine else len(queue.workers)
-            table.add_row(
+            rows.append((
                 "" if number else queue.name, engine.value if engine else "", _ready(waiting), _later(waiting),
                 ago(waiting.oldest_at) if waiting else "", str(served), "" if number else paused,
-            )  # fmt: skip
-    console().print(table)
+            ))  # fmt: skip
+    columns = ("queue", "engine", "waiting", "not due", "oldest", "workers", "paused")
+    tell_table(rows, *columns, empty="There are no such queues.")
     if found.problem:
         click.echo(found.problem, err=True)
 
@@ -74,10 +71,10 @@ def _later(waiting: Waiting | None) -> str:
 def pause(queue: str, note: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Have no worker take anything new from QUEUE, on either engine. What runs goes on; nothing is lost."""
     is_new = _pauses(app_name).pause(queue, by=by, note=note)
-    _tell(
+    tell(
+        as_json,
         {"queue": queue, "paused": True, "changed": is_new},
         f"The queue {queue} is paused." if is_new else f"The queue {queue} was paused before.",
-        as_json,
     )
 
 
@@ -88,18 +85,11 @@ def pause(queue: str, note: str | None, by: str | None, app_name: str | None, as
 def resume(queue: str, app_name: str | None, as_json: bool) -> None:
     """Let workers take from QUEUE again."""
     was_paused = _pauses(app_name).resume(queue)
-    _tell(
+    tell(
+        as_json,
         {"queue": queue, "paused": False, "changed": was_paused},
         f"The queue {queue} runs again." if was_paused else f"The queue {queue} was not paused.",
-        as_json,
     )
-
-
-def _tell(facts: dict[str, Any], text: str, as_json: bool) -> None:
-    if as_json:
-        write_json(facts)
-    else:
-        click.echo(text)
 
 
 def _pauses(app_name: str | None) -> QueuePauses:

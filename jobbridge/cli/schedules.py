@@ -7,9 +7,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.cli.common import (
+    ago,
+    app_option,
+    engine_option,
+    json_option,
+    load_app,
+    tell,
+    tell_table,
+    write_json,
+)
 from jobbridge.cli.enqueue import read_data, read_instant
 from jobbridge.core.keys import Engine
 from jobbridge.core.schedules.policies import FireOutcome, Overlap
@@ -44,7 +52,7 @@ def _tenant_option(function: Any) -> Any:
 @command.command("list")
 @click.option("--tenant", metavar="ID")
 @click.option("--task", metavar="NAME", help="Of this handler.")
-@click.option("--engine", type=click.Choice([engine.value for engine in Engine]))
+@engine_option
 @app_option
 @json_option
 def list_schedules(
@@ -56,17 +64,16 @@ def list_schedules(
     if as_json:
         write_json([_plain(app, row) for row in rows])
         return
-    if not rows:
-        click.echo("There are no such schedules.")
-        return
-    table = Table("schedule", "task", "when", "zone", "engine", "next", "last", "state", "tenant", box=None)
-    for row in rows:
-        following = app.schedules.upcoming(row, count=1)
-        table.add_row(
+    shown = [
+        (
             row.name, row.task, row.spec, row.zone, row.engine.value,
-            _instant(following[0]) if following else "", ago(row.last_fire_at), _state(row), row.tenant,
-        )  # fmt: skip
-    console().print(table)
+            "".join(map(_instant, app.schedules.upcoming(row, count=1))),
+            ago(row.last_fire_at), _state(row), row.tenant,
+        )
+        for row in rows
+    ]  # fmt: skip
+    columns = ("schedule", "task", "when", "zone", "engine", "next", "last", "state", "tenant")
+    tell_table(shown, *columns, empty="There are no such schedules.")
 
 
 @command.command("show")
@@ -99,7 +106,7 @@ def show(schedule: str, tenant: str | None, limit: int, app_name: str | None, as
 @click.option(
     "--overlap", type=click.Choice([overlap.value for overlap in Overlap]), default=Overlap.SKIP.value
 )
-@click.option("--engine", type=click.Choice([engine.value for engine in Engine]))
+@engine_option
 @click.option("--queue", help="By default the handler's.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher first.")
 @app_option
@@ -116,12 +123,9 @@ def create(
     WHEN is cron ("0 1 * * *"), an interval ("24 hours"), or an instant.
     """
     handle = load_app(app_name).schedules.create(task, when, options.pop("data"), **options)
-    if as_json:
-        write_json(asdict(handle))
-        return
     following = f"; it fires next at {_instant(handle.next_fire_at)}" if handle.next_fire_at else ""
-    click.echo(f"The schedule {handle.name} is {handle.outcome.value}{following}.")
-    if handle.warning:
+    tell(as_json, asdict(handle), f"The schedule {handle.name} is {handle.outcome.value}{following}.")
+    if handle.warning and not as_json:
         click.echo(f"Warning: {handle.warning}", err=True)
 
 
@@ -158,10 +162,8 @@ def resume(schedule: str, tenant: str | None, app_name: str | None, as_json: boo
 def run(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
     """Make one job of it now, also while it is paused."""
     job_id = load_app(app_name).schedules.run_now(schedule, tenant)
-    if as_json:
-        write_json({"job_id": job_id})
-    else:
-        click.echo(f"Sent job {job_id}. Follow it with `jobbridge jobs watch {job_id}`.")
+    text = f"Sent job {job_id}. Follow it with `jobbridge jobs watch {job_id}`."
+    tell(as_json, {"job_id": job_id}, text)
 
 
 @command.command("backfill")
@@ -183,10 +185,7 @@ def backfill(
 ) -> None:
     """Make the jobs of past fires that have none."""
     made = load_app(app_name).schedules.backfill(schedule, start, end or datetime.now(UTC), tenant)
-    if as_json:
-        write_json({"fires": list(made)})
-    else:
-        click.echo(f"Made {len(made)} job(s).")
+    tell(as_json, {"fires": list(made)}, f"Made {len(made)} job(s).")
 
 
 @command.command("delete")
@@ -199,18 +198,13 @@ def delete(schedule: str, tenant: str | None, app_name: str | None, as_json: boo
     app = load_app(app_name)
     row = app.schedules.find(schedule, tenant)
     app.schedules.delete(row.schedule_id, row.tenant)
-    if as_json:
-        write_json({"schedule_id": row.schedule_id, "deleted": True})
-    else:
-        click.echo(f"Deleted the schedule {row.name}.")
+    facts = {"schedule_id": row.schedule_id, "deleted": True}
+    tell(as_json, facts, f"Deleted the schedule {row.name}.")
 
 
 def _tell(app: Celery, schedule: str, tenant: str | None, done: str, *, as_json: bool) -> None:
     row = app.schedules.find(schedule, tenant)
-    if as_json:
-        write_json(_plain(app, row))
-    else:
-        click.echo(f"{done} the schedule {row.name}.")
+    tell(as_json, _plain(app, row), f"{done} the schedule {row.name}.")
 
 
 def _show(app: Celery, row: ScheduleRow) -> None:
@@ -237,14 +231,14 @@ def _show(app: Celery, row: ScheduleRow) -> None:
 def _show_history(history: list[FireRow]) -> None:
     if not history:
         return
-    table = Table("fire", "trigger", "outcome", "job", "reason", box=None)
-    for fire in history:
-        style = _OUTCOME_STYLES[fire.outcome]
-        table.add_row(
-            _instant(fire.fire_at), fire.trigger.value, f"[{style}]{fire.outcome.value}[/]",
-            str(fire.job_id or ""), fire.reason or "",
-        )  # fmt: skip
-    console().print(table)
+    shown = [
+        (
+            _instant(fire.fire_at), fire.trigger.value,
+            f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]", str(fire.job_id or ""), fire.reason or "",
+        )
+        for fire in history
+    ]  # fmt: skip
+    tell_table(shown, "fire", "trigger", "outcome", "job", "reason", empty="")
 
 
 def _state(row: ScheduleRow) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
-from rich.table import Table
 
-from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.cli.common import ago, app_option, json_option, load_app, tell, tell_table, write_json
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 
 
@@ -31,15 +29,13 @@ def list_tenants(only_suspended: bool, app_name: str | None, as_json: bool) -> N
     if as_json:
         write_json([asdict(tenant) for tenant in tenants])
         return
-    if not tenants:
-        click.echo("There are no such tenants.")
-        return
-    table = Table("tenant", "newest job", "suspended", "by", "reason", box=None)
+    rows = []
     for tenant in tenants:
         name = f"{tenant.tenant} (system)" if tenant.tenant == SYSTEM_TENANT else tenant.tenant
         newest, since = ago(tenant.newest_job_at), ago(tenant.suspended_at)
-        table.add_row(name, newest, since, tenant.suspended_by or "", tenant.reason or "")
-    console().print(table)
+        rows.append((name, newest, since, tenant.suspended_by or "", tenant.reason or ""))
+    columns = ("tenant", "newest job", "suspended", "by", "reason")
+    tell_table(rows, *columns, empty="There are no such tenants.")
 
 
 @command.command("suspend")
@@ -54,10 +50,10 @@ def suspend(
     """Keep the jobs of TENANT from starting: each becomes `skipped`. What runs already goes on."""
     store = load_app(app_name).tenants
     is_new = store.suspend(TenantId(tenant), reason=reason, suspended_by=suspended_by)
-    _tell(
+    tell(
+        as_json,
         {"tenant": tenant, "suspended": True, "changed": is_new},
         f"Tenant {tenant} is suspended." if is_new else f"Tenant {tenant} was suspended before.",
-        as_json,
     )
 
 
@@ -68,10 +64,10 @@ def suspend(
 def resume(tenant: str, app_name: str | None, as_json: bool) -> None:
     """Let the jobs of TENANT start again. What was skipped stays so; `jobbridge jobs retry` sends it again."""
     was_suspended = load_app(app_name).tenants.resume(TenantId(tenant))
-    _tell(
+    tell(
+        as_json,
         {"tenant": tenant, "suspended": False, "changed": was_suspended},
         f"Tenant {tenant} runs again." if was_suspended else f"Tenant {tenant} was not suspended.",
-        as_json,
     )
 
 
@@ -87,16 +83,9 @@ def purge(tenant: str, by: str | None, yes: bool, app_name: str | None, as_json:
         click.confirm(f"Delete everything of tenant {tenant}?", abort=True, err=True)
     purged = load_app(app_name).purge_tenant(tenant, by=by)
     rows = sum(purged.deleted.values())
-    _tell(
+    tell(
+        as_json,
         {"tenant": tenant, **asdict(purged)},
         f"Purged tenant {tenant}: {purged.schedules} schedules deleted, {purged.cancelled} jobs cancelled, "
         f"{rows} rows deleted. It stays suspended.",
-        as_json,
     )
-
-
-def _tell(facts: dict[str, Any], text: str, as_json: bool) -> None:
-    if as_json:
-        write_json(facts)
-    else:
-        click.echo(text)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from jobbridge.cli.common import ago, app_option, console, json_option, load_app, write_json
+from jobbridge.cli.common import ago, app_option, json_option, load_app, tell, tell_table, write_json
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
@@ -72,16 +71,15 @@ def list_tokens(app_name: str | None, as_json: bool) -> None:
     if as_json:
         write_json([_plain(row) for row in rows])
         return
-    if not rows:
-        click.echo("There are no tokens. Make one: `jobbridge tokens create NAME`.")
-        return
-    table = Table("name", "role", "tenant", "made", "by", "used", "state", box=None)
-    for row in rows:
-        tenant, by = escape(row.tenant or "all"), escape(row.created_by or "")
-        table.add_row(
-            escape(row.name), row.role.value, tenant, ago(row.created_at), by, ago(row.used_at), _state(row)
+    shown = [
+        (
+            escape(row.name), row.role.value, escape(row.tenant or "all"), ago(row.created_at),
+            escape(row.created_by or ""), ago(row.used_at), _state(row),
         )
-    console().print(table)
+        for row in rows
+    ]  # fmt: skip
+    columns = ("name", "role", "tenant", "made", "by", "used", "state")
+    tell_table(shown, *columns, empty="There are no tokens. Make one: `jobbridge tokens create NAME`.")
 
 
 @command.command("revoke")
@@ -94,10 +92,7 @@ def revoke(name: str, app_name: str | None, as_json: bool) -> None:
         raise TokenRefused(
             f"There is no token {name!r} that is of use.", hint="List them with `jobbridge tokens list`."
         )
-    if as_json:
-        write_json({"name": name, "revoked": True})
-    else:
-        click.echo(f"Revoked {name}.")
+    tell(as_json, {"name": name, "revoked": True}, f"Revoked {name}.")
 
 
 def _check(name: str, tenant: str | None) -> None:

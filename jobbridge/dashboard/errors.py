@@ -150,28 +150,23 @@ def words(error: Exception) -> Told:
         case RequestValidationError():
             return _of_values(error)
         case DatabaseUnavailable():
-            hint = "Try again in a moment."
-            return Told(
-                status=503, text="The database cannot be reached.", hint=hint, headers={"Retry-After": "5"}
-            )
+            return _away("The database", hint="Try again in a moment.")
         case DatabaseError():
             text = "The tables are not those of this release."
             hint = "Run `jobbridge migrate`, or upgrade this installation; `jobbridge doctor` says which."
             return Told(status=503, text=text, hint=hint, headers={"Retry-After": "60"})
         case EngineUnavailable():
-            hint = "Try again in a moment; `jobbridge doctor` says what is wrong."
-            return Told(
-                status=503, text="Temporal cannot be reached.", hint=hint, headers={"Retry-After": "5"}
-            )
+            return _away("Temporal")
         case OperationalError():
-            hint = "Try again in a moment; `jobbridge doctor` says what is wrong."
-            return Told(
-                status=503, text="The broker cannot be reached.", hint=hint, headers={"Retry-After": "5"}
-            )
+            return _away("The broker")
         case JobBridgeError() if type(error) in _THEIRS:
             return Told(status=_THEIRS[type(error)], text=str(error), hint=error.hint)
         case _:
             return Told(status=500, text="That could not be done.", hint="The server's log says why.")
+
+
+def _away(what: str, *, hint: str = "Try again in a moment; `jobbridge doctor` says what is wrong.") -> Told:
+    return Told(status=503, text=f"{what} cannot be reached.", hint=hint, headers={"Retry-After": "5"})
 
 
 def refusal(error: JobBridgeError | OperationalError, *, hint: str | None = None) -> Refused:

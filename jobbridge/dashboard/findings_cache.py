@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.diagnosis import consumers, engines, holders, upkeep
 from jobbridge.diagnosis.checks import check_all
-from jobbridge.diagnosis.findings import Check
+from jobbridge.diagnosis.findings import Check, bad
 from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
@@ -126,17 +126,11 @@ class Look:
         try:
             return self._check()
         except JobBridgeError as error:
-            return [Check(name="checks", is_good=False, found=str(error), hint=error.hint)]
+            return [bad("checks", str(error), error.hint)]
         except Exception as error:
             logger.exception("dashboard.check_failed")
-            return [
-                Check(
-                    name="checks",
-                    is_good=False,
-                    found=f"They could not be made: {type(error).__name__}.",
-                    hint="The server's log says why; `jobbridge doctor` makes them, too.",
-                )
-            ]
+            found = f"They could not be made: {type(error).__name__}."
+            return [bad("checks", found, "The server's log says why; `jobbridge doctor` makes them, too.")]
 
 
 class CheckUp:

@@ -182,3 +182,11 @@ def is_port_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def stop_together(processes: Sequence[ManagedProcess]) -> None:
+    """Ask all to stop, then wait for each: their times of grace are one."""
+    for process in processes:
+        process.ask_to_stop()
+    for process in processes:
+        process.stop()

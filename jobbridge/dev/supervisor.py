@@ -19,7 +19,7 @@ from pathlib import Path
 from jobbridge.dev import workers
 from jobbridge.dev.mail import run_mail_sink
 from jobbridge.dev.postgres import run_postgres
-from jobbridge.dev.process import DevServerError, ManagedProcess, free_port, is_port_free
+from jobbridge.dev.process import DevServerError, ManagedProcess, free_port, is_port_free, stop_together
 from jobbridge.dev.temporal import run_temporal
 
 POSTGRES_PORT = 54329
@@ -122,7 +122,7 @@ class Supervisor:
         self.tell("Migrating the database …")
         self.migrate(self.settings["DATABASE_URL"])
         # After the workers; neither server needs the other, so that the two grace periods are one.
-        stack.callback(_stop_together, [m.process for m in self.members if m.process is not None])
+        stack.callback(stop_together, [m.process for m in self.members if m.process is not None])
         stack.enter_context(_published(self.options.folder / "dev.json", self.settings))
         self._start_workers(stack)
 
@@ -202,7 +202,7 @@ class Supervisor:
         if options.with_dashboard:
             serving.append(dashboard := self._dashboard(env))
             members.append((dashboard, self.dashboard_url))
-        stack.callback(_stop_together, [process for process, _ in members])
+        stack.callback(stop_together, [process for process, _ in members])
         for process, address in members:
             process.start()
             self.members.append(Member(name=process.name, address=address, process=process))
@@ -286,13 +286,6 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _stop_together(processes: list[ManagedProcess]) -> None:
-    for process in processes:
-        process.ask_to_stop()
-    for process in processes:
-        process.stop()
 
 
 @contextmanager

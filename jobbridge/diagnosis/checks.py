@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.core.masking import without_passwords
 from jobbridge.diagnosis import connections, consumers, engines, holders, upkeep
-from jobbridge.diagnosis.findings import Check
+from jobbridge.diagnosis.findings import Check, bad, good
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.counts.counts import CountStore
 
@@ -43,27 +43,24 @@ def _check_database(app: Celery) -> Check:
     try:
         counts = CountStore(app.database).totals()
     except JobBridgeError as error:
-        return Check(name="database", is_good=False, found=str(error), hint=error.hint)
+        return bad("database", str(error), error.hint)
     total = sum(counts.values())
     by_status = ", ".join(
         f"{count} {engine.value} {status.value}" for (engine, status), count in counts.items()
     )
-    return Check(
-        name="database", is_good=True, found=f"migrated; {total} jobs" + (f": {by_status}" if counts else "")
-    )
+    return good("database", f"migrated; {total} jobs" + (f": {by_status}" if counts else ""))
 
 
 def _check_broker(app: Celery) -> Check:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
-            return Check(name="broker", is_good=True, found=connection.as_uri())
+            return good("broker", connection.as_uri())
     except Exception as error:  # whatever a transport raises, here it is only shown
-        return Check(
-            name="broker",
-            is_good=False,
-            found=without_passwords(str(error)),
-            hint=getattr(error, "hint", "") or "Check the broker's URL, and that it runs.",
+        return bad(
+            "broker",
+            without_passwords(str(error)),
+            getattr(error, "hint", "") or "Check the broker's URL, and that it runs.",
         )
 
 
@@ -71,11 +68,6 @@ def _check_handlers(app: Celery) -> Check:
     try:
         app.loader.import_default_modules()
     except ImportError as error:
-        return Check(
-            name="handlers",
-            is_good=False,
-            found=f"a module cannot be imported: {error}",
-            hint="Install what it needs.",
-        )
+        return bad("handlers", f"a module cannot be imported: {error}", "Install what it needs.")
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
-    return Check(name="handlers", is_good=True, found=", ".join(names) or "none are registered")
+    return good("handlers", ", ".join(names) or "none are registered")

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from jobbridge.app.schedules.commands import queue_of
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.diagnosis.findings import Check, age, some
+from jobbridge.diagnosis.findings import Check, age, bad, good, some
 from jobbridge.store.monitor.health import HealthStore, WaitingGroup
 from jobbridge.store.schedules.repository import ScheduleStore
 from jobbridge.store.schema_range import SchemaVersion, read_versions
@@ -63,7 +64,7 @@ def check_schedules(app: Celery) -> list[Check]:
     workers = app.workers.alive()
     troubles, hints = [], set()
     for row in schedules:
-        queue = row.queue or queue_of(app, row.task)
+        queue = queue_of(app, row.task, row.queue)
         if not serving(workers, row.engine, queue):
             troubles.append(
                 f"{row.name!r} fills the queue {queue!r}, which no worker of {row.engine.value} serves"
@@ -80,22 +81,8 @@ def check_schedules(app: Celery) -> list[Check]:
             hints.add("See that a Temporal worker runs, and that it reaches Temporal.")
     told = f"{len(schedules)} that are not paused"
     if not troubles:
-        return [Check(name="schedules", is_good=True, found=told)]
-    return [
-        Check(
-            name="schedules", is_good=False, found=f"{some(troubles)} ({told})", hint=" ".join(sorted(hints))
-        )
-    ]
-
-
-def queue_of(app: Celery, task: str) -> str:
-    """Give the queue that a task's messages go to when they name none."""
-    declared = app.tasks.get(task)
-    spec = getattr(declared, "spec", None)
-    queue = getattr(spec, "queue", None) or getattr(declared, "queue", None)
-    if queue is None:
-        queue = app.amqp.router.route({}, task).get("queue")
-    return str(getattr(queue, "name", queue) or app.conf.task_default_queue)
+        return [good("schedules", told)]
+    return [bad("schedules", f"{some(troubles)} ({told})", " ".join(sorted(hints)))]
 
 
 def serving(workers: Sequence[WorkerRow], engine: Engine, queue: str) -> list[WorkerRow]:
@@ -119,7 +106,7 @@ def _check_queues(workers: Sequence[WorkerRow], unserved: Sequence[WaitingGroup]
         f"{worker.name} ({worker.engine.value}: {some(sorted(worker.queues))})" for worker in workers
     )
     if not unserved:
-        return Check(name="workers", is_good=True, found=running or "none runs, and nothing waits for one")
+        return good("workers", running or "none runs, and nothing waits for one")
     waiting = "; ".join(
         f"{group.number} {group.task} ({group.engine.value}) in the queue {group.queue!r} for {age(group.since)}"
         for group in unserved[:5]
@@ -127,28 +114,26 @@ def _check_queues(workers: Sequence[WorkerRow], unserved: Sequence[WaitingGroup]
     by_engine = {
         engine: sorted({group.queue for group in unserved if group.engine is engine}) for engine in Engine
     }
-    return Check(
-        name="workers",
-        is_good=False,
-        found=f"no worker serves what waits: {waiting}. Running: {running or 'none'}",
-        hint=" ".join(start_hint(engine, queues) for engine, queues in by_engine.items() if queues),
+    return bad(
+        "workers",
+        f"no worker serves what waits: {waiting}. Running: {running or 'none'}",
+        " ".join(start_hint(engine, queues) for engine, queues in by_engine.items() if queues),
     )
 
 
 def _check_known(unknown: Sequence[WaitingGroup], refused: Sequence[str]) -> Check:
     if not unknown and not refused:
-        return Check(name="tasks", is_good=True, found="a worker knows every task that waits")
+        return good("tasks", "a worker knows every task that waits")
     parts = [
         f"{group.number} {group.task!r} wait in {group.queue!r} ({group.engine.value})"
         for group in unknown[:5]
     ]
     if refused:
         parts.append(f"workers refused {some([repr(name) for name in refused])} within the last day")
-    return Check(
-        name="tasks",
-        is_good=False,
-        found=f"no worker knows the handler: {'; '.join(parts)}",
-        hint="Add the module that declares it to `include` (or `imports`) of the worker's app, and restart the worker; "
+    return bad(
+        "tasks",
+        f"no worker knows the handler: {'; '.join(parts)}",
+        "Add the module that declares it to `include` (or `imports`) of the worker's app, and restart the worker; "
         "`jobbridge handlers list` shows what an app has.",
     )
 
@@ -174,7 +159,7 @@ def _paused(paused: Sequence[QueuePause]) -> list[Check]:
     if not paused:
         return []
     found = some([f"{pause.queue!r} {pause}" for pause in paused])
-    return [Check(name="paused queues", is_good=True, found=found)]
+    return [good("paused queues", found)]
 
 
 def _unserved_releases(workers: Sequence[WorkerRow], versions: Sequence[SchemaVersion]) -> list[Check]:
@@ -183,11 +168,10 @@ def _unserved_releases(workers: Sequence[WorkerRow], versions: Sequence[SchemaVe
     if not ended:
         return []
     return [
-        Check(
-            name="releases",
-            is_good=False,
-            found=f"the tables no longer serve the releases of these workers, which take nothing: {some(ended)}",
-            hint="Stop them, and start workers of this release in their place.",
+        bad(
+            "releases",
+            f"the tables no longer serve the releases of these workers, which take nothing: {some(ended)}",
+            "Stop them, and start workers of this release in their place.",
         )
     ]
 
@@ -199,13 +183,12 @@ def _is_known(workers: Sequence[WorkerRow], task: str) -> bool:
 def _check_undelivered(pending: Sequence[WaitingGroup]) -> Check:
     late = [group for group in pending if group.since < datetime.now(UTC) - _PATIENCE]
     if not late:
-        return Check(name="delivery", is_good=True, found="every job was delivered")
+        return good("delivery", "every job was delivered")
     told = ", ".join(
         f"{group.number} {group.engine.value} pending (the oldest: {age(group.since)} ago)" for group in late
     )
-    return Check(
-        name="delivery",
-        is_good=False,
-        found=f"{told} that no engine has accepted",
-        hint="Start a worker, or `jobbridge maintain`: its relay delivers them; see that it reaches the engine.",
+    return bad(
+        "delivery",
+        f"{told} that no engine has accepted",
+        "Start a worker, or `jobbridge maintain`: its relay delivers them; see that it reaches the engine.",
     )

@@ -8,7 +8,7 @@ from importlib import util
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
-from jobbridge.diagnosis.findings import Check, some
+from jobbridge.diagnosis.findings import Check, bad, good, some
 from jobbridge.errors import JobBridgeError
 
 if TYPE_CHECKING:
@@ -44,13 +44,8 @@ def check_edition(app: Celery, settings: Settings, *, has_tables: bool) -> Check
     if has_tables:
         troubles += _workers_of_others(app, engine, is_from_file=_reason(settings).startswith(_FILES))
     if not troubles:
-        return Check(name="edition", is_good=True, found=found)
-    return Check(
-        name="edition",
-        is_good=False,
-        found=f"{found}; but {'; '.join(troubles)}",
-        hint=_edition_hint(settings),
-    )
+        return good("edition", found)
+    return bad("edition", f"{found}; but {'; '.join(troubles)}", _edition_hint(settings))
 
 
 def _reason(settings: Settings) -> str:
@@ -117,16 +112,16 @@ def _ask_temporal(settings: Settings) -> Check:
     try:
         workers = client.call(lambda own: client.pollers(own, settings.temporal_job_task_queue))
     except JobBridgeError as error:
-        return Check(name="temporal", is_good=False, found=str(error), hint=f"{error.hint}{why}")
+        return bad("temporal", str(error), f"{error.hint}{why}")
     except (RPCError, TimeoutError) as error:
         hint = f"Check TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE.{why}"
         found = f"{where}: {str(error) or 'no answer in time'}"
-        return Check(name="temporal", is_good=False, found=found, hint=hint)
+        return bad("temporal", found, hint)
     finally:
         client.close()
     queue = settings.temporal_job_task_queue
     served = f"served by {', '.join(workers)}" if workers else "served by no worker at present"
-    return Check(name="temporal", is_good=True, found=f"{where}, answers; task queue {queue!r} is {served}")
+    return good("temporal", f"{where}, answers; task queue {queue!r} is {served}")
 
 
 def _why_wanted(settings: Settings) -> str:

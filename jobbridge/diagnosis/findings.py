@@ -25,6 +25,16 @@ class Check:
     hint: str = ""
 
 
+def good(name: str, found: str) -> Check:
+    """Tell that nobody has to do anything."""
+    return Check(name=name, is_good=True, found=found)
+
+
+def bad(name: str, found: str, hint: str = "") -> Check:
+    """Tell that somebody has to do something."""
+    return Check(name=name, is_good=False, found=found, hint=hint)
+
+
 def duration(length: timedelta) -> str:
     """Say a length of time in the largest fitting unit."""
     for unit, size in _UNITS:

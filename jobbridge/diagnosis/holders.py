@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jobbridge.broker.admin.lookup import find_messages
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
-from jobbridge.diagnosis.findings import Check, age, some
+from jobbridge.diagnosis.findings import Check, age, bad, good, some
 from jobbridge.store.jobs.open_jobs import OpenJob, jobs_under_way
 from jobbridge.store.workers.workers import WorkerRow
 
@@ -43,18 +43,17 @@ def check_held(app: Celery, *, apart: float = 2.0) -> list[Check]:
         again = _stuck(app)
         stuck = {job: why for job, why in stuck.items() if job in again}
     if not stuck:
-        return [Check(name="held jobs", is_good=True, found="every running job has a worker that lives")]
+        return [good("held jobs", "every running job has a worker that lives")]
     named = [
         f"{job.key.job_id} ({job.type}, attempt {job.attempt}, silent for {age(job.updated_at)}, "
         f"worker {job.worker or 'unknown'}: {why})"
         for job, why in stuck.items()
     ]
     return [
-        Check(
-            name="held jobs",
-            is_good=False,
-            found=f"stuck in processing: {some(named)}",
-            hint="Run a worker or `jobbridge maintain`: the reaper frees or fails what a dead worker held. "
+        bad(
+            "held jobs",
+            f"stuck in processing: {some(named)}",
+            "Run a worker or `jobbridge maintain`: the reaper frees or fails what a dead worker held. "
             "`jobbridge explain JOB` tells more; `jobbridge jobs cancel JOB` gives one up.",
         )
     ]

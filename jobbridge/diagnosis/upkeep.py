@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from jobbridge.diagnosis.findings import Check, age, some
+from jobbridge.diagnosis.findings import Check, age, bad, good, some
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.counts.estimates import fewest_jobs
@@ -42,13 +42,12 @@ def check_services(app: Celery) -> list[Check]:
         for row in rows
     )
     if not troubles:
-        return [Check(name="services", is_good=True, found=told)]
+        return [good("services", told)]
     return [
-        Check(
-            name="services",
-            is_good=False,
-            found=some(troubles),
-            hint="Read the log of the worker that is named, mend what it says; `jobbridge maintain` runs them alone.",
+        bad(
+            "services",
+            some(troubles),
+            "Read the log of the worker that is named, mend what it says; `jobbridge maintain` runs them alone.",
         )
     ]
 
@@ -72,14 +71,13 @@ def check_counts(app: Celery) -> list[Check]:
     """
     counted, there = sum(CountStore(app.database).totals().values()), fewest_jobs(app.database)
     if there is None or there - counted <= max(_SURELY, there // 5):
-        return [Check(name="counts", is_good=True, found=f"{counted} jobs are counted")]
+        return [good("counts", f"{counted} jobs are counted")]
     return [
-        Check(
-            name="counts",
-            is_good=False,
-            found=f"{counted} jobs are counted, and Postgres estimates {there}: the others were written without "
+        bad(
+            "counts",
+            f"{counted} jobs are counted, and Postgres estimates {there}: the others were written without "
             "triggers (session_replication_role, a restore, replication)",
-            hint="Run `jobbridge jobs recount`.",
+            "Run `jobbridge jobs recount`.",
         )
     ]
 
@@ -99,7 +97,7 @@ def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:
             time.sleep(apart)
             found = found.also_in(drift(app))
     except (JobBridgeError, OSError) as error:
-        return [Check(name="drift", is_good=False, found=f"cannot be told: {error}", hint="Run it again.")]
+        return [bad("drift", f"cannot be told: {error}", "Run it again.")]
     troubles = []
     if found.rows:
         named = [f"{job.key.job_id} ({job.type}, {job.status.value}; {how})" for job, how in found.rows]
@@ -107,13 +105,12 @@ def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:
     if found.workflows:
         troubles.append(f"workflow without a row: {some(list(found.workflows))}")
     if not troubles:
-        return [Check(name="drift", is_good=True, found="rows and workflows agree")]
+        return [good("drift", "rows and workflows agree")]
     return [
-        Check(
-            name="drift",
-            is_good=False,
-            found="; ".join(troubles),
-            hint="Run a Temporal worker: its reconciler settles such rows, and a workflow that runs makes its own row. "
+        bad(
+            "drift",
+            "; ".join(troubles),
+            "Run a Temporal worker: its reconciler settles such rows, and a workflow that runs makes its own row. "
             "One that nobody wants is ended with `temporal workflow terminate -w ID`.",
         )
     ]

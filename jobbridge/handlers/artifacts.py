@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobbridge.app.execute.artifacts import Artifact
-from jobbridge.handlers.documents import Document, content_of
+from jobbridge.handlers.documents import OF_TENANT, Document, content_of
 from jobbridge.handlers.sql import rows_as
 
 if TYPE_CHECKING:
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 #: Steps that name a document, at most.
 MOST = 200
 
-OF_IDS = """
-SELECT document_id, kind, name, media_type, sha256, octet_length(content) AS size, client_id, invoice_id, job_id
-FROM psa.documents
-WHERE tenant = %(tenant)s AND document_id = ANY(%(ids)s)
-ORDER BY kind, name, document_id
-"""
+OF_IDS = f"{OF_TENANT} AND document_id = ANY(%(ids)s) ORDER BY kind, name, document_id"
 
 
 def artifacts_of(app: Celery, job: JobRow) -> Sequence[Artifact]:

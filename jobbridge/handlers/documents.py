@@ -20,24 +20,16 @@ VALUES (%(tenant)s, %(kind)s, %(name)s, %(media_type)s, %(content)s, %(sha256)s,
 ON CONFLICT DO NOTHING
 """
 
-OF_INVOICE = """
+OF_TENANT = """
 SELECT document_id, kind, name, media_type, sha256, octet_length(content) AS size, client_id, invoice_id, job_id
 FROM psa.documents
-WHERE tenant = %(tenant)s AND invoice_id = %(invoice_id)s AND kind = 'invoice_pdf'
-"""
+WHERE tenant = %(tenant)s"""
 
-ARCHIVE_OF_JOB = """
-SELECT document_id, kind, name, media_type, sha256, octet_length(content) AS size, client_id, invoice_id, job_id
-FROM psa.documents
-WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND kind = 'invoice_archive'
-"""
+OF_INVOICE = f"{OF_TENANT} AND invoice_id = %(invoice_id)s AND kind = 'invoice_pdf'"
 
-ALL = """
-SELECT document_id, kind, name, media_type, sha256, octet_length(content) AS size, client_id, invoice_id, job_id
-FROM psa.documents
-WHERE tenant = %(tenant)s
-ORDER BY kind, name, document_id
-"""
+ARCHIVE_OF_JOB = f"{OF_TENANT} AND job_id = %(job_id)s AND kind = 'invoice_archive'"
+
+ALL = f"{OF_TENANT} ORDER BY kind, name, document_id"
 
 CONTENT = """
 SELECT content

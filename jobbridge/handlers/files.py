@@ -38,24 +38,16 @@ WHERE tenant = %(tenant)s AND file_id = %(file_id)s
 RETURNING file_id, kind, name, media_type, size, sha256, job_id
 """
 
-FIND = """
+OF_TENANT = """
 SELECT file_id, kind, name, media_type, size, sha256, job_id
 FROM psa.files
-WHERE tenant = %(tenant)s AND file_id = %(file_id)s
-"""
+WHERE tenant = %(tenant)s"""
 
-OF_JOB = """
-SELECT file_id, kind, name, media_type, size, sha256, job_id
-FROM psa.files
-WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND kind = %(kind)s
-"""
+FIND = f"{OF_TENANT} AND file_id = %(file_id)s"
 
-ALL_OF_KIND = """
-SELECT file_id, kind, name, media_type, size, sha256, job_id
-FROM psa.files
-WHERE tenant = %(tenant)s AND kind = %(kind)s
-ORDER BY name, file_id
-"""
+OF_JOB = f"{OF_TENANT} AND job_id = %(job_id)s AND kind = %(kind)s"
+
+ALL_OF_KIND = f"{OF_TENANT} AND kind = %(kind)s ORDER BY name, file_id"
 
 PIECE = """
 SELECT content

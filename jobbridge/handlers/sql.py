@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import kwargs_row, tuple_row
 
 Connection = psycopg.Connection[Any]
 Parameters = Mapping[str, object]
@@ -38,16 +38,16 @@ def rows(connection: Connection, statement: LiteralString, parameters: Parameter
 
 
 def one_as(
-    row_type: type[Row], connection: Connection, statement: LiteralString, parameters: Parameters
+    make: Callable[..., Row], connection: Connection, statement: LiteralString, parameters: Parameters
 ) -> Row | None:
-    """Give the row as a dataclass with one field per column."""
-    with connection.cursor(row_factory=class_row(row_type)) as cursor:
+    """Give the row, made from its columns by name."""
+    with connection.cursor(row_factory=kwargs_row(make)) as cursor:
         return cursor.execute(statement, parameters, prepare=False).fetchone()
 
 
 def rows_as(
-    row_type: type[Row], connection: Connection, statement: LiteralString, parameters: Parameters
+    make: Callable[..., Row], connection: Connection, statement: LiteralString, parameters: Parameters
 ) -> list[Row]:
-    """Give the rows as dataclasses with one field per column."""
-    with connection.cursor(row_factory=class_row(row_type)) as cursor:
+    """Give the rows, each made from its columns by name."""
+    with connection.cursor(row_factory=kwargs_row(make)) as cursor:
         return cursor.execute(statement, parameters, prepare=False).fetchall()

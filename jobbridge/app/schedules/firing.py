@@ -287,14 +287,18 @@ def send_fire(
         return Outcome.CREATED
     options = fire_options(row, fire_at, job_id)
     within: AbstractContextManager[Any] = nullcontext() if is_elsewhere else app.enqueue_on(connection)
-    task = app.tasks.get(row.task)
     with within:
-        if task is not None:
-            result = task.apply_async(list(row.args), dict(row.kwargs), **options)
-        else:
-            result = app.send_task(row.task, list(row.args), dict(row.kwargs), **options)
+        result = apply(app, row, options)
     sent: Sent | None = getattr(result, "job", None)
     return Outcome.CREATED if sent is None else sent.outcome
+
+
+def apply(app: Celery, row: ScheduleRow, options: dict[str, Any]) -> Any:
+    """Send a schedule's task, also one that this process does not know."""
+    task, args, kwargs = app.tasks.get(row.task), list(row.args), dict(row.kwargs)
+    if task is not None:
+        return task.apply_async(args, kwargs, **options)
+    return app.send_task(row.task, args, kwargs, **options)
 
 
 def _is_job(app: Celery, connection: DriverConnection, tenant: TenantId, job_id: UUID) -> bool:

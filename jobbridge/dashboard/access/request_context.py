@@ -11,6 +11,7 @@ from uuid import UUID
 from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
 from jobbridge.app.execute.handlers import tenant_in
 from jobbridge.core.access import Principal, Role
@@ -81,6 +82,23 @@ class RequestContext:
         root = str(self.request.scope.get("root_path", "")).rstrip("/")
         path = root + str(self.dashboard.router.url_path_for(name, **params))
         return f"{path}?{urlencode(query, doseq=True)}" if query else path
+
+    def of_tenant(self, tenant: str | None) -> dict[str, str]:
+        """Give what an address says so that it keeps to a tenant; who is bound to one need not say so."""
+        return {} if tenant is None or self.principal.tenant is not None else {"tenant": tenant}
+
+    def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
+        """Have the browser send it back, to this application alone."""
+        is_secure = self.request.url.scheme == "https"
+        response.set_cookie(
+            name,
+            value,
+            max_age=seconds,
+            path=self.path("overview"),
+            secure=is_secure,
+            httponly=True,
+            samesite="lax",
+        )
 
     def find_job(self, named: str | None = None) -> JobRow:
         """Give the job of the address.

@@ -41,15 +41,7 @@ def sign_in(context: RequestContext) -> Response:
         return context.dashboard.page(context, "sign_in.html", status=401, next=back, problem=problem)
     _note_sign_in(context, cookie, address)
     response = RedirectResponse(back if is_ours(back) else context.path("overview"), status_code=303)
-    response.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=int(sessions.LIFETIME.total_seconds()),
-        path=context.path("overview"),
-        secure=context.request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",
-    )
+    context.set_cookie(response, COOKIE, cookie, seconds=int(sessions.LIFETIME.total_seconds()))
     return response
 
 

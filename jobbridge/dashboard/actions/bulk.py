@@ -23,6 +23,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.status import OPEN, JobStatus
 from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
+from jobbridge.dashboard.actions.allowed_actions import RETRYABLE
 from jobbridge.dashboard.errors import words
 from jobbridge.dashboard.views import filters
 from jobbridge.errors import JobBridgeError
@@ -43,7 +44,7 @@ _REFUSALS_SHOWN = 10
 
 ELIGIBLE: Mapping[Action, frozenset[JobStatus]] = {
     "cancel": OPEN,
-    "retry": frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.SKIPPED}),
+    "retry": RETRYABLE,
 }
 
 

@@ -120,7 +120,6 @@ def _data(context: RequestContext, row: JobRow) -> Any:
 
 
 def _form(context: RequestContext, row: JobRow, *, text: str, problem: str = "") -> Response:
-    query = None if context.principal.tenant is not None else {"tenant": row.tenant}
     return context.dashboard.page(
         context,
         "edit.html",
@@ -128,14 +127,13 @@ def _form(context: RequestContext, row: JobRow, *, text: str, problem: str = "")
         job=row,
         text=text,
         problem=problem,
-        query=query,
+        query=context.of_tenant(row.tenant),
     )
 
 
 def job_path(context: RequestContext, job_id: str, tenant: str) -> str:
     """Give the address of a job's page."""
-    query = None if context.principal.tenant is not None else {"tenant": tenant}
-    return context.path("job", job_id=job_id, query=query)
+    return context.path("job", job_id=job_id, query=context.of_tenant(tenant))
 
 
 RULES = (

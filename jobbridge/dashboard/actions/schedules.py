@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
@@ -34,6 +35,28 @@ def find_schedule(context: RequestContext) -> ScheduleRow:
         raise HTTPException(
             404, f"{error} Name its tenant." if several else f"There is no schedule {text}."
         ) from None
+
+
+def pause_schedule(context: RequestContext, note: str | None) -> ScheduleRow:
+    """Keep the schedule of the address from firing until somebody resumes it; gives it as it was."""
+    row = find_schedule(context)
+    pause = partial(context.app.schedules.store.pause, row.tenant, row.schedule_id, note=note)
+    do_to_schedule(context, row, "pause", pause, reason=note)
+    return row
+
+
+def resume_schedule(context: RequestContext) -> ScheduleRow:
+    """Let the schedule of the address fire again, from now on; gives it as it was."""
+    row = find_schedule(context)
+    resume = partial(context.app.schedules.store.resume, row.tenant, row.schedule_id)
+    do_to_schedule(context, row, "resume", resume)
+    return row
+
+
+def run_schedule(context: RequestContext, row: ScheduleRow) -> UUID:
+    """Make a schedule's job now; gives its id."""
+    run = partial(context.app.schedules.run_now, row.schedule_id, row.tenant)
+    return do_to_schedule(context, row, "run now", run)
 
 
 def do_to_schedule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
@@ -13,7 +13,7 @@ from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.actions import jobs as actions
-from jobbridge.dashboard.api.responses import Cancelled, Count, Counts, Job, JobDetail, JobPage
+from jobbridge.dashboard.api.responses import Cancelled, Count, Counts, Exact, Job, JobDetail, JobPage
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.dashboard.api.serializers import job_answer, job_answers, job_detail
 from jobbridge.dashboard.api.timestamps import FilterInstant
@@ -23,20 +23,16 @@ _AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'
 Word = Annotated[str | None, Query(max_length=255)]
 
 
-class CancelJob(BaseModel):
+class CancelJob(Exact):
     """Why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     reason: str | None = Field(
         None, max_length=1000, examples=["wrong month"], json_schema_extra={**STORABLE}
     )
 
 
-class RetryJob(BaseModel):
+class RetryJob(Exact):
     """How."""
-
-    model_config = ConfigDict(extra="forbid")
 
     as_new: bool = Field(False, description="As a job of its own: any job that has ended can be.")
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import POST
-from jobbridge.dashboard.api.responses import Link, Revoked
+from jobbridge.dashboard.api.responses import Exact, Link, Revoked
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
 
-class NewLink(BaseModel):
+class NewLink(Exact):
     """For how long."""
-
-    model_config = ConfigDict(extra="forbid")
 
     hours: float = Field(24 * 7, gt=0, le=24 * 366, description="It is of no use after that.")
 

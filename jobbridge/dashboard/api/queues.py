@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST, storable
-from jobbridge.dashboard.api.responses import Pause, Queue, QueuePaused, Queues, Waiting
+from jobbridge.dashboard.api.responses import Exact, Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.diagnosis import queues
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.workers.queue_pauses import QueuePauses
 
 
-class PauseQueue(BaseModel):
+class PauseQueue(Exact):
     """Why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     note: str | None = Field(None, max_length=500, json_schema_extra={**STORABLE})
 
@@ -65,23 +63,11 @@ def resume_queue(context: Asked, queue: str) -> QueuePaused:
 
 
 def _queue(row: queues.Queue) -> Queue:
-    pause = row.pause
     return Queue(
         name=row.name,
-        waiting=[
-            Waiting(
-                engine=each.engine,
-                ready=each.ready,
-                is_more=each.is_more,
-                later=each.later,
-                oldest_at=each.oldest_at,
-            )
-            for each in row.waiting
-        ],
+        waiting=[Waiting.model_validate(each) for each in row.waiting],
         workers=sorted({name for _, name in row.workers}),
-        pause=None
-        if pause is None
-        else Pause(paused_at=pause.paused_at, paused_by=pause.paused_by, note=pause.note),
+        pause=None if row.pause is None else Pause.model_validate(row.pause),
     )
 
 
@@ -89,22 +75,16 @@ _TAG = "workers and queues"
 
 RULES = (
     ApiRule(f"{PREFIX}/queues", "api_queues", list_queues, Role.VIEWER, is_global=True, tag=_TAG),
-    ApiRule(
-        f"{PREFIX}/queues/{{queue}}/pause",
-        "api_queue_pause",
-        pause_queue,
-        Role.OPERATOR,
-        methods=POST,
-        is_global=True,
-        tag=_TAG,
-    ),
-    ApiRule(
-        f"{PREFIX}/queues/{{queue}}/resume",
-        "api_queue_resume",
-        resume_queue,
-        Role.OPERATOR,
-        methods=POST,
-        is_global=True,
-        tag=_TAG,
+    *(
+        ApiRule(
+            f"{PREFIX}/queues/{{queue}}/{name}",
+            f"api_queue_{name}",
+            endpoint,
+            Role.OPERATOR,
+            methods=POST,
+            is_global=True,
+            tag=_TAG,
+        )
+        for name, endpoint in (("pause", pause_queue), ("resume", resume_queue))
     ),
 )

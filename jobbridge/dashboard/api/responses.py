@@ -14,10 +14,14 @@ from jobbridge.core.status import JobStatus
 EXAMPLE_ID = "0199d3b1-7a52-7c31-9f5e-0a6f4e1b2c3d"
 
 
-class Answer(BaseModel):
-    """The base of all: nothing beside its fields."""
+class Exact(BaseModel):
+    """The base of what is sent, either way: nothing beside its fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class Answer(Exact):
+    """The base of all answers."""
 
 
 class Flaw(Answer):

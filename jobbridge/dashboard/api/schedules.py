@@ -6,15 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.core.masking import without_passwords
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST
+from jobbridge.dashboard.actions import schedules as actions
 from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
 from jobbridge.dashboard.api.responses import (
     Backfilled,
+    Exact,
     Fire,
     FiredNow,
     Schedule,
@@ -31,18 +33,14 @@ if TYPE_CHECKING:
 _FIRES = 50
 
 
-class PauseSchedule(BaseModel):
+class PauseSchedule(Exact):
     """Why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     note: str | None = Field(None, max_length=1000, json_schema_extra={**STORABLE})
 
 
-class Backfill(BaseModel):
+class Backfill(Exact):
     """From when to when, both included."""
-
-    model_config = ConfigDict(extra="forbid")
 
     start: Instant
     end: Instant
@@ -69,31 +67,19 @@ def get_schedule(context: Asked, schedule_id: str) -> ScheduleDetail:
 
 def pause_schedule(context: Asked, schedule_id: str, asked: PauseSchedule | None = None) -> Schedule:
     """Keep a schedule from firing until it is resumed; its running jobs go on."""
-    row, note = find_schedule(context), asked.note if asked else None
-    do_to_schedule(
-        context,
-        row,
-        "pause",
-        partial(context.app.schedules.store.pause, row.tenant, row.schedule_id, note=note),
-        reason=note,
-    )
+    actions.pause_schedule(context, asked.note if asked else None)
     return Schedule.model_construct(**_fields(find_schedule(context)))
 
 
 def resume_schedule(context: Asked, schedule_id: str) -> Schedule:
     """Let a schedule fire again, from now on."""
-    row = find_schedule(context)
-    do_to_schedule(
-        context, row, "resume", partial(context.app.schedules.store.resume, row.tenant, row.schedule_id)
-    )
+    actions.resume_schedule(context)
     return Schedule.model_construct(**_fields(find_schedule(context)))
 
 
 def run_schedule(context: Asked, schedule_id: str) -> FiredNow:
     """Make a schedule's job now, whatever its times and its overlap policy, also while it is paused."""
-    row = find_schedule(context)
-    run = partial(context.app.schedules.run_now, row.schedule_id, row.tenant)
-    return FiredNow(job_id=do_to_schedule(context, row, "run now", run))
+    return FiredNow(job_id=actions.run_schedule(context, find_schedule(context)))
 
 
 def backfill_schedule(context: Asked, schedule_id: str, asked: Backfill) -> Backfilled:
@@ -118,15 +104,8 @@ def _fields(row: ScheduleRow) -> dict[str, Any]:
 
 
 def _fire(row: FireRow) -> Fire:
-    return Fire(
-        fire_at=row.fire_at,
-        trigger=str(row.trigger),
-        outcome=str(row.outcome),
-        job_id=row.job_id,
-        reason=without_passwords(row.reason) or None,
-        missed_until=row.missed_until,
-        fired_at=row.fired_at,
-    )
+    fire = Fire.model_validate(row)
+    return fire.model_copy(update={"reason": without_passwords(fire.reason) or None})
 
 
 _ALL, _ONE = f"{PREFIX}/schedules", f"{PREFIX}/schedules/{{schedule_id}}"

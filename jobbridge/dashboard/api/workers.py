@@ -9,21 +9,7 @@ from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
 def list_workers(context: Asked) -> Workers:
     """Give the worker processes that there are, the oldest first; the dead until their jobs were looked after."""
-    return Workers(
-        workers=[
-            Worker(
-                name=row.name,
-                engine=row.engine,
-                host=row.host,
-                pid=row.pid,
-                queues=list(row.queues),
-                started_at=row.started_at,
-                seen_at=row.seen_at,
-                is_alive=row.is_alive,
-            )
-            for row in context.app.workers.all()
-        ]
-    )
+    return Workers(workers=[Worker.model_validate(row) for row in context.app.workers.all()])
 
 
 RULES = (

@@ -65,7 +65,7 @@ def audit(context: RequestContext) -> Response:
         context.tenant, limit=_ACTIONS_SHOWN + 1, before=int(before) if before else None
     )
     shown = rows[:_ACTIONS_SHOWN]
-    kept = {"tenant": context.tenant} if context.tenant and context.principal.tenant is None else {}
+    kept = context.of_tenant(context.tenant)
     older = kept | {"before": str(shown[-1].audit_id)} if len(rows) > len(shown) else None
     return context.dashboard.page(
         context,

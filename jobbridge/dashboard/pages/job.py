@@ -48,7 +48,7 @@ def job(context: RequestContext) -> Response:
         possible=possible(context, row),
         commands=list(_commands(context, row)),
         temporal_url=_temporal_url(context, row),
-        query=None if context.principal.tenant is not None else {"tenant": row.tenant},
+        query=context.of_tenant(row.tenant),
     )
 
 

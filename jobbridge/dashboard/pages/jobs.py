@@ -84,13 +84,12 @@ def _by_id(context: RequestContext, search: Search) -> Response | None:
     row = store.find(job_id) if tenant is None else store.get(JobKey(tenant=tenant, job_id=job_id))
     if row is None:
         return None  # the id of a user, a parent, or of the engine: the search sees to it
-    whose = {"tenant": search.tenant} if search.tenant and context.principal.tenant is None else None
+    whose = context.of_tenant(search.tenant or None)
     return RedirectResponse(context.path("job", job_id=job_id, query=whose), status_code=303)
 
 
 def _address(context: RequestContext, job: JobRow) -> str:
-    query = None if context.principal.tenant is not None else {"tenant": job.tenant}
-    return context.path("job", job_id=job.job_id, query=query)
+    return context.path("job", job_id=job.job_id, query=context.of_tenant(job.tenant))
 
 
 def _cells(job: JobRow, columns: list[Column]) -> list[Cell]:
@@ -101,19 +100,10 @@ def _remember_columns(context: RequestContext) -> Response:
     query = context.request.query_params
     kept = filters_of(query)
     response = RedirectResponse(context.path("jobs", query=kept or None), status_code=303)
-    path = context.path("overview")
     if query.get("choose") == "usual":
-        response.delete_cookie(COOKIE, path=path)
+        response.delete_cookie(COOKIE, path=context.path("overview"))
         return response
-    response.set_cookie(
-        COOKIE,
-        remember(query.getlist("column")),
-        max_age=_YEAR,
-        path=path,
-        secure=context.request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",
-    )
+    context.set_cookie(response, COOKIE, remember(query.getlist("column")), seconds=_YEAR)
     return response
 
 

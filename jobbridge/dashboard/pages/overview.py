@@ -17,7 +17,7 @@ from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.views import charts
 from jobbridge.dashboard.views.attention import alerts
 from jobbridge.dashboard.views.failures import failures
-from jobbridge.store.counts.flow import STARTED, Cell, Span, Times, together
+from jobbridge.store.counts.flow import STARTED, Cell, Span, Times, add_up, together
 
 #: Statuses that have a card, and those that have a line below.
 _CARDS = (
@@ -86,10 +86,7 @@ def overview(context: RequestContext) -> Response:
     now = datetime.now(UTC)
     cells = context.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=context.tenant)
     slots = _slots(cells, chosen, now)
-    query = (
-        {} if context.tenant is None or context.principal.tenant is not None else {"tenant": context.tenant}
-    )
-    needs_attention = alerts(context)
+    query = context.of_tenant(context.tenant)
     return context.dashboard.page(
         context,
         "overview.html",
@@ -107,7 +104,7 @@ def overview(context: RequestContext) -> Response:
         totals_of_range=_summary(slots),
         success_of={engine: _success(cells, engine) for engine in Engine},
         recorded_since=_recorded_since(context, chosen.begin(now)),
-        alerts=needs_attention,
+        alerts=alerts(context),
         is_looking=context.tenant is None and context.dashboard.check_up.quick.last is None,
         failures=failures(context, now=now),
         tenant=context.tenant,
@@ -226,11 +223,7 @@ def _share(completed: int, failed: int) -> float | None:
 
 
 def _quantiles(times: Iterable[Times]) -> Mapping[str, timedelta | None]:
-    buckets: dict[int, int] = {}
-    for each in times:
-        for bucket, jobs in each.buckets.items():
-            buckets[bucket] = buckets.get(bucket, 0) + jobs
-    all_of_them = Times(buckets, timedelta(0))
+    all_of_them = add_up(times)
     return {"p50": all_of_them.quantile(0.5), "p95": all_of_them.quantile(0.95)}
 
 

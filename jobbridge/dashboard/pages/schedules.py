@@ -19,7 +19,13 @@ from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.fires import fires_between
 from jobbridge.core.schedules.specs import zone_named
 from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
-from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
+from jobbridge.dashboard.actions.schedules import (
+    do_to_schedule,
+    find_schedule,
+    pause_schedule,
+    resume_schedule,
+    run_schedule,
+)
 from jobbridge.errors import JobBridgeError, UnsupportedOption
 
 if TYPE_CHECKING:
@@ -110,7 +116,7 @@ def _show(
         else {"args": row.args, "kwargs": row.kwargs},
         problem=problem,
         done=done,
-        query=_query(context, row),
+        query=context.of_tenant(row.tenant),
         **values,
     )
 
@@ -128,10 +134,6 @@ def _in_zone(at: datetime, zone: str) -> str:
     return f"{local:%a %d %b %Y %H:%M:%S} {local:%z}"
 
 
-def _query(context: RequestContext, row: ScheduleRow) -> dict[str, str] | None:
-    return None if context.principal.tenant is not None else {"tenant": row.tenant}
-
-
 def _commands(context: RequestContext, row: ScheduleRow) -> list[str]:
     name = quote(row.name) + (
         "" if context.principal.tenant is not None else f" --tenant {quote(row.tenant)}"
@@ -147,32 +149,24 @@ def _commands(context: RequestContext, row: ScheduleRow) -> list[str]:
 
 def pause(context: RequestContext) -> Response:
     """Keep it from firing until somebody resumes it."""
-    row, note = find_schedule(context), context.form.get("note", "").strip() or None
-    store = context.app.schedules.store
-    do_to_schedule(
-        context, row, "pause", partial(store.pause, row.tenant, row.schedule_id, note=note), reason=note
-    )
-    return _back(context, row)
+    return _back(context, pause_schedule(context, context.form.get("note", "").strip() or None))
 
 
 def resume(context: RequestContext) -> Response:
     """Let it fire again, from now on."""
-    row = find_schedule(context)
-    do_to_schedule(
-        context, row, "resume", partial(context.app.schedules.store.resume, row.tenant, row.schedule_id)
-    )
-    return _back(context, row)
+    return _back(context, resume_schedule(context))
 
 
 def run_now(context: RequestContext) -> Response:
     """Make its job now, and show that."""
     row = find_schedule(context)
-    run = partial(context.app.schedules.run_now, row.schedule_id, row.tenant)
     try:
-        job_id = do_to_schedule(context, row, "run now", run)
+        job_id = run_schedule(context, row)
     except JobBridgeError as error:
         return _refused(context, row, error)
-    return RedirectResponse(context.path("job", job_id=job_id, query=_query(context, row)), status_code=303)
+    return RedirectResponse(
+        context.path("job", job_id=job_id, query=context.of_tenant(row.tenant)), status_code=303
+    )
 
 
 def backfill(context: RequestContext) -> Response:
@@ -218,7 +212,7 @@ def _refused(
 
 
 def _back(context: RequestContext, row: ScheduleRow) -> Response:
-    address = context.path("schedule", schedule_id=row.schedule_id, query=_query(context, row))
+    address = context.path("schedule", schedule_id=row.schedule_id, query=context.of_tenant(row.tenant))
     return RedirectResponse(address, status_code=303)
 
 

@@ -152,7 +152,7 @@ def _of_tenant(context: RequestContext, tenant: TenantId) -> Iterator[Alert]:
                 kind="bad",
                 title="Overdue schedule",
                 text=f"{row.name!r} was to fire {age(row.due_at)} ago, and did not.",
-                path=context.path("schedules", query=_query(context, tenant)),
+                path=context.path("schedules", query=context.of_tenant(tenant)),
             )
 
 
@@ -184,14 +184,10 @@ def _left_behind(context: RequestContext, tenant: TenantId) -> Iterator[Alert]:
             title="Fallen back",
             text=f"The other engine took jobs within the last day, since theirs could not be reached: {named}.",
             path=context.path(
-                "jobs", query=_query(context, tenant) | {"engine": Engine.CELERY.value, "since": "24h"}
+                "jobs", query=context.of_tenant(tenant) | {"engine": Engine.CELERY.value, "since": "24h"}
             ),
         )
 
 
 def _jobs(context: RequestContext, tenant: TenantId, status: JobStatus) -> str:
-    return context.path("jobs", query=_query(context, tenant) | {"status": status.value})
-
-
-def _query(context: RequestContext, tenant: TenantId) -> dict[str, str]:
-    return {} if context.principal.tenant is not None else {"tenant": tenant}
+    return context.path("jobs", query=context.of_tenant(tenant) | {"status": status.value})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from jobbridge.handlers.assets.models import AssetKind, Draft, Known
 from jobbridge.handlers.assets.names import BLOCK_LIMIT, blocks_of, spelling_of
-from jobbridge.handlers.sql import Connection, rows, run
+from jobbridge.handlers.sql import Connection, rows, rows_as, run
 
 # Imports of one tenant write one after another, a batch at a time: so the second of two sees the first one's names, of
 # which no unique constraint knows when they are nearly the same, and neither can wait for the other in a circle. Other
@@ -21,23 +22,16 @@ FROM psa.clients
 WHERE tenant = %(tenant)s AND client_id = ANY(%(client_ids)s)
 """
 
+_KNOWN = """
+SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
+FROM psa.assets
+WHERE tenant = %(tenant)s"""
+
 # One index scan for each identifier; an asset that several of them find comes several times.
-BY_IDENTIFIERS = """
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND serial_number = ANY(%(serial_numbers)s)
-UNION ALL
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND asset_tag = ANY(%(asset_tags)s)
-UNION ALL
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND mac_address = ANY(%(mac_addresses)s)
-UNION ALL
-SELECT asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, import_job_id, import_row
-FROM psa.assets
-WHERE tenant = %(tenant)s AND client_id = ANY(%(host_clients)s) AND host_name = ANY(%(host_names)s)
+BY_IDENTIFIERS = f"""{_KNOWN} AND serial_number = ANY(%(serial_numbers)s)
+UNION ALL{_KNOWN} AND asset_tag = ANY(%(asset_tags)s)
+UNION ALL{_KNOWN} AND mac_address = ANY(%(mac_addresses)s)
+UNION ALL{_KNOWN} AND client_id = ANY(%(host_clients)s) AND host_name = ANY(%(host_names)s)
 """
 
 # At most so many of each block, see names.py.
@@ -98,7 +92,8 @@ def possible_duplicates(
     connection: Connection, tenant: str, job_id: str, drafts: Sequence[Draft], *, with_names: bool
 ) -> list[Known]:
     """Give the assets that share an identifier, or a block of the name, with one of the drafts."""
-    found = rows(connection, BY_IDENTIFIERS, {"tenant": tenant, **_identifiers(drafts)})
+    known = partial(_known, job_id)
+    found = rows_as(known, connection, BY_IDENTIFIERS, {"tenant": tenant, **_identifiers(drafts)})
     if with_names:
         blocks = {
             (draft.client_id, block) for draft in drafts for block in blocks_of(spelling_of(draft.name))
@@ -109,8 +104,8 @@ def possible_duplicates(
             "blocks": [block for _, block in blocks],
             "limit": BLOCK_LIMIT,
         }
-        found += rows(connection, BY_NAMES, parameters)
-    return [_known(row, job_id) for row in found]
+        found += rows_as(known, connection, BY_NAMES, parameters)
+    return found
 
 
 def add_assets(
@@ -156,16 +151,8 @@ def _identifiers(drafts: Sequence[Draft]) -> dict[str, list[str]]:
     }
 
 
-def _known(row: Sequence[Any], job_id: str) -> Known:
-    asset_id, client_id, name, kind, serial_number, asset_tag, mac_address, host_name, made_by, made_in = row
-    return Known(
-        asset_id=asset_id,
-        client_id=client_id,
-        name=name,
-        kind=AssetKind(kind),
-        serial_number=serial_number,
-        asset_tag=asset_tag,
-        mac_address=mac_address,
-        host_name=host_name,
-        import_row=made_in if made_by == job_id else None,
-    )
+def _known(
+    job_id: str, *, kind: str, import_job_id: str | None, import_row: int | None, **columns: Any
+) -> Known:
+    made_in = import_row if import_job_id == job_id else None
+    return Known(kind=AssetKind(kind), import_row=made_in, **columns)

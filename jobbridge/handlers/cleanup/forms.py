@@ -104,8 +104,9 @@ def delete_forms(ctx: Context, limit: timedelta, as_of: datetime | None) -> dict
     """
     with ctx.transaction() as connection:
         before = (as_of or now_of(connection)) - limit
-        everybody = tenants_with_old_forms(connection, before) if is_everybodys(ctx.tenant_id) else None
-    tenants = [ctx.tenant_id] if everybody is None else everybody
+        tenants = (
+            tenants_with_old_forms(connection, before) if is_everybodys(ctx.tenant_id) else [ctx.tenant_id]
+        )
 
     def work(tenant: str) -> dict[str, int]:
         with transaction_of(ctx.transaction, tenant) as connection:

@@ -78,8 +78,9 @@ def deactivate_keys(ctx: Context, as_of: datetime | None) -> dict[str, Any]:
     """
     with ctx.transaction() as connection:
         now = as_of or now_of(connection)
-        everybody = tenants_with_expired_keys(connection, now) if is_everybodys(ctx.tenant_id) else None
-    tenants = [ctx.tenant_id] if everybody is None else everybody
+        tenants = (
+            tenants_with_expired_keys(connection, now) if is_everybodys(ctx.tenant_id) else [ctx.tenant_id]
+        )
 
     def work(tenant: str) -> dict[str, int]:
         with transaction_of(ctx.transaction, tenant) as connection:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
+from typing import Any, LiteralString
 
 from jobbridge.handlers.invoicing.errors import NoBillingAddress, UnapprovedTime, UnknownClient
 from jobbridge.handlers.invoicing.models import (
@@ -15,7 +17,7 @@ from jobbridge.handlers.invoicing.models import (
     TimeEntry,
 )
 from jobbridge.handlers.providers import business_hours_of
-from jobbridge.handlers.sql import Connection, Parameters, one, one_as, rows, rows_as
+from jobbridge.handlers.sql import Connection, one, one_as, rows, rows_as
 
 # NO KEY: whoever records time for this client meanwhile is not held up by the invoice.
 LOCK_CLIENT = """
@@ -154,68 +156,32 @@ def refuse_unapproved_time(connection: Connection, tenant: str, client_id: str, 
 
 def account_of(connection: Connection, tenant: str, client: Client, window: Period) -> Account:
     """Give all that the price of the window depends on."""
-    parameters = _window(tenant, client.client_id, window)
-    return Account(
-        client_id=client.client_id,
-        tax_region=client.tax_region,
-        lines=_contract_lines(connection, parameters),
-        entries=rows_as(TimeEntry, connection, BILLABLE_TIME, parameters),
-        tax_rates=_tax_rates(connection, tenant, client.tax_region, window.end),
-        business_hours=business_hours_of(connection, tenant),
-        rolled_over=dict(rows(connection, ROLLED_OVER, parameters)),
-    )
+    tax_rates = _tax_rates(connection, tenant, client.tax_region, window.end)
+    return replace(_account(connection, tenant, client, window, BILLABLE_TIME), tax_rates=tax_rates)
 
 
 def worked_account_of(connection: Connection, tenant: str, client: Client, window: Period) -> Account:
     """Give all that the use of buckets depends on: time that is billed already too, and no tax rates."""
+    return _account(connection, tenant, client, window, WORKED_TIME)
+
+
+def _account(
+    connection: Connection, tenant: str, client: Client, window: Period, time: LiteralString
+) -> Account:
     parameters = _window(tenant, client.client_id, window)
     return Account(
         client_id=client.client_id,
         tax_region=client.tax_region,
-        lines=_contract_lines(connection, parameters),
-        entries=rows_as(TimeEntry, connection, WORKED_TIME, parameters),
+        lines=rows_as(_contract_line, connection, CONTRACT_LINES, parameters),
+        entries=rows_as(TimeEntry, connection, time, parameters),
         tax_rates={},
         business_hours=business_hours_of(connection, tenant),
         rolled_over=dict(rows(connection, ROLLED_OVER, parameters)),
     )
 
 
-def _contract_lines(connection: Connection, parameters: Parameters) -> list[ContractLine]:
-    lines = []
-    for row in rows(connection, CONTRACT_LINES, parameters):
-        (
-            line_id,
-            service_id,
-            kind,
-            quantity,
-            unit,
-            tax_code,
-            description,
-            rate,
-            overage,
-            step,
-            included,
-            after_hours,
-            *days,
-        ) = row
-        lines.append(
-            ContractLine(
-                contract_line_id=line_id,
-                service_id=service_id,
-                kind=LineKind(kind),
-                description=description,
-                unit=unit,
-                tax_code=tax_code,
-                active=Period(start=days[0], end=days[1]),
-                quantity=quantity,
-                rate=rate,
-                overage_rate=overage,
-                round_minutes_to=step,
-                included_minutes=included,
-                after_hours_multiplier=after_hours,
-            )
-        )
-    return lines
+def _contract_line(*, kind: str, starts_on: date, ends_on: date, **columns: Any) -> ContractLine:
+    return ContractLine(kind=LineKind(kind), active=Period(start=starts_on, end=ends_on), **columns)
 
 
 def _tax_rates(connection: Connection, tenant: str, region: str, day: date) -> dict[str, TaxRate]:

@@ -20,7 +20,7 @@ from jobbridge.handlers.invoicing.models import (
     TimeEntry,
 )
 from jobbridge.handlers.providers import Provider, provider_of
-from jobbridge.handlers.sql import Connection, one, one_as, rows_as, run
+from jobbridge.handlers.sql import Connection, one, rows_as, run
 
 INVOICE_OF_JOB = """
 SELECT invoice_id
@@ -85,15 +85,6 @@ SET period_end = EXCLUDED.period_end,
     included_minutes = EXCLUDED.included_minutes,
     used_minutes = EXCLUDED.used_minutes,
     overage_minutes = EXCLUDED.overage_minutes
-"""
-
-HEAD = """
-SELECT invoice.invoice_id, invoice.number, invoice.job_id, invoice.client_id, client.name AS client_name,
-    invoice.status, invoice.period_start, invoice.period_end, invoice.issued_on, invoice.due_on, invoice.currency,
-    invoice.bill_to, client.vat_number AS client_vat_number, invoice.subtotal, invoice.tax, invoice.total
-FROM psa.invoices AS invoice
-JOIN psa.clients AS client USING (tenant, client_id)
-WHERE invoice.tenant = %(tenant)s AND invoice.invoice_id = %(invoice_id)s
 """
 
 HEADS = """
@@ -212,10 +203,7 @@ def head_of(connection: Connection, tenant: str, invoice_id: UUID) -> InvoiceHea
     Raises:
         UnknownInvoice: No such invoice in this tenant.
     """
-    head = one_as(InvoiceHead, connection, HEAD, {"tenant": tenant, "invoice_id": invoice_id})
-    if head is None:
-        raise UnknownInvoice.about([invoice_id])
-    return head
+    return heads_of(connection, tenant, [invoice_id])[0]
 
 
 def heads_of(connection: Connection, tenant: str, invoice_ids: Sequence[UUID]) -> list[InvoiceHead]:

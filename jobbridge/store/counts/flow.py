@@ -16,6 +16,7 @@ Times are in buckets whose bounds grow by the square root of two: a quantile is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -271,12 +272,16 @@ class FlowStore:
 
 def together(cells: Iterable[Cell]) -> Times:
     """Add up the times of cells."""
-    buckets: dict[int, int] = {}
+    return add_up(cell.times for cell in cells)
+
+
+def add_up(times: Iterable[Times]) -> Times:
+    """Give the times of all the jobs together."""
+    buckets: Counter[int] = Counter()
     total = timedelta(0)
-    for cell in cells:
-        total += cell.times.total
-        for bucket, jobs in cell.times.buckets.items():
-            buckets[bucket] = buckets.get(bucket, 0) + jobs
+    for each in times:
+        total += each.total
+        buckets.update(each.buckets)
     return Times(buckets, total)
 
 
@@ -291,13 +296,11 @@ def _cells_of(rows: Iterable[tuple[Any, ...]]) -> list[Cell]:
 
 
 def _times(parts: Iterable[tuple[int, int, int]]) -> Times:
-    buckets: dict[int, int] = {}
-    total = 0
-    for bucket, jobs, ms in parts:
-        total += ms
-        if bucket >= 0:
-            buckets[bucket] = buckets.get(bucket, 0) + jobs
-    return Times(buckets, timedelta(milliseconds=total))
+    # A bucket of -1: that time is not known.
+    known = (
+        Times({bucket: jobs} if bucket >= 0 else {}, timedelta(milliseconds=ms)) for bucket, jobs, ms in parts
+    )
+    return add_up(known)
 
 
 def _edges(bucket: int) -> tuple[float, float]:

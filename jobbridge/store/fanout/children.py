@@ -10,8 +10,8 @@ from uuid import UUID
 from jobbridge.core.fanout import ChildCounts, Member
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.store.fanout.parent import params_of
-from jobbridge.store.fetch import tuples
+from jobbridge.store.fanout.parent import key_of, member_of, params_of
+from jobbridge.store.fetch import all_rows, tuples
 from jobbridge.store.statuses import FINAL_STATUSES
 
 _MEMBERS = "parent_tenant = %(tenant)s AND parent_id = %(parent_id)s"
@@ -101,26 +101,15 @@ def unsuccessful(
 ) -> list[Member]:
     """Give some children that ended so, in their order."""
     told = {"statuses": list(statuses), "limit": limit}
-    return [
-        Member(
-            key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id),
-            item_key=key,
-            status=status,
-            error=error,
-        )
-        for tenant, child_id, key, status, error in tuples(connection, UNSUCCESSFUL, params_of(parent) | told)
-    ]
+    return all_rows(connection, member_of, UNSUCCESSFUL, params_of(parent) | told)
 
 
 def members(
     connection: DriverConnection, parent: JobKey, *, after: int = -1, limit: int = 100
 ) -> list[Member]:
     """Give children in their order, after the one at that place (0-based)."""
-    rows = tuples(connection, MEMBERS, params_of(parent) | {"after": after, "limit": limit})
-    return [
-        Member(key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=key, status=status)
-        for tenant, child_id, key, status in rows
-    ]
+    told = {"after": after, "limit": limit}
+    return all_rows(connection, member_of, MEMBERS, params_of(parent) | told)
 
 
 def neglected(connection: DriverConnection, *, older_than: timedelta, limit: int = 100) -> list[JobKey]:
@@ -137,4 +126,4 @@ def _parents(
     connection: DriverConnection, statement: LiteralString, older_than: timedelta, limit: int
 ) -> list[JobKey]:
     rows = tuples(connection, statement, {"older_than": older_than, "limit": limit})
-    return [JobKey(tenant=TenantId(str(tenant)), job_id=parent_id) for tenant, parent_id in rows]
+    return [key_of(tenant, parent_id) for tenant, parent_id in rows]

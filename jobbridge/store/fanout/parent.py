@@ -20,13 +20,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, LiteralString
 from uuid import UUID
 
 from jobbridge.core.fanout import Member, MemberStatus
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.store.fetch import tuples
+from jobbridge.store.fetch import all_rows, first_row, tuples
 from jobbridge.store.statuses import FINAL_STATUSES
 from jobbridge.store.values import as_jsonb, as_text
 
@@ -79,8 +80,9 @@ WHERE {_THIS_PARENT}
 """
 
 LOCK: LiteralString = f"""
-SELECT task, options, concurrency, total, unfinished, running, attempt, resumption, step_id, closed_at IS NOT NULL,
-    told_at IS NULL OR told_at < clock_timestamp() - interval '1 second'
+SELECT task, options, concurrency, total, unfinished, running, attempt, resumption, step_id,
+    closed_at IS NOT NULL AS is_closed,
+    told_at IS NULL OR told_at < clock_timestamp() - interval '1 second' AS is_report_due
 FROM public.job_families
 WHERE {_THIS_PARENT}
 FOR UPDATE
@@ -150,7 +152,8 @@ UPDATE public.job_families SET generation = generation + 1 WHERE {_THIS_PARENT} 
 """
 
 CANCELLED: LiteralString = f"""
-SELECT tenant, child_id, item_key FROM public.job_family_members WHERE {_MEMBERS} AND status = 'cancelled'
+SELECT tenant, child_id, item_key, status FROM public.job_family_members
+WHERE {_MEMBERS} AND status = 'cancelled'
 """
 
 RENAME: LiteralString = """
@@ -274,38 +277,7 @@ def count(connection: DriverConnection, parent: JobKey, *, generation: int | Non
 
 def lock(connection: DriverConnection, parent: JobKey) -> FanOutRow | None:
     """Hold a fan-out until the transaction ends; None when there is none."""
-    rows = tuples(connection, LOCK, params_of(parent))
-    return _held(parent, *rows[0]) if rows else None
-
-
-def _held(
-    parent: JobKey,
-    task: str,
-    options: Mapping[str, Any],
-    concurrency: int,
-    total: int,
-    unfinished: int,
-    running: int,
-    attempt: int | None,
-    resumption: str | None,
-    step_id: UUID | None,
-    is_closed: bool,
-    is_report_due: bool,
-) -> FanOutRow:
-    return FanOutRow(
-        key=parent,
-        task=task,
-        options=options,
-        concurrency=concurrency,
-        total=total,
-        unfinished=unfinished,
-        running=running,
-        attempt=attempt,
-        resumption=resumption,
-        step_id=step_id,
-        is_closed=is_closed,
-        is_report_due=is_report_due,
-    )
+    return first_row(connection, partial(FanOutRow, key=parent), LOCK, params_of(parent))
 
 
 def await_children(
@@ -320,9 +292,7 @@ def release(connection: DriverConnection, parent: JobKey, *, limit: int) -> list
     """Take the next children that wait."""
     rows = tuples(connection, RELEASE, params_of(parent) | {"limit": limit})
     return [
-        ReleasedMember(
-            key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=item_key, arguments=arguments
-        )
+        ReleasedMember(key=key_of(tenant, child_id), item_key=item_key, arguments=arguments)
         for tenant, child_id, item_key, arguments in rows
     ]
 
@@ -348,18 +318,13 @@ def cancel_waiting(connection: DriverConnection, parent: JobKey) -> list[JobKey]
     connection.execute(CANCEL_WAITING, params_of(parent))
     count(connection, parent)
     rows = tuples(connection, RELEASED, params_of(parent))
-    return [JobKey(tenant=TenantId(str(tenant)), job_id=child_id) for tenant, child_id in rows]
+    return [key_of(tenant, child_id) for tenant, child_id in rows]
 
 
 def cancelled_members(connection: DriverConnection, parent: JobKey) -> tuple[int, list[Member]]:
     """Begin a generation; gives its number, and the children that were cancelled before it."""
     [(generation,)] = tuples(connection, ANEW, params_of(parent))
-    return int(generation), [
-        Member(
-            key=JobKey(tenant=TenantId(str(tenant)), job_id=child_id), item_key=item_key, status="cancelled"
-        )
-        for tenant, child_id, item_key in tuples(connection, CANCELLED, params_of(parent))
-    ]
+    return int(generation), all_rows(connection, member_of, CANCELLED, params_of(parent))
 
 
 def rename(connection: DriverConnection, child: JobKey, new_id: UUID) -> None:
@@ -379,6 +344,16 @@ def recount(connection: DriverConnection, parent: JobKey) -> int:
     number = connection.execute(RECOUNT, params_of(parent)).rowcount
     count(connection, parent)
     return number
+
+
+def key_of(tenant: object, job_id: UUID) -> JobKey:
+    """Name a job as it is named where tenants are text."""
+    return JobKey(tenant=TenantId(str(tenant)), job_id=job_id)
+
+
+def member_of(*, tenant: object, child_id: UUID, **columns: Any) -> Member:
+    """Make a child of its row."""
+    return Member(key=key_of(tenant, child_id), **columns)
 
 
 def params_of(parent: JobKey) -> dict[str, Any]:

@@ -49,29 +49,25 @@ FROM public.jobs
 WHERE tenant = %(tenant)s AND job_id = ANY(%(job_ids)s) AND status NOT IN ({FINAL_STATUSES})
 """
 
-INSERT_FIRE: LiteralString = """
-INSERT INTO public.job_schedule_fires (
+_ROW: LiteralString = """public.job_schedule_fires AS fire (
     tenant, schedule_id, fire_at, trigger, outcome, job_id, reason, missed_until
 )
 VALUES (
     %(tenant)s, %(schedule_id)s, %(fire_at)s, %(trigger)s, %(outcome)s, %(job_id)s, %(reason)s, %(missed_until)s
 )
-ON CONFLICT (tenant, schedule_id, fire_at) DO NOTHING
-"""
+ON CONFLICT (tenant, schedule_id, fire_at)"""
+
+INSERT_FIRE: LiteralString = f"INSERT INTO {_ROW} DO NOTHING"
 
 #: What had no job gets one.
-BACKFILL_FIRE: LiteralString = """
-INSERT INTO public.job_schedule_fires AS fire (
-    tenant, schedule_id, fire_at, trigger, outcome, job_id, reason, missed_until
-)
-VALUES (
-    %(tenant)s, %(schedule_id)s, %(fire_at)s, %(trigger)s, %(outcome)s, %(job_id)s, %(reason)s, %(missed_until)s
-)
-ON CONFLICT (tenant, schedule_id, fire_at) DO UPDATE SET
+BACKFILL_FIRE: LiteralString = f"""INSERT INTO {_ROW} DO UPDATE SET
     trigger = excluded.trigger, outcome = excluded.outcome, job_id = excluded.job_id, reason = excluded.reason,
     fired_at = clock_timestamp()
 WHERE fire.outcome IN ('skipped', 'missed', 'failed')
 """
+
+#: Of Temporal: a buffered fire may begin after a later one noted that nothing had come of it.
+TEMPORAL_FIRE: LiteralString = f"{BACKFILL_FIRE} AND fire.job_id IS NULL"
 
 SETTLE_FIRE: LiteralString = f"""
 UPDATE public.job_schedule_fires
@@ -126,10 +122,11 @@ def note_fire(
     job_id: UUID | None = None,
     reason: str | None = None,
     missed_until: datetime | None = None,
+    is_temporal: bool = False,
 ) -> bool:
     """Write the row of a fire; False: there is one already, so this fire is somebody else's.
 
-    A backfilled one takes the place of one that made no job.
+    One that is backfilled, or fired by Temporal, takes the place of one that made no job.
     """
     params = _fire(row, fire_at) | {
         "trigger": trigger.value,
@@ -138,7 +135,8 @@ def note_fire(
         "reason": reason,
         "missed_until": missed_until,
     }
-    statement = BACKFILL_FIRE if trigger is Trigger.BACKFILL else INSERT_FIRE
+    usual = BACKFILL_FIRE if trigger is Trigger.BACKFILL else INSERT_FIRE
+    statement = TEMPORAL_FIRE if is_temporal else usual
     return connection.execute(statement, params).rowcount > 0
 
 
@@ -161,10 +159,10 @@ def advance(
     row: ScheduleRow,
     *,
     next_fire_at: datetime | None,
-    due_at: datetime | None,
-    buffered_fire_at: datetime | None,
-    last_fire_at: datetime | None,
-    last_job_id: UUID | None,
+    due_at: datetime | None = None,
+    buffered_fire_at: datetime | None = None,
+    last_fire_at: datetime | None = None,
+    last_job_id: UUID | None = None,
     open_jobs: Sequence[UUID],
 ) -> None:
     """Write where the schedule is now; a last fire or job of None leaves what there is."""

@@ -1,7 +1,7 @@
 """What the table says of schedules that Temporal fires, and what Temporal was told.
 
 Sent to Temporal by `jobbridge.temporal.schedules.reconciler`; a fire there notes itself by `settle_unfired` and
-`note_temporal_fire`, in the transaction that makes its job.
+`fires.note_fire`, in the transaction that makes its job.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from jobbridge.core.keys import TenantId
-from jobbridge.core.schedules.policies import FireOutcome, Trigger
+from jobbridge.core.schedules.policies import FireOutcome
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows
+from jobbridge.store.schedules.fires import note_fire
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
 
 _THIS_SCHEDULE: LiteralString = "tenant = %(tenant)s AND schedule_id = %(schedule_id)s"
@@ -76,26 +77,8 @@ WHERE engine = 'temporal' AND deleted_at IS NULL AND NOT paused
 LIMIT %(limit)s
 """
 
-#: A buffered fire may begin after a later one noted that nothing had come of it.
-NOTE_FIRE: LiteralString = """
-INSERT INTO public.job_schedule_fires AS fire (tenant, schedule_id, fire_at, trigger, outcome, job_id, reason)
-VALUES (
-    %(tenant)s, %(schedule_id)s, %(fire_at)s, %(trigger)s, %(outcome)s, %(job_id)s, %(reason)s
-)
-ON CONFLICT (tenant, schedule_id, fire_at) DO UPDATE SET
-    trigger = excluded.trigger, outcome = excluded.outcome, job_id = excluded.job_id, reason = excluded.reason,
-    fired_at = clock_timestamp()
-WHERE fire.job_id IS NULL AND fire.outcome IN ('skipped', 'missed', 'failed')
-"""
-
 FIRE_JOB: LiteralString = f"""
 SELECT job_id FROM public.job_schedule_fires WHERE {_THIS_SCHEDULE} AND fire_at = %(fire_at)s
-"""
-
-UNFIRED: LiteralString = """
-INSERT INTO public.job_schedule_fires (tenant, schedule_id, fire_at, trigger, outcome, reason)
-VALUES (%(tenant)s, %(schedule_id)s, %(fire_at)s, 'schedule', %(outcome)s, %(reason)s)
-ON CONFLICT (tenant, schedule_id, fire_at) DO NOTHING
 """
 
 JOB_ENDED_AT: LiteralString = """
@@ -166,29 +149,6 @@ def job_of_fire(
     return found[0] if found else None
 
 
-def note_temporal_fire(
-    connection: DriverConnection,
-    row: ScheduleRow,
-    fire_at: datetime,
-    outcome: FireOutcome,
-    *,
-    trigger: Trigger,
-    job_id: UUID | None = None,
-    reason: str | None = None,
-) -> bool:
-    """Write what comes of a fire; False: another scheduler made its job."""
-    params = {
-        "tenant": row.tenant,
-        "schedule_id": row.schedule_id,
-        "fire_at": fire_at,
-        "trigger": trigger.value,
-        "outcome": outcome.value,
-        "job_id": job_id,
-        "reason": reason,
-    }
-    return connection.execute(NOTE_FIRE, params).rowcount > 0
-
-
 def settle_unfired(connection: DriverConnection, row: ScheduleRow, instants: Sequence[datetime]) -> None:
     """Write that nothing came of these instants, where nothing is written yet, and why.
 
@@ -200,14 +160,9 @@ def settle_unfired(connection: DriverConnection, row: ScheduleRow, instants: Seq
     is_open_until = _end_of_last_job(connection, row)
     for instant in instants:
         is_overlap = is_open_until is not None and instant < is_open_until
-        params = {
-            "tenant": row.tenant,
-            "schedule_id": row.schedule_id,
-            "fire_at": instant,
-            "outcome": (FireOutcome.SKIPPED if is_overlap else FireOutcome.MISSED).value,
-            "reason": "an earlier job has not ended" if is_overlap else "Temporal did not fire it",
-        }
-        connection.execute(UNFIRED, params)
+        outcome = FireOutcome.SKIPPED if is_overlap else FireOutcome.MISSED
+        reason = "an earlier job has not ended" if is_overlap else "Temporal did not fire it"
+        note_fire(connection, row, instant, outcome, reason=reason)
 
 
 def _end_of_last_job(connection: DriverConnection, row: ScheduleRow) -> datetime | None:

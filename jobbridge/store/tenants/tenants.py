@@ -29,8 +29,8 @@ WITH RECURSIVE known (tenant) AS (
     SELECT (SELECT jobs.tenant FROM public.jobs WHERE jobs.tenant > known.tenant ORDER BY jobs.tenant LIMIT 1)
     FROM known WHERE known.tenant IS NOT NULL
 )
-SELECT coalesce(known.tenant, suspension.tenant)::text AS name, newest.created_at, suspension.suspended_at,
-    suspension.reason, suspension.suspended_by
+SELECT coalesce(known.tenant, suspension.tenant)::text AS tenant, newest.created_at AS newest_job_at,
+    suspension.suspended_at, suspension.reason, suspension.suspended_by
 FROM known
 FULL JOIN public.job_suspensions AS suspension ON suspension.tenant = known.tenant
 LEFT JOIN LATERAL (
@@ -38,7 +38,7 @@ LEFT JOIN LATERAL (
     WHERE jobs.tenant = known.tenant ORDER BY jobs.created_at DESC, jobs.job_id DESC LIMIT 1
 ) AS newest ON true
 WHERE coalesce(known.tenant, suspension.tenant) IS NOT NULL
-ORDER BY name
+ORDER BY 1
 """
 
 #: One that is suspended already stays as it is.
@@ -118,18 +118,7 @@ class TenantStore:
 
     def all(self) -> Sequence[Tenant]:
         """Give the tenants that have jobs or are suspended."""
-        return [
-            Tenant(
-                tenant=TenantId(tenant),
-                newest_job_at=newest,
-                suspended_at=since,
-                reason=reason,
-                suspended_by=who,
-            )
-            for tenant, newest, since, reason, who in self._database.run(
-                lambda own: own.execute(LIST).fetchall()
-            )
-        ]
+        return self._database.run(lambda own: all_rows(own, Tenant, LIST))
 
     def suspended(self, *, limit: int = 1000) -> Sequence[Suspension]:
         """Give the tenants that are suspended, the latest first."""

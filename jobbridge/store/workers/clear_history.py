@@ -15,7 +15,7 @@ from uuid import UUID
 from jobbridge.core.keys import TenantId
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.store.database import Database
-from jobbridge.store.workers.retention import GONE, Portion
+from jobbridge.store.workers.retention import GONE, Portion, delete_portion
 
 #: Jobs that one statement reads.
 BATCH = 1000
@@ -108,18 +108,7 @@ def clear(database: Database, asked: Clearance, *, after: Place, limit: int = BA
         limit: At most so many jobs are read.
     """
     statement = CLEAR if asked.tenant is None else CLEAR_OF_TENANT
-    at, job_id = after
-    params = _params(asked) | {
-        "after_at": "-infinity" if at is datetime.min else at,
-        "after_id": job_id,
-        "limit": limit,
-        "final": sorted(FINAL),
-    }
-    row = database.run(lambda own: own.execute(statement, params).fetchone())
-    if row is None:
-        return None
-    read, jobs, steps, last_at, last_id = row
-    return Portion(read=read, jobs=jobs, steps=steps, last=(last_at, last_id))
+    return delete_portion(database, statement, _params(asked), after=after, limit=limit)
 
 
 def _params(asked: Clearance) -> dict[str, object]:

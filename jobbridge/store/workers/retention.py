@@ -75,9 +75,6 @@ VALUES (%(tenant)s, %(status)s, %(keep)s)
 ON CONFLICT (tenant, status) DO UPDATE SET keep = excluded.keep
 """
 
-FORGET_RULE: LiteralString = """
-DELETE FROM public.job_retention WHERE tenant = %(tenant)s AND status = %(status)s
-"""
 
 SHORTEST: LiteralString = "SELECT min(keep) FROM public.job_retention"
 
@@ -116,17 +113,27 @@ def prune(
         after: The `last` of the portion before.
         limit: At most so many jobs are read.
     """
-    at, job_id = after
     params = {
         "shortest": shortest,
-        "after_at": "-infinity" if at is datetime.min else at,
-        "after_id": job_id,
-        "limit": limit,
         "statuses": [status.value for status in retention],
         "keeps": list(retention.values()),
-        "final": sorted(FINAL),
     }
-    row = database.run(lambda own: own.execute(PRUNE, params).fetchone())
+    return delete_portion(database, PRUNE, params, after=after, limit=limit)
+
+
+def delete_portion(
+    database: Database,
+    statement: LiteralString,
+    params: Mapping[str, object],
+    *,
+    after: tuple[datetime, UUID],
+    limit: int,
+) -> Portion | None:
+    """Run a statement that ends with `GONE`; None when there are no more jobs after that place."""
+    at, job_id = after
+    place = {"after_at": "-infinity" if at is datetime.min else at, "after_id": job_id, "limit": limit}
+    all_params = {**params, **place, "final": sorted(FINAL)}
+    row = database.run(lambda own: own.execute(statement, all_params).fetchone())
     if row is None:
         return None
     read, jobs, steps, last_at, last_id = row
@@ -144,8 +151,3 @@ def keep(database: Database, tenant: str, status: JobStatus, how_long: timedelta
     """Keep a tenant's jobs of a status for that time after their end; None: for ever."""
     params = {"tenant": tenant, "status": status.value, "keep": how_long}
     database.run(lambda own: own.execute(KEEP, params))
-
-
-def keep_as_usual(database: Database, tenant: str, status: JobStatus) -> None:
-    """Take the tenant's own rule away."""
-    database.run(lambda own: own.execute(FORGET_RULE, {"tenant": tenant, "status": status.value}))

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
-import psycopg
-from psycopg.rows import class_row, kwargs_row
-
 from jobbridge.core.keys import Engine
 from jobbridge.postgres import presence
 from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.postgres.locks import WORKERS
 from jobbridge.postgres.presence import Verdict, verdict
 from jobbridge.store.database import CallersConnection, Database
+from jobbridge.store.fetch import all_rows
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0
 
 #: Again and again: somebody may have taken the row away meanwhile. With the proof, so that a worker costs one
@@ -125,8 +123,7 @@ class WorkerStore:
         """Give the workers that have a row, oldest first; the dead until somebody has looked after their jobs."""
 
         def fetch(own: DriverConnection) -> list[WorkerRow]:
-            with psycopg.Cursor(own, row_factory=kwargs_row(_worker_row)) as cursor:
-                rows = cursor.execute(LIST, {"workers": WORKERS}).fetchall()
+            rows = all_rows(own, _worker_row, LIST, {"workers": WORKERS})
             doubtful = [row.number for row in rows if not row.is_alive]
             seen = self._judged(own, doubtful, Verdict.ALIVE) if doubtful else set()
             return [replace(row, is_alive=row.is_alive or row.number in seen) for row in rows]
@@ -163,12 +160,7 @@ class WorkerStore:
 
     def stuck(self) -> Sequence[StuckWorker]:
         """Give the workers that ended themselves within a day, the last one first."""
-
-        def fetch(own: DriverConnection) -> list[StuckWorker]:
-            with psycopg.Cursor(own, row_factory=class_row(StuckWorker)) as cursor:
-                return cursor.execute(LIST_STUCK).fetchall()
-
-        return self._database.run(fetch)
+        return self._database.run(lambda own: all_rows(own, StuckWorker, LIST_STUCK))
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Take away the rows of workers that are gone."""

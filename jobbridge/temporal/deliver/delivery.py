@@ -86,15 +86,8 @@ class TemporalDelivery:
         """
         message = continuation(envelope.to_json())
 
-        async def signal(client: Client) -> None:
-            await client.get_workflow_handle(workflow_id).signal(contract.RESUME_JOB, message)
-
-        try:
-            self._call(signal)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return self.deliver(envelope)
-            raise _refused(error) from error
+        if not self._signal(workflow_id, contract.RESUME_JOB, message):
+            return self.deliver(envelope)
         return _accepted(envelope, run_id=None, workflow_id=workflow_id)
 
     def check(self) -> None:
@@ -108,10 +101,7 @@ class TemporalDelivery:
         async def describe(client: Client) -> None:
             await client.workflow_service.describe_namespace(request)
 
-        try:
-            self._call(describe)
-        except RPCError as error:
-            raise _refused(error) from error
+        self.ask(describe)
 
     def known_failure(self) -> EngineUnavailable | None:
         """Give the failure of a moment ago, for as long as it is not worth while to try again. Asks nobody."""
@@ -128,18 +118,7 @@ class TemporalDelivery:
             EngineUnavailable: It could not be reached.
         """
         request = CancelRequest(reason=reason or "cancelled", cancelled_by=cancelled_by)
-        workflow_id = self._workflow_id(task_id)
-
-        async def signal(client: Client) -> None:
-            await client.get_workflow_handle(workflow_id).signal(contract.CANCEL_JOB, request.to_json())
-
-        try:
-            self._call(signal)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise _refused(error) from error
-        return True
+        return self._signal(self._workflow_id(task_id), contract.CANCEL_JOB, request.to_json())
 
     def is_running(self, workflow_id: str) -> bool:
         """Whether a workflow of that id runs now.
@@ -184,10 +163,7 @@ class TemporalDelivery:
                 static_summary=envelope.task[:200],
             )
 
-        try:
-            handle = self._call(start)
-        except RPCError as error:
-            raise _refused(error) from error
+        handle = self.ask(start)
         return _accepted(envelope, handle.first_execution_run_id)
 
     def _same_delivery(self, envelope: Envelope) -> Accepted | None:
@@ -206,14 +182,26 @@ class TemporalDelivery:
             message = await description.memo_value(contract.MESSAGE_MEMO, default={})
             return message.get("delivery"), description.run_id
 
-        running: tuple[str | None, str | None] | None
+        return self._found(describe)
+
+    def _signal(self, workflow_id: str, name: str, document: dict[str, Any]) -> bool:
+        """Signal a workflow; False: none of that id runs."""
+
+        async def signal(client: Client) -> bool:
+            await client.get_workflow_handle(workflow_id).signal(name, document)
+            return True
+
+        return self._found(signal) or False
+
+    def _found(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer | None:
+        """Do `work`; None: there is no such workflow."""
         try:
-            running = self._call(describe)
-            return running
+            answer: Answer = self._call(work)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise _refused(error) from error
+        return answer
 
     def _call(self, work: Any) -> Any:
         try:

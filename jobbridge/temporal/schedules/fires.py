@@ -24,7 +24,7 @@ import psycopg
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.schedules.commands import queue_of
-from jobbridge.app.schedules.firing import fire_options
+from jobbridge.app.schedules.firing import apply, fire_options
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.events import Accepted
 from jobbridge.core.keys import Engine, JobKey, TenantId
@@ -34,7 +34,7 @@ from jobbridge.core.schedules.policies import FireOutcome, Overlap, Trigger
 from jobbridge.core.schedules.specs import ScheduleSpec, SpecKind, read_spec, zone_named
 from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.store.schedules import fires
-from jobbridge.store.schedules.mirrors import job_of_fire, note_temporal_fire, settle_unfired
+from jobbridge.store.schedules.mirrors import job_of_fire, settle_unfired
 from jobbridge.store.schedules.repository import database_clock
 from jobbridge.store.schedules.rows import ScheduleRow
 from jobbridge.temporal.wire.contract import Fire
@@ -175,7 +175,9 @@ def _make_job(
         if still_open and row.overlap is Overlap.SKIP:
             # Temporal skips what overlaps with its own runs; this one was made by another engine, or by hand.
             return _skip(connection, run, row, "an earlier job has not ended", still_open)
-    if not note_temporal_fire(connection, row, fire_at, FireOutcome.ENQUEUED, trigger=trigger, job_id=job_id):
+    if not fires.note_fire(
+        connection, row, fire_at, FireOutcome.ENQUEUED, trigger=trigger, job_id=job_id, is_temporal=True
+    ):
         return Begun(skipped="another scheduler fired it")
     sent = _send(app, connection, run, row)
     if sent is not Outcome.CREATED and sent is not Outcome.REPLACED:
@@ -199,12 +201,8 @@ def _make_job(
 def _send(app: Celery, connection: DriverConnection, run: _Run, row: ScheduleRow) -> Outcome:
     options = fire_options(row, run.fire.instant, run.key.job_id)
     options |= {"queue": queue_of(app, row.task, row.queue), "may_fall_back": False}
-    task = app.tasks.get(row.task)
     with app.enqueue_on(connection):
-        if task is not None:
-            result = task.apply_async(list(row.args), dict(row.kwargs), **options)
-        else:
-            result = app.send_task(row.task, list(row.args), dict(row.kwargs), **options)
+        result = apply(app, row, options)
     outcome: Outcome = result.job.outcome
     return outcome
 
@@ -214,7 +212,7 @@ def _skip(
 ) -> Begun:
     fire_at = run.fire.instant
     skipped = FireOutcome.SKIPPED
-    if not note_temporal_fire(connection, row, fire_at, skipped, trigger=Trigger.SCHEDULE, reason=reason):
+    if not fires.note_fire(connection, row, fire_at, skipped, reason=reason, is_temporal=True):
         fires.settle_fire(connection, row, fire_at, skipped, reason=reason)
     _advance(connection, row, fire_at, Trigger.SCHEDULE, None, still_open)
     return Begun(skipped=reason)
@@ -242,8 +240,6 @@ def _advance(
         connection,
         row,
         next_fire_at=following,
-        due_at=None,  # no scheduler of ours looks at it
-        buffered_fire_at=None,
         last_fire_at=fire_at if job_id is not None else None,
         last_job_id=job_id,
         open_jobs=open_jobs,
@@ -255,14 +251,8 @@ def _note_failed(app: Celery, run: _Run, reason: str) -> None:
         with app.database.transaction() as connection:
             row = fires.lock_one(connection, run.tenant, run.schedule_id)
             if row is not None:
-                note_temporal_fire(
-                    connection,
-                    row,
-                    run.fire.instant,
-                    FireOutcome.FAILED,
-                    trigger=Trigger.SCHEDULE,
-                    reason=reason,
-                )
+                failed = FireOutcome.FAILED
+                fires.note_fire(connection, row, run.fire.instant, failed, reason=reason, is_temporal=True)
     except (DatabaseError, psycopg.Error) as error:
         logger.warning("schedule.fire_not_recorded", extra={"job_id": run.fire.job_id, "error": str(error)})
 
@@ -276,13 +266,5 @@ def settle_overdue(app: Celery, tenant: TenantId, schedule_id: UUID, *, grace: t
         until = database_clock(connection) - grace
         _settle_passed(connection, row, until)
         following = next_fire(row.parsed, zone_named(row.zone), until - _INSTANT)
-        fires.advance(
-            connection,
-            row,
-            next_fire_at=following,
-            due_at=None,
-            buffered_fire_at=None,
-            last_fire_at=None,
-            last_job_id=None,
-            open_jobs=fires.still_open(connection, row),
-        )
+        open_jobs = fires.still_open(connection, row)
+        fires.advance(connection, row, next_fire_at=following, open_jobs=open_jobs)

@@ -23,6 +23,7 @@ from temporalio.client import (
     ScheduleAlreadyRunningError,
     ScheduleBackfill,
     ScheduleCalendarSpec,
+    ScheduleHandle,
     ScheduleIntervalSpec,
     ScheduleListDescription,
     ScheduleOverlapPolicy,
@@ -34,7 +35,6 @@ from temporalio.client import (
     ScheduleUpdateInput,
 )
 from temporalio.common import Priority
-from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.app.schedules.commands import queue_of
 from jobbridge.core.schedules.mirroring import Mirror, mirror
@@ -44,6 +44,7 @@ from jobbridge.errors import JobBridgeError
 from jobbridge.store.schedules.rows import ScheduleRow
 from jobbridge.temporal.deliver.delivery import task_queue_for
 from jobbridge.temporal.wire import contract
+from jobbridge.temporal.wire.client import is_found
 from jobbridge.temporal.wire.contract import Fire, temporal_priority
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class TemporalSchedules:
             except ScheduleAlreadyRunningError:
                 await self._update(row, copy.schedule)
             # It counts from when its own workflow begins, which is after the answer. That answers a question.
-            await self._client.get_schedule_handle(temporal_id(self._app, row.schedule_id)).describe()
+            await self._handle(row.schedule_id).describe()
         await self._make_up(row, datetime.now(UTC))
         return copy.fresh_until
 
@@ -245,26 +246,16 @@ class TemporalSchedules:
         if row.paused or row.next_fire_at is None or row.next_fire_at > now:
             return
         start = max(row.next_fire_at, now - timedelta(seconds=row.catchup_seconds)) - timedelta(seconds=1)
-        handle = self._client.get_schedule_handle(temporal_id(self._app, row.schedule_id))
+        handle = self._handle(row.schedule_id)
         await handle.backfill(ScheduleBackfill(start_at=start, end_at=now))
 
     async def remove(self, schedule_id: UUID) -> None:
         """Delete it, if it is there; the workflows that it started go on."""
-        try:
-            await self._client.get_schedule_handle(temporal_id(self._app, schedule_id)).delete()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+        await is_found(self._handle(schedule_id).delete())
 
     async def exists(self, schedule_id: UUID) -> bool:
         """Ask for it by name: a listing may be some seconds old."""
-        try:
-            await self._client.get_schedule_handle(temporal_id(self._app, schedule_id)).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        return True
+        return await is_found(self._handle(schedule_id).describe())
 
     async def ours(self) -> AsyncIterator[Told]:
         """List those that carry the mark of this installation."""
@@ -288,7 +279,7 @@ class TemporalSchedules:
 
     async def _update(self, row: ScheduleRow, schedule: Schedule) -> bool:
         """Change it; False when there is none."""
-        handle = self._client.get_schedule_handle(temporal_id(self._app, row.schedule_id))
+        handle = self._handle(row.schedule_id)
 
         async def change(found: ScheduleUpdateInput) -> ScheduleUpdate:
             mark = await found.description.memo_value(MARK, default=None)
@@ -296,10 +287,7 @@ class TemporalSchedules:
                 raise NotOurSchedule(f"The Schedule {handle.id!r} in Temporal was made by somebody else.")
             return ScheduleUpdate(schedule)
 
-        try:
-            await handle.update(change)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        return True
+        return await is_found(handle.update(change))
+
+    def _handle(self, schedule_id: UUID) -> ScheduleHandle:
+        return self._client.get_schedule_handle(temporal_id(self._app, schedule_id))

@@ -213,6 +213,17 @@ def is_unreachable(error: RPCError) -> bool:
     }
 
 
+async def is_found(asked: Awaitable[object]) -> bool:
+    """Await it; False: Temporal says that there is no such thing."""
+    try:
+        await asked
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
 def unavailable(message: str, *, certainly_not_started: bool, hint: str = "") -> EngineUnavailable:
     """Make the error that says whether the job may run there all the same."""
     error = EngineUnavailable(message, hint=hint)
