@@ -73,7 +73,13 @@ def test_acceptance_of_an_older_delivery_is_refused() -> None:
     assert not decision.applied
 
 
-@pytest.mark.parametrize("end", [JOB.completed(), JOB.failed(), JOB.cancelled(), JOB.failed(None)])
+def test_a_cancelled_job_is_not_revived() -> None:
+    decision = last(JOB.submitted(), JOB.started(), JOB.replaced(), JOB.cancelled(), JOB.submitted(SECOND))
+
+    assert (decision.applied, decision.outcome) == (False, "duplicate")
+
+
+@pytest.mark.parametrize("end", [JOB.completed(), JOB.failed(), JOB.failed(None)])
 def test_a_job_that_ended_may_be_sent_anew_and_counts_on(end: JobEvent) -> None:
     again = last(JOB.submitted(), JOB.started(), end, JOB.submitted(SECOND))
 
