@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import LiteralString, TypeVar
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
 
 from jobbridge.dev.process import ManagedProcess
 from tests.forked import start_python
@@ -39,14 +42,19 @@ WHERE version_num ~ '^[0-9]'
 """
 
 
+_LONGEST_PAUSE = 0.1  # seconds
+
+
 def wait_until(
     condition: Callable[[], Value], *, timeout: float = 30.0, message: str = "", every: float = 0.02
 ) -> Value:
     """Call `condition` until its value is true, and give that value.
 
-    An AssertionError of the condition counts as "not yet", and is raised when the time is over.
+    An AssertionError of the condition counts as "not yet", and is raised when the time is over. What takes long is
+    asked for less and less often, from `every` seconds on: fifty questions a second would slow down what they wait for.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
+    deadline = began + timeout
     while True:
         try:
             if value := condition():
@@ -56,7 +64,33 @@ def wait_until(
                 raise
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {message or condition}")
-        time.sleep(every)
+        time.sleep(max(every, min(_LONGEST_PAUSE, (time.monotonic() - began) / 10)))
+
+
+class Looking:
+    """Somebody who reads a database again and again, in one session as long as nobody ends that.
+
+    To open a session costs ten times what a look does. No transaction stays open, and no statement is prepared: the
+    tables may change in between.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._session: psycopg.Connection[dict[str, Any]] | None = None
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        if self._session is not None:
+            with suppress(psycopg.OperationalError):  # it was ended: by the test, or with the server
+                return self._session.execute(statement.encode(), values).fetchall()
+            self._session.close()
+        self._session = psycopg.connect(
+            self._url, autocommit=True, prepare_threshold=None, row_factory=dict_row
+        )
+        return self._session.execute(statement.encode(), values).fetchall()
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
 
 
 def clean_environment(settings: Mapping[str, str | None] | None = None) -> dict[str, str]:

@@ -10,6 +10,9 @@ import pytest
 
 from tests.bench.budget import Cost, measure
 
+#: Servers of their own, hundreds of jobs, and idle time: a minute.
+pytestmark = pytest.mark.long
+
 #: Upper bounds, with some room: batches are larger or smaller, and idle work falls into one run or another (the relay
 #: looks every three seconds, so a busy machine has more of its looks in a run of EE jobs).
 _MOST = {

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from jobbridge import Celery
 from jobbridge.core.keys import Engine, job_id_for
@@ -20,7 +18,7 @@ from jobbridge.dev.process import ManagedProcess
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker, worker_starter
 from tests.parity.tasks import make_app
-from tests.support import wait_until
+from tests.support import Looking, wait_until
 
 
 @dataclass
@@ -31,6 +29,7 @@ class World:
     folder: Path
     app: Celery
     starters: dict[Engine, StartWorker]
+    looking: Looking
 
     def worker(self, *arguments: str, engine: Engine | None = None) -> ManagedProcess:
         return self.starters[engine or self.engine]("tests.parity.app", *arguments, **self.environment)
@@ -39,10 +38,7 @@ class World:
         return self.app.tasks[f"parity.{name}"]
 
     def rows(self, where: str = "true", *values: Any) -> list[dict[str, Any]]:
-        with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
-            return connection.execute(
-                f"SELECT * FROM jobs WHERE {where} ORDER BY created_at", values
-            ).fetchall()
+        return self.looking.rows(f"SELECT * FROM jobs WHERE {where} ORDER BY created_at", values)
 
     def row(self, task_id: str) -> dict[str, Any]:
         rows = self.rows("job_id = %s", job_id_for(task_id))
@@ -50,10 +46,8 @@ class World:
         return rows[0]
 
     def details(self, task_id: str) -> list[dict[str, Any]]:
-        with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
-            return connection.execute(
-                "SELECT * FROM job_details WHERE job_id = %s ORDER BY sequence", [job_id_for(task_id)]
-            ).fetchall()
+        statement = "SELECT * FROM job_details WHERE job_id = %s ORDER BY sequence"
+        return self.looking.rows(statement, [job_id_for(task_id)])
 
     def wait_for_status(self, task_id: str, status: str, *, timeout: float = 30.0) -> dict[str, Any]:
         def reached() -> dict[str, Any]:
@@ -136,4 +130,5 @@ def _world(
         Engine.CELERY: worker_starter(started, folder, "celery worker"),
         Engine.TEMPORAL: worker_starter(started, folder, "temporal worker"),
     }
-    return World(engine, database_url, environment, notes, app, starters)
+    looking = started.enter_context(closing(Looking(database_url)))
+    return World(engine, database_url, environment, notes, app, starters, looking)

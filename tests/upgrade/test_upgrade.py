@@ -17,6 +17,9 @@ from jobbridge.store.schema import migrate as migrations
 from tests.support import REPOSITORY, wait_until
 from tests.upgrade.releases import Release, make_next_release, unpack_release_before
 
+#: Other releases cannot be forked from the tests' own process: a dozen new ones each.
+pytestmark = pytest.mark.long
+
 BEFORE, NEXT = "0.1.0", "the next one"
 
 

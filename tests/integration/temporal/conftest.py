@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.dev.postgres import PostgresServer
@@ -21,7 +19,7 @@ from jobbridge.dev.temporal import TemporalServer
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker, worker_starter
 from tests.integration.temporal.tasks import make_app
-from tests.support import clean_environment, wait_until, worker_process
+from tests.support import Looking, clean_environment, wait_until, worker_process
 
 TIMEOUT = 30
 
@@ -33,6 +31,7 @@ class TemporalWorld:
     app: Any
     temporal: TemporalServer
     start: StartWorker
+    looking: Looking
 
     def worker(self, *arguments: str, **settings: str) -> ManagedProcess:
         return self.start("tests.integration.temporal.tasks", *arguments, **{**self.environment, **settings})
@@ -63,10 +62,7 @@ class TemporalWorld:
     # -- the row
 
     def rows(self, where: str = "true", *values: Any) -> list[dict[str, Any]]:
-        with psycopg.connect(self.environment["DATABASE_URL"], row_factory=dict_row) as connection:
-            return connection.execute(
-                f"SELECT * FROM jobs WHERE {where} ORDER BY created_at", values
-            ).fetchall()
+        return self.looking.rows(f"SELECT * FROM jobs WHERE {where} ORDER BY created_at", values)
 
     def row(self, task_id: Any) -> dict[str, Any]:
         (row,) = self.rows("job_id = %s", job_id_for(str(task_id)))
@@ -186,6 +182,6 @@ def make_world(url: str, temporal: TemporalServer, folder: Path, started: ExitSt
     started.callback(app.database.close)
     started.callback(lambda: app.delivery(Engine.TEMPORAL).client.close())
     started.callback(app.close)
-    return TemporalWorld(
-        environment, notes, app, temporal, worker_starter(started, folder, "temporal worker")
-    )
+    start = worker_starter(started, folder, "temporal worker")
+    looking = started.enter_context(closing(Looking(url)))
+    return TemporalWorld(environment, notes, app, temporal, start, looking)
