@@ -25,6 +25,7 @@ from jobbridge.app.execute.claim import (
     Run,
     current_run,
     identify,
+    is_untracked,
     record,
     record_end,
     record_owed_start,
@@ -111,6 +112,9 @@ class JobBackend(FollowingBackend):
     ) -> Any:
         if state == states.STARTED:
             return result  # the claim has written it
+        if request is not None and is_untracked(request):
+            self._store_custom_state(task_id, result, state, traceback, request)
+            return result
         request = request if request is not None else unsent_request(task_id)
         run = self._run_for(task_id, request)
         if state in states.READY_STATES or state == states.RETRY:
@@ -301,7 +305,17 @@ class JobBackend(FollowingBackend):
         found = {
             row.job_id: row for row in self.app.jobs.results_of([job_id_for(task_id) for task_id in task_ids])
         }
-        return [self._encoded_meta(task_id, found.get(job_id_for(task_id))) for task_id in task_ids]
+        missing = [
+            task_id for task_id in task_ids if job_id_for(task_id) not in found
+        ]  # jobs without rows, perhaps
+        others = (
+            self.app.keys.mget([self.get_key_for_task(task_id) for task_id in missing]) if missing else {}
+        )
+        return [
+            self._encoded_meta(task_id, found.get(job_id_for(task_id)))
+            or others.get(self.get_key_for_task(task_id))
+            for task_id in task_ids
+        ]
 
     def _encoded_meta(self, task_id: str, stored: StoredResult | None) -> bytes | None:
         if stored is None or not stored.status.is_final:

@@ -27,6 +27,7 @@ class JobOptions:
         singleton_policy: What to do when another one has it; `skip` by default.
         may_fall_back: False: it waits for its engine, whatever the settings say.
         continues: The attempt after which the job goes on by this message, sent by its last child.
+        track: False: a message and no row, as with plain Celery; None: as its task says.
     """
 
     engine: Engine | None = None
@@ -38,6 +39,7 @@ class JobOptions:
     singleton_policy: SingletonPolicy | None = None
     may_fall_back: bool | None = None
     continues: int | None = None
+    track: bool | None = None
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> JobOptions:

@@ -200,10 +200,15 @@ def may_end_together(app: Celery, run: Run) -> bool:
     return has_row and app.shares_database_with_broker and not app.conf.task_always_eager
 
 
+def is_untracked(request: Any) -> bool:
+    """Whether it came without a row: `track=False`, or one message for many workers."""
+    return bool((getattr(request, HEADER, None) or {}).get("untracked"))
+
+
 def identify(request: Any) -> Run | None:
     """Read from a request whose attempt of which job it is; None for what is no job (eager, broadcast)."""
     header = getattr(request, HEADER, None) or {}
-    if getattr(request, "is_eager", False) or header.get("untracked") or not request.id:
+    if getattr(request, "is_eager", False) or is_untracked(request) or not request.id:
         return None
     delivery = header.get("delivery")
     return Run(

@@ -8,8 +8,9 @@ from kombu.common import Broadcast
 
 from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.publisher import JobPublication
+from jobbridge.broker import publishing_on
 from jobbridge.core.envelope import HEADER
-from jobbridge.core.keys import TenantId
+from jobbridge.core.keys import Engine, TenantId
 from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ class JobProducer:
             return self._producer.publish(body, **options)
         if self._is_broadcast():
             self._refuse_singleton("a message for many workers is not one job")
-            options["headers"][HEADER] = {"untracked": True}
-            result = self._producer.publish(body, **options)
+            result = self._publish_untracked(body, options)
+        elif self._goes_without_row(body, str(options["headers"]["id"])):
+            self._refuse_singleton("it has no row, which would hold the key")
+            result = self._publish_untracked(body, options)
         else:
             # Celery may call again after an error: the same publication, so the same delivery.
             self._publication = self._publication or JobPublication(
@@ -74,6 +77,35 @@ class JobProducer:
             self._app.note_sent(self._publication.sent)
         self._sent = True
         return result
+
+    def _publish_untracked(self, body: Any, options: dict[str, Any]) -> Any:
+        options["headers"][HEADER] = {"untracked": True}
+        caller = self._app.caller_connection
+        if caller is None or not self._app.shares_database_with_broker:
+            return self._producer.publish(body, **options)
+        with publishing_on(caller):
+            return self._producer.publish(body, **{**options, "retry": False})
+
+    def _goes_without_row(self, body: Any, task_id: str) -> bool:
+        """Tell whether its task, its caller, or the attempt that it goes on from chose to do without the record.
+
+        The part of a chord has a row all the same: its end is what counts it.
+        """
+        running = self._app.current_worker_task
+        told = self._options.track
+        if told is None and running is not None and running.request.id == task_id:
+            told = not (getattr(running.request, HEADER, None) or {}).get("untracked")
+        if told is None:
+            told = getattr(self._app._tasks.get(self._name), "track", True)
+        if told or body[2].get("chord"):
+            return False
+        engine = self._options.engine or self._options.default_engine or self._app.default_engine
+        if engine is not Engine.CELERY:
+            raise UnsupportedOption(
+                f"{self._name!r} cannot do without its row on {engine.value}, which has its message from there.",
+                hint="Send it with engine='celery', or without track=False.",
+            )
+        return True
 
     def _refuse_singleton(self, reason: str) -> None:
         key = self._options.singleton_key

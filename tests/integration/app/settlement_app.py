@@ -17,6 +17,18 @@ def short() -> int:
     return note("short")
 
 
+@app.task(name="settled.untracked", track=False)
+def untracked(value: int) -> int:
+    return value + 1
+
+
+@app.task(name="settled.untracked_retries", track=False, bind=True, max_retries=3, default_retry_delay=0)
+def untracked_retries(self: Any) -> int:
+    if self.request.retries < 2:
+        raise self.retry()
+    return int(self.request.retries)
+
+
 @app.task(name="settled.fails", acks_late=True)
 def fails() -> None:
     note("fails")
