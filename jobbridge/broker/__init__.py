@@ -34,12 +34,15 @@ if TYPE_CHECKING:
     )
     from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
-    from jobbridge.broker.publishing import publishing_on
+    from jobbridge.broker.parcels import Parcel, Parcels
+    from jobbridge.broker.publishing import publishing_by, publishing_on
 
 __all__ = [
     "BrokerError",
     "BrokerNotMigrated",
     "BrokerRefused",
+    "Parcel",
+    "Parcels",
     "PublishFailed",
     "QueueDepth",
     "QueueLook",
@@ -49,6 +52,7 @@ __all__ = [
     "leave",
     "look_at_queues",
     "messages_of",
+    "publishing_by",
     "publishing_on",
     "queue_depths",
     "queue_names",
@@ -70,6 +74,9 @@ _PUBLIC = {
     "look_at_queues": "admin.queue_admin",
     "messages_of": "admin.queue_admin",
     "queue_names": "admin.queue_admin",
+    "Parcel": "parcels",
+    "Parcels": "parcels",
+    "publishing_by": "publishing",
     "publishing_on": "publishing",
     "queue_depths": "admin.queue_admin",
     "why_buried": "admin.queue_admin",

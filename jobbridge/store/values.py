@@ -36,6 +36,11 @@ def as_message(value: Any) -> str | None:
     return None if value is None else json.dumps(value, separators=(",", ":"))
 
 
+def storable_text(value: Any) -> str:
+    """Write a JSON value as text that Postgres can take apart; what is no JSON inside it becomes text."""
+    return _dumps(value)
+
+
 def _dumps(value: Any) -> str:
     text = json.dumps(value, default=str, separators=(",", ":"))
     return (

@@ -9,6 +9,7 @@ The time of a change is `clock_timestamp()`: start and end may be in one transac
 
 from __future__ import annotations
 
+from functools import cache
 from typing import LiteralString
 
 from jobbridge.core import events
@@ -70,8 +71,7 @@ SELECT moved.status, moved.attempt, counted.tenant, counted.parent_id FROM moved
 
 #: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). `xmax = 0`: it was inserted.
 #: Only a row left by Replaced has begun (started_at) and ended in neither way, which tells `adopted` from `restarted`.
-SUBMIT: LiteralString = f"""
-WITH moved AS (
+_SUBMITTED: LiteralString = f"""moved AS (
     INSERT INTO public.jobs AS job (
         tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id, queue, priority,
         run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery, message, broker, undelivered_since,
@@ -123,15 +123,29 @@ WITH moved AS (
     SET status = 'completed', metadata = step.metadata || '{{"replaced": true}}',
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){_STEP_OF_MOVED}
       AND NOT %(is_retry)s::boolean
-)
+)"""
+
+_SUBMITTED_AS: LiteralString = """
 SELECT status, attempt,
     CASE WHEN is_new THEN 'created'
          WHEN started_at IS NULL THEN 'restarted'
          WHEN %(continues)s::integer IS NOT NULL THEN 'continued'
          ELSE 'adopted' END,
-    CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END
-FROM moved
-"""
+    CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END"""
+
+SUBMIT: LiteralString = f"WITH {_SUBMITTED}{_SUBMITTED_AS}\nFROM moved\n"
+
+
+@cache
+def submit_with(put: LiteralString, told: LiteralString) -> LiteralString:
+    """Give SUBMIT with the job's message stored in the same statement: refused, it stores none.
+
+    Args:
+        put: The CTE `put`, which stores a message for each row of `moved`.
+        told: What is selected from `put`, to wake who waits for it.
+    """
+    return f"WITH {_SUBMITTED}, {put}{_SUBMITTED_AS},\n    (SELECT {told} FROM put)\nFROM moved\n"
+
 
 #: Later states keep theirs; the ids are kept all the same.
 ACCEPT: LiteralString = f"""
