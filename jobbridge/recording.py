@@ -27,11 +27,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, LiteralString
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, LiteralString
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -40,10 +40,14 @@ from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide, is_as_left
 from jobbridge.core.status import JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.prepared import prepared
 from jobbridge.store.database import CallersConnection, Database, refusal
-from jobbridge.store.jobs import transitions
+from jobbridge.store.jobs import submit, transitions
 from jobbridge.store.jobs.admission import gone_holder, is_paused, one_row, suspension_of
 from jobbridge.store.jobs.statements import statement_of
+
+if TYPE_CHECKING:
+    from jobbridge.broker import Parcel, Parcels
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +84,7 @@ class JobRecorder:
         connection: CallersConnection | None = None,
         *,
         check_schema: bool = True,
+        parcel: Parcel | None = None,
     ) -> events.Recorded:
         """Apply one event, in one round trip.
 
@@ -87,6 +92,7 @@ class JobRecorder:
             event: What happened.
             connection: Record within this connection's transaction; else at once, in one of its own.
             check_schema: False: try it even where the tables no longer serve this release.
+            parcel: The message of what is submitted, to be stored in the same statement if that applies.
 
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, also when tried once more. Safe to retry.
@@ -97,12 +103,12 @@ class JobRecorder:
         """
         if connection is None:
             recorded = self.database.run(
-                lambda own: apply(own, event),
-                again=lambda own: apply(own, event, is_repeated=True),
+                lambda own: apply(own, event, parcel=parcel, prepare=True),
+                again=lambda own: apply(own, event, is_repeated=True, parcel=parcel, prepare=True),
                 check_schema=check_schema,
             )
         else:
-            recorded = _apply_for_caller(driver_connection(connection), event)
+            recorded = _apply_for_caller(driver_connection(connection), event, parcel)
         if not recorded.applied:
             self._count_refusal(event, recorded)
         if connection is None:
@@ -117,6 +123,36 @@ class JobRecorder:
         if recorded.chord is not None and recorded.is_chord_due and self._on_chord_due is not None:
             self._on_chord_due(recorded.chord)
 
+    def submit_many(
+        self,
+        submitted: Sequence[events.Submitted],
+        parcels: Parcels | None,
+        connection: CallersConnection | None = None,
+    ) -> set[UUID]:
+        """Make many jobs, with their messages, in one statement.
+
+        Args:
+            submitted: Different jobs; none goes on from a running attempt, none has a singleton key.
+            parcels: Their messages; None: each row has its own, for the relay.
+            connection: As for `record`.
+
+        Returns:
+            Those that were made. Of the others there is a row already: `record` them one by one.
+
+        Raises:
+            DatabaseUnavailable, DatabaseError: As for `record`.
+        """
+        statement, params = submit.SUBMIT_MANY, {"rows": submit.rows_of(submitted)}
+        if parcels is not None:
+            statement = submit.submit_many_with(parcels.put, parcels.told)
+            params |= parcels.parameters
+        run = prepared(statement).tuples
+        if connection is None:
+            made = self.database.run(lambda own: run(own, params, prepare=True))
+        else:
+            made = run(driver_connection(connection), params)
+        return {row[0] for row in made}
+
     def _count_refusal(self, event: events.JobEvent, recorded: events.Recorded) -> None:
         kind = type(event).__name__
         self.refused[kind] += 1
@@ -126,15 +162,22 @@ class JobRecorder:
         )
 
 
-def _apply_for_caller(connection: DriverConnection, event: events.JobEvent) -> events.Recorded:
+def _apply_for_caller(
+    connection: DriverConnection, event: events.JobEvent, parcel: Parcel | None
+) -> events.Recorded:
     try:
-        return apply(connection, event)
+        return apply(connection, event, parcel=parcel)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise refusal(error) from error
 
 
 def apply(
-    connection: DriverConnection, event: events.JobEvent, *, is_repeated: bool = False
+    connection: DriverConnection,
+    event: events.JobEvent,
+    *,
+    is_repeated: bool = False,
+    parcel: Parcel | None = None,
+    prepare: bool | None = None,
 ) -> events.Recorded:
     """Apply one event on this connection.
 
@@ -142,10 +185,19 @@ def apply(
         connection: In autocommit mode, or in the transaction that the event is to be part of.
         event: What happened.
         is_repeated: It may have been applied just before, and its answer was lost.
+        parcel: Of what is submitted: the message, stored by the same statement.
+        prepare: What is submitted is sent all the time: prepared from the first time on.
     """
     statement, params = statement_of(event)
+    if parcel is not None:
+        statement = submit.submit_with(parcel.put, parcel.told)
+        params |= parcel.parameters
     for _ in range(3):
-        row = one_row(connection, statement, params)
+        if isinstance(event, events.Submitted):
+            rows = prepared(statement).tuples(connection, params, prepare=prepare)
+            row = rows[0] if rows else None
+        else:
+            row = one_row(connection, statement, params)
         if row is not None:
             return _as_applied(event, row)
         state = _state(connection, event)

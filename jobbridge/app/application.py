@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, overload
 
@@ -18,7 +17,8 @@ from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.chords import Chords
 from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
-from jobbridge.app.publish import commands, retry
+from jobbridge.app.publish import canvas, commands, retry
+from jobbridge.app.publish.blocks import Blocks
 from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
@@ -64,7 +64,7 @@ DEFAULTS: dict[str, Any] = {
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
 
 
-class Celery(_Base):  # type: ignore[misc]  # see _Base
+class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     """A Celery application whose messages run on Postgres or on Temporal, and whose jobs have rows.
 
     Takes what `celery.Celery` takes. `DATABASE_URL` (or a `jobbridge+postgresql://` broker URL) says where
@@ -90,8 +90,8 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
         self._settings = settings
-        self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
         self._sent: ContextVar[Sent | None] = ContextVar("jobbridge_sent", default=None)
+        self._make_blocks()
         self._deliveries: dict[Engine, Delivery] = {}
         #: Where a worker of this app runs: that it does.
         self.presence: Presence | None = None
@@ -105,6 +105,7 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
 
     def on_init(self) -> None:
         signals.connect()
+        canvas.send_groups_in_bulk()
         for signal in (celery_signals.after_setup_logger, celery_signals.after_setup_task_logger):
             signal.connect(self._dress_logs)
         names = (
@@ -353,23 +354,6 @@ class Celery(_Base):  # type: ignore[misc]  # see _Base
     def note_sent(self, sent: Sent | None) -> None:
         """Tell the `send_task` that is going on what came of its message."""
         self._sent.set(sent)
-
-    @contextmanager
-    def enqueue_on(self, connection: Any) -> Iterator[None]:
-        """Send tasks in the caller's own transaction: commit enqueues them, rollback leaves nothing.
-
-        Args:
-            connection: A psycopg connection, or an SQLAlchemy Connection or Session on one.
-        """
-        token = self._caller_connection.set(connection)
-        try:
-            yield
-        finally:
-            self._caller_connection.reset(token)
-
-    @property
-    def caller_connection(self) -> Any:
-        return self._caller_connection.get()
 
     enqueue = commands.enqueue
     cancel_job = commands.cancel_job

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     )
     from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
-    from jobbridge.broker.publishing import publishing_on
+    from jobbridge.broker.parcels import Parcel, Parcels
+    from jobbridge.broker.publishing import publishing_by, publishing_on
 
 #: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
 #: letter by it. Another broker takes it for true.
@@ -45,6 +46,8 @@ __all__ = [
     "BrokerError",
     "BrokerNotMigrated",
     "BrokerRefused",
+    "Parcel",
+    "Parcels",
     "PublishFailed",
     "QueueDepth",
     "QueueLook",
@@ -54,6 +57,7 @@ __all__ = [
     "leave",
     "look_at_queues",
     "messages_of",
+    "publishing_by",
     "publishing_on",
     "queue_depths",
     "queue_names",
@@ -75,6 +79,9 @@ _PUBLIC = {
     "look_at_queues": "admin.queue_admin",
     "messages_of": "admin.queue_admin",
     "queue_names": "admin.queue_admin",
+    "Parcel": "parcels",
+    "Parcels": "parcels",
+    "publishing_by": "publishing",
     "publishing_on": "publishing",
     "queue_depths": "admin.queue_admin",
     "why_buried": "admin.queue_admin",

@@ -2,17 +2,20 @@
 
 A publish is a single statement that routes, inserts and notifies. `NOTIFY` is part of the transaction, so consumers
 wake when, and only if, it commits.
+
+Whoever writes something else along with a message may have both in one statement: `publishing_by` hands him the
+message as a part of one (`Parcel`), instead of storing it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
@@ -20,21 +23,22 @@ from kombu.utils.json import dumps
 
 from jobbridge.broker.consume.recheck import Throttle
 from jobbridge.broker.errors import PublishFailed
+from jobbridge.broker.parcels import Parcel
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.postgres.caller_connection import driver_connection
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
 
-_COLUMNS = (
+_COLUMNS: LiteralString = (
     "queue, priority, due_at, expires_at, correlation_id, content_type, content_encoding, "
     "headers, properties, body"
 )
-_VALUES = """
-        %(priority)s::smallint,
+_VALUES: LiteralString = """
+        %(message_priority)s::smallint,
         CASE WHEN %(due_at)s::timestamptz > clock_timestamp() THEN %(due_at)s::timestamptz END,
         LEAST(
-            %(expires_at)s::timestamptz,
+            %(message_expires_at)s::timestamptz,
             clock_timestamp() + %(ttl)s::interval,
             clock_timestamp() + queues.message_ttl
         ),
@@ -45,13 +49,11 @@ _VALUES = """
         %(properties)s::json,
         %(body)s::bytea"""
 # Who waits for something due later looks again within poll_interval; only what is due before that needs a call.
-_NOTIFY = f"""
-SELECT CASE
+_NOTIFIED: LiteralString = f"""CASE
     WHEN due_at IS NULL THEN CASE WHEN %(is_notified)s::boolean THEN pg_notify({CHANNEL_OF_QUEUE}, '') END
     WHEN due_at < clock_timestamp() + interval '60 seconds' THEN pg_notify({CHANNEL_OF_QUEUE}, 'due')
-END
-FROM put
-"""  # noqa: S608  # put together from the constants above
+END"""
+_NOTIFY = f"SELECT {_NOTIFIED}\nFROM put\n"
 
 # One row whether the queue was declared or not, as in kombu's other virtual transports.
 PUBLISH_TO_QUEUE = f"""
@@ -85,7 +87,22 @@ WITH put AS (
 )
 {_NOTIFY}"""  # noqa: S608  # put together from the constants above
 
+_TOLD: Final[LiteralString] = f"count({_NOTIFIED})"
+
+_COMPACT: Final = (",", ":")  # what is stored is also logged, for each message
+
+# The same for whoever writes a row along with it: only if that was written.
+_PUT_WITH_ROW: Final[LiteralString] = f"""put AS (
+    INSERT INTO jobbridge_broker.messages ({_COLUMNS})
+    SELECT target.queue, {_VALUES}
+    FROM moved
+    CROSS JOIN (SELECT %(routing_key)s::text AS queue) AS target
+    LEFT JOIN jobbridge_broker.queues ON queues.name = target.queue
+    RETURNING queue, due_at
+)"""  # noqa: S608  # put together from the constants above
+
 _caller: ContextVar[_Caller | None] = ContextVar("publishing_on", default=None)
+_writer: ContextVar[Callable[[Parcel], None] | None] = ContextVar("publishing_by", default=None)
 _throttle = Throttle()
 
 
@@ -116,6 +133,24 @@ def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[Non
         _caller.reset(token)
 
 
+@contextmanager
+def publishing_by(write: Callable[[Parcel], None]) -> Iterator[None]:
+    """Hand what is published inside to `write`, which stores it; its errors pass as they are.
+
+    For messages that go to a queue by its name (the default exchange): others may lead to no queue, or to several.
+    """
+    token = _writer.set(write)
+    try:
+        yield
+    finally:
+        _writer.reset(token)
+
+
+def needs_no_session() -> bool:
+    """Whether what is published now goes another way than over a session of the broker's own."""
+    return _caller.get() is not None or _writer.get() is not None
+
+
 def callers_connection() -> psycopg.Connection[Any] | None:
     """Give the connection that `publishing_on` named, if any."""
     caller = _caller.get()
@@ -135,17 +170,22 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     """
     statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
     parameters = parameters_of(message, exchange, routing_key)
-    caller = callers_connection()
+    caller, write = callers_connection(), _writer.get()
     key = (channel.connection.database, routing_key)
     if is_throttled := not exchange and _commits_soon():
         parameters["is_notified"] = _throttle.is_needed(key, monotonic())
     try:
-        if caller is not None:
+        if write is not None and not exchange:
+            stored = 1
+            write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD))
+        elif caller is not None:
             # Prepared as the caller has it: behind a pooler of his, that is not at all.
             stored = caller.execute(statement, parameters).rowcount
         else:
             stored = channel.own_session.run(statement, parameters)
     except (psycopg.Error, ValueError) as error:
+        if write is not None:
+            raise
         raise PublishFailed(f"The message was not stored: {error}") from error
     if is_throttled and parameters["is_notified"] and parameters["due_at"] is None:
         _throttle.note(key, monotonic())
@@ -165,15 +205,15 @@ def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -
         "exchange": exchange,
         "routing_key": routing_key,
         "is_notified": True,
-        "priority": _priority(properties.get("priority")),
+        "message_priority": _priority(properties.get("priority")),
         "due_at": _instant(headers.get("eta")),
-        "expires_at": _instant(headers.get("expires")),
+        "message_expires_at": _instant(headers.get("expires")),
         "ttl": _time_to_live(properties.get("expiration")),
         "correlation_id": properties.get("correlation_id"),
         "content_type": message.get("content-type"),
         "content_encoding": message.get("content-encoding"),
-        "headers": dumps(headers),
-        "properties": dumps(properties),
+        "headers": dumps(headers, separators=_COMPACT),
+        "properties": dumps(properties, separators=_COMPACT),
         "body": body.encode() if isinstance(body, str) else bytes(body or b""),
     }
 

@@ -35,7 +35,7 @@ from jobbridge.broker.consume.settling import LateAcknowledgements, Settler, hea
 from jobbridge.broker.consume.window import Orphans
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.broker.options import Options, unknown_option
-from jobbridge.broker.publishing import callers_connection
+from jobbridge.broker.publishing import needs_no_session
 from jobbridge.broker.session import SETTINGS, Row, Session
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
@@ -194,9 +194,8 @@ class Transport(kombu_sqlalchemy.Transport):
             self.prefetch.leave_loop()
             self._session = None
             forget_declared(self.database)
-        if callers_connection() is None:
+        if not needs_no_session():
             self.session  # noqa: B018  # opens it, or raises
-        # Else nothing may need one: what is published goes over the caller's connection.
         return super().establish_connection()
 
     def verify_connection(self, connection: Any) -> bool:

@@ -147,13 +147,22 @@ class Database:
             with self.connection() as own, own.transaction():
                 yield own
             return
-        theirs = driver_connection(connection)
-        self._check_schema(theirs)
+        theirs = self.on(connection)
         if theirs.autocommit and theirs.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             with theirs.transaction():
                 yield theirs
         else:
             yield theirs
+
+    def on(self, connection: CallersConnection) -> DriverConnection:
+        """Give the psycopg connection beneath the caller's own, for one statement: it is the caller who commits.
+
+        Raises:
+            NotMigrated, SchemaTooNew: As for `connection`.
+        """
+        theirs = driver_connection(connection)
+        self._check_schema(theirs)
+        return theirs
 
     def run(
         self,

@@ -6,7 +6,6 @@ import base64
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu import serialization
@@ -87,8 +86,3 @@ def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
             hint="Send headers of plain values.",
         ) from None
     return dict(plain)
-
-
-def instant_of(text: str | datetime | None) -> datetime | None:
-    """Read a header's instant."""
-    return text if text is None or isinstance(text, datetime) else datetime.fromisoformat(text)

@@ -2,7 +2,8 @@
 
 What if the process dies between two steps?
 
-* CE, broker and tables in one database: row and message are one transaction. Nothing is between them.
+* CE, broker and tables in one database: row and message are one statement (with an exchange that may lead to several
+  queues, with a singleton key, or after falling back: one transaction). Nothing is between them.
 * CE, another broker (Redis, RabbitMQ, the stock SQL one): the row is committed as `pending`, then the message sent.
   Death between: a `pending` row and no message; the row shows it, and no worker runs it.
 * EE: the row holds the message and is committed as `pending`; then the workflow is started, then the row
@@ -17,41 +18,36 @@ What if the process dies between two steps?
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from kombu.exceptions import OperationalError
-from kombu.utils import json as kombu_json
-from kombu.utils.functional import retry_over_time
-
 from jobbridge.app.execute.claim import current_run, in_pool_child
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
-from jobbridge.app.publish.envelope import instant_of, make_envelope
+from jobbridge.app.publish.envelope import make_envelope
+from jobbridge.app.publish.fields import instant, optional_id, readable_arguments
+from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.publish.singletons import SingletonClaim
-from jobbridge.broker import publishing_on
+from jobbridge.broker import publishing_by, publishing_on
 from jobbridge.core.chords import place_of
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.envelope import HEADER, Envelope
-from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Recorded, Submitted
+from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Submitted
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import DatabaseUnavailable, EngineUnavailable, UnsupportedOption
+from jobbridge.errors import EngineUnavailable, UnsupportedOption
 from jobbridge.store.jobs import steps
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.broker import Parcel
     from jobbridge.postgres.caller_connection import DriverConnection
 
 logger = logging.getLogger(__name__)
-
-#: Arguments are kept in the row for people to read; larger ones only in the message.
-READABLE_LIMIT = 64 * 1024
 
 
 class JobPublication:
@@ -143,7 +139,7 @@ class JobPublication:
         headers = self._headers
         task = self._task
         max_retries = getattr(task, "max_retries", None)
-        eta, parent_id = instant_of(headers.get("eta")), _optional_id(headers.get("parent_id"))
+        eta, parent_id = instant(headers.get("eta")), optional_id(headers.get("parent_id"))
         return Submitted(
             key=self._key,
             task_id=self._task_id,
@@ -155,15 +151,15 @@ class JobPublication:
             continues=self._continuation(),
             priority=int(self._publish_options.get("priority") or 0),
             run_at=eta,
-            expires_at=instant_of(headers.get("expires")),
+            expires_at=instant(headers.get("expires")),
             singleton_key=self._options.singleton_key,
             max_attempts=None if max_retries is None else max_retries + 1,
             user_id=self._options.user_id,
-            metadata={**self._readable_arguments(), **self._options.metadata_of(headers)},
+            metadata={**readable_arguments(task, self._body, headers), **self._options.metadata_of(headers)},
             external_id=self._task_id,
             message=message,
             broker=broker,
-            root_id=_optional_id(headers.get("root_id")),
+            root_id=optional_id(headers.get("root_id")),
             parent_id=parent_id if parent_id != self._key.job_id else None,  # else it sends itself again
             group_id=headers.get("group"),
             **place_of(self._body, headers),
@@ -183,47 +179,44 @@ class JobPublication:
         routing_key = self._publish_options.get("routing_key")
         return str(routing_key or self._app.conf.task_default_queue)
 
-    def _readable_arguments(self) -> dict[str, Any]:
-        args, kwargs, _ = self._body
-        readable = getattr(self._task, "readable_arguments", _plain_arguments)(args, kwargs)
-        try:
-            text = kombu_json.dumps(readable)
-        except (TypeError, ValueError, UnicodeDecodeError):
-            text = ""
-        if not text or len(text) > READABLE_LIMIT or "\\u0000" in text:
-            return {"argsrepr": self._headers.get("argsrepr"), "kwargsrepr": self._headers.get("kwargsrepr")}
-        return {"data": json.loads(text)}
-
     # -- the broker
 
     def _send_with_row(self) -> Any:
         return self._repeating(self._write_row_and_message)
 
     def _repeating(self, write: Callable[[Any], Any]) -> Any:
-        """Write, and try again as the publish policy says while Postgres is away; a job's own next attempt waits.
-
-        A second try with the same delivery finds its own row when the first one's commit went through unseen. In the
-        caller's transaction there is no second try: it is the caller's.
-        """
+        """Write, and try again as the publish policy says while Postgres is away; a job's own next attempt waits."""
         caller = self._app.caller_connection
         if caller is None and self._own_run is not None:
             return patiently(lambda _: write(None), event="Submitted", job_id=self._task_id)
-        if caller is not None or not self._publish_options.get("retry"):
-            return write(caller)
-        policy = self._publish_options.get("retry_policy") or {}
-        return retry_over_time(
-            write,
-            (OperationalError, DatabaseUnavailable),
-            args=(None,),
-            max_retries=policy.get("max_retries", 3),
-            interval_start=policy.get("interval_start", 0),
-            interval_step=policy.get("interval_step", 0.2),
-            interval_max=policy.get("interval_max", 1),
-        )
+        return repeating(write, caller, self._publish_options)
 
     def _write_row_and_message(self, caller: Any) -> Any:
+        if self._publish_options.get("exchange") or self._claim is not None or self._trouble is not None:
+            return self._write_row_then_message(caller)
+        connection = None if caller is None else self._app.database.on(caller)
+        submitted = self._submitted(JobStatus.QUEUED)
+
+        def write(parcel: Parcel) -> None:
+            if not self._waits_in_bulk(submitted, parcel):
+                self._record(submitted, connection, parcel)
+
         with ExitStack() as stack:
-            connection = stack.enter_context(self._app.database.transaction(caller))
+            if connection is not None:  # its consumers notice a silent message only after a while
+                stack.enter_context(publishing_on(connection))
+            stack.enter_context(publishing_by(write))
+            return self._publish()
+
+    def _waits_in_bulk(self, submitted: Submitted, parcel: Parcel | None = None) -> bool:
+        bulk = self._app.open_bulk
+        if bulk is None or not bulk.takes(submitted):
+            return False
+        bulk.add(submitted, parcel, self._repeating)
+        self._note_sent(Outcome.CREATED, self._key, self._task_id, self._task_id)
+        return True
+
+    def _write_row_then_message(self, caller: Any) -> Any:
+        with self._app.database.transaction(caller) as connection:
             if not self._record(self._submitted(JobStatus.QUEUED), connection):
                 return None
             if self._trouble is not None:
@@ -231,12 +224,17 @@ class JobPublication:
             return self._publish_on(connection, is_brief=caller is None)
 
     def _publish_on(self, connection: DriverConnection, *, is_brief: bool) -> Any:
-        options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
         with publishing_on(connection, is_brief=is_brief):
-            return self._producer.publish(self._body, **options)
+            return self._publish()
 
-    def _record(self, submitted: Submitted, connection: DriverConnection | None) -> bool:
-        """Make the job's row, unless there is a job already; whether its message is to be sent.
+    def _publish(self) -> Any:
+        options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
+        return self._producer.publish(self._body, **options)
+
+    def _record(
+        self, submitted: Submitted, connection: DriverConnection | None, parcel: Parcel | None = None
+    ) -> bool:
+        """Make the job's row, with the message in `parcel`, unless there is a job already; whether there is a new one.
 
         Raises:
             DuplicateJob: Another job has its singleton key.
@@ -248,12 +246,20 @@ class JobPublication:
                 self._note_sent(Outcome.DEDUPLICATED, holder.key, holder.task_id, external_id)
                 self._log_duplicate(f"job {holder.key.job_id} has the singleton key")
                 return False
-        recorded = self._app.recorder.record(submitted, connection)
-        if not recorded.applied:
-            self._on_refused(recorded)
+        recorded = self._app.recorder.record(submitted, connection, parcel=parcel)
+        went_unseen = recorded.outcome == "repeated" or (recorded.applied and recorded.outcome is None)
+        if not recorded.applied and not went_unseen:
+            self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._task_id)
+            self._log_duplicate(recorded.reason)
             return False
-        if self._own_run is not None and recorded.outcome == "continued":
+        if self._own_run is not None and (
+            recorded.outcome == "continued" or (went_unseen and submitted.continues is not None)
+        ):
             self._own_run.continued = True
+        if not recorded.applied:  # the commit of the first try went through unseen, and the message with it
+            if self.sent is None:
+                self._note_sent(Outcome.CREATED, self._key, self._task_id, self._task_id)
+            return False
         if self._claim is not None and connection is not None:
             self._claim.settle(connection)
         is_replacing = self._claim is not None and self._claim.replaced is not None
@@ -261,12 +267,6 @@ class JobPublication:
             Outcome.REPLACED if is_replacing else Outcome.CREATED, self._key, self._task_id, self._task_id
         )
         return True
-
-    def _on_refused(self, recorded: Recorded) -> None:
-        if recorded.outcome == "repeated" and self.sent is not None:
-            return  # the commit of the first try went through unseen
-        self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._task_id)
-        self._log_duplicate(recorded.reason)
 
     def _note_sent(self, outcome: Outcome, key: JobKey, task_id: str, external_id: str) -> None:
         self.sent = Sent(outcome=outcome, key=key, task_id=task_id, external_id=external_id)
@@ -312,9 +312,13 @@ class JobPublication:
         envelope = self._envelope()
         status = JobStatus.QUEUED if continues else JobStatus.PENDING
         submitted = self._submitted(status, envelope.to_json())
-        is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
         is_callers = self._app.caller_connection is not None
-        if not is_new or continues or is_callers or in_pool_child() or trouble is not None:
+        is_relayed = is_callers or in_pool_child() or trouble is not None
+        bulk = self._app.open_bulk
+        if bulk is not None and (is_relayed or bulk.is_asked_for) and self._waits_in_bulk(submitted):
+            return None
+        is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
+        if not is_new or continues or is_relayed:
             return None  # the running workflow, or the relay, takes it from the row
         try:
             accepted = delivery.deliver(envelope)
@@ -327,6 +331,8 @@ class JobPublication:
         return None
 
     def _write_row(self, submitted: Submitted, caller: Any) -> bool:
+        if self._claim is None:
+            return self._record(submitted, None if caller is None else self._app.database.on(caller))
         with self._app.database.transaction(caller) as connection:
             return self._record(submitted, connection)
 
@@ -387,11 +393,3 @@ class JobPublication:
             body=self._body,
             publish_options=self._publish_options,
         )
-
-
-def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
-    return {"args": list(args), "kwargs": dict(kwargs)}
-
-
-def _optional_id(task_id: str | None) -> uuid.UUID | None:
-    return None if task_id is None else job_id_for(task_id)

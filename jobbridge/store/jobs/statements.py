@@ -6,7 +6,7 @@ from typing import Any, LiteralString, assert_never
 
 from jobbridge.core import events
 from jobbridge.core.status import JobStatus
-from jobbridge.store.jobs import transitions
+from jobbridge.store.jobs import submit, transitions
 from jobbridge.store.values import as_jsonb, as_message, as_text
 
 _Params = dict[str, Any]
@@ -17,7 +17,7 @@ def statement_of(event: events.JobEvent) -> tuple[LiteralString, _Params]:
     key = {"tenant": event.key.tenant, "job_id": event.key.job_id}
     match event:
         case events.Submitted():
-            return transitions.SUBMIT, key | _submitted(event)
+            return submit.SUBMIT, key | _submitted(event)
         case events.Accepted():
             return transitions.ACCEPT, key | {
                 "delivery": event.delivery,

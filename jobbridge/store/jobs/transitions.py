@@ -14,7 +14,6 @@ from typing import LiteralString
 from jobbridge.core import events
 from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.store.jobs.guards import becomes, may
-from jobbridge.store.statuses import FINAL_STATUSES
 
 _THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
 
@@ -89,74 +88,6 @@ FROM moved LEFT JOIN counted ON true LEFT JOIN part ON true"""
 
 #: What the statements that count a part return of the row.
 _ENDED_PART = "tenant, job_id, parent_id, status, attempt, chord_id, chord_index"
-
-#: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). `xmax = 0`: it was inserted.
-#: Only a row left by Replaced has begun (started_at) and ended in neither way, which tells `adopted` from `restarted`.
-SUBMIT: LiteralString = f"""
-WITH moved AS (
-    INSERT INTO public.jobs AS job (
-        tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id, queue, priority,
-        run_at, expires_at, singleton_key, root_id, parent_id, group_id, delivery, message, broker, undelivered_since,
-        attempt, max_attempts, created_at, updated_at, chord_id, chord_index
-    )
-    VALUES (
-        %(tenant)s, %(job_id)s, %(task_id)s, %(type)s,
-        CASE WHEN %(status)s::text NOT IN ('queued', 'scheduled') THEN %(status)s::text
-             WHEN %(run_at)s::timestamptz > now() THEN 'scheduled'
-             ELSE 'queued' END,
-        %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
-        %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s,
-        %(delivery)s, %(message)s, %(broker)s, CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
-        coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp(),
-        %(chord_id)s, %(chord_index)s
-    )
-    ON CONFLICT (tenant, job_id) DO UPDATE SET
-        task_id = excluded.task_id,
-        type = excluded.type,
-        status = {becomes(events.Submitted)},
-        metadata = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN excluded.metadata
-                        ELSE job.metadata || excluded.metadata END,
-        user_id = coalesce(excluded.user_id, job.user_id),
-        runner_type = excluded.runner_type,
-        external_id = coalesce(excluded.external_id, job.external_id),
-        queue = excluded.queue,
-        priority = excluded.priority,
-        run_at = excluded.run_at,
-        expires_at = excluded.expires_at,
-        singleton_key = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN excluded.singleton_key
-                             ELSE job.singleton_key END,
-        root_id = coalesce(excluded.root_id, job.root_id),
-        parent_id = coalesce(excluded.parent_id, job.parent_id),
-        group_id = coalesce(excluded.group_id, job.group_id),
-        chord_id = excluded.chord_id,
-        chord_index = excluded.chord_index,
-        delivery = excluded.delivery,
-        message = excluded.message,
-        broker = excluded.broker,
-        undelivered_since = excluded.undelivered_since,
-        relayed_at = NULL,
-        max_attempts = coalesce(excluded.max_attempts, job.max_attempts),
-        progress = NULL, progress_message = NULL,
-        result = NULL, result_payload = NULL, result_type = NULL, error = NULL, traceback = NULL,
-        cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL, unsuccessful = NULL,
-        started_at = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN NULL ELSE job.started_at END,
-        updated_at = clock_timestamp()
-    WHERE {may(events.Submitted)}
-    RETURNING job.tenant, job.job_id, job.status, job.attempt, job.started_at, job.xmax = 0 AS is_new
-), replaced AS (
-    UPDATE public.job_details AS step
-    SET status = 'completed', metadata = step.metadata || '{{"replaced": true}}',
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
-      AND NOT %(is_retry)s::boolean
-)
-SELECT status, attempt,
-    CASE WHEN is_new THEN 'created'
-         WHEN started_at IS NULL THEN 'restarted'
-         WHEN %(continues)s::integer IS NOT NULL THEN 'continued'
-         ELSE 'adopted' END,
-    CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END
-FROM moved
-"""
 
 #: Later states keep theirs; the ids are kept all the same.
 ACCEPT: LiteralString = f"""

@@ -19,7 +19,7 @@ from jobbridge.store.counts import counts as job_counts
 from jobbridge.store.counts import flow, partial_counts, recount
 from jobbridge.store.database import Database
 from jobbridge.store.fanout import chain, children, parent
-from jobbridge.store.jobs import keys, open_jobs, singletons, steps, transitions
+from jobbridge.store.jobs import keys, open_jobs, singletons, steps, submit, transitions
 from jobbridge.store.jobs import queries as jobs
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.monitor import change_log as live
@@ -37,7 +37,7 @@ MODULES = (
     access, clear_history, partial_counts, job_counts, parent, flow, health, jobs, keys, children, links, live,
     retention, queue_pauses, recount, chain, idempotency, schedule_counts,
     fires, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
-    open_jobs, workers,
+    open_jobs, submit, workers,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement

@@ -62,7 +62,7 @@ def message(headers: dict[str, Any] | None = None, **properties: Any) -> dict[st
 
 @pytest.mark.parametrize(("given", "stored"), [(3, 3), (99, 9), (-1, 0), (None, 0), ("7", 7), ("high", 0)])
 def test_priority_is_between_0_and_9(given: Any, stored: int) -> None:
-    assert parameters_of(message(priority=given), "", "q")["priority"] == stored
+    assert parameters_of(message(priority=given), "", "q")["message_priority"] == stored
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_expiration_is_milliseconds_and_the_expires_header_an_instant() -> None:
     parameters = parameters_of(message({"expires": "2026-01-02T00:00:00+00:00"}, expiration="1500"), "", "q")
 
     assert parameters["ttl"] == timedelta(seconds=1.5)
-    assert parameters["expires_at"] == datetime(2026, 1, 2, tzinfo=UTC)
+    assert parameters["message_expires_at"] == datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_the_expires_header_of_remote_control_is_not_ours() -> None:
-    assert parameters_of(message({"expires": 1_700_000_000.5}), "", "q")["expires_at"] is None
+    assert parameters_of(message({"expires": 1_700_000_000.5}), "", "q")["message_expires_at"] is None

@@ -1,0 +1,107 @@
+"""Jobs that are collected, and written with their messages in few statements.
+
+What is sent inside a block waits until a portion is full, or the block ends. A portion is one statement, so its rows
+and messages are there together or not at all. What if the process dies between two portions? Those that were written
+are sent, the others are not, and nobody was told that they were: the block has not ended. Twice: a portion whose commit
+went through unseen is written again, finds its own deliveries in the rows, and adds nothing.
+
+Only new jobs wait. A retry or a replacement, a job with a singleton key, and one that is sent on another connection
+than the block's go their own way at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from jobbridge.broker import Parcel, Parcels
+from jobbridge.core.events import Submitted
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+#: Jobs in one statement: more is hardly faster, and takes longer until the first is seen.
+PORTION = 500
+#: Characters of their messages: large ones make smaller portions.
+PORTION_SIZE = 4 * 1024 * 1024
+
+
+class Bulk:
+    """What one block collects. For one thread.
+
+    Args:
+        app: Whose jobs.
+        portion: At most so many jobs are written at a time.
+        is_asked_for: By whoever sends; not, for the members of a group.
+    """
+
+    def __init__(self, app: Celery, *, portion: int = PORTION, is_asked_for: bool = True) -> None:
+        self._app = app
+        self._portion = portion
+        self.is_asked_for = is_asked_for
+        self._caller = app.caller_connection
+        self._waiting: dict[UUID, tuple[Submitted, Parcel | None]] = {}
+        self._size = 0
+
+    def is_on(self, connection: object) -> bool:
+        """Whether it writes in that transaction of the caller's; None: in its own."""
+        return connection is self._caller
+
+    def takes(self, submitted: Submitted) -> bool:
+        """Whether this job may wait here."""
+        return (
+            submitted.continues is None
+            and submitted.singleton_key is None
+            and self.is_on(self._app.caller_connection)
+            and submitted.key.job_id not in self._waiting
+        )
+
+    def add(
+        self, submitted: Submitted, parcel: Parcel | None, repeating: Callable[[Callable[[Any], None]], None]
+    ) -> None:
+        """Keep it for the next portion; the one before is written first if it is full.
+
+        Args:
+            submitted: A new job.
+            parcel: Its message; None: the row has it.
+            repeating: How to try again while Postgres is away.
+        """
+        if len(self._waiting) >= self._portion or self._size >= PORTION_SIZE:
+            repeating(lambda _: self.flush())
+        self._waiting[submitted.key.job_id] = (submitted, parcel)
+        self._size += len(parcel.parameters["body"]) if parcel is not None else len(str(submitted.message))
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            DatabaseUnavailable: Postgres is away; what waits is kept.
+        """
+        with_message = [each for each in self._waiting.values() if each[1] is not None]
+        in_row = [submitted for submitted, parcel in self._waiting.values() if parcel is None]
+        connection = None if self._caller is None else self._app.database.on(self._caller)
+        recorder = self._app.recorder
+        made: set[UUID] = set()
+        if with_message:
+            parcels = Parcels.of([(job.key.job_id, parcel) for job, parcel in with_message if parcel])
+            made |= recorder.submit_many([job for job, _ in with_message], parcels, connection)
+        if in_row:
+            made |= recorder.submit_many(in_row, None, connection)
+        for job_id, (submitted, parcel) in self._waiting.items():
+            if job_id not in made:  # there is a row: one that may be sent again, or not, or this very one
+                recorded = recorder.record(submitted, connection, parcel=parcel)
+                if not recorded.applied and recorded.outcome != "repeated":
+                    logger.warning(
+                        "job.deduplicated",
+                        extra={
+                            "job_id": str(job_id),
+                            "tenant": submitted.key.tenant,
+                            "reason": recorded.reason,
+                        },
+                    )
+        self._waiting.clear()
+        self._size = 0
