@@ -50,7 +50,7 @@ demo: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
 
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=6
 
 test: $(READY) chromium pgbouncer
 	$(PYTEST) -m "not long" $(PYTEST_ARGS)

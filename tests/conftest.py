@@ -100,8 +100,8 @@ def _keep_compiled_modules() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More test processes than processors (`-n auto`): half of the time they wait for what they started."""
-    return min(4, 2 * (os.cpu_count() or 1))
+    """More test processes than processors (`-n auto`): two thirds of the time they wait for what they started."""
+    return min(6, 3 * (os.cpu_count() or 1))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -181,7 +181,7 @@ def server_folder() -> Iterator[Path]:
 
 _MEMORY = Path("/dev/shm")  # the kernel's file system in memory (Linux)
 _NEW = 60  # seconds; what is as new as that may not be locked yet
-_ENOUGH = 1 << 30  # bytes; four servers use some 600 MB. Docker gives containers 64 MB unless told otherwise
+_ENOUGH = 3 << 29  # bytes; six servers use some 900 MB. Docker gives containers 64 MB unless told otherwise
 
 
 def _memory() -> Path | None:
