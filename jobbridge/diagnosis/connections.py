@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Of a worker itself: takes messages, answers control, is present, looks after jobs, and two for bookkeeping.
 PER_WORKER: Final = 6
+#: Where a pool of processes runs jobs of CE: starts and ends.
+PER_SETTLER: Final = 1
 #: Its relay, and its reconciler of schedules.
 PER_TEMPORAL_WORKER: Final = PER_WORKER + 2
 #: Of whatever runs one job at a time: bookkeeping, and bookkeeping within a transaction; beside that it may publish.
@@ -75,6 +77,8 @@ def of_worker(engine: Engine, pool: Mapping[str, Any] | None, app: Celery) -> in
     has_processes = "processes" in (pool or {})
     publishers = slots if has_processes else min(slots, app.conf.broker_pool_limit or slots)
     itself = PER_TEMPORAL_WORKER if engine is Engine.TEMPORAL else PER_WORKER
+    if has_processes and engine is Engine.CELERY:
+        itself += PER_SETTLER
     return itself + slots * PER_SLOT + publishers
 
 

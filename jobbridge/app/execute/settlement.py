@@ -42,6 +42,7 @@ import psycopg
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import identify, started_by
+from jobbridge.app.execute.request import JobRequest
 from jobbridge.app.execute.together import LONGEST_NAP, PATIENCE
 from jobbridge.broker.waker import Waker
 from jobbridge.core.events import Requeued, Started
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobbridge.app.application import Celery
-    from jobbridge.app.execute.request import JobRequest
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class JobSettler:
     def __init__(self, app: Celery, worker: Any) -> None:
         self._app = app
         self._worker = worker
-        self._waiting: deque[JobRequest] = deque()
+        self._waiting: deque[Any] = deque()  # requests; those of tasks registered late are Celery's own
         self._ends: list[tuple[JobRequest, Ended, Callable[[], object]]] = []
         self._held_up: list[tuple[JobRequest, Ended, Callable[[], object]]] = []
         self._first_end_at = 0.0
@@ -245,7 +245,10 @@ class JobSettler:
         if time.monotonic() - self._ended_at >= WAITS:
             while len(self._waiting) > self._worker.consumer.qos.value:
                 request = self._waiting.pop()
-                request.give_back()
+                if isinstance(request, JobRequest):
+                    request.give_back()
+                else:
+                    self._worker._process_task(request)
             self._wake()
         self._give_back_soon()
 
@@ -257,7 +260,11 @@ class JobSettler:
     def _settle(self, room: int) -> None:
         batch, rest = self._next(room)
         ends, later = _distinct(self._ends)
-        starts = [request.started for request in batch if request.started is not None]
+        starts = [
+            request.started
+            for request in batch
+            if isinstance(request, JobRequest) and request.started is not None
+        ]
         try:
             done, begun = self._write([ended for _, ended, _ in ends], starts)
         except DatabaseUnavailable as error:
@@ -273,7 +280,7 @@ class JobSettler:
         self._pause = FIRST_PAUSE
         self._ends = later
         for request in batch:
-            if request.started is not None:
+            if isinstance(request, JobRequest) and request.started is not None:
                 request.begun = begun.get(request.started.key.job_id)
             self._worker._process_task(request)
         for each in ends:
@@ -311,7 +318,8 @@ class JobSettler:
             request = self._waiting.popleft()
             if request.revoked():
                 continue  # it is acknowledged, and its row told
-            run = identify(request._context)
+            # A task that was registered after the worker began is not ours to start: its process does.
+            run = identify(request._context) if isinstance(request, JobRequest) else None
             if run is not None and run.key.job_id in seen:
                 rest.append(request)
                 continue
