@@ -101,7 +101,7 @@ def test_more_connections_than_postgres_allows_are_named(make: MakeApp, server_f
 @pytest.mark.parametrize(
     ("pool", "may_open"),
     [
-        ({"max-concurrency": 4, "processes": [1, 2, 3, 4]}, 6 + 4 * 3),
+        ({"max-concurrency": 4, "processes": [1, 2, 3, 4]}, 6 + 1 + 4 * 3),
         ({"max-concurrency": 20}, 6 + 20 * 2 + 10),  # threads share kombu's pool of ten
         (None, 6 + 3),
     ],
