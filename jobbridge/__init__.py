@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jobbridge.core.handlers import JobHandlerRegistry
     from jobbridge.core.retry import RetryPolicy
     from jobbridge.errors import ChildrenFailed, DuplicateJob, JobBridgeError, JobCancelled
+    from jobbridge.runners.blocks import bulk, transaction
     from jobbridge.runners.factory import JobRunnerFactory, get_job_runner
     from jobbridge.runners.handlers import (
         get_available_job_handlers,
@@ -64,6 +65,7 @@ __all__ = [
     "Task",
     "TemporalJobRunner",
     "UserQueue",
+    "bulk",
     "current_tenant",
     "get_available_job_handlers",
     "get_job_runner",
@@ -71,6 +73,7 @@ __all__ = [
     "job",
     "register_all_job_handlers",
     "tenant_context",
+    "transaction",
 ]
 
 _PUBLIC = {
@@ -94,6 +97,8 @@ _PUBLIC = {
     "ScheduleOptions": "jobbridge.runners.types",
     "ScheduledJob": "jobbridge.runners.types",
     "UserQueue": "jobbridge.temporal.worker.user_queues",
+    "bulk": "jobbridge.runners.blocks",
+    "transaction": "jobbridge.runners.blocks",
     "Outcome": "jobbridge.core.enqueue",
     "SingletonPolicy": "jobbridge.core.enqueue",
     "JobHandlerRegistry": "jobbridge.core.handlers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 from jobbridge.errors import ConfigurationError
 
@@ -26,6 +27,23 @@ def keep_psycopg2() -> None:
             "Django uses psycopg 3 already.",
             hint="Call keep_psycopg2() at the top of settings.py, before anything imports Django's database backend.",
         )
+
+
+def default_connection() -> Any:
+    """Give Django's default connection, of this thread.
+
+    Raises:
+        ConfigurationError: There is no Django with settings in this process.
+    """
+    conf, db = sys.modules.get("django.conf"), None
+    if conf is not None and conf.settings.configured:
+        db = import_module("django.db")
+    if db is None:
+        raise ConfigurationError(
+            "No connection is named, and Django, whose default connection would be meant, is not set up here.",
+            hint="Pass the connection or session whose transaction it is.",
+        )
+    return db.connection
 
 
 def _choose() -> None:

@@ -117,6 +117,54 @@ class JobRunner(ABC):
             )
         return self.schedule_job(name, data, replace(chosen, run_at=run_at))
 
+    def enqueue_many(
+        self,
+        name: str,
+        rows: Iterable[Any],
+        options: Options = None,
+        *,
+        on_id: Callable[[UUID], object] | None = None,
+    ) -> int:
+        """Send a job for each of `rows`, any number of them: they are read as they are sent, and none is kept.
+
+        They are written in portions, each as a whole. If `rows` raises, or Postgres stays away, the portions before are
+        sent; within the caller's transaction it is all or nothing.
+
+        Args:
+            name: Of the handler or task.
+            rows: Each job's data, as for `schedule_job`.
+            options: Of all of them.
+            on_id: Called with each job's id, in their order; a portion may yet have to be written then.
+
+        Returns:
+            How many were sent.
+
+        Raises:
+            UnsupportedOption: There is a singleton key: they could not all have it. Else as `schedule_job`.
+        """
+        chosen = ScheduleOptions.of(options)
+        chosen.refuse_recurrence()
+        if chosen.singleton_key is not None:
+            raise UnsupportedOption(
+                f"singleton_key is {chosen.singleton_key!r}, for many jobs at once.", hint="Leave it out."
+            )
+        count = 0
+        with self.app.bulk():
+            for data in rows:
+                handle = self.app.enqueue(
+                    name,
+                    data,
+                    queue=chosen.queue,
+                    priority=chosen.priority,
+                    default_engine=self.engine,
+                    add_to_parent=False,
+                    **chosen.of_one_job(),
+                )
+                count += 1
+                if on_id is not None:
+                    on_id(handle.job_id)
+        return count
+
     def fan_out(
         self,
         name: str,
@@ -237,6 +285,7 @@ class JobRunner(ABC):
     aschedule_job = _on_a_thread(schedule_job)
     aschedule_job_at = _on_a_thread(schedule_job_at)
     aschedule_recurring_job = _on_a_thread(schedule_recurring_job)
+    aenqueue_many = _on_a_thread(enqueue_many)
     afan_out = _on_a_thread(fan_out)
     aretry_failed = _on_a_thread(retry_failed)
     acancel_job = _on_a_thread(cancel_job)

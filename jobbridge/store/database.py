@@ -154,6 +154,16 @@ class Database:
         else:
             yield theirs
 
+    def check(self) -> None:
+        """Make sure that the tables are there and serve this release, unless that was seen a moment ago.
+
+        Raises:
+            DatabaseUnavailable, NotMigrated, SchemaTooNew: As for `connection`.
+        """
+        if time.monotonic() - self._here().checked_at >= self._check_schema_after:
+            with self.connection():
+                pass  # it looks
+
     def on(self, connection: CallersConnection) -> DriverConnection:
         """Give the psycopg connection beneath the caller's own, for one statement: it is the caller who commits.
 

@@ -11,6 +11,7 @@ nothing there but its own newest: so it is told that one for as long as the data
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -42,7 +43,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-THIS_RELEASE = SchemaRange(oldest="0019_chords", newest="0019_chords")
+THIS_RELEASE = SchemaRange(oldest="0019_chords", newest="0020_enqueue")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,9 @@ def read_versions(connection: DriverConnection) -> list[SchemaVersion]:
     """
     # A caller's connection may make other rows.
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        return [version_of(row) for (row,) in cursor.execute(_SELECT_VERSIONS).fetchall()]
+        rows = cursor.execute(_SELECT_VERSIONS).fetchall()
+        # Django has its connections give jsonb as text.
+        return [version_of(json.loads(row) if isinstance(row, str) else row) for (row,) in rows]
 
 
 def check_revision(connection: DriverConnection) -> None:

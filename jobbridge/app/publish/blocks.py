@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
+from psycopg.pq import TransactionStatus
+
 from jobbridge.app.publish.bulk import PORTION, Bulk
+from jobbridge.django import default_connection
+from jobbridge.errors import UnsupportedOption
+from jobbridge.postgres.caller_connection import driver_connection
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -35,6 +40,29 @@ class Blocks:
             yield
         finally:
             self._caller_connection.reset(token)
+
+    @contextmanager
+    def transaction(self, connection: Any = None) -> Iterator[None]:
+        """Send what is sent inside in the caller's transaction: its commit delivers, its rollback leaves nothing.
+
+        On both engines; ids are known at once. The transaction is begun and ended by the caller.
+
+        Args:
+            connection: Of psycopg 3, a SQLAlchemy Connection or Session on one, or Django's; None: Django's default.
+
+        Raises:
+            UnsupportedOption: It is none of these, or commits each statement by itself now.
+            ConfigurationError: None is named, and there is no Django here.
+        """
+        connection = default_connection() if connection is None else connection
+        driver = driver_connection(connection)
+        if driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE:
+            raise UnsupportedOption(
+                "The connection is in autocommit mode, and no transaction is open on it.",
+                hint="Begin it before: `with atomic():` of Django, `with connection.transaction():` of psycopg.",
+            )
+        with self.enqueue_on(connection):
+            yield
 
     @contextmanager
     def bulk(self, *, portion: int = PORTION, is_asked_for: bool = True) -> Iterator[None]:

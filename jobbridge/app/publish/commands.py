@@ -53,6 +53,7 @@ def enqueue(
     singleton_key: str | None = None,
     singleton_policy: SingletonPolicy | str | None = None,
     default_engine: Engine | None = None,
+    add_to_parent: bool = True,
 ) -> JobHandle:
     """Send a job by its handler's name.
 
@@ -69,6 +70,7 @@ def enqueue(
         singleton_key: At most one job of the tenant that has not ended has this key.
         singleton_policy: `skip` (default), `replace` or `raise`, when another job has the key.
         default_engine: This one, unless the task says otherwise.
+        add_to_parent: A task that sends it remembers it as its child (`AsyncResult.children`).
 
     Raises:
         DuplicateJob: Another job has the singleton key, and the policy is `raise`.
@@ -97,6 +99,7 @@ def enqueue(
         engine=engine,
         user_id=user_id,
         job_metadata=metadata,
+        add_to_parent=add_to_parent,
         **{key: value for key, value in options.items() if value is not None},
     )
     sent: Sent | None = getattr(result, "job", None)

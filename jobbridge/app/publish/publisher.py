@@ -194,6 +194,8 @@ class JobPublication:
     def _write_row_and_message(self, caller: Any) -> Any:
         if self._publish_options.get("exchange") or self._claim is not None or self._trouble is not None:
             return self._write_row_then_message(caller)
+        if caller is None:
+            self._app.database.check()  # the broker, which declares its queue first, would say it in its own words
         connection = None if caller is None else self._app.database.on(caller)
         submitted = self._submitted(JobStatus.QUEUED)
 
