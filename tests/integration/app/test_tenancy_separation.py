@@ -41,6 +41,7 @@ VALUES = {
     "real": "0",
     "timestamp with time zone": "now()",
     "interval": "'1 day'",
+    "bytea": "''",
     "ARRAY": "'{}'",
 }
 
