@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from jobbridge import Celery
 from jobbridge.core.keys import Engine
 from jobbridge.settings import load_settings
 from tests.parity.conftest import World
+from tests.support import Looking
 
 Connection = psycopg.Connection[Any]
 
@@ -141,10 +143,10 @@ def own_database(world: World, database_url: str) -> Iterator[tuple[World, Conne
     settings = {**world.environment, "DATABASE_URL": database_url}
     app = Celery("sender", settings=load_settings(settings), set_as_current=False)
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
-        other = replace(world, app=app, database_url=database_url)
         with (
+            closing(Looking(database_url)) as looking,
             psycopg.connect(database_url, autocommit=True) as caller,
             app.enqueue_on(caller),
         ):  # nobody delivers it meanwhile
-            yield other, connection
+            yield replace(world, app=app, database_url=database_url, looking=looking), connection
     app.close()
