@@ -142,11 +142,11 @@ def own_database(world: World, database_url: str) -> Iterator[tuple[World, Conne
     """A database without workers: what is there stays as it was written."""
     settings = {**world.environment, "DATABASE_URL": database_url}
     app = Celery("sender", settings=load_settings(settings), set_as_current=False)
-    with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
-        with (
-            closing(Looking(database_url)) as looking,
-            psycopg.connect(database_url, autocommit=True) as caller,
-            app.enqueue_on(caller),
-        ):  # nobody delivers it meanwhile
-            yield replace(world, app=app, database_url=database_url, looking=looking), connection
+    with (
+        psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection,
+        closing(Looking(database_url)) as looking,
+        psycopg.connect(database_url, autocommit=True) as caller,
+        app.enqueue_on(caller),
+    ):  # nobody delivers it meanwhile
+        yield replace(world, app=app, database_url=database_url, looking=looking), connection
     app.close()
