@@ -179,9 +179,29 @@ COMMENT ON FUNCTION jobbridge.enqueue IS
 """
 
 
+#: By default a session looks for names in the schema that is called as its role, then in public. For a role `jobbridge`
+#: that was public alone until now, and stays so: its tables are there, and those it makes belong there.
+_KEEP_SEARCH_PATH = """
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'jobbridge') AND NOT EXISTS (
+        SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+        WHERE setting LIKE 'search_path=%'
+          AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = 'jobbridge'))
+          AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ) THEN
+        EXECUTE format('ALTER ROLE jobbridge IN DATABASE %I SET search_path = public', current_database());
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'The role jobbridge finds names in the schema jobbridge first now.'
+        USING HINT = 'Run as a superuser: ALTER ROLE jobbridge SET search_path = public;';
+END $$
+"""
+
+
 def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS jobbridge")
     op.execute("GRANT USAGE ON SCHEMA jobbridge TO PUBLIC")
+    op.execute(_KEEP_SEARCH_PATH.replace(":", "\\:"))
     op.execute(_ENQUEUE.replace(":", "\\:"))
     op.execute(_COMMENT)
 

@@ -250,9 +250,9 @@ def test_with_citus_each_table_is_distributed_once_beside_the_jobs(database_url:
     with psycopg.connect(database_url) as connection:
         connection.execute(
             """
-            CREATE TABLE pg_dist_partition (logicalrelid regclass, tenant_column text, beside text);
-            CREATE FUNCTION create_distributed_table(name regclass, by text, colocate_with text) RETURNS void
-            LANGUAGE sql AS 'INSERT INTO pg_dist_partition VALUES (name, by, colocate_with)';
+            CREATE TABLE public.pg_dist_partition (logicalrelid regclass, tenant_column text, beside text);
+            CREATE FUNCTION public.create_distributed_table(name regclass, by text, colocate_with text) RETURNS void
+            LANGUAGE sql AS 'INSERT INTO public.pg_dist_partition VALUES (name, by, colocate_with)';
             """
         )
 
