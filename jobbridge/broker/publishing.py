@@ -102,7 +102,7 @@ _PUT_WITH_ROW: Final[LiteralString] = f"""put AS (
 )"""  # noqa: S608  # put together from the constants above
 
 _caller: ContextVar[_Caller | None] = ContextVar("publishing_on", default=None)
-_writer: ContextVar[Callable[[Parcel], None] | None] = ContextVar("publishing_by", default=None)
+_writer: ContextVar[Callable[[Parcel], bool] | None] = ContextVar("publishing_by", default=None)
 _throttle = Throttle()
 
 
@@ -134,8 +134,8 @@ def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[Non
 
 
 @contextmanager
-def publishing_by(write: Callable[[Parcel], None]) -> Iterator[None]:
-    """Hand what is published inside to `write`, which stores it; its errors pass as they are.
+def publishing_by(write: Callable[[Parcel], bool]) -> Iterator[None]:
+    """Hand what is published inside to `write`, which stores it and says whether it did; its errors pass as they are.
 
     For messages that go to a queue by its name (the default exchange): others may lead to no queue, or to several.
     """
@@ -176,8 +176,8 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
         parameters["is_notified"] = _throttle.is_needed(key, monotonic())
     try:
         if write is not None and not exchange:
-            stored = 1
-            write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD))
+            is_stored = write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD))
+            is_throttled, stored = is_throttled and is_stored, 1
         elif caller is not None:
             # Prepared as the caller has it: behind a pooler of his, that is not at all.
             stored = caller.execute(statement, parameters).rowcount

@@ -82,7 +82,7 @@ class Blocks:
         token = self._open_bulk.set(bulk)
         try:
             yield
-            bulk.flush()
+            bulk.finish()
         finally:
             self._open_bulk.reset(token)
 

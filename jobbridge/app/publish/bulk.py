@@ -46,6 +46,7 @@ class Bulk:
         self._caller = app.caller_connection
         self._waiting: dict[UUID, tuple[Submitted, Parcel | None]] = {}
         self._size = 0
+        self._repeating: Callable[[Callable[[Any], None]], None] | None = None
 
     def is_on(self, connection: object) -> bool:
         """Whether it writes in that transaction of the caller's; None: in its own."""
@@ -70,10 +71,20 @@ class Bulk:
             parcel: Its message; None: the row has it.
             repeating: How to try again while Postgres is away.
         """
+        self._repeating = repeating
         if len(self._waiting) >= self._portion or self._size >= PORTION_SIZE:
             repeating(lambda _: self.flush())
         self._waiting[submitted.key.job_id] = (submitted, parcel)
         self._size += len(parcel.parameters["body"]) if parcel is not None else len(str(submitted.message))
+
+    def finish(self) -> None:
+        """Write the rest; while Postgres is away, again as the last job's options say.
+
+        Raises:
+            DatabaseUnavailable: It stays away.
+        """
+        if self._repeating is not None:
+            self._repeating(lambda _: self.flush())
 
     def flush(self) -> None:
         """Write what waits.

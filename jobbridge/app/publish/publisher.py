@@ -199,9 +199,8 @@ class JobPublication:
         connection = None if caller is None else self._app.database.on(caller)
         submitted = self._submitted(JobStatus.QUEUED)
 
-        def write(parcel: Parcel) -> None:
-            if not self._waits_in_bulk(submitted, parcel):
-                self._record(submitted, connection, parcel)
+        def write(parcel: Parcel) -> bool:
+            return not self._waits_in_bulk(submitted, parcel) and self._record(submitted, connection, parcel)
 
         with ExitStack() as stack:
             if connection is not None:  # its consumers notice a silent message only after a while

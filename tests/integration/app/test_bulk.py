@@ -202,3 +202,22 @@ def test_a_chord_header_is_sent_in_portions(app: Celery, outside: psycopg.Connec
     chord([app.tasks["bulk.noop"].s(number) for number in range(20)])(app.tasks["bulk.noop"].s())
     waiting = outside.execute("SELECT DISTINCT xmin::text FROM jobbridge_broker.messages").fetchall()
     assert (messages(outside), len(waiting)) == (20, 1)
+
+
+def test_a_chord_header_that_is_a_generator_runs_no_further_ahead(
+    app: Celery, outside: psycopg.Connection[Any]
+) -> None:
+    seen: list[int] = []
+
+    def parts() -> Iterator[Any]:
+        for number in range(1200):
+            if number == 1100:
+                seen.append(rows(outside))
+            yield app.tasks["bulk.noop"].s(number)
+
+    chord(parts())(app.tasks["bulk.noop"].s())
+    assert seen == [1000]
+    sizes = outside.execute("SELECT size, counted FROM public.job_chords").fetchall()
+    parts_of_it = outside.execute("SELECT chord_index FROM public.jobs ORDER BY chord_index").fetchall()
+    assert sizes == [{"size": 1200, "counted": 0}]
+    assert [each["chord_index"] for each in parts_of_it] == list(range(1200))

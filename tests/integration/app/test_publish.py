@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from kombu import Exchange, Queue
 
 from jobbridge import Celery, Outcome
+from jobbridge.broker.routing import notification_channel
 from jobbridge.settings import load_settings
 from jobbridge.store.database import Database
 
@@ -115,3 +117,22 @@ def test_an_exchange_that_leads_to_two_queues_makes_one_row(app: Celery, databas
     app.tasks["publish.noop"].apply_async(exchange="topic", routing_key="some.other")
 
     assert stored(database_url) == (1, 2)
+
+
+@pytest.mark.parametrize("is_in_bulk", [False, True])
+def test_what_was_not_stored_keeps_no_later_message_silent(
+    app: Celery, database_url: str, is_in_bulk: bool
+) -> None:
+    """A process that notified a queue a moment ago is silent; one that only meant to is not."""
+    task = app.tasks["publish.noop"]
+    known = task.apply_async(queue="other").id
+    with psycopg.connect(database_url, autocommit=True) as listener, ExitStack() as stack:
+        listener.execute(f'LISTEN "{notification_channel("q")}"'.encode())
+        if is_in_bulk:
+            stack.enter_context(app.bulk())
+            task.apply_async(queue="q")  # waits
+            task.apply_async(queue="q", singleton_key="goes at once")
+        else:
+            task.apply_async(queue="q", task_id=known)
+            task.apply_async(queue="q")
+        assert len(list(listener.notifies(timeout=10, stop_after=1))) == 1
