@@ -15,6 +15,8 @@ from psycopg.types.json import Jsonb
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|\bNaN\b|\bInfinity\b")
+#: Without one of these there is no such thing: the text of a whole portion is searched for them in no time.
+_TRACES = ("\\u0000", "\\ud", "\\uD", "NaN", "Infinity")
 
 
 def as_text(text: str | None) -> str | None:
@@ -39,9 +41,9 @@ def as_message(value: Any) -> str | None:
 def json_text(value: Any) -> str:
     """Write a JSON value as jsonb takes it; what is no JSON inside it becomes text."""
     text = json.dumps(value, default=str, separators=(",", ":"))
-    return (
-        json.dumps(_storable(json.loads(text)), separators=(",", ":")) if _SUSPICIOUS.search(text) else text
-    )
+    if any(trace in text for trace in _TRACES) and _SUSPICIOUS.search(text):
+        return json.dumps(_storable(json.loads(text)), separators=(",", ":"))
+    return text
 
 
 def _storable(value: Any) -> Any:
