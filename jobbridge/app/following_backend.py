@@ -125,7 +125,7 @@ class FollowingBackend(_Base):  # type: ignore[misc]  # see _Base
         self.ensure_chords_allowed()
         chord_id, results = header_result_args
         saved = None
-        if isinstance(results, list):
+        if type(results) is list:  # what Celery makes of a generator is an instance of it, too
             # For workers of release 0.1.0 beside; they cannot run parts of a header that is sent as it comes.
             header = self.app.GroupResult(chord_id, results)
             encoded = str_to_bytes(self.encode({"result": header.as_tuple()}))

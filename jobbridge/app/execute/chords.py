@@ -263,7 +263,7 @@ def _members(body: Any) -> dict[str, Signature]:
 
 def _nesting(results: Any) -> bytes | None:
     """Give the ids in the results' form, as JSON, if that is no plain list."""
-    if not isinstance(results, list) or not any(isinstance(each, GroupResult) for each in results):
+    if type(results) is not list or not any(isinstance(each, GroupResult) for each in results):
         return None
     return json.dumps([_ids(each) for each in results]).encode()
 
