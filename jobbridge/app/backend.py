@@ -113,7 +113,9 @@ class JobBackend(FollowingBackend):
         if state == states.STARTED:
             return result  # the claim has written it
         if request is not None and is_untracked(request):
-            self._store_custom_state(task_id, result, state, traceback, request)
+            # The next attempt may have ended before this one has said that it retries; there is no row to know that.
+            if state != states.RETRY:
+                self._store_custom_state(task_id, result, state, traceback, request)
             return result
         request = request if request is not None else unsent_request(task_id)
         run = self._run_for(task_id, request)

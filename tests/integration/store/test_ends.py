@@ -71,7 +71,9 @@ def test_each_event_marks_its_end_itself(
     events: list[JobEvent] = [job.submitted()]
     if end in {"completed", "failed"}:
         events.append(job.started())
-    events += [getattr(job, end)(), job.submitted(SECOND)]
+    events.append(getattr(job, end)())
+    if end != "cancelled":  # which is final
+        events.append(job.submitted(SECOND))
 
     for event in events:
         assert recorder.record(event).applied, event

@@ -8,7 +8,7 @@ import pytest
 
 from jobbridge.core.events import Accepted, Completed, Expired, JobEvent, Submitted
 from jobbridge.core.machine import MOVES
-from jobbridge.core.status import FINAL
+from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.store.jobs import submit, transitions
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.statuses import listed
@@ -21,7 +21,7 @@ def test_a_guard_reads_as_somebody_would_write_it() -> None:
     assert " ".join(may(Submitted).split()) == (
         "( (job.status = 'processing' AND job.attempt = %(continues)s::integer)"
         " OR (job.status = 'queued' AND job.delivery IS NULL)"
-        f" OR (job.status IN ({listed(FINAL)}) AND %(continues)s::integer IS NULL) )"
+        f" OR (job.status IN ({listed(FINAL - {JobStatus.CANCELLED})}) AND %(continues)s::integer IS NULL) )"
         " AND job.delivery IS DISTINCT FROM %(delivery)s"
     )
 
