@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.fanout import FAN_OUT_HEADER
+from jobbridge.core.keys import JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import EngineUnavailable
 from jobbridge.postgres.connect import AsyncConnection
@@ -81,16 +82,22 @@ class Relay:
     def sweep(self, older_than: timedelta = OWN_DELIVERY_TIME) -> int:
         """Deliver what waits; gives the number of jobs delivered."""
         delivered = 0
+        waiting: list[JobKey] = []
         while taken := self._app.jobs.take_undelivered(limit=BATCH, older_than=older_than):
             for number, stored in enumerate(taken):
                 if _is_resumption(stored) or not self._is_for_a_running_workflow(stored):
                     delivered += self._deliver(stored)
+                else:
+                    waiting.append(stored.key)
                 if self._delivery.known_failure() is not None:
                     # One silence is enough: the rest would each wait as long for it. They go first when it is back.
-                    self._app.jobs.give_back_undelivered([each.key for each in taken[number:]])
+                    self._app.jobs.give_back_undelivered([each.key for each in taken[number:]] + waiting)
                     return delivered
             if len(taken) < BATCH:
                 break
+        # The workflow may be about to close: it is looked at again with the next sweep, not in half a minute.
+        if waiting:
+            self._app.jobs.give_back_undelivered(waiting)
         return delivered
 
     def _is_for_a_running_workflow(self, stored: StoredDelivery) -> bool:
