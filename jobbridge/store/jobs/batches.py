@@ -188,8 +188,7 @@ FAIL_MANY: LiteralString = f"""{_TOLD_ENDS}, moved AS (
         result = told.result::jsonb, result_payload = told.result_payload, result_type = told.result_type,
         error = told.error, traceback = told.traceback, {ENDED}
     FROM told
-    WHERE {_THESE} AND job.status = 'processing' AND job.attempt = told.attempt
-      AND (told.delivery IS NULL OR job.delivery = told.delivery)
+    WHERE {_THESE} AND {_of_row(may(events.Failed), _HAVE_ENDED)}
     RETURNING job.tenant, job.job_id, job.attempt, told.error, told.traceback
 ), closed AS (
     UPDATE public.job_details AS step
@@ -233,11 +232,11 @@ class Batches:
         failed = [each for each in ends if each.has_failed]
         with self._connection.pipeline():
             if completed:
-                ended.append(self._run(COMPLETE_MANY, _ends(completed)))
+                ended.append(self._run(COMPLETE_MANY, params_of_ends(completed)))
             if failed:
-                ended.append(self._run(FAIL_MANY, _ends(failed)))
+                ended.append(self._run(FAIL_MANY, params_of_ends(failed)))
             if starts:
-                begun = self._run(START_MANY, _starts(starts))
+                begun = self._run(START_MANY, params_of_starts(starts))
         done = {row[0] for cursor in ended for row in cursor.fetchall()}
         may_run = {} if begun is None else {row[0]: Begun(attempt=row[1], is_counted=row[2]) for row in begun}
         return done, may_run
@@ -248,15 +247,18 @@ class Batches:
         return cursor.execute(text, params, prepare=True)
 
 
-def _ends(ends: Sequence[Ended]) -> dict[str, Any]:
-    return {
+def params_of_ends(ends: Sequence[Ended]) -> dict[str, Any]:
+    """Give the parameters of COMPLETE_MANY and FAIL_MANY."""
+    of_jobs = {
         each.name: [getattr(end, each.name) for end in ends]
         for each in fields(Ended)
         if each.name != "has_failed"
     }
+    return of_jobs | {"waiting_at": None}  # an attempt has ended, and not a job that waits
 
 
-def _starts(starts: Sequence[events.Started]) -> dict[str, Any]:
+def params_of_starts(starts: Sequence[events.Started]) -> dict[str, Any]:
+    """Give the parameters of START_MANY."""
     names = ("delivery", "queue", "redelivered", "goes_back", "max_attempts", "external_id")
     first = starts[0]
     return {name: [getattr(each, name) for each in starts] for name in names} | {

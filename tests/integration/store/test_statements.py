@@ -19,7 +19,7 @@ from jobbridge.store.counts import counts as job_counts
 from jobbridge.store.counts import flow, partial_counts, recount
 from jobbridge.store.database import Database
 from jobbridge.store.fanout import chain, children, parent
-from jobbridge.store.jobs import keys, open_jobs, singletons, steps, submit, transitions
+from jobbridge.store.jobs import batches, keys, open_jobs, singletons, steps, submit, transitions
 from jobbridge.store.jobs import queries as jobs
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.monitor import change_log as live
@@ -37,10 +37,10 @@ MODULES = (
     access, clear_history, partial_counts, job_counts, parent, flow, health, jobs, keys, children, links, live,
     retention, queue_pauses, recount, chain, idempotency, schedule_counts,
     fires, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
-    open_jobs, submit, workers,
+    open_jobs, submit, workers, batches,
 )  # fmt: skip
 STATEMENTS = {
-    f"{module.__name__}.{name}": statement
+    f"{module.__name__}.{name}": statement.replace("<tenant>", "text")
     for module in MODULES
     for name, statement in vars(module).items()
     if name.isupper() and isinstance(statement, str) and "public." in statement
@@ -82,6 +82,19 @@ def test_no_event_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> No
     ]
     for event in events:
         assert "Seq Scan" not in _plan(large, *statement_of(event)), event
+
+
+def test_no_batch_of_events_reads_a_table_as_a_whole(large: psycopg.Connection[Any]) -> None:
+    ends = [batches.Ended.of(event) for event in (JOB.completed(), JOB.failed(1))]
+    asked = [
+        (batches.START_MANY, batches.params_of_starts([JOB.started()])),
+        (batches.COMPLETE_MANY, batches.params_of_ends(ends[:1])),
+        (batches.FAIL_MANY, batches.params_of_ends(ends[1:])),
+    ]
+    for statement, params in asked:
+        plan = _plan(large, statement.replace("<tenant>", "text"), params)
+        assert "jobs_pkey" in plan
+        assert "Seq Scan" not in plan, plan
 
 
 def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
