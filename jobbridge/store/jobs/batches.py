@@ -242,9 +242,14 @@ class Batches:
         return done, may_run
 
     def _run(self, statement: LiteralString, params: dict[str, Any]) -> psycopg.Cursor[Any]:
-        text = statement.replace("<tenant>", self._tenant)
+        text = for_tenants_of(statement, self._tenant)
         cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
         return cursor.execute(text, params, prepare=True)
+
+
+def for_tenants_of(statement: LiteralString, tenant_type: LiteralString) -> LiteralString:
+    """Have a statement of this module fit tables whose tenants are of this type: `text`, or `uuid` if adopted."""
+    return statement.replace("<tenant>", tenant_type)
 
 
 def params_of_ends(ends: Sequence[Ended]) -> dict[str, Any]:

@@ -244,15 +244,18 @@ _clients: weakref.WeakSet[TemporalClient] = weakref.WeakSet()
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
-#: Whether a parent of this process may have had a runtime. A thread of the SDK's that ends in a forked child is
-#: sometimes aborted by the C library (temporalio 1.35 alone does it, too: in six of 22 runs that freed a runtime), so
-#: there no runtime is ever freed.
-_is_forked = False
+#: Whether this process has had a runtime of its own.
+_has_had_one = False
+#: Whether a parent of this process has had one. A thread of the SDK's that ends in such a child is sometimes aborted
+#: by the C library (temporalio 1.35 alone does it, too: in six of 22 runs that freed a runtime), so there no runtime
+#: is ever freed. Everywhere else it must be: threads that live when the interpreter ends abort, too.
+_inherits_one = False
 
 
 def _let_go_of_inherited() -> None:
-    global _is_forked
-    _is_forked = True
+    global _has_had_one, _inherits_one
+    _inherits_one = _inherits_one or _has_had_one
+    _has_had_one = False
     for runtime in list(_runtimes):
         _never_free(runtime)
     _runtimes.clear()
@@ -275,10 +278,12 @@ atexit.register(_free_all)
 
 
 def _start_loop() -> _PerProcess:
+    global _has_had_one
+    _has_had_one = True
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_run_loop, args=(loop,), name="jobbridge-temporal", daemon=True)
     runtime = Runtime(telemetry=TelemetryConfig())
-    if _is_forked:
+    if _inherits_one:
         _never_free(runtime)
     else:
         _runtimes.add(runtime)

@@ -12,6 +12,7 @@ from psycopg import sql
 from jobbridge import Celery
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.settings import load_settings
+from jobbridge.store.jobs.batches import for_tenants_of
 from jobbridge.store.schedules import fires
 from jobbridge.store.schedules import mirrors as schedule_mirrors
 from jobbridge.store.schedules import repository as schedules
@@ -50,7 +51,8 @@ def test_every_statement_fits_tables_that_were_taken_over(database_url: str) -> 
     with psycopg.connect(database_url, autocommit=True) as connection:
         for name, statement in (STATEMENTS | FURTHER).items():
             try:
-                connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(statement)))
+                here = for_tenants_of(statement, "uuid")
+                connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(here)))
             except psycopg.Error as error:
                 raise AssertionError(f"{name}: {error}") from error
             connection.execute("DEALLOCATE statement")

@@ -40,7 +40,7 @@ MODULES = (
     open_jobs, submit, workers, batches,
 )  # fmt: skip
 STATEMENTS = {
-    f"{module.__name__}.{name}": statement.replace("<tenant>", "text")
+    f"{module.__name__}.{name}": statement
     for module in MODULES
     for name, statement in vars(module).items()
     if name.isupper() and isinstance(statement, str) and "public." in statement
@@ -59,7 +59,10 @@ def test_every_statement_can_be_prepared(connection: psycopg.Connection[Any]) ->
     assert len(STATEMENTS) > 25
     for name, statement in STATEMENTS.items():
         try:
-            connection.execute(sql.SQL("PREPARE statement AS ") + sql.SQL(_numbered(statement)))
+            connection.execute(
+                sql.SQL("PREPARE statement AS ")
+                + sql.SQL(_numbered(batches.for_tenants_of(statement, "text")))
+            )
         except psycopg.Error as error:
             raise AssertionError(f"{name}: {error}") from error
         connection.execute("DEALLOCATE statement")
@@ -92,7 +95,7 @@ def test_no_batch_of_events_reads_a_table_as_a_whole(large: psycopg.Connection[A
         (batches.FAIL_MANY, batches.params_of_ends(ends[1:])),
     ]
     for statement, params in asked:
-        plan = _plan(large, statement.replace("<tenant>", "text"), params)
+        plan = _plan(large, batches.for_tenants_of(statement, "text"), params)
         assert "jobs_pkey" in plan
         assert "Seq Scan" not in plan, plan
 
