@@ -20,6 +20,7 @@ from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
 from jobbridge.app.publish.consumers import Servers
+from jobbridge.app.result_listener import ResultListener
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
@@ -205,6 +206,11 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         return KeyStore(self.database)
 
     @cached_property
+    def result_listener(self) -> ResultListener:
+        """Who hears of jobs' ends, for those who wait in this process."""
+        return ResultListener(self.database.target)
+
+    @cached_property
     def schedules(self) -> ScheduleService:
         """Recurring jobs: made, changed, paused, listed."""
         from jobbridge.app.schedules.commands import ScheduleService
@@ -331,6 +337,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         """Let go of connections, clients and their threads; the next use opens new ones."""
         while self._deliveries:
             self._deliveries.popitem()[1].close()
+        if "result_listener" in self.__dict__:
+            self.result_listener.close()
         if "database" in self.__dict__:
             self.database.close()
         super().close()

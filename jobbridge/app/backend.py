@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from typing import Any
 
 from celery import states
 from celery.app.task import Context
-from celery.exceptions import TimeoutError
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import str_to_bytes
 
@@ -31,8 +29,9 @@ from jobbridge.app.execute.claim import (
     record_owed_start,
     run_of,
 )
-from jobbridge.app.following_backend import FollowingBackend, place_of_unsent, unsent_request
+from jobbridge.app.following_backend import place_of_unsent, unsent_request
 from jobbridge.app.urls import BROKER_SCHEME, same_database
+from jobbridge.app.waiting_backend import WaitingBackend
 from jobbridge.core.events import (
     AttemptFailed,
     Cancelled,
@@ -53,9 +52,6 @@ logger = logging.getLogger(__name__)
 #: The type of a job that failed before it was sent (a chord's body) and whose task's name Celery does not tell.
 UNSENT = "unsent"
 
-#: Seconds until a waiting caller asks for the second time.
-FIRST_NAP = 0.01
-
 #: How Celery names the states of a job.
 CELERY_STATES = {
     JobStatus.PENDING: states.PENDING,
@@ -71,7 +67,7 @@ CELERY_STATES = {
 }
 
 
-class JobBackend(FollowingBackend):
+class JobBackend(WaitingBackend):
     """Celery's result backend over `jobs` and `job_keys`, in the database of the app.
 
     Raises:
@@ -268,33 +264,6 @@ class JobBackend(FollowingBackend):
     def _custom_state(self, task_id: str) -> dict[str, Any] | None:
         stored = self.get(self.get_key_for_task(task_id))
         return dict(self.decode_result(stored)) if stored else None
-
-    def wait_for(
-        self,
-        task_id: str,
-        timeout: float | None = None,
-        interval: float = 0.5,
-        no_ack: bool = True,
-        on_interval: Any = None,
-    ) -> dict[str, Any]:
-        """Wait for a job's end: asks often at first, then every `interval` seconds.
-
-        Raises:
-            TimeoutError: It had not ended after `timeout` seconds.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        nap = FIRST_NAP
-        while True:
-            meta: dict[str, Any] = self.get_task_meta(task_id)
-            if meta["status"] in states.READY_STATES:
-                return meta
-            if on_interval:
-                on_interval()
-            left = interval if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("The operation timed out.")
-            time.sleep(min(nap, interval, left))
-            nap *= 1.5
 
     def task_result_exists(self, task_id: str) -> bool:
         return (

@@ -252,3 +252,15 @@ job_singletons = sa.Table(
     sa.PrimaryKeyConstraint("tenant", "key", name="job_singletons_pkey"),
     postgresql_with=_UPDATED_OFTEN,
 )
+
+# A row for each process that waits for results, good for a while. It stays on one node, whatever `jobs` does.
+job_awaiters = sa.Table(
+    "job_awaiters",
+    metadata,
+    sa.Column("awaiter_id", sa.Uuid, nullable=False),
+    sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint("awaiter_id", name="job_awaiters_pkey"),
+    prefixes=["UNLOGGED"],
+    info={"is_local": True},
+    postgresql_with={"fillfactor": 50},
+)
