@@ -96,12 +96,11 @@ class ResultListener:
 
     @contextmanager
     def waiting_for(self, names: Iterable[str]) -> Iterator[Waiting]:
-        """Have names told as they are notified: ids of jobs, and keys."""
+        """Have names told as they are notified: ids of jobs, and keys. Who sleeps calls `listen` first."""
         waiting = Waiting(name[:LONGEST] for name in names)
         with self._lock:
             for name in waiting.names:
                 self._waiting[name].add(waiting)
-            self._start()
         try:
             yield waiting
         finally:
@@ -124,11 +123,15 @@ class ResultListener:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=_TICK)
 
-    def _start(self) -> None:
-        self._is_closed = False
-        if self._thread is None and time.monotonic() >= self._not_before:
-            self._thread = threading.Thread(target=self._run, name="jobbridge-results", daemon=True)
-            self._thread.start()
+    def listen(self) -> None:
+        """Begin to, unless it does."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            self._is_closed = False
+            if self._thread is None and time.monotonic() >= self._not_before:
+                self._thread = threading.Thread(target=self._run, name="jobbridge-results", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         try:

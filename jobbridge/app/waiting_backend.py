@@ -36,12 +36,9 @@ class WaitingBackend(FollowingBackend):
         Raises:
             TimeoutError: It had not ended after `timeout` seconds.
         """
-        meta: dict[str, Any] = self.get_task_meta(task_id)
-        if meta["status"] in states.READY_STATES:
-            return meta
         with self._naps([task_id], timeout, interval) as naps:
             while True:
-                meta = self.get_task_meta(task_id)
+                meta: dict[str, Any] = self.get_task_meta(task_id)
                 if meta["status"] in states.READY_STATES:
                     return meta
                 if on_interval:
@@ -143,6 +140,7 @@ class _Naps:
         left = float("inf") if self._deadline is None else self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("The operation timed out.")
+        self._listener.listen()
         nap = self._interval if self._listener.is_reliable else min(self._nap, self._interval)
         self._nap *= 1.5
         if at_least:

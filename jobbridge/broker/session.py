@@ -212,6 +212,11 @@ class Session:
         else:
             self.notified.add(queue)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether it was told of something that nobody has looked at yet; statements read that, too."""
+        return bool(self.notified) or self.is_due_notified
+
     def receive(self) -> None:
         """Read what the server sent unasked; never waits.
 
@@ -233,7 +238,7 @@ class Session:
 
     def wait(self, seconds: float) -> None:
         """Wait until the server sends something, at most `seconds`, and read it."""
-        if self.notified or self.is_due_notified:
+        if self.has_news:
             return
         poller = select.poll()
         poller.register(self._socket, select.POLLIN | select.POLLERR | select.POLLHUP)

@@ -336,6 +336,8 @@ class Prefetch:
                     self._claim()
                     if settler.waiting():
                         self._wake_in_a_moment()
+                if self._transport.session.has_news:
+                    self._wake_loop()  # it came with an answer: the socket will not tell of it again
         self._set_recheck_timer()
         if self._undelivered:
             self._wake_loop()  # there may be more, and room for it

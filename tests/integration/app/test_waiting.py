@@ -32,6 +32,7 @@ def app(database_url: str) -> Iterator[Celery]:
 def told(app: Celery) -> Iterator[Celery]:
     """The app while its process listens, because somebody waits for a job that does not end."""
     with app.result_listener.waiting_for(["somebody"]):
+        app.result_listener.listen()
         wait_until(lambda: app.result_listener.is_reliable)
         yield app
 
@@ -95,6 +96,7 @@ def test_nothing_is_told_while_nobody_waits(database_url: str, app: Celery) -> N
         listener.execute("LISTEN jobbridge_results")
         app.cancel_job(app.send_task("reports.make").id)
         with app.result_listener.waiting_for(["somebody"]):
+            app.result_listener.listen()
             wait_until(lambda: app.result_listener.is_reliable)
         second = app.send_task("reports.make").id
         app.cancel_job(second)
