@@ -27,7 +27,7 @@ from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.connect import Connection, close, connect
 from jobbridge.postgres.faults import Kind, kind_of, reason_of
 from jobbridge.postgres.target import Target
-from jobbridge.store.jobs.awaiters import AWAIT, CHANNEL, LEASE, LEAVE, LONGEST
+from jobbridge.store.workers.awaiters import AWAIT, CHANNEL, LEASE, LEAVE, LONGEST
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from kombu.utils.encoding import bytes_to_str
 from jobbridge.app.following_backend import FollowingBackend
 from jobbridge.app.result_listener import ResultListener, Waiting
 from jobbridge.core.keys import job_id_for
-from jobbridge.store.jobs.awaiters import LONGEST
+from jobbridge.store.workers.awaiters import LONGEST
 
 #: Seconds until a waiting caller asks for the second time, if nobody tells it to.
 FIRST_NAP = 0.01

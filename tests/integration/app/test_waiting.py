@@ -48,9 +48,7 @@ def _in_thread(wait: Callable[[], Any], app: Celery, task_id: str) -> threading.
 def test_who_waits_is_told(told: Celery) -> None:
     results = [told.send_task("reports.make") for _ in range(2)]
     with ThreadPoolExecutor() as pool:
-        got = [
-            pool.submit(result.get, timeout=30, interval=NEVER, propagate=False) for result in results
-        ]
+        got = [pool.submit(result.get, timeout=30, interval=NEVER, propagate=False) for result in results]
         for result in reversed(results):
             wait_until(lambda result=result: result.id in told.result_listener.waited_for)  # type: ignore[misc]
             told.cancel_job(result.id)

@@ -63,7 +63,9 @@ def test_what_is_told_while_an_acknowledgement_is_written_is_heard(tables: Table
 
         got[0].ack()  # written with the next turn
         producer.publish({"number": 2}, routing_key=QUEUE.name)
-        assert select.select([connection.transport.session], [], [], 10)[0]  # it has been told, and has not read it
+        assert select.select([connection.transport.session], [], [], 10)[
+            0
+        ]  # it has been told, and has not read it
         hub.poller.forbids = True
         while len(got) < 2:
             next(loop)
