@@ -42,7 +42,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.postgres.prepared import prepared
 from jobbridge.store.database import CallersConnection, Database, refusal
-from jobbridge.store.jobs import submit, transitions
+from jobbridge.store.jobs import batches, submit, transitions
 from jobbridge.store.jobs.admission import gone_holder, is_paused, one_row, suspension_of
 from jobbridge.store.jobs.statements import statement_of
 
@@ -152,6 +152,24 @@ class JobRecorder:
         else:
             made = run(driver_connection(connection), params)
         return {row[0] for row in made}
+
+    def accept_many(self, accepted: Sequence[events.Accepted]) -> None:
+        """Record that an engine has many jobs, in one statement.
+
+        Args:
+            accepted: Of different jobs, and one engine.
+
+        Raises:
+            DatabaseUnavailable, DatabaseError: As for `record`.
+        """
+        if not accepted:
+            return
+        params = batches.params_of_accepted(accepted)
+        moved = self.database.run(lambda own: own.execute(batches.ACCEPT_MANY, params).fetchall())
+        known = {row[0] for row in moved}
+        for each in accepted:
+            if each.key.job_id not in known:
+                self.record(each)  # says why
 
     def _count_refusal(self, event: events.JobEvent, recorded: events.Recorded) -> None:
         kind = type(event).__name__

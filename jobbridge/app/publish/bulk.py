@@ -18,9 +18,11 @@ from uuid import UUID
 
 from jobbridge.broker import Parcel, Parcels
 from jobbridge.core.events import Submitted
+from jobbridge.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.app.publish.delivery import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,12 @@ class Bulk:
     Args:
         app: Whose jobs.
         portion: At most so many jobs are written at a time.
-        is_asked_for: By whoever sends; not, for the members of a group.
     """
 
-    def __init__(self, app: Celery, *, portion: int = PORTION, is_asked_for: bool = True) -> None:
+    def __init__(self, app: Celery, *, portion: int = PORTION) -> None:
         self._app = app
         self._portion = portion
-        self.is_asked_for = is_asked_for
+        self._is_reached: bool | None = None
         self._caller = app.caller_connection
         self._waiting: dict[UUID, tuple[Submitted, Parcel | None]] = {}
         self._size = 0
@@ -51,6 +52,19 @@ class Bulk:
     def is_on(self, connection: object) -> bool:
         """Whether it writes in that transaction of the caller's; None: in its own."""
         return connection is self._caller
+
+    def reaches(self, delivery: Delivery) -> bool:
+        """Whether the other engine answered when the first of its jobs came: then the relay starts them.
+
+        If it does not, each goes its own way, which may lead to this engine.
+        """
+        if self._is_reached is None:
+            try:
+                delivery.check()
+                self._is_reached = True
+            except EngineUnavailable:
+                self._is_reached = False
+        return self._is_reached
 
     def takes(self, submitted: Submitted) -> bool:
         """Whether this job may wait here."""

@@ -316,7 +316,7 @@ class JobPublication:
         is_callers = self._app.caller_connection is not None
         is_relayed = is_callers or in_pool_child() or trouble is not None
         bulk = self._app.open_bulk
-        if bulk is not None and (is_relayed or bulk.is_asked_for) and self._waits_in_bulk(submitted):
+        if bulk is not None and (is_relayed or bulk.reaches(delivery)) and self._waits_in_bulk(submitted):
             return None
         is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
         if not is_new or continues or is_relayed:

@@ -201,6 +201,38 @@ SELECT job_id FROM moved
 """
 
 
+#: What the relay has handed over, by its own connection. A tenant is compared as text: rows are found by the job's id.
+ACCEPT_MANY: LiteralString = f"""
+WITH told AS (
+    SELECT *
+    FROM unnest(
+        %(tenant)s::text[], %(job_id)s::uuid[], %(delivery)s::uuid[], %(external_id)s::text[],
+        %(external_run_id)s::text[]
+    ) AS told (tenant, job_id, delivery, external_id, external_run_id)
+)
+UPDATE public.jobs AS job
+SET status = {becomes(events.Accepted)},
+    runner_type = %(engine)s,
+    external_id = told.external_id,
+    external_run_id = coalesce(told.external_run_id, job.external_run_id),
+    undelivered_since = NULL,
+    updated_at = clock_timestamp()
+FROM told
+WHERE job.job_id = told.job_id AND job.tenant::text = told.tenant AND {_of_row(may(events.Accepted), ("delivery",))}
+RETURNING job.job_id
+"""
+
+
+def params_of_accepted(accepted: Sequence[events.Accepted]) -> dict[str, Any]:
+    """Give the parameters of ACCEPT_MANY; all are of one engine."""
+    names = ("delivery", "external_id", "external_run_id")
+    return {name: [getattr(each, name) for each in accepted] for name in names} | {
+        "tenant": [each.key.tenant for each in accepted],
+        "job_id": [each.key.job_id for each in accepted],
+        "engine": accepted[0].engine.value,
+    }
+
+
 class Batches:
     """Writes starts and ends together on one connection.
 

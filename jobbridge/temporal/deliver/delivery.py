@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 
 #: How long a new message of a job waits for the workflow of the one before, which is about to close.
 CLOSING_TIME = timedelta(seconds=1)
+#: Starts of a batch that wait for their answer at the same time: more are no faster (dev server, two cores).
+IN_FLIGHT = 50
 Answer = TypeVar("Answer")
+Start = Callable[[Client], Awaitable[WorkflowHandle[Any, Any]]]
 _FAIRNESS_KEY_LIMIT = 64
 #: Of a server that is away. One that only has too much to do is asked again at once.
 _SILENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
@@ -77,6 +82,42 @@ class TemporalDelivery:
                     hint="Wait: the relay delivers this message when that workflow has closed.",
                 )
             time.sleep(0.1)
+
+    def deliver_many(self, envelopes: Sequence[Envelope]) -> list[Accepted]:
+        """Start the workflows of different jobs, `IN_FLIGHT` at a time; who is left out is to be delivered alone.
+
+        Nothing is raised: a server that is away is remembered as after any other call.
+        """
+        starts: list[tuple[Envelope, Start]] = []
+        for envelope in envelopes:
+            with suppress(TypeError, ValueError, KeyError):  # it says why when it is delivered alone
+                starts.append((envelope, self._start_of(envelope)))
+        accepted: list[Accepted] = []
+        turns = asyncio.Semaphore(IN_FLIGHT)
+        is_away = False
+
+        async def start(client: Client, envelope: Envelope, work: Start) -> None:
+            nonlocal is_away
+            async with turns:
+                if is_away:
+                    return
+                try:
+                    handle = await work(client)
+                except WorkflowAlreadyStartedError:
+                    return
+                except RPCError as error:
+                    is_away = error.status in _SILENT
+                    return
+            accepted.append(_accepted(envelope, handle.first_execution_run_id))
+
+        async def start_all(client: Client) -> None:
+            await asyncio.gather(*(start(client, *each) for each in starts))
+
+        with suppress(EngineUnavailable):
+            self._call(start_all)
+        if is_away:
+            self.client.note_failure("Temporal does not answer.")
+        return accepted
 
     def resume(self, envelope: Envelope, workflow_id: str) -> Accepted:
         """Hand a job that waited for its children to its workflow; start one if that has closed.
@@ -143,6 +184,10 @@ class TemporalDelivery:
     # -- starting
 
     def _start(self, envelope: Envelope) -> Accepted:
+        handle = self.ask(self._start_of(envelope))
+        return _accepted(envelope, handle.first_execution_run_id)
+
+    def _start_of(self, envelope: Envelope) -> Start:
         task = self._app.tasks.get(envelope.task)
         job, message = to_temporal(envelope, is_handler=hasattr(task, "spec"))
 
@@ -163,8 +208,7 @@ class TemporalDelivery:
                 static_summary=envelope.task[:200],
             )
 
-        handle = self.ask(start)
-        return _accepted(envelope, handle.first_execution_run_id)
+        return start
 
     def _same_delivery(self, envelope: Envelope) -> Accepted | None:
         """Whether the workflow that runs is the one of this very message."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ CHANNEL = "jobbridge_relay"
 SWEEP_INTERVAL = timedelta(seconds=3)
 #: Younger rows belong to the process that wrote them, which delivers them itself; unless it gave notice.
 OWN_DELIVERY_TIME = timedelta(seconds=2)
-BATCH = 50
+BATCH = 100
 
 
 class Relay:
@@ -84,6 +85,9 @@ class Relay:
         delivered = 0
         waiting: list[JobKey] = []
         while taken := self._app.jobs.take_undelivered(limit=BATCH, older_than=older_than):
+            size = len(taken)
+            taken = self._not_delivered_together(taken)
+            delivered += size - len(taken)
             for number, stored in enumerate(taken):
                 if _is_resumption(stored) or not self._is_for_a_running_workflow(stored):
                     delivered += self._deliver(stored)
@@ -93,12 +97,26 @@ class Relay:
                     # One silence is enough: the rest would each wait as long for it. They go first when it is back.
                     self._app.jobs.give_back_undelivered([each.key for each in taken[number:]] + waiting)
                     return delivered
-            if len(taken) < BATCH:
+            if size < BATCH:
                 break
         # The workflow may be about to close: it is looked at again with the next sweep, not in half a minute.
         if waiting:
             self._app.jobs.give_back_undelivered(waiting)
         return delivered
+
+    def _not_delivered_together(self, taken: Sequence[StoredDelivery]) -> Sequence[StoredDelivery]:
+        """Start those that were never started, many at a time; give the others."""
+        envelopes: dict[JobKey, Envelope] = {}
+        for stored in taken:
+            if stored.attempt == 0 and not _is_resumption(stored) and not self._is_held(stored.task_id):
+                with suppress(TypeError, ValueError, KeyError):  # named when it is looked at alone
+                    envelopes[stored.key] = Envelope.from_json(stored.message)
+        if len(envelopes) < 2:
+            return taken
+        accepted = self._delivery.deliver_many(list(envelopes.values()))
+        self._app.recorder.accept_many(accepted)
+        done = {each.key for each in accepted}
+        return [stored for stored in taken if stored.key not in done]
 
     def _is_for_a_running_workflow(self, stored: StoredDelivery) -> bool:
         """A retry or a replacement goes on in the workflow that sent it, if that is still there."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import group
 
 from jobbridge.core.envelope import Envelope
 from jobbridge.dev.process import free_port
@@ -130,6 +131,23 @@ def test_a_job_sent_while_temporal_is_away_waits_for_the_relay(
     row = own_world.row(result.id)
     assert (row["status"], row["external_id"]) == ("queued", result.id)
     assert own_world.status(result.id) == "RUNNING"
+    delivery.client.close()
+
+
+def test_a_group_is_written_at_once_and_started_many_at_a_time(own_world: TemporalWorld) -> None:
+    results = group(own_world.task("parity.add").s(number, 1) for number in range(30)).delay().results
+    assert {own_world.row(result.id)["status"] for result in results} == {"pending"}
+    delivery = TemporalDelivery(own_world.app.settings, own_world.app)
+    early = own_world.row(results[3].id)
+    delivery.deliver(Envelope.from_json(early["message"]))  # by a relay that died before it said so
+
+    delivered = Relay(own_world.app, delivery, is_held=lambda _: False).sweep(timedelta())
+
+    assert delivered == 30
+    rows = [own_world.row(result.id) for result in results]
+    assert {row["status"] for row in rows} == {"queued"}
+    assert [row["external_id"] for row in rows] == [result.id for result in results]
+    assert {own_world.status(result.id) for result in results} == {"RUNNING"}
     delivery.client.close()
 
 
