@@ -157,6 +157,16 @@ def _own_default_app(_no_settings_from_outside: None, monkeypatch: pytest.Monkey
         bootstrap._default_app.close()
 
 
+@pytest.fixture(autouse=True)
+def _own_tasks() -> Iterator[None]:
+    """Celery gives each new app the shared tasks of all former ones (celery 5.7, `_state`), whoever they were for."""
+    from celery import _state
+
+    before = set(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.intersection_update(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_files_go_with_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is killed with SIGKILL, as workers are here, leaves its temporary files behind."""
