@@ -263,7 +263,7 @@ def migrated_template(postgres: PostgresServer) -> str:
 @pytest.fixture
 def empty_database_url(postgres: PostgresServer, _administrator: psycopg.Connection) -> Iterator[str]:
     """URL of a fresh database without any table."""
-    with _database(_administrator, template="template1") as name:
+    with fresh_database(_administrator, template="template1") as name:
         yield postgres.url(name)
 
 
@@ -272,12 +272,13 @@ def database_url(
     postgres: PostgresServer, _administrator: psycopg.Connection, migrated_template: str
 ) -> Iterator[str]:
     """URL of a fresh, migrated database."""
-    with _database(_administrator, template=migrated_template) as name:
+    with fresh_database(_administrator, template=migrated_template) as name:
         yield postgres.url(name)
 
 
 @contextmanager
-def _database(administrator: psycopg.Connection, *, template: str) -> Iterator[str]:
+def fresh_database(administrator: psycopg.Connection, *, template: str) -> Iterator[str]:
+    """Give the name of a copy of the template, until the block ends."""
     name = f"test_{uuid.uuid4().hex}"
     # Copied as files, not page by page through the log: these are in memory, and are not written a second time there.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
