@@ -144,9 +144,11 @@ def provider() -> Provider:
 class Books:
     """A database with the data set of one or more tenants."""
 
-    def __init__(self, database_url: str, *tenants: str) -> None:
+    def __init__(self, database_url: str, *tenants: str, are_imported: bool = False) -> None:
         self.url = database_url
         self.tenant = tenants[0]
+        if are_imported:
+            return
         with self.transaction() as connection:
             for tenant in tenants:
                 import_dataset(connection, tenant)

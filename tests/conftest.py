@@ -157,6 +157,16 @@ def _own_default_app(_no_settings_from_outside: None, monkeypatch: pytest.Monkey
         bootstrap._default_app.close()
 
 
+@pytest.fixture(autouse=True)
+def _own_tasks() -> Iterator[None]:
+    """Celery gives each new app the shared tasks of all former ones (celery 5.7, `_state`), whoever they were for."""
+    from celery import _state
+
+    before = set(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.intersection_update(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_files_go_with_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is killed with SIGKILL, as workers are here, leaves its temporary files behind."""
@@ -253,7 +263,7 @@ def migrated_template(postgres: PostgresServer) -> str:
 @pytest.fixture
 def empty_database_url(postgres: PostgresServer, _administrator: psycopg.Connection) -> Iterator[str]:
     """URL of a fresh database without any table."""
-    with _database(_administrator, template="template1") as name:
+    with fresh_database(_administrator, template="template1") as name:
         yield postgres.url(name)
 
 
@@ -262,12 +272,13 @@ def database_url(
     postgres: PostgresServer, _administrator: psycopg.Connection, migrated_template: str
 ) -> Iterator[str]:
     """URL of a fresh, migrated database."""
-    with _database(_administrator, template=migrated_template) as name:
+    with fresh_database(_administrator, template=migrated_template) as name:
         yield postgres.url(name)
 
 
 @contextmanager
-def _database(administrator: psycopg.Connection, *, template: str) -> Iterator[str]:
+def fresh_database(administrator: psycopg.Connection, *, template: str) -> Iterator[str]:
+    """Give the name of a copy of the template, until the block ends."""
     name = f"test_{uuid.uuid4().hex}"
     # Copied as files, not page by page through the log: these are in memory, and are not written a second time there.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -167,6 +168,7 @@ def _route(dashboard: Dashboard, rule: Rule) -> Route:
     return Route(rule.path, guarded(dashboard, rule), methods=rule.methods, name=rule.name)
 
 
+@functools.cache
 def _templates(app_name: str | None) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,8 @@ import pytest
 from jobbridge import Celery, CeleryJobRunner, TemporalJobRunner
 from jobbridge.errors import UnknownHandler, UnsupportedOption
 from jobbridge.settings import load_settings
+from tests.forked import run_python
+from tests.support import clean_environment
 
 
 @pytest.fixture
@@ -32,24 +34,54 @@ def count(database_url: str, what: str) -> int:
     return int(row[0]) if row else 0
 
 
-@pytest.mark.parametrize("number", [6_000, pytest.param(30_000, marks=pytest.mark.long)])
-@pytest.mark.timeout(300)
-def test_memory_does_not_grow_with_the_rows(app: Celery, database_url: str, number: int) -> None:
-    """From the 2,000th row on, what is kept is about a portion; a megabyte for each thousand if all were."""
+#: Sends rows from a process of its own, and prints what it holds at the 2,000th and after the last: how many objects
+#: Python has, and the most memory that it ever had.
+SEND = """
+import gc, json, resource, sys
+from jobbridge import Celery, CeleryJobRunner
+from jobbridge.settings import load_settings
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for each in range(number):
-            if each == 2_000:
-                tracemalloc.start()
-            yield {"kwargs": {"number": each, "text": "x" * 200}}
+app = Celery("many", settings=load_settings({"DATABASE_URL": sys.argv[1]}))
+number = int(sys.argv[2])
 
+@app.task(name="many.noop", shared=False)
+def noop(*args, **kwargs): ...
+
+def peak():  # as in handlers/test_assets_large.py
     try:
-        assert CeleryJobRunner(app).enqueue_many("many.noop", rows()) == number
-        kept, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert kept < 3_000_000
-    assert most < 12_000_000
+        lines = open("/proc/self/status").read().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+def note():
+    gc.collect()
+    noted.append({"objects": sys.getallocatedblocks(), "peak": peak()})
+
+def rows():
+    for each in range(number):
+        if each == 2_000:
+            note()
+        yield {"kwargs": {"number": each, "text": "x" * 200}}
+    note()
+
+noted = []
+sent = CeleryJobRunner(app).enqueue_many("many.noop", rows())
+print(json.dumps({"sent": sent, "noted": noted}))
+"""
+
+
+@pytest.mark.parametrize("number", [6_000, pytest.param(20_000, marks=pytest.mark.long)])
+def test_memory_does_not_grow_with_the_rows(database_url: str, number: int) -> None:
+    """Kept rows would be some 1,000 bytes and 20 objects each: the bounds are a third of the one, and one object."""
+    done = run_python(["-c", SEND, database_url, str(number)], env=clean_environment(), timeout=200)
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["sent"] == number
+    early, late = told["noted"]
+    assert late["objects"] - early["objects"] < number - 2_000
+    assert late["peak"] - early["peak"] < (number - 2_000) / 3, "KiB"
     assert count(database_url, "SELECT count(*) FROM jobbridge_broker.messages") == number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from jobbridge.handlers.sql import Connection, rows, rows_as
 from jobbridge.settings import Settings
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 TENANTS = """
@@ -100,8 +103,15 @@ def active_providers(connection: Connection, tenant: str, kind: ProviderKind) ->
 def http_client(timeout: timedelta = TIMEOUT) -> Iterator[httpx.Client]:
     """Open a client that follows no redirect: a token goes only where the settings say."""
     library = required("httpx", "Asking a calendar's provider")
-    with library.Client(timeout=timeout.total_seconds(), follow_redirects=False) as client:
+    with library.Client(timeout=timeout.total_seconds(), follow_redirects=False, verify=_trusted()) as client:
         yield client
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Give what httpx checks certificates by; to read the authorities costs more than most calls, so once a process."""
+    context: ssl.SSLContext = required("httpx", "Asking a calendar's provider").create_ssl_context()
+    return context
 
 
 #: Renews one provider with its secret; gives the result of its step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -175,12 +176,12 @@ def older_workers(database_url: str) -> dict[str, bool]:
 
 def heads() -> list[str]:
     """Name the newest revisions of all branches, sorted."""
-    return sorted(ScriptDirectory(str(script_directory())).get_heads())
+    return sorted(_scripts(script_directory()).get_heads())
 
 
 def serves_since(revision: str) -> str | None:
     """Name the revision that a release must know to live with this one; None: any release will do."""
-    for script in ScriptDirectory(str(script_directory())).iterate_revisions(revision, "base"):
+    for script in _scripts(script_directory()).iterate_revisions(revision, "base"):
         since: str | None = getattr(script.module, "serves_since", None)
         if since is not None:
             return since
@@ -189,14 +190,14 @@ def serves_since(revision: str) -> str | None:
 
 def _is_ahead_and_serves_us(connection: sa.Connection) -> bool:
     versions = _versions(connection)
-    known = {script.revision for script in ScriptDirectory(str(script_directory())).walk_revisions()}
+    known = {script.revision for script in _scripts(script_directory()).walk_revisions()}
     is_ahead = not known.issuperset(version.revision for version in versions)
     return is_ahead and misfit(versions, connection.engine.url.database or "") is None
 
 
 def _keep_serving(connection: sa.Connection, revision: str) -> None:
     """Refuse if a worker that runs now could not live with what is to be done."""
-    scripts = ScriptDirectory(str(script_directory()))
+    scripts = _scripts(script_directory())
     current = tuple(_revisions(connection))
     try:
         pending = list(scripts.iterate_revisions(revision, current or "base", implicit_base=True))
@@ -231,6 +232,12 @@ def script_directory() -> Path:
         f"{package.parent / 'migrations'} is there.",
         hint="Install jobbridge again.",
     )
+
+
+@functools.cache
+def _scripts(folder: Path) -> ScriptDirectory:
+    """Give the migrations of a folder: alembic runs every file of it again for each directory that it opens."""
+    return ScriptDirectory(str(folder))
 
 
 def _config(connection: sa.Connection) -> Config:

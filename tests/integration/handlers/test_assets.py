@@ -23,6 +23,9 @@ from tests.support import wait_until
 from tests.uploads import HEADER, as_csv, as_workbook, content_of_file, run_import, upload
 
 #: Of each outcome, and each way to be a duplicate, at least one.
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1", "t2")
+
 ROWS = [
     ("Reception laptop", "northwind", "PF2-A1", "NW-001", "00:1b:44:11:3a:b7", "nw-laptop-1"),
     ("Accounts laptop", "northwind", "pf2-a1", "", "", ""),  # serial number
@@ -50,11 +53,6 @@ FROM psa.assets AS asset
 WHERE tenant = %s
 ORDER BY import_row
 """
-
-
-@pytest.fixture
-def books(database_url: str) -> Books:
-    return Books(database_url, "t1", "t2")
 
 
 def outcomes(books: Books, tenant: str = "t1") -> list[tuple[Any, ...]]:

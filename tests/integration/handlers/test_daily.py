@@ -24,6 +24,9 @@ from tests.books import Books
 from tests.dying import Died, die_at_each_step
 from tests.handler_runs import Jobs
 
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1", "t2")
+
 DAY_OLD = timedelta(hours=24)
 
 EXPIRED_ON_THE_LAST_OF_OCTOBER = {"cr-northwind-1": Decimal("180.00"), "cr-lakeside-1": Decimal("120.00")}
@@ -75,9 +78,9 @@ class Office:
 
 
 @pytest.fixture
-def office(database_url: str) -> Iterator[Office]:
-    jobs = Jobs(database_url)
-    yield Office(Books(database_url, "t1", "t2"), jobs)
+def office(books: Books) -> Iterator[Office]:
+    jobs = Jobs(books.url)
+    yield Office(books, jobs)
     jobs.database.close()
 
 

@@ -27,10 +27,8 @@ from jobbridge.handlers.invoicing.invoices import read_invoice
 from jobbridge.handlers.invoicing.models import Period
 from tests.books import Books
 
-
-@pytest.fixture
-def books(database_url: str) -> Books:
-    return Books(database_url, "t1")
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1",)
 
 
 def test_the_month_of_each_client_is_billed(books: Books) -> None:

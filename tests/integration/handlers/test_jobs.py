@@ -31,6 +31,9 @@ from tests.conftest import StartWorker
 from tests.mail_server import HANG_UP, MailServer, run_mail_server
 from tests.support import wait_until
 
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1",)
+
 WINDOW = {"periodStart": str(MONTH.start), "periodEnd": str(MONTH.end)}
 BOTH = pytest.mark.parametrize("engine", [Engine.CELERY, Engine.TEMPORAL], ids=str)
 
@@ -63,7 +66,7 @@ class Office:
 
 @pytest.fixture
 def office(
-    database_url: str,
+    books: Books,
     temporal_server: str,
     task_queue: str,
     celery_worker: StartWorker,
@@ -71,7 +74,7 @@ def office(
 ) -> Iterator[Office]:
     with run_mail_server() as mail, calendar_services() as calendars:
         environment = {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": books.url,
             "EDITION": "enterprise",
             "JOB_RUNNER_TYPE": "celery",
             **calendars,
@@ -86,7 +89,7 @@ def office(
             return worker("jobbridge", "-P", "threads", "-c", "2", **environment)
 
         app = make_app(settings=load_settings(environment))
-        yield Office(app, Books(database_url, "t1"), mail, start)
+        yield Office(app, books, mail, start)
         app.close()
         app.database.close()
 

@@ -22,10 +22,8 @@ from jobbridge.handlers.mailing.smtp import MailSender, SmtpServer
 from tests.books import Books
 from tests.mail_server import HANG_UP, MailServer, run_mail_server
 
-
-@pytest.fixture
-def books(database_url: str) -> Books:
-    return Books(database_url, "t1")
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1",)
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from tests.dying import Died, die_at_each_step
 from tests.handler_runs import Attempt, Jobs
 from tests.mail_server import HANG_UP, MailServer, run_mail_server
 
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1", "t2")
+
 DUE = {
     "cr-oakfield-1": ("finance@oakfield-cu.example", 1),
     "cr-greenfield-1": ("accounts.payable@greenfield.example", 1),
@@ -52,10 +55,10 @@ class Office:
 
 
 @pytest.fixture
-def office(database_url: str) -> Iterator[Office]:
-    jobs = Jobs(database_url)
+def office(books: Books) -> Iterator[Office]:
+    jobs = Jobs(books.url)
     with run_mail_server() as server:
-        yield Office(Books(database_url, "t1", "t2"), jobs, server)
+        yield Office(books, jobs, server)
     jobs.database.close()
 
 

@@ -18,10 +18,8 @@ from jobbridge.handlers.invoicing.zipping import ensure_archive
 from jobbridge.handlers.money import amount_text
 from tests.books import Books
 
-
-@pytest.fixture
-def books(database_url: str) -> Books:
-    return Books(database_url, "t1", "t2")
+#: Whose books there are: see conftest.py.
+TENANTS = ("t1", "t2")
 
 
 def content(books: Books, document: Document, tenant: str = "t1") -> bytes:
