@@ -85,8 +85,11 @@ def run_rounds(
     for series in sorted({run.series for run in wanted}):
         for number in range(1, rounds + 1):
             say(f"round {number} of {rounds}")
+            # Another one is first in each round: nobody always follows the same neighbour.
+            first = (number - 1) % max(1, len(chosen))
+            turn = [*chosen[first:], *chosen[:first]]
             for run in (run for run in wanted if run.series == series):
-                for system in (name for name in chosen if name in run.systems):
+                for system in (name for name in turn if name in run.systems):
                     _once(stages, run, system, amounts, results, say)
             after_round(results)
     return results
@@ -101,9 +104,8 @@ def _once(
     except (WrongNumber, AssertionError, DevServerError, OSError) as error:
         results.failures.append(f"{system}, {run.measures[0]}: {error}")
         say(f"{run.measures[0]} {system}: FAILED: {error}")
-        for measure in run.measures:
-            if (measure, system) in results.rounds:
-                results.add(measure, system, None)
+        for measure in run.measures:  # each round has its place, or ratios would be of different rounds
+            results.add(measure, system, None)
         return
     for measure, number in numbers.items():
         results.add(measure, system, number)

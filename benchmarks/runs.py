@@ -9,11 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 
 from benchmarks.ledger import WrongNumber
-from benchmarks.measures import OURS, REDIS, UNTRACKED, Amounts
+from benchmarks.measures import OURS, REDIS, Amounts
 from benchmarks.stage import Stage, Stages, pss
 from benchmarks.systems import BULK, CHORDS, GROUPS, RESULTS, SYSTEMS, System
 from tests.support import wait_until
@@ -105,7 +106,7 @@ def idle(stages: Stages, system: System, _amounts: Amounts) -> Numbers:
         return {"start": first - began, "memory": _stable_memory(stage)}
 
 
-def backlog(stages: Stages, system: System, amounts: Amounts, measure: str, waiting: int) -> Numbers:
+def backlog(stages: Stages, system: System, _amounts: Amounts, *, measure: str, waiting: int) -> Numbers:
     """Run some of many that wait. A small backlog is drained as often as it takes to run as many."""
     took, ran = 0.0, 0
     while ran < min(_BACKLOG_JOBS, 3 * waiting):
@@ -195,11 +196,8 @@ def runs_of(amounts: Amounts) -> list[Run]:
         runs.append(
             Run(
                 measures=(measure,),
-                systems=(OURS, UNTRACKED),
-                # Bound now: the loop's variables change.
-                work=lambda stages, system, amounts, measure=measure, waiting=waiting: backlog(  # type: ignore[misc]
-                    stages, system, amounts, measure, waiting
-                ),
+                systems=(OURS,),
+                work=partial(backlog, measure=measure, waiting=waiting),
                 series=2,
             )
         )
