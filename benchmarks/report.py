@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 from benchmarks.measures import COMPARISONS, UNITS, Comparison
@@ -14,7 +15,12 @@ class Line:
     """A comparison, and what came of it."""
 
     comparison: Comparison
-    ratio: float
+    ratios: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.ratios)
 
     @property
     def share(self) -> float:
@@ -33,18 +39,19 @@ def lines_of(results: Results) -> list[Line]:
     for comparison in COMPARISONS:
         ours = (comparison.measure, comparison.system)
         other = comparison.against
-        ratio = results.median(*ours) if other is None else results.ratio(ours, other)
-        if ratio:
-            lines.append(Line(comparison=comparison, ratio=ratio))
+        ratios = results.runs(*ours) if other is None else results.ratios(ours, other)
+        if ratios:
+            lines.append(Line(comparison=comparison, ratios=ratios))
     return lines
 
 
 def ratios_table(lines: list[Line]) -> str:
     """Tell the ratios, as Markdown."""
-    rows = ["| ours : other | ratio | wanted | |", "|---|---|---|---|"]
+    rows = ["| ours : other | ratio | of the rounds | wanted | |", "|---|---|---|---|---|"]
     for line in lines:
         verdict = "reached" if line.share >= 1 else f"{line.share:.0%} of it"
-        rows.append(f"| {line.comparison.text} | {line.ratio:.2f} | {line.wanted} | {verdict} |")
+        each = f"{len(line.ratios)}: {min(line.ratios):.2f} to {max(line.ratios):.2f}"
+        rows.append(f"| {line.comparison.text} | {line.ratio:.2f} | {each} | {line.wanted} | {verdict} |")
     return "\n".join(rows)
 
 

@@ -34,11 +34,10 @@ class Results:
         runs = self.runs(measure, system)
         return statistics.median(runs) if runs else None
 
-    def ratio(self, ours: tuple[str, str], against: tuple[str, str]) -> float | None:
-        """Give the median of the ratios within each round: what slowed down a whole round does not count."""
+    def ratios(self, ours: tuple[str, str], against: tuple[str, str]) -> list[float]:
+        """Give the ratio of each round that has both: what slowed down a whole round does not count."""
         pairs = zip(self.rounds.get(ours, []), self.rounds.get(against, []), strict=False)
-        ratios = [mine / other for mine, other in pairs if mine is not None and other is not None]
-        return statistics.median(ratios) if ratios else None
+        return [mine / other for mine, other in pairs if mine is not None and other is not None]
 
     def write(self, path: Path) -> None:
         """Write `latest.json`."""
@@ -102,7 +101,7 @@ def _once(
     try:
         numbers = run.work(stages, SYSTEMS[system], amounts)
     except (WrongNumber, AssertionError, DevServerError, OSError) as error:
-        results.failures.append(f"{system}, {run.measures[0]}: {error}")
+        results.failures.append(f"{system}, {run.measures[0]}: {str(error).splitlines()[0]}")
         say(f"{run.measures[0]} {system}: FAILED: {error}")
         for measure in run.measures:  # each round has its place, or ratios would be of different rounds
             results.add(measure, system, None)
