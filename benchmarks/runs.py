@@ -135,6 +135,8 @@ def finished(stages: Stages, system: System, amounts: Amounts) -> Numbers:
             _finish_one(stage)
             _multiply(stage, amounts.finished)
             _vacuum(stage)
+        if (rows := _count_finished(stage)) < amounts.finished:
+            raise WrongNumber(f"{rows} jobs have ended, and {amounts.finished} should have")
         stage.ledger.clear()
         stage.send("fill", jobs)
         stage.wait_until_unfinished(jobs)
