@@ -5,6 +5,7 @@
 #   make test-long  those; `make test-all` is both
 #   make dev      Postgres, Temporal, workers, beat and the dashboard, until Ctrl-C
 #   make screenshots  takes the pictures of docs/pictures anew
+#   make bench    how fast it is, beside other queues (an hour; ROUNDS=5 ONLY=publish,drain SYSTEMS=jobbridge,celery_redis)
 #   make conformance  writes docs/conformance.md anew
 #   make lint     format, lint, types, import contracts
 #   make ci       what continuous integration runs
@@ -20,12 +21,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
 PYTEST_ARGS ?=
+ROUNDS ?= 5
+ONLY ?=
+SYSTEMS ?=
 
 # The environment holds absolute paths: a checkout that was moved needs a new one.
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test test-long test-all chromium pgbouncer screenshots conformance dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all chromium pgbouncer screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +64,14 @@ test-long: $(READY) chromium pgbouncer
 
 test-all: $(READY) chromium pgbouncer
 	$(PYTEST) $(PYTEST_ARGS)
+
+# What others' queues need; what cannot be had is left out of the benchmark.
+bench-peers: $(READY)
+	@.ci/bench-servers
+	@.ci/bench-peers build/bench
+
+bench: bench-peers
+	$(BIN)/python -m benchmarks --rounds $(ROUNDS) --only "$(ONLY)" --systems "$(SYSTEMS)"
 
 screenshots: $(READY) chromium
 	$(BIN)/python -m tests.browser.screenshots
