@@ -115,6 +115,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             "BePresent",
             "StayPresent",
             "AcknowledgeFirst",
+            "KeepHanded",
             "SettleTogether",
             "Maintain",
             "WakeOnSignal",

@@ -357,3 +357,13 @@ def fails_until(ctx: JobContext, data: dict[str, Any]) -> int:
     if not (folder() / data["name"]).exists():
         raise ConnectionError(data["name"])
     return ctx.attempt
+
+
+@shared_task(name="parity.hold_large", bind=True)
+def hold_large(self: Any, text: str, size: int) -> int:
+    """As `hold`, with much to be told; if there is a size, it fails with an error of as many characters."""
+    note("hold.pids", str(os.getpid()))
+    wait_for_file("go")
+    if size:
+        raise ValueError("x" * size)
+    return size

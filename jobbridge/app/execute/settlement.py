@@ -169,8 +169,10 @@ class JobSettler:
             self._waker.close()
             self._waker = None
         self._waiting.clear()
+        if not _shuts_down():
+            return  # what a process was handed stays with it (`app.worker.pool`); the rest goes back, unreleased
         self._release_unaccepted()
-        if self._ends and _shuts_down():
+        if self._ends:
             self._write_ends_patiently()
 
     def close(self) -> None:

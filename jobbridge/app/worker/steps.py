@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from celery import bootsteps, signals
+from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.worker import state as worker_state
 
@@ -18,6 +19,7 @@ from jobbridge.app.execute import request
 from jobbridge.app.execute.settlement import JobSettler
 from jobbridge.app.execute.together import PATIENCE
 from jobbridge.app.urls import BROKER_SCHEME
+from jobbridge.app.worker import pool
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable, JobBridgeError
@@ -140,6 +142,18 @@ class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base
 
     def create(self, worker: Any) -> None:
         worker.app.acknowledge_now = _acknowledge_now
+
+
+class KeepHanded(_Step):  # type: ignore[misc]  # untyped base
+    """Have a pool of processes keep what was handed to them when Celery's consumer begins anew (`pool`)."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        return worker.use_eventloop and isinstance(worker.pool, TaskPool) and worker.pool.Pool is AsynPool
+
+    def create(self, worker: Any) -> None:
+        worker.pool.Pool = pool.Pool  # before it starts
 
 
 class SettleTogether(_Step):  # type: ignore[misc]  # untyped base
