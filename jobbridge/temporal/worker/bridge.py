@@ -27,6 +27,7 @@ from jobbridge.core.events import Failed, Requeued
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind, unknown_task
+from jobbridge.temporal.worker.isolation import Isolation
 from jobbridge.temporal.worker.request import failure
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class WorkerHost:
     def __init__(self, app: Celery, consumer: Any) -> None:
         self.app = app
         self._consumer = consumer
+        self.isolation = Isolation(self)
         self._executions: dict[tuple[str, str | None], Execution] = {}
         self._lock = threading.Lock()
         self.on_message: Callable[[Any], None] | None = None

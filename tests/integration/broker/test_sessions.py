@@ -305,6 +305,7 @@ def test_what_a_lost_session_was_to_give_back_is_given_back(tables: Tables) -> N
         settler = first.transport.settler
         lease, _ = first.default_channel.window.leases[message.delivery_tag]
         settler.settle(Settlement.RETURNED, lease)  # as in an event loop: the next turn would write it
+        del message
         tables.end_sessions()
         with pytest.raises(SessionLost):
             first.transport.session.one("SELECT 1 AS one")
