@@ -8,8 +8,10 @@ utils/dispatch/signal.py), and a killed process sends nothing: what is missing t
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery import signals, states
 
 from jobbridge.app.execute import carried, following, tenancy
@@ -108,8 +110,20 @@ def on_rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: A
 def on_dead_letter(app: Any, headers: dict[str, Any], reason: str) -> None:
     """Fail a job whose message the broker gave up on: it took its worker down too often, or was rejected."""
     run = identify(_HeaderView(headers)) if headers.get("id") else None
-    if run is not None:
-        record(app, Failed(key=run.key, attempt=None, error=f"Dead letter: {reason}", delivery=run.delivery))
+    if run is None:
+        return
+    error = f"Dead letter: {reason}"
+    failed = Failed(key=run.key, attempt=None, error=error, delivery=run.delivery)
+    if reason == "too_many_deliveries":
+        loss = app.losses.take(run.task_id) or "the worker that ran it ended"
+        error = f"Worker lost, too many times; at last {loss}. ({error})"
+        told = {
+            "exc_type": "WorkerLostError",
+            "exc_message": [error],
+            "exc_module": WorkerLostError.__module__,
+        }
+        failed = replace(failed, error=f"WorkerLostError: {error}", result=told)
+    record(app, failed)
 
 
 def on_expired(app: Any, headers: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def unread(pid: int) -> dict[str, int]:
     found = {}
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
-            name = os.readlink(link)
+            name = str(link.readlink())
             if not name.startswith("pipe:"):
                 continue
             pipe = os.open(link, os.O_RDONLY | os.O_NONBLOCK)
@@ -102,3 +102,21 @@ def test_what_was_handed_to_a_process_stays_with_it(own_world: World) -> None:
         row = own_world.wait_for_status(each.id, "failed" if each is giving else "completed")
         assert (row["attempt"], len(own_world.lines(each, "hold.pids"))) == (1, 1)
     own_world.wait_until_no_message()
+
+
+def test_a_process_that_is_about_to_be_reaped_does_not_end_the_worker(own_world: World) -> None:
+    worker = own_world.starters[own_world.engine](
+        "tests.parity.untracking_app", "-P", "prefork", "-c", "1", **own_world.environment
+    )
+    own_world.wait_for_status(own_world.task("add").delay(1, 2).id, "completed")
+    (before,) = children(worker)
+    own_world.app.control.broadcast("see_exits", reply=True, timeout=10, limit=1)
+
+    connected = worker.log().count("Connected to")
+    end_sessions(own_world)
+    wait_until(lambda: reconnects(worker, connected) or not worker.is_running)
+    os.kill(before, signal.SIGKILL)  # it is watched again
+
+    assert own_world.task("add").delay(2, 3).get(timeout=20) == 5
+    assert worker.is_running
+    assert before not in children(worker)

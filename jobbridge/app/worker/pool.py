@@ -1,14 +1,18 @@
 """Celery's pool of processes, over a consumer that begins anew: what was handed to a process stays with it.
 
 When the broker's session is lost, Celery resets its event loop, forgets what its pool has not begun, for that is
-delivered again, and reconnects. Four things go wrong there (celery 5.7, concurrency/asynpool.py):
+delivered again, and reconnects; when the worker stops, it forgets likewise. Four things go wrong there (celery 5.7,
+concurrency/asynpool.py):
 
-| what Celery does | what came of it | here |
-|---|---|---|
-| `flush` drops a job that was written to a process and is not accepted yet | the process runs it all the same, nobody hears how it ended, and its message is delivered again: it runs twice | it is kept, and so is its message (`broker.consume.window`) |
-| the loop forgets who is half through writing a job | the process waits for the rest for ever; or `flush` waits for the process | it is written on when the loop turns again |
-| the loop forgets who is half through reading a result | the rest is read as the beginning of another one: the pipe is out of step for good | it is read on |
-| a process whose exit was seen and that could not be reaped yet has no descriptor to watch | `ValueError: file descriptor is None` ends the worker | it is watched anew, or reaped |
+- `flush` drops a job that was written to a process and is not accepted yet. The process runs it all the same, nobody
+  hears how it ended, and its message is delivered again: it runs twice. Here it is kept, and its message with it
+  (`broker.consume.window`).
+- The loop forgets who is half through writing a job: the process waits for the rest for ever, or `flush` waits for the
+  process. Here it is written on when the loop turns again.
+- The loop forgets who is half through reading a result: the rest is read as the beginning of another one, and the pipe
+  is out of step for good. Here it is read on.
+- A process whose exit was seen, and that could not be reaped yet, has no descriptor to watch: `ValueError: file
+  descriptor is None` ends the worker. Here it is watched anew, or reaped.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _ResultHandler: Any = asynpool.ResultHandler  # untyped
 _AsynPool: Any = asynpool.AsynPool
+_writer_of: Any = vars(asynpool)["_get_job_writer"]
 
 
 class ResultHandler(_ResultHandler):  # type: ignore[misc]  # untyped base
@@ -47,7 +52,10 @@ class ResultHandler(_ResultHandler):  # type: ignore[misc]  # untyped base
     def _finish_partial_read(self, fd: int, proc: Any) -> bool:
         reading = self._unfinished(fd, proc)
         if reading is not None and self._hub is not None and fd not in self._hub.readers:
-            self._hub.readers[fd] = reading, ()  # where Celery looks for it: the worker stops without a session
+            self._hub.readers[fd] = (
+                reading,
+                (),
+            )  # where Celery looks for it: the worker stops without a session
         return bool(super()._finish_partial_read(fd, proc))
 
     def _unfinished(self, fd: int, process: Any) -> Generator[None] | None:
@@ -85,7 +93,7 @@ class Pool(_AsynPool):  # type: ignore[misc]  # untyped base
         """Go on in this loop, also with what was half written in the one before."""
         super().register_with_event_loop(hub)
         for job in self._cache.values():
-            writer = asynpool._get_job_writer(job)
+            writer = _writer_of(job)
             if writer is not None and writer in self._active_writers and job._write_to is not None:
                 hub.add_writer(job._write_to.inqW_fd, writer)
 
