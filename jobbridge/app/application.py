@@ -59,6 +59,8 @@ DEFAULTS: dict[str, Any] = {
     "worker_prefetch_multiplier": 4,
     # Seconds: a worker whose loop does not turn for so long ends itself.
     "jobbridge_worker_stuck_after": 60.0,
+    # Seconds: a worker that was told to stop, and runs nothing any more, ends within them, whatever a socket does.
+    "jobbridge_worker_stop_within": 25.0,
     # Schedules are rows, and any number of beats may run.
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
