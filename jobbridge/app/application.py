@@ -61,6 +61,8 @@ DEFAULTS: dict[str, Any] = {
     "jobbridge_worker_stuck_after": 60.0,
     # Seconds: a worker that was told to stop, and runs nothing any more, ends within them, whatever a socket does.
     "jobbridge_worker_stop_within": 25.0,
+    # Seconds: so long a message whose task this worker does not know goes back, while another worker knows it.
+    "jobbridge_unknown_task_patience": 300.0,
     # Schedules are rows, and any number of beats may run.
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
@@ -135,6 +137,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         )
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
+        self.steps["consumer"].add("jobbridge.app.worker.unknown_tasks:GiveUnknownBack")
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser
