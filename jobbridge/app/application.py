@@ -15,6 +15,7 @@ from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
 from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.chords import Chords
+from jobbridge.app.execute.losses import Losses
 from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import logging
 
     from jobbridge.app.execute.settlement import JobSettler
+    from jobbridge.app.execute.time_limits import TimeLimits
     from jobbridge.app.observer import Observer
     from jobbridge.app.options import Sent
     from jobbridge.app.publish.delivery import Delivery
@@ -57,6 +59,10 @@ DEFAULTS: dict[str, Any] = {
     "worker_prefetch_multiplier": 4,
     # Seconds: a worker whose loop does not turn for so long ends itself.
     "jobbridge_worker_stuck_after": 60.0,
+    # Seconds: a worker that was told to stop, and runs nothing any more, ends within them, whatever a socket does.
+    "jobbridge_worker_stop_within": 25.0,
+    # Seconds: so long a message whose task this worker does not know goes back, while another worker knows it.
+    "jobbridge_unknown_task_patience": 300.0,
     # Schedules are rows, and any number of beats may run.
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
@@ -100,6 +106,10 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         self._is_observer_chosen = False
         #: Where tasks run on the thread that acknowledges: how to do that at once.
         self.acknowledge_now: Callable[[str], None] | None = None
+        #: Where a worker of this app runs tasks in its own process: who raises their time limits.
+        self.time_limits: TimeLimits | None = None
+        #: Where a worker of this app runs: what took the processes of its jobs with it.
+        self.losses = Losses()
         #: Where a worker of this app has a pool of processes: who starts and settles its jobs.
         self.settler: JobSettler | None = None
         super().__init__(*args, **kwargs)
@@ -115,13 +125,19 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             "BePresent",
             "StayPresent",
             "AcknowledgeFirst",
+            "KeepHanded",
+            "NoteLosses",
             "SettleTogether",
             "Maintain",
             "WakeOnSignal",
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
+        self.steps["worker"].update(
+            f"jobbridge.app.worker.own_process:{name}" for name in ("TellFailures", "EnforceTimeLimits")
+        )
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
+        self.steps["consumer"].add("jobbridge.app.worker.unknown_tasks:GiveUnknownBack")
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser

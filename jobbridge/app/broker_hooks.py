@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobbridge.app import signals
+from jobbridge.store.jobs.open_jobs import not_begun
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -30,11 +31,18 @@ def _beyond_prefetch(app: Celery) -> int:
     return app.settler.beyond_prefetch() if app.settler is not None else 0
 
 
+def _not_begun(app: Celery, headers: list[dict[str, Any]], numbers: list[int]) -> set[str]:
+    """Give the ids of those messages whose jobs these workers had only taken ahead."""
+    ids = [str(each["id"]) for each in headers if each.get("id")]
+    return not_begun(app.database, ids, numbers)
+
+
 def hooks_of(app: Celery) -> dict[str, BrokerHook]:
     """Give the transport options of an application's connections."""
     return {
         "on_dead_letter": BrokerHook(signals.on_dead_letter, app),
         "on_expired": BrokerHook(signals.on_expired, app),
+        "not_begun": BrokerHook(_not_begun, app),
         "number_of_process": BrokerHook(_held_number, app),
         "beyond_prefetch": BrokerHook(_beyond_prefetch, app),
     }

@@ -8,9 +8,12 @@ utils/dispatch/signal.py), and a killed process sends nothing: what is missing t
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery import signals, states
+from celery.exceptions import NotRegistered
 
 from jobbridge.app.execute import carried, following, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
@@ -97,7 +100,15 @@ def on_unknown(
     sender: Any = None, message: Any = None, exc: Any = None, name: str = "", id: str = "", **_: Any
 ) -> None:
     """Fail a job whose task this worker does not know."""
-    _fail_message(sender, message, f"No task is registered under {name!r} on this worker.")
+    fail_unknown(sender, message, name)
+
+
+def fail_unknown(consumer: Any, message: Any, name: str, queue: str | None = None) -> None:
+    """Fail a job whose task this worker does not know, and no other one that serves the queue."""
+    others = f", nor on any other that serves {queue!r}" if queue is not None else ""
+    text = f"No task is registered under {name!r} on this worker{others}."
+    result = {"exc_type": "NotRegistered", "exc_message": [text], "exc_module": NotRegistered.__module__}
+    _fail_message(consumer, message, f"NotRegistered: {text}", result)
 
 
 def on_rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: Any) -> None:
@@ -108,8 +119,20 @@ def on_rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: A
 def on_dead_letter(app: Any, headers: dict[str, Any], reason: str) -> None:
     """Fail a job whose message the broker gave up on: it took its worker down too often, or was rejected."""
     run = identify(_HeaderView(headers)) if headers.get("id") else None
-    if run is not None:
-        record(app, Failed(key=run.key, attempt=None, error=f"Dead letter: {reason}", delivery=run.delivery))
+    if run is None:
+        return
+    error = f"Dead letter: {reason}"
+    failed = Failed(key=run.key, attempt=None, error=error, delivery=run.delivery)
+    if reason == "too_many_deliveries":
+        loss = app.losses.take(run.task_id) or "the worker that ran it ended"
+        error = f"Worker lost, too many times; at last {loss}. ({error})"
+        told = {
+            "exc_type": "WorkerLostError",
+            "exc_message": [error],
+            "exc_module": WorkerLostError.__module__,
+        }
+        failed = replace(failed, error=f"WorkerLostError: {error}", result=told)
+    record(app, failed)
 
 
 def on_expired(app: Any, headers: dict[str, Any]) -> None:
@@ -126,7 +149,7 @@ def describe(exception: Any) -> str:
     return str(exception)
 
 
-def _fail_message(consumer: Any, message: Any, error: str) -> None:
+def _fail_message(consumer: Any, message: Any, error: str, result: Any = None) -> None:
     app: Any = getattr(consumer, "app", None)
     headers = getattr(message, "headers", None) or {}
     if not _is_ours(app) or not headers.get("id"):
@@ -139,6 +162,7 @@ def _fail_message(consumer: Any, message: Any, error: str) -> None:
                 key=run.key,
                 attempt=None,
                 error=error,
+                result=result,
                 delivery=run.delivery,
                 type=headers.get("task"),
                 task_id=run.task_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[att
 from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
-from jobbridge.broker.consume.claiming import claim, payload_of, take
+from jobbridge.broker.consume.claiming import claim, claim_suspect, payload_of, take
 from jobbridge.broker.consume.settling import Lease, Settlement, Settler
 from jobbridge.broker.consume.window import Window
 from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.options import NOBODY
 from jobbridge.broker.session import Row, Session
 
 if TYPE_CHECKING:
@@ -276,28 +277,47 @@ class Channel(kombu_sqlalchemy.Channel):
         return message
 
     def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> dict[str, Any]:
-        payloads = self.take(queue, 1, is_acked=not no_ack)
+        payloads = self.take(queue, 1, is_acked=not no_ack, suspect_from=NOBODY)
         if not payloads:
             raise Empty
         return payloads[0]
 
-    def take(self, queue: str, limit: int, *, is_acked: bool) -> list[dict[str, Any]]:
+    def take(
+        self,
+        queue: str,
+        limit: int,
+        *,
+        is_acked: bool,
+        suspects: Sequence[int] = (),
+        suspect_from: int | None = None,
+    ) -> list[dict[str, Any]]:
         """Claim up to `limit` messages, count them in, and give them with their delivery tags.
 
-        What this session has acknowledged and not written yet is written with the claim.
+        Suspects are left where they are, unless some are named: then one of these is claimed. What this session has
+        acknowledged and not written yet is written with the claim.
         """
         session, settler = self.own_session, self.connection.settler
         while True:
             with self.connection.orphans.lock:
                 if is_acked:
                     with settler.acknowledging() as done:
-                        claimed = claim(session, queue, limit, done=done)
+                        claimed = (
+                            claim_suspect(session, queue, suspects, done=done)
+                            if suspects
+                            else claim(
+                                session,
+                                queue,
+                                limit,
+                                suspect_from=suspect_from or self.connection.options.suspect_from,
+                                done=done,
+                            )
+                        )
                         settler.check(len(done), claimed.acknowledged)
                 else:
                     claimed = take(session, queue, limit)
                 payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in claimed.rows]
             self.connection.report_expired(claimed.expired)
-            if payloads or not claimed.expired:
+            if payloads or suspects or not claimed.expired:
                 return payloads
 
     def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any]:

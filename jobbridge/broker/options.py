@@ -2,8 +2,9 @@
 
 | option | default | meaning |
 |---|---|---|
-| `max_deliveries` | 5 | a message that was delivered so often without being settled becomes a dead letter; 0: never |
+| `max_deliveries` | 5 | deliveries, the last one alone, after which an unsettled message is a dead letter; 0: never |
 | `on_dead_letter` | none | called with the headers (a dict) and the reason (a str) of each dead letter |
+| `not_begun` | none | called with headers of messages and numbers of dead consumers; gives ids of those not begun |
 | `on_expired` | none | called with the headers of each message that was dropped because its time to live was over |
 | `poll_interval` | 60.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
 | `sweep_interval` | 3.5 | seconds between looks for consumers that died |
@@ -41,6 +42,7 @@ _KOMBU: Final = frozenset(
 
 #: More than a smallint counts: never.
 UNLIMITED: Final = 32_000
+NOBODY: Final = 32_767
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class Options:
 
     max_deliveries: int = 5
     on_dead_letter: Callable[[dict[str, Any], str], None] | None = None
+    not_begun: Callable[[list[dict[str, Any]], list[int]], set[str]] | None = None
     on_expired: Callable[[dict[str, Any]], None] | None = None
     poll_interval: float = 60.0
     sweep_interval: float = 3.5
@@ -59,6 +62,11 @@ class Options:
     @property
     def deliveries_allowed(self) -> int:
         return min(self.max_deliveries, UNLIMITED) if self.max_deliveries else UNLIMITED
+
+    @property
+    def suspect_from(self) -> int:
+        """What was delivered so often has one delivery left, and runs alone (`consume.isolation`)."""
+        return self.deliveries_allowed - 1 if 1 < self.deliveries_allowed < UNLIMITED else NOBODY
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

@@ -90,6 +90,8 @@ class Session:
         #: Queues that were notified since somebody looked here, and whether something due later was published.
         self.notified: set[str] = set()
         self.is_due_notified = False
+        #: Whether a suspect has come back to a queue (`consume.isolation`).
+        self.is_suspect_notified = False
         self.close_callbacks: list[Callable[[], None]] = []
         self._queues_by_channel: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -211,6 +213,7 @@ class Session:
             self.is_due_notified = True
         else:
             self.notified.add(queue)
+            self.is_suspect_notified |= notification.payload == "suspect"
 
     @property
     def has_news(self) -> bool:

@@ -247,7 +247,7 @@ class Transport(kombu_sqlalchemy.Transport):
 
     def bury(self, dead: list[int]) -> None:
         """Free what these consumers held, who are dead."""
-        self.report_dead_letters(sweeping.bury(self.session, dead, self.options.deliveries_allowed))
+        self.report_dead_letters(sweeping.bury(self.session, dead, self.options))
 
     # -- hooks
 

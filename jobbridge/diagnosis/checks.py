@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobbridge.core.masking import without_passwords
-from jobbridge.diagnosis import connections, consumers, engines, holders, upkeep
+from jobbridge.diagnosis import connections, consumers, engines, holders, time_limits, upkeep
 from jobbridge.diagnosis.findings import Check, bad, good
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.counts.counts import CountStore
@@ -29,6 +29,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
         return checks
     checks.append(connections.check_connections(app))
     checks += consumers.check_workers(app)
+    checks += time_limits.check_time_limits(app)
     checks += consumers.check_schedules(app)
     checks += engines.check_fallback(app)
     checks += holders.check_held(app)

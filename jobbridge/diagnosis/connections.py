@@ -48,7 +48,7 @@ def check_connections(app: Celery) -> Check:
     assert row is not None
     allowed, ours, others, beats, dashboards = row
     workers = app.workers.alive()
-    pools = _pools(app, workers)
+    pools = pools_of(app, workers)
     may_open = sum(of_worker(worker.engine, pools.get(worker.name), app) for worker in workers)
     may_open += beats * PER_BEAT + dashboards * (app.database.most + 1)
     silent = len([worker for worker in workers if worker.name not in pools])
@@ -82,7 +82,8 @@ def of_worker(engine: Engine, pool: Mapping[str, Any] | None, app: Celery) -> in
     return itself + slots * PER_SLOT + publishers
 
 
-def _pools(app: Celery, workers: Sequence[WorkerRow]) -> dict[str, Mapping[str, Any]]:
+def pools_of(app: Celery, workers: Sequence[WorkerRow]) -> dict[str, Mapping[str, Any]]:
+    """Give what these workers say of their pools, by the workers' names; of those that answer."""
     if not workers:
         return {}
     try:

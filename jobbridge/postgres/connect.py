@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import select
+import sys
 import weakref
 from collections.abc import Mapping
 from typing import Any, Final, LiteralString, TypeAlias
@@ -122,6 +123,7 @@ def connect(
         DatabaseUnavailable: Postgres cannot be reached, or is no primary yet. Safe to retry.
         DatabaseRefused: It answers, and waiting will not help: the hint says what to change.
     """
+    refuse_eventlet()
     given = _given(target, purpose, parameters)
     try:
         connection = Connection.connect(**given, autocommit=True)
@@ -143,6 +145,21 @@ def connect(
     return connection
 
 
+def refuse_eventlet() -> None:
+    """Say that eventlet cannot be served, where it has patched this process.
+
+    It takes `select.poll` away, and psycopg knows nothing of its hub: each statement would stop all its threads.
+
+    Raises:
+        DatabaseRefused: It has.
+    """
+    if "eventlet" in sys.modules and not hasattr(select, "poll"):
+        raise DatabaseRefused(
+            "eventlet has patched this process, and its threads cannot wait for Postgres.",
+            hint="Run workers with -P gevent, threads or prefork; have senders patched by gevent, or not at all.",
+        )
+
+
 async def connect_async(
     target: Target,
     purpose: str,
@@ -152,6 +169,7 @@ async def connect_async(
     must_write: bool = False,
 ) -> AsyncConnection:
     """Open such a connection on the running loop. Arguments and errors as with `connect`."""
+    refuse_eventlet()
     given = _given(target, purpose, None)
     try:
         connection = await AsyncConnection.connect(**given, autocommit=True)

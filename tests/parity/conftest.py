@@ -59,6 +59,11 @@ class World:
 
         return wait_until(reached, timeout=timeout, message=f"status {status}")
 
+    def wait_until_no_message(self) -> None:
+        """On CE: wait until the broker has nothing left."""
+        counted = "SELECT count(*) AS number FROM jobbridge_broker.messages"
+        wait_until(lambda: self.looking.rows(counted)[0]["number"] == 0, message="all is acknowledged")
+
     def lines(self, result: Any, name: str) -> list[str]:
         """Give the notes that the jobs under this one left."""
         path = self.folder / str(result) / name

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from celery import Task, current_task, shared_task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from pydantic import BaseModel
 
 from jobbridge import Celery, JobContext, RetryPolicy, job
@@ -19,6 +20,8 @@ from jobbridge import Celery, JobContext, RetryPolicy, job
 def make_app(**options: Any) -> Celery:
     app = Celery("parity", **options)
     app.conf.accept_content = ["json", "pickle", "yaml"]
+    if within := os.environ.get("PARITY_STOP_WITHIN"):
+        app.conf.jobbridge_worker_stop_within = float(within)
     return app
 
 
@@ -357,3 +360,43 @@ def fails_until(ctx: JobContext, data: dict[str, Any]) -> int:
     if not (folder() / data["name"]).exists():
         raise ConnectionError(data["name"])
     return ctx.attempt
+
+
+@shared_task(name="parity.hold_large", bind=True)
+def hold_large(self: Any, text: str, size: int) -> int:
+    """As `hold`, with much to be told; if there is a size, it fails with an error of as many characters."""
+    note("hold.pids", str(os.getpid()))
+    wait_for_file("go")
+    if size:
+        raise ValueError("x" * size)
+    return size
+
+
+@shared_task(name="parity.busy", soft_time_limit=1, time_limit=2)
+def busy(catches: bool = False) -> str:
+    """Run for longer than its limits, always in Python."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            for _ in range(1000):
+                time.sleep(0.001)
+        except SoftTimeLimitExceeded:
+            note("soft")
+            if not catches:
+                return "it was told"
+    return "nobody stopped it"
+
+
+@job(
+    "parity.deaf",
+    timeout=timedelta(seconds=1),
+    retry=RetryPolicy(max_attempts=2, first=timedelta(milliseconds=100)),
+)
+def deaf(ctx: JobContext, data: dict[str, Any]) -> int:
+    """Hear nothing of its soft limit the first time, and be killed at the hard one."""
+    tries = note("deaf")
+    if tries == 1:
+        while True:
+            with suppress(SoftTimeLimitExceeded):
+                threading.Event().wait(60)
+    return tries

@@ -31,7 +31,7 @@ from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
 from celery.utils.objects import mro_lookup
 
-from jobbridge.app.execute import carried, tenancy
+from jobbridge.app.execute import carried, tenancy, time_limits
 from jobbridge.app.execute.together import Follows, in_one_transaction, patiently, together
 from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
@@ -152,7 +152,8 @@ class _Tracked:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]  # the task class behind it
         setattr(request, _CALLED, True)
         call = self.run if self._jobbridge_calls_run else super().__call__  # type: ignore[attr-defined, misc]
-        value = call(*args, **kwargs)
+        with time_limits.enforced(self, request):
+            value = call(*args, **kwargs)
         run = run_of(request)
         if run is not None and may_end_together(self.app, run):  # type: ignore[attr-defined]  # the task class behind it
             run.follows = Follows.taken_from(request)

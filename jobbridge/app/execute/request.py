@@ -20,6 +20,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from jobbridge.app.execute import carried
+from jobbridge.app.execute.killed import is_retried
 from jobbridge.broker import UNCOUNTED
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class JobRequest:
     Attributes:
         started: The start that is to be written, or was.
         begun: What came of it; None: the pool's process claims the row itself.
+        was_retried: It was stopped at its hard time limit, and another attempt follows.
     """
 
     settler: JobSettler
     started: Started | None = None
     begun: Begun | None = None
+    was_retried = False
 
     #: Celery's own, behind ours.
     _execute_using_pool: Callable[..., Any] = Request.execute_using_pool
@@ -111,19 +114,34 @@ class JobRequest:
         finally:
             self.settler.look()
 
+    @property
+    def is_with_pool(self: Any) -> bool:
+        """Whether the pool has it, so that it may run at any moment."""
+        job = self._apply_result() if self._apply_result is not None else None
+        return job is not None and job._job in job._cache
+
     def give_back(self: Any) -> None:
         """Let the message wait in its queue as before; the job was not started."""
         task_ready(self)
         self._on_reject(logger, self._connection_errors, UNCOUNTED)
         self.acknowledged = True
 
-    def on_failure(self: Any, *arguments: Any, **options: Any) -> Any:
+    def on_failure(self: Any, exc_info: Any, *arguments: Any, **options: Any) -> Any:
+        if is_retried(self, exc_info):
+            self.was_retried = True
+            task_ready(self)
+            self.acknowledge()
+            self.settler.look()
+            return None
+        arguments = exc_info, *arguments
         try:
             return super().on_failure(*arguments, **options)  # type: ignore[misc]  # Celery's Request, behind it
         finally:
             self.settler.look()
 
     def on_timeout(self: Any, soft: bool, timeout: float) -> None:
+        if self.was_retried:
+            return
         super().on_timeout(soft, timeout)  # type: ignore[misc]  # Celery's Request, behind it
         self.settler.look()
 

@@ -142,6 +142,10 @@ class JobSettler:
             return 0
         return min(self._ahead(self._worker.pool.num_processes), MANY)
 
+    def ended(self) -> list[JobRequest]:
+        """Give the requests whose jobs have ended, and whose ends are to be written. For any thread."""
+        return [request for request, _, _ in [*self._ends, *self._held_up]]
+
     def look(self) -> None:
         """See whether there is something to do: the pool has room again."""
         if self._waiting and self._is_turning:
@@ -169,9 +173,10 @@ class JobSettler:
             self._waker.close()
             self._waker = None
         self._waiting.clear()
-        self._release_unaccepted()
-        if self._ends and _shuts_down():
-            self._write_ends_patiently()
+        if _shuts_down():  # else what a process was handed stays with it (`app.worker.pool`)
+            self._release_unaccepted()
+            if self._ends:
+                self._write_ends_patiently()
 
     def close(self) -> None:
         """The worker ends."""
@@ -183,7 +188,7 @@ class JobSettler:
         """Let go of jobs that were started ahead of a process that would take them: their messages go back."""
         for request in tuple(worker_state.reserved_requests):
             begun, started = getattr(request, "begun", None), getattr(request, "started", None)
-            if begun is None or started is None or request.time_start is not None:
+            if begun is None or started is None or request.time_start or request.is_with_pool:
                 continue
             event = Requeued(key=started.key, attempt=begun.attempt, reason="It had not begun.")
             with suppress(DatabaseError):  # else its next start closes the attempt

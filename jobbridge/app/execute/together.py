@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from kombu.exceptions import OperationalError
 
+from jobbridge.app.execute import unwritten_ends
 from jobbridge.core.events import JobEvent, Recorded
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.caller_connection import DriverConnection
@@ -105,16 +106,17 @@ def patiently(work: Callable[[bool], _Result], **told: Any) -> _Result:
     """
     deadline = time.monotonic() + PATIENCE
     nap, is_repeated = 0.05, False
-    while True:
-        try:
-            return work(is_repeated)
-        except Exception as error:
-            if not is_away(error) or time.monotonic() > deadline:
-                raise
-            logger.warning("job.event_waits", extra={**told, "error": str(error)})
-        is_repeated = True
-        time.sleep(nap)
-        nap = min(nap * 2, LONGEST_NAP)
+    with unwritten_ends.noted():
+        while True:
+            try:
+                return work(is_repeated)
+            except Exception as error:
+                if not is_away(error) or time.monotonic() > deadline:
+                    raise
+                logger.warning("job.event_waits", extra={**told, "error": str(error)})
+            is_repeated = True
+            time.sleep(nap)
+            nap = min(nap * 2, LONGEST_NAP)
 
 
 def is_away(error: BaseException) -> bool:

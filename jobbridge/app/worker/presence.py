@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from jobbridge import __version__
+from jobbridge.app.execute import unwritten_ends
 from jobbridge.app.execute.claim import in_pool_child
 from jobbridge.app.worker.paused_queues import QueuePausing
+from jobbridge.app.worker.stopping import StopLimit
 from jobbridge.app.worker.watchdog import Watchdog
 from jobbridge.broker import leave
 from jobbridge.broker.errors import SessionLost
@@ -77,6 +79,8 @@ class Presence:
         self.proof = Proof()
         self.pausing = QueuePausing()
         self.watchdog = Watchdog(timedelta(seconds=float(app.conf.jobbridge_worker_stuck_after)))
+        self._unwritten = unwritten_ends.begin()
+        self._stop_limit = StopLimit(app, self.watchdog, self._unwritten)
         self._app = app
         self._name = name
         self._engine = engine
@@ -132,6 +136,7 @@ class Presence:
         """Keep it up from now on, on a thread; to be called when the pool has forked, by the thread of the loop."""
         if self._thread is None:
             self.watchdog.begin(worker)
+            self._stop_limit.begin()
             self._thread = threading.Thread(target=self._keep, name="jobbridge-presence", daemon=True)
             self._thread.start()
 
@@ -148,6 +153,7 @@ class Presence:
                     self._connection.execute(UNREGISTER, {"numbers": [self.number]})
                     leave(self._connection, self.number)
             self._drop()
+        self._stop_limit.end()
 
     # -- on its thread
 

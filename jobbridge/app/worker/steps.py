@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from celery import bootsteps, signals
+from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.worker import state as worker_state
 
-from jobbridge.app.execute import request
+from jobbridge.app.execute import losses, request
 from jobbridge.app.execute.settlement import JobSettler
 from jobbridge.app.execute.together import PATIENCE
 from jobbridge.app.urls import BROKER_SCHEME
+from jobbridge.app.worker import pool
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable, JobBridgeError
@@ -142,13 +144,38 @@ class AcknowledgeFirst(_Step):  # type: ignore[misc]  # untyped base
         worker.app.acknowledge_now = _acknowledge_now
 
 
+class KeepHanded(_Step):  # type: ignore[misc]  # untyped base
+    """Have a pool of processes keep what was handed to them when Celery's consumer begins anew (`pool`)."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        return worker.use_eventloop and isinstance(worker.pool, TaskPool) and worker.pool.Pool is AsynPool
+
+    def create(self, worker: Any) -> None:
+        worker.pool.Pool = pool.Pool  # before it starts
+
+
+class NoteLosses(_Step):  # type: ignore[misc]  # untyped base
+    """Remember what took the process of a CE job with it, to be told should that make a dead letter of its message."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        return getattr(worker, "jobbridge_engine", Engine.CELERY) is Engine.CELERY
+
+    def create(self, worker: Any) -> None:
+        for task in worker.app.tasks.values():
+            losses.adopt(task, worker.app.losses)
+
+
 class SettleTogether(_Step):  # type: ignore[misc]  # untyped base
     """Where a pool of processes runs CE jobs, have their parent start and settle them, many at a time.
 
     It stands where Celery's semaphore does: what the pool has no room for waits here, and is not started.
     """
 
-    requires = ("celery.worker.components:Pool", BePresent)
+    requires = ("celery.worker.components:Pool", BePresent, NoteLosses)
 
     def include_if(self, worker: Any) -> bool:
         is_ours = getattr(worker, "jobbridge_engine", Engine.CELERY) is Engine.CELERY

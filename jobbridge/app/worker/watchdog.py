@@ -94,7 +94,7 @@ class Watchdog:
 
     def runs_something(self) -> bool:
         """Whether a task is being run that is not known to have lost its process."""
-        return any(_has_process(request) for request in list(worker_state.active_requests))
+        return bool(running())
 
     def _ask(self) -> None:
         now = time.monotonic()
@@ -151,6 +151,11 @@ def _say(reason: str, note: Callable[[], None]) -> None:
     faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
     note()
     logger.critical("worker.stuck: %s. It ends itself; its messages go to others.", reason)
+
+
+def running() -> list[Any]:
+    """Give the requests of tasks that are being run, and are not known to have lost their processes."""
+    return [request for request in list(worker_state.active_requests) if _has_process(request)]
 
 
 def _has_process(request: Any) -> bool:

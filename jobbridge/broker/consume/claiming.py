@@ -15,10 +15,11 @@ from kombu.utils.json import loads
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 
-_NEXT = """
+_READY = """
     SELECT id, expires_at <= statement_timestamp() AS is_expired
     FROM jobbridge_broker.messages
-    WHERE queue = %(queue)s AND leased_by IS NULL AND due_at IS NULL
+    WHERE queue = %(queue)s AND leased_by IS NULL AND due_at IS NULL"""
+_IN_ORDER = """
     ORDER BY priority DESC, id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -35,7 +36,7 @@ WITH acknowledged AS (
     DELETE FROM jobbridge_broker.messages
     WHERE id = ANY(%(done)s::bigint[]) AND leased_by = %(consumer)s
     RETURNING id
-), next AS MATERIALIZED ({_NEXT}),
+), next AS MATERIALIZED ({_READY} AND deliveries < %(suspect_from)s {_IN_ORDER}),
 expired AS (
     DELETE FROM jobbridge_broker.messages AS message
     USING next
@@ -60,9 +61,28 @@ FROM (SELECT) AS always
 LEFT JOIN taken ON true
 """  # noqa: S608  # put together from the constants above
 
+# One of the suspects, for a consumer that has nothing else (`isolation`).
+CLAIM_SUSPECT = f"""
+WITH acknowledged AS (
+    DELETE FROM jobbridge_broker.messages
+    WHERE id = ANY(%(done)s::bigint[]) AND leased_by = %(consumer)s
+    RETURNING id
+), next AS MATERIALIZED ({_READY} AND id = ANY(%(suspects)s::bigint[]) {_IN_ORDER}),
+claimed AS (
+    UPDATE jobbridge_broker.messages AS message
+    SET leased_by = %(consumer)s, deliveries = message.deliveries + 1
+    FROM next
+    WHERE message.id = next.id
+    RETURNING {_RETURNED}, next.is_expired IS TRUE AS is_expired
+)
+SELECT claimed.*, (SELECT count(*) FROM acknowledged) AS acknowledged
+FROM (SELECT) AS always
+LEFT JOIN claimed ON true
+"""  # noqa: S608  # put together from the constants above
+
 # For consumers that do not acknowledge: delivered is done.
 TAKE = f"""
-WITH next AS MATERIALIZED ({_NEXT})
+WITH next AS MATERIALIZED ({_READY} {_IN_ORDER})
 DELETE FROM jobbridge_broker.messages AS message
 USING next
 WHERE message.id = next.id
@@ -123,17 +143,32 @@ class Claimed:
     acknowledged: int = 0
 
 
-def claim(session: Session, queue: str, limit: int, *, done: Sequence[int] = ()) -> Claimed:
+def claim(
+    session: Session, queue: str, limit: int, *, suspect_from: int, done: Sequence[int] = ()
+) -> Claimed:
     """Lease up to `limit` ready messages of the queue until they are settled.
 
     Args:
         session: Whose consumer gets the leases.
         queue: Its exact name.
         limit: 1 or more.
+        suspect_from: What was delivered so often is left to who has nothing else.
         done: Messages of this consumer to acknowledge with it.
     """
-    parameters: dict[str, Any] = {"queue": queue, "limit": limit, "done": list(done)}
-    found = session.rows(CLAIM, parameters | {"consumer": session.become_consumer()})
+    parameters: dict[str, Any] = {"queue": queue, "limit": limit, "suspect_from": suspect_from}
+    return _claimed(session, CLAIM, parameters, done)
+
+
+def claim_suspect(
+    session: Session, queue: str, suspects: Sequence[int], *, done: Sequence[int] = ()
+) -> Claimed:
+    """Lease one of these messages, if it is there still."""
+    return _claimed(session, CLAIM_SUSPECT, {"queue": queue, "limit": 1, "suspects": list(suspects)}, done)
+
+
+def _claimed(session: Session, statement: str, parameters: dict[str, Any], done: Sequence[int]) -> Claimed:
+    named = parameters | {"done": list(done), "consumer": session.become_consumer()}
+    found = session.rows(statement, named)
     claimed = _parted([row for row in found if row["id"] is not None])
     return replace(claimed, acknowledged=found[0]["acknowledged"])
 

@@ -20,6 +20,7 @@ from kombu.log import get_logger
 from jobbridge.broker import topology
 from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
+from jobbridge.broker.consume.isolation import Isolation
 from jobbridge.broker.consume.recheck import Rechecks
 from jobbridge.broker.errors import NotNow
 from jobbridge.broker.waker import Waker
@@ -68,6 +69,7 @@ class Prefetch:
         self._next_pause = FIRST_PAUSE
         self._again_timer: Any = None
         self._judge = Judge()
+        self._isolation = Isolation(transport.options.suspect_from)
         self._nobodys: set[int] = set()
 
     # -- which queues
@@ -93,6 +95,7 @@ class Prefetch:
         if session.is_due_notified:
             session.is_due_notified = False
             self._look_for_due()
+        self._isolation.hear(session, self.queues, self.look_at)
 
     def _look_everywhere(self) -> None:
         for queue in self.queues:
@@ -130,19 +133,21 @@ class Prefetch:
     def _claim_from(self, channel: Channel, queue: str) -> bool:
         """Claim what there is room for. True if there may be more."""
         is_acked = channel.consumed[queue]
+        suspects = self._isolation.suspects(queue, self._transport) if is_acked else []
+        if suspects is None:
+            return True
         limit = self._room(channel) if is_acked else UNWINDOWED if self.is_in_loop else 1
         if limit <= 0:
             return True
         busy = len(self._promising) + 1
         limit = max(limit // busy, 1)
-        payloads = channel.take(queue, limit, is_acked=is_acked)
+        payloads = channel.take(queue, limit, is_acked=is_acked, suspects=suspects)
         self._next_pause = FIRST_PAUSE  # a claim writes, as settling does: Postgres can again
-        if is_acked:
-            self._claimed_at = monotonic()
+        self._claimed_at = monotonic() if is_acked else self._claimed_at
         if payloads:
             self._rechecks.expect(queue, monotonic())
         self._undelivered.extend((channel, queue, payload) for payload in payloads)
-        return len(payloads) == limit
+        return len(payloads) == limit or bool(suspects)
 
     def _room(self, channel: Channel) -> int:
         window = channel.window
@@ -253,8 +258,9 @@ class Prefetch:
         self._look_everywhere()
         transport = self._transport
         if self._channels:
-            allowed = transport.options.deliveries_allowed
-            self._nobodys, dead_letters = sweeping.free_nobodys(transport.session, self._nobodys, allowed)
+            self._isolation.look(transport.session, self.queues, self.look_at)
+            freed = sweeping.free_nobodys(transport.session, self._nobodys, transport.options)
+            self._nobodys, dead_letters = freed
             transport.report_dead_letters(dead_letters)
 
     def _sweep(self) -> None:
@@ -264,12 +270,8 @@ class Prefetch:
             return
         with transport.orphans.lock:
             transport.late.flush(transport.session)
-        swept = sweeping.sweep(
-            transport.session,
-            self._judge,
-            interval=transport.options.sweep_interval,
-            deliveries_allowed=transport.options.deliveries_allowed,
-        )
+        self._isolation.look_again(transport.session, self.queues, self.look_at)
+        swept = sweeping.sweep(transport.session, self._judge, transport.options)
         transport.report_expired(swept.expired)
         transport.report_dead_letters(swept.dead_letters)
 
@@ -392,6 +394,6 @@ class Prefetch:
         for queue in self.queues:
             topology.unsubscribe(session, queue)
         if not session.is_of_process:
-            sweeping.bury(session, [session.consumer], self._transport.options.deliveries_allowed)
+            sweeping.bury(session, [session.consumer], self._transport.options)
         elif session.own_queues:
             session.run(topology.DELETE_QUEUES, {"queues": list(session.own_queues)})

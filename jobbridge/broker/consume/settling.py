@@ -280,6 +280,13 @@ class Settler:
     def _named(self, ids: list[int]) -> dict[str, Any]:
         return {"ids": ids, "consumer": self.session.consumer}
 
+    def end(self) -> None:
+        """Note that the session is over: what was acknowledged will be so late, and the rest comes back."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for settlement, lease in waiting:
+            self._settle_late(settlement, lease)
+
     def _settle_late(self, settlement: Settlement, lease: Lease) -> None:
         # Rejected and requeued ones come back: their lease ends with the session, or with the process's next one.
         if settlement is Settlement.ACKNOWLEDGED:

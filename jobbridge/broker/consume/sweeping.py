@@ -13,7 +13,8 @@ from typing import Any, LiteralString
 import psycopg
 from kombu.log import get_logger
 
-from jobbridge.broker.consume.settling import DEAD_COLUMNS
+from jobbridge.broker.consume.settling import DEAD_COLUMNS, headers_of
+from jobbridge.broker.options import Options
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 from jobbridge.broker.topology import DELETE_QUEUES
@@ -22,11 +23,29 @@ from jobbridge.postgres.presence import LOOKED, SUSPECTS, Judge, Suspect, look_p
 
 logger = get_logger(__name__)
 
-# What was delivered so often and never settled is taken for the reason that its consumers died.
+HELD_BY = """
+SELECT id, headers::text AS headers
+FROM jobbridge_broker.messages
+WHERE leased_by = ANY(%(dead)s)
+"""
+
+# What was delivered so often and never settled is taken for the reason that its consumers died, if the last one had
+# nothing but it; else it is tried alone (`isolation`). Where one delivery is all there is, that has to do.
 FREE_LEASES = f"""
-WITH exhausted AS (
+WITH beside AS MATERIALIZED (
+    SELECT leased_by, count(*) AS number
+    FROM jobbridge_broker.messages
+    WHERE leased_by = ANY(%(dead)s)
+    GROUP BY leased_by
+), exhausted AS (
     DELETE FROM jobbridge_broker.messages
-    WHERE leased_by = ANY(%(dead)s) AND deliveries >= %(deliveries_allowed)s
+    WHERE leased_by = ANY(%(dead)s)
+        AND deliveries >= %(deliveries_allowed)s
+        AND id <> ALL(%(not_begun)s::bigint[])
+        AND (
+            %(deliveries_allowed)s = 1
+            OR leased_by IN (SELECT leased_by FROM beside WHERE number = 1)
+        )
     RETURNING {DEAD_COLUMNS}
 ), dead AS (
     INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
@@ -34,15 +53,24 @@ WITH exhausted AS (
     FROM exhausted
 ), freed AS (
     UPDATE jobbridge_broker.messages
-    SET leased_by = NULL, redelivered = true
-    WHERE leased_by = ANY(%(dead)s) AND deliveries < %(deliveries_allowed)s
-    RETURNING queue
+    SET leased_by = NULL,
+        redelivered = true,
+        deliveries = CASE
+            WHEN id = ANY(%(not_begun)s::bigint[]) THEN greatest(deliveries - 1, 0)
+            ELSE least(deliveries, %(deliveries_allowed)s - 1)
+        END
+    WHERE leased_by = ANY(%(dead)s) AND id NOT IN (SELECT id FROM exhausted)
+    RETURNING queue, deliveries
 )
 SELECT 'too_many_deliveries' AS reason, headers::text AS headers, NULL AS queue, NULL::text AS notified, 1 AS number
 FROM exhausted
 UNION ALL
-SELECT NULL, NULL, queue, pg_notify({CHANNEL_OF_QUEUE}, '')::text, number
-FROM (SELECT queue, count(*) AS number FROM freed GROUP BY queue) AS queues
+SELECT NULL, NULL, queue, pg_notify({CHANNEL_OF_QUEUE}, CASE WHEN has_suspect THEN 'suspect' ELSE '' END)::text, number
+FROM (
+    SELECT queue, count(*) AS number, bool_or(deliveries >= %(suspect_from)s) AS has_suspect
+    FROM freed
+    GROUP BY queue
+) AS queues
 """  # noqa: S608  # put together from the constants above
 
 DELETE_SUBSCRIPTIONS = """
@@ -133,33 +161,32 @@ class Swept:
     expired: list[Row] = field(default_factory=list)
 
 
-def sweep(session: Session, judge: Judge, *, interval: float, deliveries_allowed: int) -> Swept:
+def sweep(session: Session, judge: Judge, options: Options) -> Swept:
     """Free what the dead held, delete the queues that died with them, drop what expired.
 
     Args:
         session: Of the consumer that sweeps.
         judge: Who swept before.
-        interval: Seconds to the next sweep.
-        deliveries_allowed: What was delivered so often becomes a dead letter.
+        options: Its transport's.
     """
     found: dict[str, list[str]] = {"suspect": [], "expired": [], "unused": []}
-    for row in session.rows(SWEEP, look_parameters(session.consumer, interval)):
+    for row in session.rows(SWEEP, look_parameters(session.consumer, options.sweep_interval)):
         found[row["kind"]].append(row["found"])
     swept = Swept(expired=[{"headers": headers} for headers in found["expired"]])
     if dead := judge.dead(Suspect.of(json.loads(suspect)) for suspect in found["suspect"]):
-        swept.dead_letters = bury(session, dead, deliveries_allowed)
+        swept.dead_letters = bury(session, dead, options)
     if found["unused"]:
         session.run(DELETE_QUEUES, {"queues": found["unused"]})
     return swept
 
 
-def free_nobodys(session: Session, seen: set[int], deliveries_allowed: int) -> tuple[set[int], list[Row]]:
+def free_nobodys(session: Session, seen: set[int], options: Options) -> tuple[set[int], list[Row]]:
     """Free leases that no row speaks for.
 
     Args:
         session: Of the consumer that looks.
         seen: The numbers that the look before found: only those are freed, for the living write their rows again.
-        deliveries_allowed: What was delivered so often becomes a dead letter.
+        options: Its transport's.
 
     Returns:
         The numbers that this look found, and the headers of messages that became dead letters, with the reason.
@@ -167,16 +194,21 @@ def free_nobodys(session: Session, seen: set[int], deliveries_allowed: int) -> t
     rows = session.rows(FIND_NOBODYS, {"own": session.consumer, "consumers": CONSUMERS})
     found = {row["number"] for row in rows}
     dead = sorted(found & seen)
-    return found, bury(session, dead, deliveries_allowed) if dead else []
+    return found, bury(session, dead, options) if dead else []
 
 
-def bury(session: Session, dead: list[int], deliveries_allowed: int) -> list[Row]:
+def bury(session: Session, dead: list[int], options: Options) -> list[Row]:
     """Free what these consumers held, and delete what was theirs.
 
     Returns:
         The headers of messages that became dead letters, with the reason.
     """
-    named: dict[str, Any] = {"dead": dead, "deliveries_allowed": deliveries_allowed}
+    named: dict[str, Any] = {
+        "dead": dead,
+        "deliveries_allowed": options.deliveries_allowed,
+        "suspect_from": options.suspect_from,
+        "not_begun": _not_begun(session, dead, options),
+    }
     with session.transaction():
         rows = session.rows(FREE_LEASES, named)
         left = [row["queue"] for row in session.rows(DELETE_SUBSCRIPTIONS, named)]
@@ -190,3 +222,18 @@ def bury(session: Session, dead: list[int], deliveries_allowed: int) -> list[Row
                 "broker.freed: %d messages of %r, whose consumer died", row["number"], row["queue"]
             )
     return [row for row in rows if row["reason"]]
+
+
+def _not_begun(session: Session, dead: list[int], options: Options) -> list[int]:
+    """Tell which of their messages were only taken ahead, where somebody knows that."""
+    if options.not_begun is None:
+        return []
+    held = {row["id"]: headers_of(row) for row in session.rows(HELD_BY, {"dead": dead})}
+    if not held:
+        return []
+    try:
+        ids = options.not_begun(list(held.values()), dead)
+    except Exception:  # a hook of somebody else's: each counts then
+        logger.exception("broker.hook_failed: %r", options.not_begun)
+        return []
+    return [number for number, headers in held.items() if headers.get("id") in ids]

@@ -9,6 +9,7 @@ others of that number are given back then.
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from dataclasses import replace
@@ -173,8 +174,13 @@ class Orphans:
             SessionLost: This session is gone, too. The next one will.
         """
         with self.lock:
+            for each in list(self.settlers):
+                if not each.session.is_alive:
+                    each.end()  # nobody comes again who would write it: it would count as had, for ever
             late.flush(session)
             self._lost = [window for window in self._lost if window.leases]
+            if self._lost:
+                gc.collect()  # what refers to nothing but itself is not being worked on
             orphaned = [
                 (window, tag, lease) for window in self._lost for tag, lease in window.orphaned().items()
             ]

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows
@@ -92,6 +92,17 @@ FROM looked_at
 WHERE status = 'processing' AND worker_number = ANY(%(numbers)s)
 ORDER BY started_at
 LIMIT %(limit)s
+"""
+
+#: Of these jobs, those that none of these workers has begun.
+NOT_BEGUN: LiteralString = """
+SELECT task_id
+FROM public.jobs
+WHERE job_id = ANY(%(job_ids)s)
+  AND (
+    status IN ('pending', 'queued', 'scheduled', 'retrying')
+    OR status = 'processing' AND worker_number <> ALL(%(numbers)s)
+  )
 """
 
 COUNT_STEPS: LiteralString = """
@@ -195,6 +206,12 @@ def running_jobs(database: Database, numbers: Sequence[int], *, limit: int = 500
     """Give the jobs that the workers of these numbers run, those first that began first."""
     params = {"numbers": list(numbers), "most": _MOST_OF_A_PAGE, "limit": limit}
     return database.run(lambda own: all_rows(own, RunningJob, RUNNING, params)) if numbers else []
+
+
+def not_begun(database: Database, task_ids: Sequence[str], numbers: Sequence[int]) -> set[str]:
+    """Tell which of these jobs the workers of these numbers have not begun."""
+    named = {"job_ids": [job_id_for(each) for each in task_ids], "numbers": list(numbers)}
+    return {task_id for (task_id,) in database.run(lambda own: own.execute(NOT_BEGUN, named).fetchall())}
 
 
 def recent_queues(database: Database) -> set[tuple[str, str]]:

@@ -6,7 +6,7 @@ plain JSON, tolerantly: whoever sent it need not know these classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,6 +21,9 @@ EXECUTE_JOB_HANDLER = "executeJobHandler"
 UPDATE_JOB_STATUS = "updateJobStatus"
 CREATE_JOB_DETAIL = "createJobDetail"
 GET_JOB_DATA = "getJobData"
+
+#: In a heartbeat's details: the task began and its author wants it never run twice; and whether it has begun at all.
+ACKNOWLEDGED, BEGUN = "acknowledged", "begun"
 
 CANCEL_JOB = "cancelJob"
 UPDATE_PROGRESS = "updateProgress"
@@ -346,3 +349,8 @@ class StatusUpdate:
 def temporal_priority(priority: int | None) -> int:
     """Give Temporal's priority key (1 first … 5 last) of Celery's priority (9 first … 0 last)."""
     return 5 - max(0, min(9, priority or 0)) // 2
+
+
+def has_begun(heartbeat: Sequence[Any]) -> bool:
+    """Tell from the last details of an activity whether its job had begun; one that says nothing had."""
+    return not (heartbeat and isinstance(heartbeat[0], dict) and heartbeat[0].get(BEGUN) is False)

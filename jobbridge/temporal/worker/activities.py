@@ -22,11 +22,19 @@ from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.errors import DatabaseError, JobBridgeError, NotMigrated, SchemaTooNew
 from jobbridge.temporal.schedules.fires import begin_fire
 from jobbridge.temporal.wire import contract
-from jobbridge.temporal.wire.contract import ExecuteOrder, Outcome, OutcomeKind, StatusUpdate
+from jobbridge.temporal.wire.contract import (
+    ACKNOWLEDGED,
+    BEGUN,
+    ExecuteOrder,
+    Outcome,
+    OutcomeKind,
+    StatusUpdate,
+)
 from jobbridge.temporal.wire.messages import envelope_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 from jobbridge.temporal.worker.incoming import message_for
 from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
+from jobbridge.temporal.workflows.generic_job import MAX_LOST
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -38,9 +46,6 @@ HEARTBEAT_INTERVAL = timedelta(seconds=2)
 _TICK = timedelta(milliseconds=200)
 #: So long a job that Temporal gives to this worker waits for another one that has it still and lives.
 LONGEST_WAIT = timedelta(minutes=10)
-
-#: In a heartbeat's details: the task began, and its author wants it never run twice.
-_ACKNOWLEDGED = "acknowledged"
 
 
 class NoFire(Exception):
@@ -83,6 +88,7 @@ class JobActivities:
             outcome = await self._outcome(execution, settlement)
         finally:
             beating.cancel()
+            self._host.isolation.leave(execution)
             if execution.settled.done():
                 self._host.forget(execution, holder)
         return outcome.to_json()
@@ -114,6 +120,8 @@ class JobActivities:
         if reason is not None and not await self._blocking(self._has_ended, execution):
             self._host.give_up(execution, reason)
         else:
+            execution.is_suspect = info.attempt >= MAX_LOST
+            await self._host.isolation.turn(execution)
             self._host.take(execution)
         return execution
 
@@ -183,7 +191,7 @@ class JobActivities:
 
     def _not_to_be_repeated(self, info: activity.Info) -> str | None:
         details = info.heartbeat_details
-        if details and isinstance(details[0], dict) and details[0].get(_ACKNOWLEDGED):
+        if details and isinstance(details[0], dict) and details[0].get(ACKNOWLEDGED):
             return "The worker was lost while the task ran, and the task is not to be run twice (acks_late=False)."
         return None
 
@@ -310,5 +318,5 @@ async def _beat(execution: Execution) -> None:
         must_tell = execution.acks_early and execution.has_begun.is_set() and not has_told
         if must_tell or waited >= HEARTBEAT_INTERVAL:
             has_told = execution.acks_early and execution.has_begun.is_set()
-            activity.heartbeat({_ACKNOWLEDGED: has_told})
+            activity.heartbeat({ACKNOWLEDGED: has_told, BEGUN: True})
             waited = timedelta()

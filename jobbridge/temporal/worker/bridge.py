@@ -23,10 +23,12 @@ from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import record
+from jobbridge.app.worker.unknown_tasks import UnknownTasks
 from jobbridge.core.events import Failed, Requeued
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind, unknown_task
+from jobbridge.temporal.worker.isolation import Isolation
 from jobbridge.temporal.worker.request import failure
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class WorkerHost:
     def __init__(self, app: Celery, consumer: Any) -> None:
         self.app = app
         self._consumer = consumer
+        self.isolation = Isolation(self)
+        self._unknown = UnknownTasks(app, Engine.TEMPORAL)
         self._executions: dict[tuple[str, str | None], Execution] = {}
         self._lock = threading.Lock()
         self.on_message: Callable[[Any], None] | None = None
@@ -117,6 +121,11 @@ class WorkerHost:
         if execution.is_revoked:
             worker_state.revoked.add(execution.task_id)
         if execution.task_name not in self.app.tasks:
+            queue = str(execution.message.delivery_info["routing_key"])
+            pause = self._unknown.pause_for(execution.task_name, execution.task_id, queue)
+            if pause is not None:  # the workflow waits, and asks again
+                execution.settle(Settlement(kind=SettlementKind.REQUEUED, error="Not known to this worker."))
+                return
             self._record_unknown(execution)
         try:
             self.on_message(execution.message)

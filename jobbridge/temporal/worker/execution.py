@@ -50,6 +50,7 @@ class Execution:
         acks_early: Its author wants it never run twice.
         note: What the request said of its end; counts when the message is acknowledged.
         settled: Resolved once, from whatever thread.
+        is_suspect: Workers fell silent with it so often that it runs alone now (`isolation`).
         holder: The activity attempt that waits for it; None: nobody does, for now.
     """
 
@@ -65,6 +66,7 @@ class Execution:
     note: Settlement | None = None
     holder: object | None = None
     is_revoked: bool = False
+    is_suspect: bool = False
     has_begun: threading.Event = field(default_factory=threading.Event)
     settled: Future[Settlement] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
 from celery.utils.imports import symbol_by_name
+from celery.worker.state import task_ready
 
+from jobbridge.app.execute.killed import is_retried
+from jobbridge.app.execute.losses import loss_of
 from jobbridge.temporal.worker.execution import Settlement, SettlementKind
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class SettlingRequest:
 
     _message: Any
     _already_cancelled: bool
+    _was_retried = False
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)  # type: ignore[call-arg]  # Celery's Request, behind it
@@ -71,6 +75,8 @@ class SettlingRequest:
         super().on_accepted(pid, time_accepted)  # type: ignore[misc]  # Celery's Request, behind it
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
+        if self._was_retried:
+            return
         if not soft:
             self._note(failure(TimeLimitExceeded(timeout)))
         try:
@@ -80,6 +86,12 @@ class SettlingRequest:
             raise
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        if is_retried(self, exc_info):
+            self._was_retried = True
+            self._note(Settlement(kind=SettlementKind.RETRIED, error=str(exc_info.exception)))
+            task_ready(self)
+            self.acknowledge()  # type: ignore[attr-defined]  # of Celery's Request
+            return None
         self._note(_settlement_of(exc_info))
         try:
             return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)  # type: ignore[misc]
@@ -135,7 +147,9 @@ def _settlement_of(exc_info: Any) -> Settlement:
         return Settlement(kind=SettlementKind.IGNORED)
     if isinstance(error, Reject) and getattr(error, "requeue", False):
         return Settlement(kind=SettlementKind.REQUEUED, error=str(getattr(error, "reason", error)))
-    if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return failure(WorkerLostError(loss_of(error)), exc_info.traceback, is_lost=True)
+    if isinstance(error, WorkerLostError):
         return failure(error, exc_info.traceback, is_lost=True)
     return failure(error, exc_info.traceback)
 

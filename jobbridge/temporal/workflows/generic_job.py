@@ -240,6 +240,8 @@ class GenericJobWorkflow:
             raise cause
         if is_cancelled_exception(error):
             return Outcome(kind=OutcomeKind.CANCELLED)  # nobody had begun with it
+        if isinstance(cause, ActivityTimeout) and not contract.has_begun(cause.last_heartbeat_details):
+            return Outcome(kind=OutcomeKind.REQUEUED, error="Its worker fell silent before it had begun.")
         if self._give_up is not None:
             self._fail_state(self._give_up)
             raise ApplicationError(self._give_up, type="WorkerLostError", non_retryable=True) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -71,3 +73,31 @@ def test_a_worker_says_what_a_dotenv_file_makes_of_its_jobs(
         ("WARNING", "Jobs that name no engine go to temporal, says .env JOB_RUNNER_TYPE."),
         ("WARNING", ".env EDITION says otherwise; environment EDITION wins."),
     ]
+
+
+def test_eventlet_is_refused_with_a_sentence(database_url: str, tmp_path: Path) -> None:
+    """What eventlet's `monkey_patch` leaves of `select`; the package is not needed for that."""
+    program = tmp_path / "patched.py"
+    program.write_text(
+        "import select, sys, types\n"
+        "sys.modules['eventlet'] = types.ModuleType('eventlet')\n"
+        "del select.poll, select.epoll\n"
+        "from jobbridge import Celery\n"
+        "from jobbridge.errors import JobBridgeError\n"
+        "app = Celery('patched')\n"
+        "try:\n"
+        "    app.send_task('add')\n"
+        "except JobBridgeError as error:\n"
+        "    sys.exit(f'{error} {error.hint}')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        env=clean_environment({"DATABASE_URL": database_url}),
+        check=False,
+    )
+
+    assert "eventlet has patched this process" in ended.stderr
+    assert "-P gevent" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from jobbridge.broker import publishing, session, tables, topology
 from jobbridge.broker.admin import queue_admin
-from jobbridge.broker.consume import claiming, prefetch, settling, sweeping, window
+from jobbridge.broker.consume import claiming, isolation, prefetch, settling, sweeping, window
 from jobbridge.broker.session import SETTINGS
 from jobbridge.postgres import presence
 from jobbridge.postgres.presence import look_parameters
@@ -24,6 +24,7 @@ from jobbridge.store.schema.migrate import downgrade, migrate
 
 MODULES: list[ModuleType] = [
     claiming,
+    isolation,
     prefetch,
     presence,
     publishing,
@@ -125,14 +126,25 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.mark.parametrize(
     ("statement", "parameters", "index"),
     [
-        (claiming.CLAIM, {"queue": "q1", "limit": 8, "consumer": 1, "done": [1]}, "messages_ready"),
+        (
+            claiming.CLAIM,
+            {"queue": "q1", "limit": 8, "consumer": 1, "done": [1], "suspect_from": 4},
+            "messages_ready",
+        ),
+        (
+            claiming.CLAIM_SUSPECT,
+            {"queue": "q1", "limit": 1, "consumer": 1, "done": [1], "suspects": [77]},
+            "messages_",
+        ),
+        (isolation.FIND_SUSPECTS, {"queues": ["q1", "q2"], "suspect_from": 4}, "messages_ready"),
+        (sweeping.HELD_BY, {"dead": [1, 2]}, "messages_leased"),
         (claiming.TAKE, {"queue": "q1", "limit": 8}, "messages_ready"),
         (claiming.SECONDS_TO_NEXT_DUE, {"queues": ["q1", "q2"]}, "messages_due"),
         (claiming.PROMOTE_DUE, {"queues": ["q1", "q2"]}, "messages_due"),
         (settling.ACKNOWLEDGE, {"ids": [1, 2], "consumer": 1}, "messages_"),
         (
             sweeping.FREE_LEASES,
-            {"dead": [1, 2], "deliveries_allowed": 5},
+            {"dead": [1, 2], "deliveries_allowed": 5, "suspect_from": 4, "not_begun": [1]},
             "messages_leased",
         ),
         (sweeping.SWEEP, look_parameters(1, 3.0), "messages_expiring"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -15,8 +16,10 @@ from kombu import Connection, Consumer, Queue
 from kombu.exceptions import OperationalError
 
 from jobbridge.broker import BrokerNotMigrated, BrokerRefused
+from jobbridge.broker.consume.settling import Settlement
 from jobbridge.broker.errors import SessionLost
 from jobbridge.postgres.locks import CONSUMERS
+from jobbridge.postgres.presence import Proof
 from tests.cut_off import SLOW, cut_off_amid
 from tests.integration.broker.support import Tables, kombu_connection
 from tests.support import wait_until
@@ -266,6 +269,53 @@ def test_what_is_dropped_after_it_was_kept_comes_again(tables: Tables) -> None:
         assert received == []
         kept.clear()
         wait_until(lambda: _turned(next_one) and received == ["x"])
+
+
+def test_what_refers_to_nothing_but_itself_is_not_kept(tables: Tables) -> None:
+    with kombu_connection(tables.broker_url) as sender:
+        send(sender, "x")
+    first = Connection(tables.broker_url)
+    gc.disable()
+    try:
+        message = get(first)
+        message.itself = message
+        del message
+        tables.end_sessions()
+        first.close()
+        received: list[Any] = []
+        with (
+            kombu_connection(tables.broker_url, sweep_interval=0.05) as next_one,
+            Consumer(next_one, [Queue("q")], callbacks=[lambda body, _: received.append(body)], no_ack=True),
+        ):
+            wait_until(lambda: _turned(next_one) and received == ["x"], timeout=10)
+    finally:
+        gc.enable()
+
+
+def test_what_a_lost_session_was_to_give_back_is_given_back(tables: Tables) -> None:
+    """The process has one number over all its sessions, so no sweeper frees what it leaves lying."""
+    with kombu_connection(tables.broker_url) as sender:
+        send(sender, "x")
+    proof = Proof()
+    with psycopg.connect(tables.url, autocommit=True) as proving:
+        assert proof.hold(proving)
+        options = {"number_of_process": lambda: proof.number, "sweep_interval": 0.05}
+        first = Connection(tables.broker_url, transport_options=options)
+        message = get(first)
+        settler = first.transport.settler
+        lease, _ = first.default_channel.window.leases[message.delivery_tag]
+        settler.settle(Settlement.RETURNED, lease)  # as in an event loop: the next turn would write it
+        del message
+        tables.end_sessions()
+        with pytest.raises(SessionLost):
+            first.transport.session.one("SELECT 1 AS one")
+        first.close()
+        received: list[Any] = []
+        with (
+            kombu_connection(tables.broker_url, **options) as next_one,
+            Consumer(next_one, [Queue("q")], callbacks=[lambda body, _: received.append(body)], no_ack=True),
+        ):
+            wait_until(lambda: _turned(next_one) and received == ["x"], timeout=10)
 
 
 def _turned(connection: Connection) -> bool:

@@ -114,6 +114,7 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         (jobs.DETAILS, {"tenant": "t1", "job_id": FIRST}, "job_details_job_idx"),
         (jobs.TAKE_UNDELIVERED, undelivered, "jobs_undelivered_idx"),
         (open_jobs.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
+        (open_jobs.NOT_BEGUN, {"job_ids": [FIRST], "numbers": [1]}, "jobs_pkey"),
         (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
         (chain.CHAIN, of_chain, "jobs_root_idx"),
         (chain.CHAIN, of_chain, "jobs_group_idx"),
