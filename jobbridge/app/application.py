@@ -80,6 +80,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     is_jobbridge = True
 
     amqp_cls = "jobbridge.app.publish.amqp:AMQP"
+    control_cls = "jobbridge.app.control:JobControl"
 
     #: Wired by jobbridge.bootstrap: the shipped app, how settings are read, and how each foreign engine is reached.
     default_app_loader: ClassVar[Callable[[], Celery] | None] = None
@@ -120,6 +121,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             "WakeOnSignal",
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
+        self.steps["worker"].add("jobbridge.app.worker.strategies:OwnStrategies")
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
 

@@ -30,11 +30,18 @@ def _beyond_prefetch(app: Celery) -> int:
     return app.settler.beyond_prefetch() if app.settler is not None else 0
 
 
+def _purge_jobs(app: Celery, queue: str) -> int:
+    from jobbridge.app.control import purge_jobs
+
+    return purge_jobs(app, queue)
+
+
 def hooks_of(app: Celery) -> dict[str, BrokerHook]:
     """Give the transport options of an application's connections."""
     return {
         "on_dead_letter": BrokerHook(signals.on_dead_letter, app),
         "on_expired": BrokerHook(signals.on_expired, app),
+        "on_purge": BrokerHook(_purge_jobs, app),
         "number_of_process": BrokerHook(_held_number, app),
         "beyond_prefetch": BrokerHook(_beyond_prefetch, app),
     }

@@ -4,6 +4,7 @@
 |---|---|---|
 | `max_deliveries` | 5 | a message that was delivered so often without being settled becomes a dead letter; 0: never |
 | `on_dead_letter` | none | called with the headers (a dict) and the reason (a str) of each dead letter |
+| `on_purge` | none | called with the name of a queue that is purged; gives how many more messages that concerns |
 | `on_expired` | none | called with the headers of each message that was dropped because its time to live was over |
 | `poll_interval` | 60.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
 | `sweep_interval` | 3.5 | seconds between looks for consumers that died |
@@ -50,6 +51,7 @@ class Options:
     max_deliveries: int = 5
     on_dead_letter: Callable[[dict[str, Any], str], None] | None = None
     on_expired: Callable[[dict[str, Any]], None] | None = None
+    on_purge: Callable[[str], int] | None = None
     poll_interval: float = 60.0
     sweep_interval: float = 3.5
     number_of_process: Callable[[], int | None] | None = None

@@ -149,6 +149,39 @@ def test_error_callbacks_of_a_body_are_called(world: World) -> None:
     assert isinstance(result.result, ChordError)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::celery.exceptions.CPendingDeprecationWarning"
+)  # of link_error on a chord
+@pytest.mark.parametrize("callback", ["told_of", "old_style"])
+def test_of_nested_chords_an_error_is_told_once(world: World, callback: str) -> None:
+    one, fail, body = world.task("one"), world.task("fail"), world.task("body")
+    inner = chord([one.si(1), fail.si("inner part")], one.si(2))
+    outer = chord(group([one.si(3), inner]), body.si(4))
+    outer.link_error(world.task(callback).s())
+
+    result = outer.delay()
+
+    world.wait_for_status(result.id, "failed")
+    assert isinstance(world.app.AsyncResult(result.id).result, ChordError)
+    root = next(each["root_id"] for each in world.rows("job_id = %s", result.id))
+    wait_until(lambda: world.lines(root, callback), timeout=TIMEOUT)
+    assert len(world.lines(root, callback)) == 1
+    assert len(world.rows("root_id = %s AND type = %s", root, f"parity.{callback}")) == (
+        callback == "old_style"
+    )
+
+
+def test_the_error_callback_of_a_chords_body_is_its_child(world: World) -> None:
+    add, fail, body = world.task("add"), world.task("fail"), world.task("body")
+
+    result = chord([add.s(1, 2), fail.s("part")], body.s().on_error(world.task("old_style").s())).delay()
+
+    world.wait_for_status(result.id, "failed")
+    (called,) = wait_until(lambda: world.app.AsyncResult(result.id).children, timeout=TIMEOUT)
+    (callback,) = called.results
+    assert callback.get(timeout=TIMEOUT) == result.id
+
+
 def test_links_of_a_task_are_sent_singly_and_in_groups(world: World) -> None:
     record = world.task("record")
 
