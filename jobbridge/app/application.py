@@ -86,6 +86,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     is_jobbridge = True
 
     amqp_cls = "jobbridge.app.publish.amqp:AMQP"
+    control_cls = "jobbridge.app.control:JobControl"
 
     #: Wired by jobbridge.bootstrap: the shipped app, how settings are read, and how each foreign engine is reached.
     default_app_loader: ClassVar[Callable[[], Celery] | None] = None
@@ -135,6 +136,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         self.steps["worker"].update(
             f"jobbridge.app.worker.own_process:{name}" for name in ("TellFailures", "EnforceTimeLimits")
         )
+        self.steps["worker"].add("jobbridge.app.worker.strategies:OwnStrategies")
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
         self.steps["consumer"].add("jobbridge.app.worker.unknown_tasks:GiveUnknownBack")

@@ -19,6 +19,7 @@ from kombu.utils import json as kombu_json
 from kombu.utils.encoding import str_to_bytes
 
 from jobbridge.app.execute import carried
+from jobbridge.app.execute.batches import context_of
 from jobbridge.app.execute.claim import (
     Run,
     current_run,
@@ -30,6 +31,7 @@ from jobbridge.app.execute.claim import (
     run_of,
 )
 from jobbridge.app.following_backend import place_of_unsent, unsent_request
+from jobbridge.app.result_forms import as_json, error_line, exception_of, revoked
 from jobbridge.app.urls import BROKER_SCHEME, same_database
 from jobbridge.app.waiting_backend import WaitingBackend
 from jobbridge.core.events import (
@@ -42,8 +44,8 @@ from jobbridge.core.events import (
     Progressed,
     Recorded,
 )
-from jobbridge.core.keys import JobKey, job_id_for
-from jobbridge.core.status import JobStatus
+from jobbridge.core.keys import Engine, JobKey, job_id_for
+from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.errors import ConfigurationError
 from jobbridge.store.jobs.queries import StoredResult
 
@@ -52,12 +54,15 @@ logger = logging.getLogger(__name__)
 #: The type of a job that failed before it was sent (a chord's body) and whose task's name Celery does not tell.
 UNSENT = "unsent"
 
+#: On a request: a state was stored for its task beside the row.
+_HAS_STATE = "jobbridge_has_state"
+
 #: How Celery names the states of a job.
 CELERY_STATES = {
     JobStatus.PENDING: states.PENDING,
     JobStatus.QUEUED: states.PENDING,
     JobStatus.SCHEDULED: states.PENDING,
-    JobStatus.PROCESSING: states.STARTED,
+    JobStatus.PROCESSING: states.PENDING,  # that it has started is stored where `track_started` says so
     JobStatus.RETRYING: states.RETRY,
     JobStatus.COMPLETED: states.SUCCESS,
     JobStatus.FAILED: states.FAILURE,
@@ -106,8 +111,11 @@ class JobBackend(WaitingBackend):
         request: Any = None,
         **_: Any,
     ) -> Any:
-        if state == states.STARTED:
-            return result  # the claim has written it
+        if (
+            state == states.STARTED
+        ):  # the claim has written that it runs; this is told where `track_started` says so
+            self._store_custom_state(task_id, result, state, traceback, request)
+            return result
         if request is not None and is_untracked(request):
             # The next attempt may have ended before this one has said that it retries; there is no row to know that.
             if state != states.RETRY:
@@ -122,6 +130,10 @@ class JobBackend(WaitingBackend):
             self._store_custom_state(task_id, result, state, traceback, request)
             self._note_progress(run, result)
         elif (recorded := self._write(run, event, request)) is not None:
+            if not recorded.applied and recorded.status is None:  # there is no such job
+                self._store_custom_state(task_id, result, state, traceback, request)
+            if state == states.RETRY and getattr(request, _HAS_STATE, False):
+                self.delete(self.get_key_for_task(task_id))  # what it said of itself before is over
             run.recorded = state in states.READY_STATES
             if request is not None:
                 request.jobbridge_chord = recorded.chord  # it was counted
@@ -139,11 +151,10 @@ class JobBackend(WaitingBackend):
         run = run_of(request) if request is not None else None
         if run is not None and run.task_id == task_id:
             return run
-        own = (
-            request
-            if request is not None and getattr(request, "id", None) == task_id
-            else Context({"id": task_id})
-        )
+        own = Context({"id": task_id})
+        if request is not None and getattr(request, "id", None) == task_id:
+            # A request of another's (celery-batches) has the message's headers, and little of Celery's request.
+            own = request if hasattr(request, "retries") else context_of(request)
         identified = identify(own)
         assert identified is not None  # a request with an id always names a job unless it is eager
         if identified.delivery is None:
@@ -161,7 +172,7 @@ class JobBackend(WaitingBackend):
             return Completed(
                 key=run.key,
                 attempt=run.attempt,
-                is_part=bool(getattr(request, "chord", None)),
+                is_part=bool(getattr(request, "chord", None)) or not isinstance(request, Context),
                 result=readable,
                 result_payload=payload,
                 result_type=content_type,
@@ -170,24 +181,32 @@ class JobBackend(WaitingBackend):
             return Failed(
                 key=run.key,
                 attempt=run.attempt,
-                error=_error_line(result),
+                error=error_line(result),
                 traceback=text,
                 result=readable,
                 result_payload=payload,
                 result_type=content_type,
                 delivery=run.delivery,
                 type=getattr(request, "task", None) or UNSENT,
+                engine=self._engine_of(request),
                 task_id=run.task_id,
                 tells_chain=request is not None,
                 **self._origin(run),
                 **place_of_unsent(request),
             )
         if state == states.RETRY and run.attempt is not None:
-            return AttemptFailed(key=run.key, attempt=run.attempt, error=_error_line(result), traceback=text)
+            return AttemptFailed(key=run.key, attempt=run.attempt, error=error_line(result), traceback=text)
         if state == states.REVOKED:
-            reason = _error_line(result)
+            reason = error_line(result)
             return Expired(key=run.key) if "expired" in reason else Cancelled(key=run.key, reason=reason)
         return None
+
+    def _engine_of(self, request: Any) -> Engine:
+        """Give the engine that a job would have gone to which fails unsent."""
+        told = getattr(request, "engine", None)
+        task = self.app._tasks.get(getattr(request, "task", None))
+        told = told or getattr(task, "engine", None)
+        return Engine.parse(str(told)) if told else self.app.default_engine
 
     def _origin(self, run: Run) -> dict[str, Any]:
         """Tell with whom a job belongs that fails unsent, since a link before it in its chain has failed."""
@@ -201,9 +220,10 @@ class JobBackend(WaitingBackend):
         self, result: Any, state: str, traceback: Any, request: Any
     ) -> tuple[Any, bytes | None, str | None]:
         """Give the readable form, and the whole meta in the serializer's form where the readable one is not enough."""
-        readable, is_complete = _as_json(result)
+        readable, is_complete = as_json(result)
         children = self.current_task_children(request)
-        if is_complete and not children and self.serializer == "json":
+        is_extended = request is not None and self.app.conf.find_value_for_key("extended", "result")
+        if is_complete and not children and not is_extended and self.serializer == "json":
             return readable, None, None
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         return readable, str_to_bytes(self.encode(meta)), self.content_type
@@ -213,6 +233,8 @@ class JobBackend(WaitingBackend):
     ) -> None:
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         self.set(self.get_key_for_task(task_id), self.encode(meta))
+        if request is not None:
+            setattr(request, _HAS_STATE, True)
 
     def _note_progress(self, run: Run, meta: Any) -> None:
         # `update_state(state="PROGRESS", meta={"current": 3, "total": 10})` is Celery's custom for progress.
@@ -227,20 +249,24 @@ class JobBackend(WaitingBackend):
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         stored = self.app.jobs.results_of([job_id_for(task_id)])
-        return self._meta(task_id, stored[0] if stored else None)
+        return self._meta(task_id, stored[0] if stored and not stored[0].is_hidden else None)
 
     def meta_of(self, stored: StoredResult) -> dict[str, Any]:
-        """Give what Celery knows of a job that has ended."""
+        """Give what there is to know of a job that has ended, also where its result is ignored."""
         return self._meta(stored.task_id, stored)
 
     def _meta(self, task_id: str, stored: StoredResult | None) -> dict[str, Any]:
+        pending = {"status": states.PENDING, "result": None}
         if stored is None:
-            return self._custom_state(task_id) or {"status": states.PENDING, "result": None}
+            return self._custom_state(task_id) or pending
+        state = CELERY_STATES[stored.status]
         if not stored.status.is_final:
             custom = self._custom_state(task_id)
-            if custom is not None:
+            is_over = stored.status in WAITING and custom and custom["status"] == states.STARTED
+            if custom is not None and not is_over:
                 return custom
-        state = CELERY_STATES[stored.status]
+            if state == states.PENDING:
+                return pending
         if stored.result_payload is not None and state in states.READY_STATES:
             return dict(self.decode_result(bytes(stored.result_payload)))
         done_at = stored.completed_at.isoformat() if stored.completed_at else None
@@ -250,15 +276,8 @@ class JobBackend(WaitingBackend):
 
     def _readable_result(self, stored: StoredResult, state: str) -> Any:
         if state in states.EXCEPTION_STATES and stored.result is None:
-            kind = "TaskRevokedError" if state == states.REVOKED else "Exception"
-            message = stored.error or stored.status.value
-            return {
-                "exc_type": kind,
-                "exc_message": [message],
-                "exc_module": "celery.exceptions" if state == states.REVOKED else "builtins",
-            }
-        if state == states.STARTED:
-            return {"hostname": stored.worker}
+            line = stored.error or stored.status.value
+            return revoked(line) if state == states.REVOKED else exception_of(line)
         return kombu_json.loads(json.dumps(stored.result))
 
     def _custom_state(self, task_id: str) -> dict[str, Any] | None:
@@ -274,7 +293,9 @@ class JobBackend(WaitingBackend):
         """Give the encoded meta of many tasks in one query (Celery's native join)."""
         task_ids = [self._strip_prefix(key) for key in keys]
         found = {
-            row.job_id: row for row in self.app.jobs.results_of([job_id_for(task_id) for task_id in task_ids])
+            row.job_id: row
+            for row in self.app.jobs.results_of([job_id_for(task_id) for task_id in task_ids])
+            if not row.is_hidden
         }
         missing = [
             task_id for task_id in task_ids if job_id_for(task_id) not in found
@@ -308,23 +329,3 @@ class JobBackend(WaitingBackend):
     def _forget(self, task_id: str) -> None:
         self.app.jobs.forget_result(job_id_for(task_id))
         self.delete(self.get_key_for_task(task_id))
-
-
-def _as_json(value: Any) -> tuple[Any, bool]:
-    """Give a readable form, and whether Celery can restore the value from it."""
-    try:
-        text = kombu_json.dumps(value)
-    except (TypeError, ValueError, UnicodeDecodeError):
-        return {"repr": repr(value)[:2000].replace("\x00", "")}, False
-    if "\\u0000" in text:
-        return json.loads(text.replace("\\u0000", "")), False  # Postgres has no NUL in jsonb
-    # Nor NaN, Infinity and lone surrogates. These words also occur in plain text, which then is only kept twice.
-    return json.loads(text), not any(word in text for word in ("NaN", "Infinity", "\\ud"))
-
-
-def _error_line(result: Any) -> str:
-    if isinstance(result, dict) and "exc_type" in result:
-        message = result.get("exc_message")
-        text = " ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
-        return f"{result['exc_type']}: {text}"
-    return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result)

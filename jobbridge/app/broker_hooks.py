@@ -37,12 +37,19 @@ def _not_begun(app: Celery, headers: list[dict[str, Any]], numbers: list[int]) -
     return not_begun(app.database, ids, numbers)
 
 
+def _purge_jobs(app: Celery, queue: str) -> int:
+    from jobbridge.app.control import purge_jobs
+
+    return purge_jobs(app, queue)
+
+
 def hooks_of(app: Celery) -> dict[str, BrokerHook]:
     """Give the transport options of an application's connections."""
     return {
         "on_dead_letter": BrokerHook(signals.on_dead_letter, app),
         "on_expired": BrokerHook(signals.on_expired, app),
         "not_begun": BrokerHook(_not_begun, app),
+        "on_purge": BrokerHook(_purge_jobs, app),
         "number_of_process": BrokerHook(_held_number, app),
         "beyond_prefetch": BrokerHook(_beyond_prefetch, app),
     }

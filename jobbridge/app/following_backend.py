@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from celery import states
+from celery._state import get_current_task
 from celery.app.task import Context
 from celery.backends.base import KeyValueStoreBackend
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
@@ -173,7 +174,12 @@ def unsent_request(task_id: str) -> Context | None:
         return None
     options = signature.options
     told = {name: options.get(option) for name, option in _OPTIONS.items()}
-    return Context({"id": task_id, "task": signature.task, **told})
+    context = Context({"id": task_id, "task": signature.task, **told})
+    cause = get_current_task()
+    if cause is not None:
+        # Its error callbacks, as Celery has it, which gives no other way.
+        context._children = cause.request.children  # type: ignore[attr-defined]  # private
+    return context
 
 
 _OPTIONS = {"chord": "chord", "group": "group_id", "group_index": "group_index", "root_id": "root_id"}

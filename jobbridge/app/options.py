@@ -12,8 +12,10 @@ from jobbridge.core.envelope import TRACE
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.errors import UnsupportedOption
 
+#: Celery's header, and in a row's metadata: that nobody is to be told of its state and result.
+IGNORE_RESULT = "ignore_result"
 #: What a row's metadata has from the message, and not from who sends it.
-_OF_MESSAGE = frozenset({"data", "argsrepr", "kwargsrepr", TRACE})
+_OF_MESSAGE = frozenset({"data", "argsrepr", "kwargsrepr", TRACE, IGNORE_RESULT})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +69,10 @@ class JobOptions:
         return (self.job_metadata or {}).get(TRACE)
 
     def metadata_of(self, headers: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the metadata of the row, without what the message itself says: its arguments and its trace."""
+        """Give the metadata of the row but for the arguments: whether its result is ignored, and its trace."""
         own = {name: value for name, value in (self.job_metadata or {}).items() if name not in _OF_MESSAGE}
-        return own | ({TRACE: headers[TRACE]} if headers.get(TRACE) else {})
+        told = {TRACE: headers.get(TRACE), IGNORE_RESULT: headers.get(IGNORE_RESULT)}
+        return own | {name: value for name, value in told.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,12 +13,13 @@ from typing import Any
 
 from billiard.exceptions import WorkerLostError
 from celery import signals, states
+from celery.app.task import get_actual_ignore_result  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import NotRegistered
 
 from jobbridge.app.execute import carried, following, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
 from jobbridge.core.envelope import HEADER
-from jobbridge.core.events import Cancelled, Completed, Expired, Failed, Replaced, Requeued
+from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def on_success(sender: Any = None, result: Any = None, **_: Any) -> None:
     run = _open_run(sender)
     if run is None or run.attempt is None:
         return
-    completed = Completed(key=run.key, attempt=run.attempt)
+    completed = Completed(key=run.key, attempt=run.attempt, result_type=_hidden_if_ignored(sender))
     if run.follows is None:
         run.recorded = carried.put(run, completed, sender) or record_end(sender.app, completed) is not None
         return
@@ -66,6 +67,7 @@ def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_
         error=describe(exception),
         traceback=getattr(einfo, "traceback", None),
         delivery=run.delivery,
+        result_type=_hidden_if_ignored(sender),
     )
     if not carried.put(run, event, sender):
         write = record_end if run.attempt is not None else record
@@ -83,7 +85,7 @@ def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: A
     if state == states.IGNORED and run.replaced:
         record_end(sender.app, Replaced(key=run.key, attempt=run.attempt))
     elif state == states.IGNORED:
-        record_end(sender.app, Completed(key=run.key, attempt=run.attempt))
+        record_end(sender.app, Completed(key=run.key, attempt=run.attempt, result_type=HIDDEN))
     elif state == states.REJECTED and getattr(retval, "requeue", False):
         record(sender.app, Requeued(key=run.key, attempt=run.attempt, reason=describe(retval)))
 
@@ -194,6 +196,10 @@ def _parents_run(task: Any) -> Run | None:
     return (
         identify(task.request) if _of_app(task) and run_of(task.request) is None and task.request.id else None
     )
+
+
+def _hidden_if_ignored(task: Any) -> str | None:
+    return HIDDEN if get_actual_ignore_result(task, task.request) else None
 
 
 def _of_app(task: Any) -> bool:

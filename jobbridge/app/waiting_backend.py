@@ -35,14 +35,16 @@ class WaitingBackend(FollowingBackend):
 
         Raises:
             TimeoutError: It had not ended after `timeout` seconds.
+            Exception: What `on_interval` raises. `AsyncResult.get()` looks there at what comes before in a chain or
+                chord: who waits is told the exception of the part that failed, and not what came of it (ChordError).
         """
         with self._naps([task_id], timeout, interval) as naps:
             while True:
                 meta: dict[str, Any] = self.get_task_meta(task_id)
+                if on_interval and meta["status"] != states.SUCCESS:
+                    on_interval()  # after the question: then what this end followed from has ended, too
                 if meta["status"] in states.READY_STATES:
                     return meta
-                if on_interval:
-                    on_interval()
                 naps.take()
 
     def get_many(

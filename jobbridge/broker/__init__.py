@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         messages_of,
         queue_depths,
         queue_names,
+        queues_bound,
         why_buried,
     )
     from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
     from jobbridge.broker.parcels import Parcel, Parcels
     from jobbridge.broker.publishing import publishing_by, publishing_on
+    from jobbridge.broker.routing import topic_pattern
 
 #: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
 #: letter by it. Another broker takes it for true.
@@ -61,7 +63,9 @@ __all__ = [
     "publishing_on",
     "queue_depths",
     "queue_names",
+    "queues_bound",
     "register",
+    "topic_pattern",
     "why_buried",
 ]
 
@@ -79,6 +83,8 @@ _PUBLIC = {
     "look_at_queues": "admin.queue_admin",
     "messages_of": "admin.queue_admin",
     "queue_names": "admin.queue_admin",
+    "queues_bound": "admin.queue_admin",
+    "topic_pattern": "routing",
     "Parcel": "parcels",
     "Parcels": "parcels",
     "publishing_by": "publishing",

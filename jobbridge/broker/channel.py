@@ -226,7 +226,9 @@ class Channel(kombu_sqlalchemy.Channel):
         return int(self.own_session.one(topology.QUEUE_SIZE, {"queue": queue})["size"])
 
     def _purge(self, queue: str) -> int:
-        return self.own_session.run(topology.PURGE_QUEUE, {"queue": queue})
+        purged = self.own_session.run(topology.PURGE_QUEUE, {"queue": queue})
+        on_purge = self.connection.options.on_purge
+        return purged if on_purge is None else purged + on_purge(queue)
 
     def _is_new(self, *entity: str) -> bool:
         return entity not in _declared[self.connection.database]

@@ -5,6 +5,7 @@
 | `max_deliveries` | 5 | deliveries, the last one alone, after which an unsettled message is a dead letter; 0: never |
 | `on_dead_letter` | none | called with the headers (a dict) and the reason (a str) of each dead letter |
 | `not_begun` | none | called with headers of messages and numbers of dead consumers; gives ids of those not begun |
+| `on_purge` | none | called with the name of a queue that is purged; gives how many more messages that concerns |
 | `on_expired` | none | called with the headers of each message that was dropped because its time to live was over |
 | `poll_interval` | 60.0 | seconds between looks that nothing asked for; NOTIFY asks for the others |
 | `sweep_interval` | 3.5 | seconds between looks for consumers that died |
@@ -53,6 +54,7 @@ class Options:
     on_dead_letter: Callable[[dict[str, Any], str], None] | None = None
     not_begun: Callable[[list[dict[str, Any]], list[int]], set[str]] | None = None
     on_expired: Callable[[dict[str, Any]], None] | None = None
+    on_purge: Callable[[str], int] | None = None
     poll_interval: float = 60.0
     sweep_interval: float = 3.5
     number_of_process: Callable[[], int | None] | None = None

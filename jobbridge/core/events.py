@@ -141,6 +141,11 @@ class AttemptFailed:
     traceback: str | None = None
 
 
+#: The `result_type` of an end that Celery's result backends tell nothing of: its result is ignored or forgotten, or its
+#: task raised Ignore.
+HIDDEN = "hidden"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completed:
     """`processing` at that attempt becomes `completed`."""
@@ -150,7 +155,7 @@ class Completed:
     is_part: bool = False  # of a chord, which counts it in the same moment
     result: Json = None  # readable form
     result_payload: bytes | None = None  # what the result backend decodes, when JSON cannot carry it
-    result_type: str | None = None  # its content type
+    result_type: str | None = None  # its content type; or HIDDEN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -111,6 +111,7 @@ def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:
             "drift",
             "; ".join(troubles),
             "Run a Temporal worker: its reconciler settles such rows, and a workflow that runs makes its own row. "
-            "One that nobody wants is ended with `temporal workflow terminate -w ID`.",
+            "It may be of another installation, in this namespace and with the same queue names: look at it first "
+            "(`temporal workflow describe -w ID`).",
         )
     ]

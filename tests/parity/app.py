@@ -8,5 +8,7 @@ app = make_app(
         "tests.parity.canvas_tasks",
         "tests.parity.fan_out_tasks",
         "tests.parity.tenancy_tasks",
+        "tests.parity.result_tasks",
+        "tests.parity.batch_tasks",
     ]
 )

@@ -134,3 +134,16 @@ def late_child(ctx: JobContext, data: dict[str, Any]) -> None:
 def later_a_parent(ctx: JobContext, data: dict[str, Any]) -> Any:
     wait_first()
     return ctx.fan_out("parity.late_child", [{"n": 1}, {"n": 2}])
+
+
+@shared_task(name="parity.told_of")
+def told_of(request: Any, error: Any, traceback: Any) -> None:
+    """An error callback that is called where the error is."""
+    note("told_of")
+
+
+@shared_task(name="parity.old_style")
+def old_style(task_id: str) -> str:
+    """An error callback that is a job of its own."""
+    note("old_style", task_id)
+    return task_id

@@ -289,6 +289,8 @@ def who(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         "priority": request.delivery_info["priority"],
         "custom": request.get("custom"),
         "shadow": request.shadow,
+        "argsrepr": request.argsrepr,
+        "kwargsrepr": request.kwargsrepr,
         "args": list(args),
         "kwargs": kwargs,
     }

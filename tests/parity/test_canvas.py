@@ -149,6 +149,31 @@ def test_error_callbacks_of_a_body_are_called(world: World) -> None:
     assert isinstance(result.result, ChordError)
 
 
+@pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
+def test_of_nested_chords_each_body_that_fails_tells_its_callbacks_once(world: World) -> None:
+    one, fail = world.task("one"), world.task("fail")
+    inner = chord([one.si(1), fail.si("inner part")], one.si(2))
+    outer = chord(group([one.si(3), inner]), one.si(4))
+    outer.link_error(world.task("told_of").s())  # which Celery hands to the inner chord's body, too
+
+    result = outer.delay()
+
+    world.wait_for_status(result.id, "failed")
+    assert isinstance(world.app.AsyncResult(result.id).result, ChordError)
+    assert len(world.lines(None, "told_of")) == 2  # they have no root, for they were never sent
+
+
+def test_the_error_callback_of_a_chords_body_is_its_child(world: World) -> None:
+    add, fail, body = world.task("add"), world.task("fail"), world.task("body")
+
+    result = chord([add.s(1, 2), fail.s("part")], body.s().on_error(world.task("old_style").s())).delay()
+
+    world.wait_for_status(result.id, "failed")
+    (called,) = wait_until(lambda: world.app.AsyncResult(result.id).children, timeout=TIMEOUT)
+    (callback,) = called.results
+    assert callback.get(timeout=TIMEOUT) == result.id
+
+
 def test_links_of_a_task_are_sent_singly_and_in_groups(world: World) -> None:
     record = world.task("record")
 

@@ -272,7 +272,7 @@ def test_inspect_sees_the_worker_and_what_it_runs(world: World) -> None:
     active = inspect.active()[worker]
     world.release(result)
 
-    assert [entry["id"] for entry in active] == [result.id]
+    assert [(entry["id"], entry["acknowledged"]) for entry in active] == [(result.id, False)]
     assert "parity.add" in inspect.registered()[worker]
     assert inspect.stats()[worker]["pool"]["max-concurrency"] == 2
     assert result.get(timeout=TIMEOUT) == 1

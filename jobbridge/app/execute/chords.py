@@ -32,8 +32,8 @@ from kombu import serialization
 from kombu.utils.encoding import str_to_bytes
 
 from jobbridge.app.execute import tenancy
-from jobbridge.app.execute.claim import current_run, outside_of_tasks
-from jobbridge.app.execute.together import Together, in_one_transaction, is_away
+from jobbridge.app.execute.claim import current_run
+from jobbridge.app.execute.together import Together, in_one_transaction, is_away, outside_of_tasks
 from jobbridge.core.keys import SYSTEM_TENANT, job_id_for
 from jobbridge.store.jobs import chords as rows
 from jobbridge.store.jobs.chords import ChordRow

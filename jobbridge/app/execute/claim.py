@@ -18,21 +18,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from billiard.process import current_process
 from celery import states
-from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
 from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
 from celery.utils.objects import mro_lookup
 
 from jobbridge.app.execute import carried, tenancy, time_limits
 from jobbridge.app.execute.together import Follows, in_one_transaction, patiently, together
+from jobbridge.app.routing import queue_of
 from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
@@ -105,23 +104,15 @@ def run_of(request: Any) -> Run | None:
     return run if isinstance(run, Run) else None
 
 
+def attach(request: Any, run: Run) -> None:
+    """Have `run_of` give it for that request."""
+    setattr(request, _ATTRIBUTE, run)
+
+
 def current_run(app: Celery) -> Run | None:
     """Give the attempt that the calling code runs in."""
     task = app.current_worker_task
     return run_of(task.request) if task is not None else None
-
-
-@contextmanager
-def outside_of_tasks() -> Iterator[None]:
-    """Send messages as if no task ran here: Celery would make that one their parent, and it is there by chance."""
-    running = []
-    while (task := _task_stack.pop()) is not None:
-        running.append(task)
-    try:
-        yield
-    finally:
-        for task in reversed(running):
-            _task_stack.push(task)
 
 
 def in_pool_child() -> bool:
@@ -143,13 +134,18 @@ class _Tracked:
 
     _jobbridge_tracked = True
     _jobbridge_calls_run: bool
+    #: Where a strategy of its own has it called with many requests (`batches`): who keeps their books then.
+    _jobbridge_takes_many: Any = None
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top  # type: ignore[attr-defined]  # the task class behind it
         is_tracers = request is not None and not request.called_directly and not hasattr(request, _CALLED)
         if not is_tracers:
-            return super().__call__(*args, **kwargs)  # type: ignore[misc]  # the task class behind it
+            call = super().__call__  # type: ignore[misc]  # the task class behind it
+            if self._jobbridge_takes_many and args and isinstance(args[0], list):
+                return self._jobbridge_takes_many(self, call, *args, **kwargs)
+            return call(*args, **kwargs)
         setattr(request, _CALLED, True)
         call = self.run if self._jobbridge_calls_run else super().__call__  # type: ignore[attr-defined, misc]
         with time_limits.enforced(self, request):
@@ -235,7 +231,7 @@ def claim(task: Any) -> None:
     run = identify(request)
     if run is None:
         return
-    setattr(request, _ATTRIBUTE, run)
+    attach(request, run)
     tenancy.enter(run.key.tenant)
     begun = getattr(request, carried.BEGUN, None)
     if begun is not None and in_pool_child():
@@ -383,7 +379,7 @@ def started_by(task: Any, request: Any, run: Run) -> Started:
         type=task.name,
         engine=run.engine,
         delivery=run.delivery,
-        queue=str(info.get("routing_key") or task.app.conf.task_default_queue),
+        queue=header.get("queue") or queue_of(task.app, info.get("exchange"), info.get("routing_key")),
         worker=request.hostname or "",
         worker_number=task.app.worker_number,
         redelivered=bool(info.get("redelivered")),

@@ -12,6 +12,7 @@ from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import Run, record, run_of
 from jobbridge.app.options import engine_named
+from jobbridge.app.routing import queue_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Progressed
 from jobbridge.core.fanout import DEFAULT_CONCURRENCY, FanOut
@@ -65,7 +66,10 @@ class JobContext:
 
     @property
     def queue(self) -> str:
-        return str((self._task.request.delivery_info or {}).get("routing_key") or "")
+        request = self._task.request
+        info = request.delivery_info or {}
+        told = (getattr(request, HEADER, None) or {}).get("queue")
+        return str(told or queue_of(self._task.app, info.get("exchange"), info.get("routing_key")))
 
     @property
     def attempt(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.execute import unwritten_ends
@@ -126,3 +127,16 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error):
         return kind_of(error) in (Kind.LOST, Kind.TRANSIENT)
     return isinstance(error, DatabaseUnavailable | OperationalError)
+
+
+@contextmanager
+def outside_of_tasks() -> Iterator[None]:
+    """Send messages as if no task ran here: Celery would make that one their parent, and it is there by chance."""
+    running = []
+    while (task := _task_stack.pop()) is not None:
+        running.append(task)
+    try:
+        yield
+    finally:
+        for task in reversed(running):
+            _task_stack.push(task)

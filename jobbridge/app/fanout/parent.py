@@ -21,8 +21,8 @@ from uuid import uuid4
 from celery.exceptions import Ignore
 from kombu.utils import json as kombu_json
 
-from jobbridge.app.execute.claim import Run, outside_of_tasks, run_of
-from jobbridge.app.execute.together import patiently
+from jobbridge.app.execute.claim import Run, run_of
+from jobbridge.app.execute.together import outside_of_tasks, patiently
 from jobbridge.app.fanout import children
 from jobbridge.core import fanout
 from jobbridge.core.events import AwaitsChildren, Failed, Progressed

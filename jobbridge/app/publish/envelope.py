@@ -19,7 +19,13 @@ from jobbridge.errors import ConfigurationError
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
-_PROPERTIES = ("correlation_id", "reply_to", "priority")
+#: What kombu's `Producer.publish` takes beside the message's properties (kombu 5.7, messaging.py).
+_NO_PROPERTIES = frozenset(
+    {
+        "exchange", "routing_key", "delivery_mode", "mandatory", "immediate", "content_type", "content_encoding",
+        "serializer", "headers", "compression", "retry", "retry_policy", "declare", "timeout", "confirm_timeout",
+    }
+)  # fmt: skip
 
 
 def make_envelope(
@@ -64,12 +70,24 @@ def make_envelope(
         priority=int(publish_options.get("priority") or 0),
         timelimit=_time_limits(headers, task),
         headers=_as_json(headers),
-        properties=_as_json({k: publish_options[k] for k in _PROPERTIES if publish_options.get(k)}),
+        properties=_as_json(_properties(publish_options)),
         content_type=content_type,
         content_encoding=content_encoding,
         arguments=json.loads(text) if is_json else None,
         body=None if is_json else base64.b64encode(text).decode("ascii"),
     )
+
+
+def _properties(publish_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the properties as kombu sends them, with where the message was sent."""
+    told = {name: value for name, value in publish_options.items() if name not in _NO_PROPERTIES and value}
+    if "expiration" in told:
+        told["expiration"] = str(int(told["expiration"] * 1000))  # milliseconds, as in AMQP
+    exchange = publish_options.get("exchange") or ""
+    if exchange:
+        routing_key = publish_options.get("routing_key") or ""
+        told["delivery_info"] = {"exchange": getattr(exchange, "name", exchange), "routing_key": routing_key}
+    return told
 
 
 def _time_limits(headers: Mapping[str, Any], task: Any) -> tuple[float | None, float | None]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kombu.common import Broadcast
-
 from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.publisher import JobPublication
+from jobbridge.app.routing import is_broadcast
 from jobbridge.broker import publishing_on
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.keys import Engine, TenantId
@@ -60,8 +59,10 @@ class JobProducer:
     def publish(self, body: Any, **options: Any) -> Any:
         if self._sent:
             return self._producer.publish(body, **options)
-        if self._is_broadcast():
+        if is_broadcast(self._app, self._queue, options.get("exchange")):
+            # One message, many workers: not one job.
             self._refuse_singleton("a message for many workers is not one job")
+            self._refuse_broadcast_on_temporal()
             result = self._publish_untracked(body, options)
         elif self._goes_without_row(body, str(options["headers"]["id"])):
             self._refuse_singleton("it has no row, which would hold the key")
@@ -69,7 +70,7 @@ class JobProducer:
         else:
             # Celery may call again after an error: the same publication, so the same delivery.
             self._publication = self._publication or JobPublication(
-                self._app, self._producer, self._name, self._options, self._tenant, body, options
+                self._app, self._producer, self._name, self._options, self._tenant, body, options, self._queue
             )
             if options["headers"].get("group"):
                 self._refuse_singleton("a group waits for each of its members")
@@ -107,6 +108,16 @@ class JobProducer:
             )
         return True
 
+    def _refuse_broadcast_on_temporal(self) -> None:
+        declared = getattr(self._app._tasks.get(self._name), "engine", None)
+        options = self._options
+        engine = options.engine or declared or options.default_engine or self._app.default_engine
+        if Engine.parse(str(engine)) is Engine.TEMPORAL:
+            raise UnsupportedOption(
+                f"{self._name!r} cannot go to many workers at once on Temporal, which gives a job to one.",
+                hint="Send it with engine='celery' to `celery worker`s that serve the queue, or once for each queue.",
+            )
+
     def _refuse_singleton(self, reason: str) -> None:
         key = self._options.singleton_key
         if key is not None:
@@ -114,11 +125,3 @@ class JobProducer:
                 f"{self._name!r} cannot have the singleton_key {key!r}: {reason}.",
                 hint="Send it without the key.",
             )
-
-    def _is_broadcast(self) -> bool:
-        # One message, many workers: not one job.
-        queue = self._queue
-        if isinstance(queue, str):
-            queue = self._app.amqp.queues.get(queue)
-        exchange = getattr(queue, "exchange", None)
-        return isinstance(queue, Broadcast) or getattr(exchange, "type", None) == "fanout"

@@ -32,6 +32,7 @@ from jobbridge.app.publish.envelope import make_envelope
 from jobbridge.app.publish.fields import instant, optional_id, readable_arguments
 from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.publish.singletons import SingletonClaim
+from jobbridge.app.routing import queue_of, with_queue
 from jobbridge.broker import publishing_by, publishing_on
 from jobbridge.core.chords import place_of
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
@@ -62,8 +63,11 @@ class JobPublication:
         tenant: TenantId | None,
         body: Any,
         publish_options: dict[str, Any],
+        queue: Any = None,
     ) -> None:
         self._app = app
+        exchange, routing_key = publish_options.get("exchange"), publish_options.get("routing_key")
+        self._queue_name = queue_of(app, exchange, routing_key, chosen=queue)
         self._producer = producer
         self._name = name
         self._options = options
@@ -106,6 +110,10 @@ class JobPublication:
             "delivery": str(self._delivery),
             "engine": self._engine.value,
         }
+        if self._queue_name != self._publish_options.get("routing_key"):
+            self._headers[HEADER]["queue"] = (
+                self._queue_name
+            )  # what it is taken from knows the routing key only
 
     # -- deciding
 
@@ -174,11 +182,6 @@ class JobPublication:
         is_retry = int(self._headers.get("retries") or 0) > run.retries
         return Continuation(attempt=run.attempt, is_retry=is_retry)
 
-    @property
-    def _queue_name(self) -> str:
-        routing_key = self._publish_options.get("routing_key")
-        return str(routing_key or self._app.conf.task_default_queue)
-
     # -- the broker
 
     def _send_with_row(self) -> Any:
@@ -230,6 +233,7 @@ class JobPublication:
 
     def _publish(self) -> Any:
         options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
+        options["declare"] = with_queue(self._app, options, self._queue_name)
         return self._producer.publish(self._body, **options)
 
     def _record(

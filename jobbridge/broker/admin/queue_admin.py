@@ -55,6 +55,19 @@ ORDER BY name
 LIMIT 10000
 """
 
+QUEUES_BOUND = """
+SELECT DISTINCT bindings.queue
+FROM jobbridge_broker.exchanges
+JOIN jobbridge_broker.bindings ON bindings.exchange = exchanges.name
+WHERE exchanges.name = %(exchange)s::text
+    AND CASE exchanges.type
+        WHEN 'fanout' THEN true
+        WHEN 'topic' THEN '.' || %(routing_key)s::text ~ bindings.pattern
+        ELSE bindings.routing_key = %(routing_key)s::text
+    END
+ORDER BY bindings.queue
+"""
+
 # Of each queue the first entries of two indexes, and of each priority the first one: the oldest is among those. Tasks'
 # priorities are 0 to 9.
 LOOK = """
@@ -169,6 +182,12 @@ class QueueLook:
 def queue_names(connection: object) -> list[str]:
     """Name the queues that last, in order."""
     return [name for (name,) in driver_connection(connection).execute(QUEUE_NAMES).fetchall()]
+
+
+def queues_bound(connection: object, exchange: str, routing_key: str) -> list[str]:
+    """Name the queues to which an exchange sends what has that routing key, in order."""
+    told = {"exchange": exchange, "routing_key": routing_key}
+    return [name for (name,) in driver_connection(connection).execute(QUEUES_BOUND, told).fetchall()]
 
 
 def look_at_queues(connection: object, queues: Sequence[str], *, limit: int) -> list[QueueLook]:

@@ -53,7 +53,8 @@ _DELIVERY_COLUMNS: LiteralString = (
 )
 
 RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, result, result_payload, result_type,
-    error, traceback, worker, started_at, completed_at"""
+    error, traceback, worker, started_at, completed_at,
+    CASE WHEN completed_at IS NULL AND attempt > 0 THEN metadata ? 'ignore_result' ELSE false END AS is_ignored"""
 
 GET: LiteralString = f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s"
 
@@ -104,7 +105,7 @@ SELECT tenant, job_id FROM public.jobs WHERE job_id = ANY(%(job_ids)s) AND statu
 #: The job stays; only what it returned goes.
 FORGET: LiteralString = """
 UPDATE public.jobs
-SET result = NULL, result_payload = NULL, result_type = NULL, updated_at = clock_timestamp()
+SET result = NULL, result_payload = NULL, result_type = 'hidden', updated_at = clock_timestamp()
 WHERE job_id = %(job_id)s AND completed_at IS NOT NULL
 """
 

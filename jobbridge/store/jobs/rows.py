@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from jobbridge.core.events import HIDDEN
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
 
@@ -64,7 +65,11 @@ class JobRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredResult:
-    """What the result backend needs of a job. `result_payload`, if any, is the whole in the backend's own form."""
+    """What the result backend needs of a job. `result_payload`, if any, is the whole in the backend's own form.
+
+    Attributes:
+        is_ignored: It has begun and not ended, and nobody is to be told of it.
+    """
 
     key: JobKey
     task_id: str
@@ -78,10 +83,16 @@ class StoredResult:
     worker: str | None
     started_at: datetime | None
     completed_at: datetime | None
+    is_ignored: bool
 
     @property
     def job_id(self) -> UUID:
         return self.key.job_id
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether Celery's backends would know nothing of it."""
+        return self.is_ignored or self.result_type == HIDDEN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -80,7 +80,9 @@ def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
         # What this app sent had its row before it had a workflow.
         return {each.id for each in missing if MESSAGE_MEMO in await each.memo()}
 
-    executions = delivery.ask(running)
+    # Others may use this namespace: what is on a task queue that nothing of this installation names is theirs.
+    own = _task_queues_of(app)
+    executions = [each for each in delivery.ask(running) if each.task_queue in own]
     # A foreign client may have chosen another id than the job's: then the row names it as its external id.
     known: set[UUID] = {
         row.job_id for row in app.jobs.results_of([job_id_for(each.id) for each in executions])
@@ -100,6 +102,11 @@ def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
         for each in missing
         if each.id in sent or each.task_queue not in served or each.start_time < late
     )
+
+
+def _task_queues_of(app: Celery) -> set[str]:
+    named = {task_queue_for(app, queue) for queue in app.amqp.queues}
+    return named | _task_queues_served(app) | {app.settings.temporal_job_task_queue}
 
 
 def _task_queues_served(app: Celery) -> set[str]:

@@ -32,7 +32,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
 from temporalio.runtime import Runtime, TelemetryConfig
-from temporalio.service import RPCError, RPCStatusCode, TLSConfig
+from temporalio.service import PayloadLimitsConfig, RPCError, RPCStatusCode, TLSConfig
 
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.settings import Settings
@@ -41,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 CALL_TIMEOUT = timedelta(seconds=10)
+
+#: The SDK warns of a memo of more than 2 kB, in the output of whoever sends a long chain. What Temporal would refuse
+#: goes by reference (`contract.PAYLOAD_LIMIT`).
+_PAYLOAD_LIMITS = PayloadLimitsConfig(memo_warn_size=0)
 
 Value = TypeVar("Value")
 
@@ -184,6 +188,7 @@ class TemporalClient:
                     tls=_tls(settings),
                     data_converter=DATA_CONVERTER,
                     identity=self._identity,
+                    payload_limits=_PAYLOAD_LIMITS,
                     runtime=here.runtime,
                 ),
                 CONNECT_TIMEOUT.total_seconds(),

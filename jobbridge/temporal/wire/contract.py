@@ -46,6 +46,18 @@ _FIRE_NAMESPACE = UUID("5d0f6a0e-8f57-5f4b-9d7b-0d8f3c7e2b64")
 
 #: Payloads beyond this stay in Postgres and are passed by reference. Temporal warns at 256 KiB and refuses at 2 MiB.
 PAYLOAD_LIMIT = 256 * 1024
+#: Of an error, a reason or a traceback in Temporal, in characters; it is there several times. The row has all of it.
+TEXT_LIMIT = 20_000
+
+
+def cut(text: str) -> str:
+    """Leave out the middle of a text that Temporal could not carry."""
+    if len(text) <= TEXT_LIMIT:
+        return text
+    half = TEXT_LIMIT // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters are left out, the job's row has them …\n{text[-half:]}"
+
+
 #: Stands for `data` that is too large; the message is in the job's row.
 DATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.message"}
 #: Stands for a result that is too large.
@@ -185,7 +197,7 @@ class CancelRequest:
         return cls(reason=str(reason) if reason else "cancelled", cancelled_by=str(by) if by else None)
 
     def to_json(self) -> dict[str, Json]:
-        document = {"reason": self.reason}
+        document = {"reason": cut(self.reason)}
         return document if self.cancelled_by is None else {**document, "cancelledBy": self.cancelled_by}
 
 
@@ -250,7 +262,7 @@ class Outcome:
         document = {
             "outcome": self.kind.value,
             "result": self.result,
-            "error": self.error,
+            "error": None if self.error is None else cut(self.error),
             "message": self.message,
             "attempt": self.attempt,
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Json = Any  # what json.loads returns
 
 _DATA_IS = "dataIs"
+_LEFT_OUT = "leftOut"
 
 
 class DataIs(StrEnum):
@@ -57,13 +58,32 @@ def to_temporal(envelope: Envelope, *, is_handler: bool) -> tuple[JobInput, dict
     """
     if size_of(envelope.to_json()) > PAYLOAD_LIMIT:
         return _input(envelope, dict(DATA_REFERENCE)), _reference(envelope)
-    message = {**envelope.without_arguments().to_json(), _DATA_IS: DataIs.NOTHING.value}
     if envelope.arguments is None:
-        return _input(envelope, None), message
+        return _input(envelope, None), {**envelope.to_json(), _DATA_IS: DataIs.NOTHING.value}
     args, kwargs, _ = envelope.arguments
+    message = _without_reprs(envelope.without_arguments(), args, kwargs)
     if is_handler and len(args) == 1 and not kwargs:
         return _input(envelope, args[0]), {**message, _DATA_IS: DataIs.ARGUMENT.value}
     return _input(envelope, {"args": args, "kwargs": kwargs}), {**message, _DATA_IS: DataIs.ARGUMENTS.value}
+
+
+def _reprs(args: list[Json], kwargs: dict[str, Json]) -> dict[str, str]:
+    return {"argsrepr": saferepr(tuple(args)), "kwargsrepr": saferepr(kwargs)}
+
+
+def _without_reprs(envelope: Envelope, args: list[Json], kwargs: dict[str, Json]) -> dict[str, Json]:
+    """Leave out of the headers what tells the arguments once more, unless its sender wrote it differently."""
+    made = _reprs(args, kwargs)
+    left_out = [name for name, text in made.items() if envelope.headers.get(name) == text]
+    headers = {name: value for name, value in envelope.headers.items() if name not in left_out}
+    return {**replace(envelope, headers=headers).to_json(), _LEFT_OUT: left_out}
+
+
+def _with_reprs(message: Mapping[str, Json], args: list[Json], kwargs: dict[str, Json]) -> Envelope:
+    envelope = Envelope.from_json(dict(message)).with_arguments(args, kwargs)
+    made = _reprs(args, kwargs)
+    left_out = {name: made[name] for name in message.get(_LEFT_OUT, ()) if name in made}
+    return replace(envelope, headers={**envelope.headers, **left_out})
 
 
 def continuation(document: dict[str, Json]) -> dict[str, Json]:
@@ -106,9 +126,9 @@ def envelope_of(
         return _loaded(order.message, load)
     envelope = Envelope.from_json(order.message)
     if data_is == DataIs.ARGUMENT:
-        return envelope.with_arguments([order.job.data], {})
+        return _with_reprs(order.message, [order.job.data], {})
     if data_is == DataIs.ARGUMENTS:
-        return envelope.with_arguments(order.job.data["args"], order.job.data["kwargs"])
+        return _with_reprs(order.message, order.job.data["args"], order.job.data["kwargs"])
     return envelope
 
 

@@ -23,6 +23,7 @@ from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import record
+from jobbridge.app.result_forms import not_registered
 from jobbridge.app.worker.unknown_tasks import UnknownTasks
 from jobbridge.core.events import Failed, Requeued
 from jobbridge.core.keys import Engine
@@ -142,6 +143,7 @@ class WorkerHost:
                 key=execution.key,
                 attempt=None,
                 error=f"{unknown.error_type}: {unknown.error}",
+                result=not_registered(execution.task_name),
                 type=execution.task_name,
                 task_id=execution.task_id,
                 engine=Engine.TEMPORAL,

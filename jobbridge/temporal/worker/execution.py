@@ -140,7 +140,7 @@ def unknown_task(execution: Execution, known_tasks: Any) -> Settlement:
     """Say that no task has that name here, and which is the nearest."""
     names = [name for name in known_tasks if not name.startswith("celery.")]
     error = UnknownHandler.named(execution.task_name, suggestion=nearest(execution.task_name, names))
-    return Settlement(kind=SettlementKind.FAILED, error=f"{error} {error.hint}", error_type="UnknownHandler")
+    return Settlement(kind=SettlementKind.FAILED, error=f"{error} {error.hint}", error_type="NotRegistered")
 
 
 def _unreadable(execution: Execution) -> Settlement:

@@ -32,7 +32,12 @@ def message_for(envelope: Envelope, execution: Execution, app: Celery, *, is_red
         delivery_tag=execution.task_id,
         content_type=envelope.content_type,
         content_encoding=envelope.content_encoding,
-        delivery_info={"exchange": "", "routing_key": envelope.queue, "redelivered": is_redelivery},
+        delivery_info={
+            "exchange": "",
+            "routing_key": envelope.queue,
+            **(envelope.properties.get("delivery_info") or {}),
+            "redelivered": is_redelivery,
+        },
         properties={"correlation_id": envelope.id, "priority": envelope.priority, **envelope.properties},
         headers=headers,
         accept=prepare_accept_content(app.conf.accept_content),

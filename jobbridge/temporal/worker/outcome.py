@@ -20,7 +20,7 @@ from jobbridge.core.events import Accepted
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.errors import DatabaseError
-from jobbridge.temporal.wire.contract import PAYLOAD_LIMIT, RESULT_REFERENCE, Outcome, OutcomeKind
+from jobbridge.temporal.wire.contract import PAYLOAD_LIMIT, RESULT_REFERENCE, Outcome, OutcomeKind, cut
 from jobbridge.temporal.wire.messages import continuation, size_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 
@@ -39,11 +39,11 @@ class JobFailed(ApplicationError):
     """
 
     def __init__(self, settlement: Settlement) -> None:
-        details = [{"traceback": settlement.traceback}] if settlement.traceback else []
-        super().__init__(
-            settlement.error or "The job failed.", *details, type=settlement.error_type, non_retryable=True
-        )
-        self.handler_traceback = settlement.traceback
+        traceback = None if settlement.traceback is None else cut(settlement.traceback)
+        details = [{"traceback": traceback}] if traceback else []
+        error = cut(settlement.error or "The job failed.")
+        super().__init__(error, *details, type=settlement.error_type, non_retryable=True)
+        self.handler_traceback = traceback
 
 
 class ContinuationUnread(Exception):
@@ -66,6 +66,8 @@ def outcome_of(app: Celery, execution: Execution, settlement: Settlement) -> Out
     if row is not None and row.status is JobStatus.SKIPPED:
         return Outcome(kind=OutcomeKind.SKIPPED, error=row.error, attempt=attempt)
     match settlement.kind:
+        case SettlementKind.SUCCEEDED if row is not None and row.status is JobStatus.FAILED:
+            raise JobFailed(_as_recorded(row))  # of a batch, which is acknowledged all the same
         case SettlementKind.SUCCEEDED:
             return Outcome(kind=OutcomeKind.COMPLETED, result=_result(app, execution, row), attempt=attempt)
         case SettlementKind.RETRIED:
@@ -102,13 +104,14 @@ def _ignored(app: Celery, execution: Execution, row: JobRow | None) -> Outcome:
         result = _result(app, execution, row)
         return Outcome(kind=OutcomeKind.COMPLETED, result=result, attempt=row.attempt)
     if row is not None and row.status is JobStatus.FAILED:
-        name, _, text = (row.error or "").partition(": ")
-        raise JobFailed(
-            Settlement(
-                kind=SettlementKind.FAILED, error=text or name, error_type=name, traceback=row.traceback
-            )
-        )
+        raise JobFailed(_as_recorded(row))
     return _continued(app, execution, row, error=None)
+
+
+def _as_recorded(row: JobRow) -> Settlement:
+    name, _, text = (row.error or "").partition(": ")
+    kind = SettlementKind.FAILED
+    return Settlement(kind=kind, error=text or name, error_type=name, traceback=row.traceback)
 
 
 def _continued(app: Celery, execution: Execution, row: JobRow | None, *, error: str | None) -> Outcome:

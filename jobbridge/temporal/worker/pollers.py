@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import RUN  # type: ignore[attr-defined]  # not in the stubs
 from celery.worker import state as worker_state
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -25,6 +26,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from jobbridge import __version__
 from jobbridge.errors import EngineUnavailable
 from jobbridge.temporal.deliver.delivery import task_queue_for
+from jobbridge.temporal.wire.client import is_found
 from jobbridge.temporal.worker.activities import JobActivities
 from jobbridge.temporal.workflows.generic_job import GenericJobWorkflow
 
@@ -46,6 +48,20 @@ MAX_BACKOFF = 30.0
 SANDBOX = SandboxRestrictions.default.with_passthrough_modules("jobbridge")
 #: How long the last reports to Temporal may take once nothing runs any more.
 REPORT_TIMEOUT = timedelta(seconds=10)
+
+
+#: Seconds between two looks whether there is a namespace now.
+NAMESPACE_PAUSE = 1.0
+_NO_NAMESPACE = (
+    "Temporal has no namespace {0!r}: set TEMPORAL_NAMESPACE, or make it "
+    "(`temporal operator namespace create --namespace {0}`)."
+)
+
+
+async def has_namespace(client: Client) -> bool:
+    """Ask for the namespace: an SDK worker that fails on it stays registered with the client, and keeps others out."""
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    return await is_found(client.workflow_service.describe_namespace(request))
 
 
 class Poller:
@@ -74,6 +90,9 @@ class Poller:
                 client = await self._client.connected(ignore_failure=True)
                 if self._stopped.is_set():
                     return
+                if not await has_namespace(client):
+                    pause = NAMESPACE_PAUSE
+                    raise EngineUnavailable(_NO_NAMESPACE.format(client.namespace), hint="")
                 self._worker = self._make(client)
                 await self._run_worker(self._worker)
             except EngineUnavailable as error:

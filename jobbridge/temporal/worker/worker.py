@@ -18,6 +18,7 @@ import click
 from celery.app.utils import find_app
 from celery.apps.worker import Worker as CeleryWorker
 from celery.bin.base import CLIContext
+from celery.bin.celery import consume_preload_options  # type: ignore[attr-defined]  # not in the stubs
 from celery.bin.worker import worker as celery_worker_command
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
@@ -161,12 +162,23 @@ def run(
     """Run a worker of `app` in this process until it is stopped; gives the exit code."""
     app.Worker = app.subclass_with_self(TemporalWorker, name="Worker")
     app.steps["worker"].add(UserWorkersStep)
+    _take_user_options(app)
     context = CLIContext(app=app, no_color=not has_color, workdir=None, quiet=is_quiet)
     try:
         celery_worker_command.main(args=list(options), prog_name=program, obj=context, standalone_mode=True)
     except SystemExit as error:  # click ends so, always
         code = error.code
         return code if isinstance(code, int) else int(code is not None)
+
+
+def _take_user_options(app: Celery) -> None:
+    """Know the options that the app's code has added for workers, as `celery worker` does."""
+    preload = list(app.user_options.get("preload", ()))
+    for option in (*app.user_options.get("worker", ()), *preload):
+        if option not in celery_worker_command.params:
+            celery_worker_command.params.append(option)
+    if preload and celery_worker_command.callback is not None:
+        celery_worker_command.callback = consume_preload_options(celery_worker_command.callback)
 
 
 def load_app(name: str) -> Celery:

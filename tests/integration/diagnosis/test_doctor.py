@@ -230,7 +230,7 @@ def test_what_a_living_worker_runs_is_no_fault_and_what_it_does_not_have_is_name
     early = app.tasks["parity.hold_early"].delay()  # its message is gone while it runs
     done = app.enqueue("parity.add", [1, 2]).job_id
     wait_until(lambda: app.jobs.find(done).status.is_final)  # type: ignore[union-attr]  # it is there
-    wait_until(lambda: app.AsyncResult(early.id).state == "STARTED")
+    wait_until(lambda: app.jobs.find(uuid.UUID(early.id)).status == "processing")  # type: ignore[union-attr]
     change(app, "UPDATE jobs SET updated_at = now() - interval '1 day'")
     assert faults(app) == {}
 
@@ -356,9 +356,7 @@ def test_a_row_by_hand_has_no_workflow_and_a_foreign_workflow_may_wait_for_its_w
     app = make(
         TEMPORAL_ADDRESS=temporal.address, TEMPORAL_JOB_TASK_QUEUE=task_queue, JOB_RUNNER_TYPE="temporal"
     )
-    presence = Presence(app, name="one@here", engine=Engine.TEMPORAL)
-    assert presence.open()
-    ghost, served, unserved = (str(uuid.uuid4()) for _ in range(3))
+    ghost, own, foreign = (str(uuid.uuid4()) for _ in range(3))
     change(
         app,
         "INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue) "
@@ -366,7 +364,8 @@ def test_a_row_by_hand_has_no_workflow_and_a_foreign_workflow_may_wait_for_its_w
         ghost,
         ghost,
     )
-    for job_id, queue in ((served, task_queue), (unserved, f"{task_queue}-nobody")):
+    # Another installation in the same namespace has queues, and rows, of its own.
+    for job_id, queue in ((foreign, f"{task_queue}-of-others"), (own, task_queue)):
         temporal.run_cli(
             "workflow", "start", "--type", "genericJobWorkflow", "--task-queue", queue, "--workflow-id", job_id,
             "--input", json.dumps({"jobId": job_id, "jobName": "parity.add", "tenantId": "acme", "data": {}}),
@@ -374,12 +373,17 @@ def test_a_row_by_hand_has_no_workflow_and_a_foreign_workflow_may_wait_for_its_w
 
     def named() -> str:
         found = upkeep.check_drift(app, apart=0.5)[0].found
-        assert unserved in found  # Temporal lists what it has a moment later
+        assert own in found  # Temporal lists what it has a moment later
         return found
 
     found = wait_until(named)
     assert f"{ghost} (parity.add, queued; none is there)" in found
-    assert served not in found
+    assert foreign not in found
+
+    presence = Presence(app, name="one@here", engine=Engine.TEMPORAL)
+    assert presence.open()
+    found = upkeep.check_drift(app, apart=0.5)[0].found
+    assert own not in found  # its worker makes its row in a moment
     presence.close()
 
 

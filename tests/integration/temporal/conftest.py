@@ -39,7 +39,15 @@ class TemporalWorld:
     def task(self, name: str) -> Any:
         return self.app.tasks[name]
 
-    def worker_that_waits(self, address: str, log_path: Path, started: ExitStack) -> ManagedProcess:
+    def worker_that_waits(
+        self,
+        address: str,
+        log_path: Path,
+        started: ExitStack,
+        *,
+        ready: str = "cannot be reached",
+        **settings: str,
+    ) -> ManagedProcess:
         """Start a worker whose Temporal is not there; it is entered when it says so."""
         process = worker_process(
             [
@@ -54,8 +62,8 @@ class TemporalWorld:
             ],
             name="waiting worker",
             log_path=log_path,
-            env=clean_environment({**self.environment, "TEMPORAL_ADDRESS": address}),
-            ready="cannot be reached",
+            env=clean_environment({**self.environment, "TEMPORAL_ADDRESS": address, **settings}),
+            ready=ready,
         )
         return started.enter_context(process)
 

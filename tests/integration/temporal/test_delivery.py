@@ -140,7 +140,9 @@ def test_a_group_is_written_at_once_and_started_many_at_a_time(own_world: Tempor
     assert {own_world.row(result.id)["status"] for result in results} == {"pending"}
     delivery = TemporalDelivery(own_world.app.settings, own_world.app)
     early = own_world.row(results[3].id)
-    delivery.deliver(Envelope.from_json(json.loads(early["message"])))  # by a relay that died before it said so
+    delivery.deliver(
+        Envelope.from_json(json.loads(early["message"]))
+    )  # by a relay that died before it said so
 
     delivered = Relay(own_world.app, delivery, is_held=lambda _: False).sweep(timedelta())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -291,6 +292,27 @@ def test_a_worker_waits_for_temporal_and_says_so(own_world: TemporalWorld, tmp_p
         with run_temporal(log_path=tmp_path / "late.log", port=int(address.partition(":")[2])):
             wait_until(lambda: " ready." in worker.log(), timeout=TIMEOUT)
             worker.stop()
+
+
+def test_a_worker_that_starts_before_its_namespace_exists_polls_as_soon_as_it_does(
+    own_world: TemporalWorld, tmp_path: Path
+) -> None:
+    namespace = f"late-{uuid.uuid4().hex[:8]}"
+    own_world.environment["TEMPORAL_NAMESPACE"] = namespace
+    with ExitStack() as started:
+        worker = own_world.worker_that_waits(
+            own_world.temporal.address, tmp_path / "worker.log", started, ready=f"no namespace '{namespace}'"
+        )
+        assert " ready." not in worker.log()
+
+        own_world.temporal.run_cli("operator", "namespace", "create", "--namespace", namespace)
+
+        wait_until(lambda: " ready." in worker.log(), timeout=TIMEOUT)
+        app = make_app(settings=load_settings(own_world.environment))
+        result = app.tasks["parity.add"].delay(2, 3)
+        assert result.get(timeout=TIMEOUT) == 5
+        app.close()
+        worker.stop()
 
 
 def test_a_worker_that_waits_for_temporal_can_be_stopped(own_world: TemporalWorld, tmp_path: Path) -> None:

@@ -71,3 +71,26 @@ def test_a_program_that_ends_at_once_ends_well(temporal_server: str, last: str) 
         runs = [pool.submit(_run, _USES_TEMPORAL + last, temporal_server) for _ in range(12)]
     for run in runs:
         run.result()
+
+
+_SENDS_A_LONG_CHAIN = """
+from celery import chain
+from tests.parity.app import app
+add = app.tasks["parity.add"]
+print(chain(add.s(1, 1), *(add.s(number) for number in range(60))).delay().parent is not None)
+"""
+
+
+def test_who_sends_a_long_chain_reads_nothing_of_temporals_memo(
+    temporal_server: str, database_url: str, task_queue: str
+) -> None:
+    environment = clean_environment(
+        {
+            "DATABASE_URL": database_url, "JOB_RUNNER_TYPE": "temporal", "TEMPORAL_ADDRESS": temporal_server,
+            "TEMPORAL_JOB_TASK_QUEUE": task_queue,
+        }
+    )  # fmt: skip
+
+    ended = run_python(["-c", _SENDS_A_LONG_CHAIN], env=environment)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")

@@ -1,0 +1,122 @@
+"""Celery's remote control, with what rows know beside it: revokes that nobody heard, jobs that wait for their time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from celery.app.control import Control
+from celery.worker.control import Panel
+
+from jobbridge.core.events import Cancelled
+from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.core.status import WAITING
+from jobbridge.errors import DatabaseError, EngineUnavailable
+from jobbridge.store.monitor.scheduled import scheduled_jobs, unstarted_jobs
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+    from jobbridge.store.jobs.queries import JobRow
+
+logger = logging.getLogger(__name__)
+
+_Base: Any = Control  # the stubs leave out what is overridden here
+
+#: So many jobs does `inspect scheduled` list for a worker.
+MOST_SCHEDULED = 1000
+
+
+class JobControl(_Base):  # type: ignore[misc]  # see _Base
+    """Celery's `app.control`."""
+
+    def revoke(
+        self, task_id: str | Sequence[str], destination: Any = None, terminate: bool = False, **options: Any
+    ) -> Any:
+        """Tell the workers, as Celery does; and the rows, which also workers know that start later.
+
+        With `terminate` also jobs that run are cancelled in their rows at once.
+        """
+        task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        for each in task_ids:
+            _remember(self.app, str(each), is_terminated=terminate)
+        told = task_id if isinstance(task_id, str) else task_ids
+        return super().revoke(told, destination=destination, terminate=terminate, **options)
+
+
+def _remember(app: Celery, task_id: str, *, is_terminated: bool) -> None:
+    try:
+        row = app.jobs.find(job_id_for(task_id))
+        if row is None or not (row.status in WAITING or (is_terminated and not row.status.is_final)):
+            return
+        recorded = app.recorder.record(Cancelled(key=row.key, reason="revoked"))
+        if recorded.applied and row.runner_type is Engine.TEMPORAL and row.status in WAITING:
+            app.delivery(Engine.TEMPORAL).cancel(row.task_id, reason="revoked", cancelled_by=None)
+    except (DatabaseError, EngineUnavailable) as error:
+        # The workers are told all the same; and a row that is cancelled does not start, whatever Temporal does.
+        logger.warning("job.revoke_not_recorded", extra={"job_id": task_id, "error": str(error)})
+
+
+def purge_jobs(app: Celery, queue: str) -> int:
+    """Cancel the jobs that wait on Temporal in a queue whose messages are purged; gives their number."""
+    reason, cancelled = "The queue was purged.", 0
+    for row in unstarted_jobs(app.database, queue):
+        if not app.recorder.record(Cancelled(key=row.key, reason=reason)).applied:
+            continue
+        cancelled += 1
+        try:
+            app.delivery(Engine.TEMPORAL).cancel(row.task_id, reason=reason, cancelled_by=None)
+        except EngineUnavailable as error:
+            logger.warning("job.cancel_not_delivered", extra={"job_id": row.task_id, "error": str(error)})
+    return cancelled
+
+
+# -- inspect scheduled
+
+
+def list_jobs_that_wait_for_their_time() -> None:
+    """Have `inspect scheduled` list them: they wait in Postgres or Temporal, and no worker has them in a timer."""
+    own = Panel.data["scheduled"]
+    if getattr(own, "is_jobbridge", False):
+        return
+
+    def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = own(state, **options)
+        if getattr(state.app, "is_jobbridge", False):
+            told += list(_scheduled(state))
+        return told
+
+    scheduled.is_jobbridge = True  # type: ignore[attr-defined]  # a mark
+    Panel.data["scheduled"] = Panel.data["dump_schedule"] = scheduled
+
+
+def _scheduled(state: Any) -> Iterator[dict[str, Any]]:
+    app: Celery = state.app
+    queues = [queue.name for queue in state.consumer.task_consumer.queues]
+    engine = getattr(state.consumer.controller, "jobbridge_engine", Engine.CELERY)
+    try:
+        rows = scheduled_jobs(app.database, queues, engine, limit=MOST_SCHEDULED)
+    except DatabaseError as error:
+        logger.warning("inspect.scheduled_not_read", extra={"error": str(error)})
+        return
+    for row in rows:
+        if row.run_at is not None:
+            yield {"eta": row.run_at.isoformat(), "priority": 6, "request": _request(row, state)}
+
+
+def _request(row: JobRow, state: Any) -> dict[str, Any]:
+    """Give what Celery's `Request.info` gives of a request that it holds."""
+    arguments = row.metadata.get("data")
+    known = arguments if isinstance(arguments, dict) and set(arguments) == {"args", "kwargs"} else {}
+    return {
+        "id": row.task_id,
+        "name": row.type,
+        "type": row.type,
+        "args": known.get("args", [] if arguments is None else [arguments]),
+        "kwargs": known.get("kwargs", {}),
+        "hostname": state.hostname,
+        "time_start": None,
+        "acknowledged": False,
+        "delivery_info": {"exchange": "", "routing_key": row.queue, "priority": row.priority},
+        "worker_pid": None,
+    }

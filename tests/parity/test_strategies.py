@@ -1,0 +1,54 @@
+"""Tasks whose strategy hands requests to the pool by itself (celery-batches), on both engines."""
+
+from __future__ import annotations
+
+from celery import chord, states
+
+from tests.parity import batch_tasks  # noqa: F401  (its tasks are the app's)
+from tests.parity.conftest import World
+from tests.support import wait_until
+
+TIMEOUT = 30
+
+
+def test_jobs_of_a_batch_end_as_their_task_says(world: World) -> None:
+    told, silent = world.task("batch").delay(2), world.task("batch").delay("silent")
+
+    assert told.get(timeout=TIMEOUT) == 4
+    row = world.wait_for_status(told.id, "completed")
+    assert (row["attempt"], row["result"]) == (1, 4)
+    assert row["started_at"] is not None
+    row = world.wait_for_status(silent.id, "completed")
+    assert (row["attempt"], world.app.AsyncResult(silent.id).state) == (1, states.PENDING)
+
+
+def test_a_batch_that_fails_fails_its_jobs(world: World) -> None:
+    results = [world.task("batch").delay("fail") for _ in range(2)]
+
+    rows = [world.wait_for_status(each.id, "failed") for each in results]
+
+    assert [row["error"] for row in rows] == ["ValueError: this batch fails"] * 2
+
+
+def test_a_job_that_was_cancelled_is_left_out_of_its_batch(own_world: World) -> None:
+    cancelled = own_world.task("batch").delay(1)
+    own_world.app.cancel_job(cancelled.id)
+    own_world.worker("-P", "threads")
+
+    assert own_world.task("batch").delay(3).get(timeout=TIMEOUT) == 6
+    row = own_world.row(cancelled.id)
+    assert (row["status"], row["attempt"], row["result"]) == ("cancelled", 0, None)
+
+
+def test_a_part_of_a_chord_may_be_of_a_batch(world: World) -> None:
+    parts = [world.task("batch").s(each) for each in (1, 2, 3)]
+
+    assert chord(parts, world.task("total").s()).delay().get(timeout=TIMEOUT) == 12
+
+
+def test_what_a_strategy_acknowledges_unseen_is_completed(world: World) -> None:
+    result = world.task("swallowed").delay()
+
+    row = world.wait_for_status(result.id, "completed")
+    assert (row["attempt"], row["error"]) == (1, None)
+    wait_until(lambda: world.app.AsyncResult(result.id).state == states.PENDING)
