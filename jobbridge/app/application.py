@@ -15,7 +15,6 @@ from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
 from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.chords import Chords
-from jobbridge.app.execute.losses import Losses
 from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
@@ -23,6 +22,7 @@ from jobbridge.app.publish.blocks import Blocks
 from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.result_listener import ResultListener
 from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
+from jobbridge.app.worker.losses import Losses
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.recording import JobRecorder

@@ -21,7 +21,7 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.state import task_ready
 
 from jobbridge.app.execute.killed import is_retried
-from jobbridge.app.execute.losses import loss_of
+from jobbridge.app.worker.losses import loss_of
 from jobbridge.temporal.worker.execution import Settlement, SettlementKind
 
 if TYPE_CHECKING:
