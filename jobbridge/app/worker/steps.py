@@ -15,11 +15,11 @@ from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.worker import state as worker_state
 
-from jobbridge.app.execute import losses, request
+from jobbridge.app.execute import request
 from jobbridge.app.execute.settlement import JobSettler
 from jobbridge.app.execute.together import PATIENCE
 from jobbridge.app.urls import BROKER_SCHEME
-from jobbridge.app.worker import pool
+from jobbridge.app.worker import losses, pool
 from jobbridge.app.worker.presence import Presence, die_with_parent
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable, JobBridgeError
