@@ -32,6 +32,7 @@ from celery.exceptions import Ignore, Reject
 from celery.utils.objects import mro_lookup
 
 from jobbridge.app.execute import carried, tenancy
+from jobbridge.app.execute.replacing import await_canvas
 from jobbridge.app.execute.together import Follows, in_one_transaction, patiently, together
 from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
@@ -183,6 +184,7 @@ class _Tracked:
                 if not opened.record(replaced).applied:
                     # It was cancelled; or this was done before, and the answer was lost.
                     return Ignore("The job goes on elsewhere, or was cancelled.")
+                await_canvas(app, opened.connection, run.task_id, sig)
                 try:
                     send(sig)
                 except Ignore as sent:

@@ -33,7 +33,7 @@ from jobbridge.app.publish.fields import instant, optional_id, readable_argument
 from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.publish.singletons import SingletonClaim
 from jobbridge.broker import publishing_by, publishing_on
-from jobbridge.core.chords import place_of
+from jobbridge.core.chords import REPLACES, place_of
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Submitted
@@ -88,6 +88,8 @@ class JobPublication:
 
     def send(self) -> Any:
         result = self._send()
+        if self._headers.get(REPLACES) == self._task_id:
+            self._app.chords.close_replaced(self._task_id)
         if self._claim is not None and self._app.caller_connection is None and not in_pool_child():
             self._claim.tell_engine()
         return result
