@@ -90,14 +90,13 @@ class Prefetch:
         self._promising.setdefault(queue)
 
     def _note_and_promote(self) -> None:
-        session = self._transport.session
+        session, now = self._transport.session, monotonic()
         while session.notified:
-            queue = session.notified.pop()
-            self.look_at(queue)
-            self._rechecks.expect(queue, monotonic())
+            self.look_at(queue := session.notified.pop())
+            self._rechecks.expect(queue, now)
         if session.is_due_notified:
             session.is_due_notified = False
-            self._next_due_at = monotonic()
+            self._next_due_at = now
         self._promote()
 
     def _look_everywhere(self) -> None:
@@ -107,14 +106,13 @@ class Prefetch:
 
     def _promote(self) -> None:
         """Make a portion of what is due ready, and be back in time for the rest: there is a claim between portions."""
-        queues = self.queues
+        queues, session = self.queues, self._transport.session
         if not queues or self._next_due_at is None or monotonic() < self._next_due_at:
             return
-        session = self._transport.session
         seconds = session.one(SECONDS_TO_NEXT_DUE, {"queues": queues})["seconds"]
         if seconds is not None and seconds <= 0:
-            limit = max(PORTION // len(queues), 1)
-            promoted = session.rows(PROMOTE_DUE, {"queues": queues, "limit": limit})
+            portion = {"queues": queues, "limit": max(PORTION // len(queues), 1)}
+            promoted = session.rows(PROMOTE_DUE, portion)
             for row in promoted:
                 self.look_at(row["queue"])
             seconds = 0.0 if promoted else 0.05  # another consumer is promoting it right now
@@ -239,8 +237,8 @@ class Prefetch:
         """Wait for a notification, or for what is due, at most so long."""
         now = monotonic()
         wakes = [self._next_poll_at, self._next_sweep_at]
-        wakes += [at for at in (self._next_due_at, self._rechecks.next_at) if at is not None]
-        wakes += [now] if self._must_look_again else []
+        again_at = now if self._must_look_again else None
+        wakes += [at for at in (self._next_due_at, self._rechecks.next_at, again_at) if at is not None]
         wake = min(max(min(wakes), self._not_before), now + seconds)
         self._transport.session.wait(max(wake - now, 0.001))
 
