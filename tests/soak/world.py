@@ -47,7 +47,8 @@ class World:
 
     def close(self) -> None:
         for worker in self.workers:
-            _kill(*children_of(worker.pid), worker.pid)
+            _kill(*children_of(worker.pid))
+            worker.kill()
         self._stack.close()
 
     @property
@@ -93,6 +94,7 @@ class World:
         for place, worker in enumerate(self.workers):
             if not worker.is_running:
                 self.done["worker ended"] += 1
+                worker.kill()  # closes what is left of it
                 self.workers[place] = self.start_worker(*POOLS[place])
 
     # -- what breaks
