@@ -9,13 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobbridge.broker import publishing
 from jobbridge.broker.consume import claiming, settling, sweeping
 from jobbridge.broker.session import SETTINGS
 from jobbridge.core.events import Completed, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey
 from jobbridge.postgres.presence import look_parameters
-from jobbridge.store.jobs import batches, chords, open_jobs, transitions
+from jobbridge.store.jobs import batches, chords, transitions
 from jobbridge.store.jobs.statements import statement_of
 
 #: They share a database that takes a minute to fill.
@@ -103,8 +102,6 @@ _JOBS = (
     "complete part",
     "complete many",
     "fail many",
-    "reaper",
-    "open",
     "chords",
 )
 
@@ -116,8 +113,6 @@ def test_no_hot_statement_of_the_jobs_scans(
     starts = [_started(*each) for each in some]
     completed = [Completed(key=each.key, attempt=1) for each in starts]
     ends = batches.params_of_ends([batches.Ended.of(each) for each in completed])
-    looked = {"after_at": open_jobs.BEGINNING[0], "after_id": open_jobs.BEGINNING[1], "limit": 100}
-    looked |= {"engines": ["celery"], "numbers": [1], "older_than": "1 minute"}
     statement, params = {
         "start": statement_of(starts[0]),
         "start many": (batches.START_MANY, batches.params_of_starts(starts)),
@@ -125,8 +120,6 @@ def test_no_hot_statement_of_the_jobs_scans(
         "complete part": (transitions.COMPLETE_PART, statement_of(completed[0])[1] | {"breaks": False}),
         "complete many": (batches.COMPLETE_MANY, ends),
         "fail many": (batches.FAIL_MANY, ends),
-        "reaper": (open_jobs.OF_WORKERS, looked),
-        "open": (open_jobs.OPEN, looked),
         "chords": (chords.PARTS, {"chord_id": "c"}),
     }[name]
 
@@ -138,13 +131,3 @@ def test_no_hot_statement_of_the_jobs_scans(
     assert "Seq Scan on jobs" not in plan, plan
     assert "Seq Scan on job_details" not in plan or not is_many, plan
     assert "jobs" in plan
-
-
-def test_publishing_reads_nothing(filled: psycopg.Connection[Any]) -> None:
-    statements = {
-        name: value for name, value in vars(publishing).items() if name.isupper() and "INSERT" in str(value)
-    }
-
-    assert statements
-    for statement in statements.values():
-        assert "FROM jobbridge_broker.messages" not in statement
