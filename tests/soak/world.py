@@ -61,7 +61,8 @@ class World:
     def look(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         # What is done to the accounts of others is not done to who looks.
         with psycopg.connect(self._direct, autocommit=True, options="-c statement_timeout=0") as connection:
-            return connection.execute(statement.encode(), values or None).fetchall()
+            cursor = connection.execute(statement.encode(), values or None)
+            return [] if cursor.description is None else cursor.fetchall()
 
     # -- workers
 
