@@ -4,6 +4,7 @@
 #   make test     the tests, without those that soak or repeat
 #   make test-long  those; `make test-all` is both
 #   make dev      Postgres, Temporal, workers, beat and the dashboard, until Ctrl-C
+#   make soak     ten minutes of mixed work while everything breaks; SOAK_ARGS="--minutes 2 --jobs 20000 --seed 5"
 #   make screenshots  takes the pictures of docs/pictures anew
 #   make bench    how fast it is, beside other queues (an hour; ROUNDS=5 ONLY=publish,drain SYSTEMS=jobbridge,celery_redis)
 #   make conformance  writes docs/conformance.md anew
@@ -24,12 +25,13 @@ PYTEST_ARGS ?=
 ROUNDS ?= 5
 ONLY ?=
 SYSTEMS ?=
+SOAK_ARGS ?=
 
 # The environment holds absolute paths: a checkout that was moved needs a new one.
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test test-long test-all chromium pgbouncer screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all soak chromium pgbouncer screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +52,9 @@ $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 
 demo: $(READY)
 	$(BIN)/jobbridge demo
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance

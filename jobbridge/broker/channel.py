@@ -279,10 +279,12 @@ class Channel(kombu_sqlalchemy.Channel):
         return message
 
     def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> dict[str, Any]:
-        payloads = self.take(queue, 1, is_acked=not no_ack, suspect_from=NOBODY)
-        if not payloads:
-            raise Empty
-        return payloads[0]
+        looked_at = 1
+        while looked_at:
+            payloads, looked_at = self.take(queue, 1, is_acked=not no_ack, suspect_from=NOBODY)
+            if payloads:
+                return payloads[0]
+        raise Empty
 
     def take(
         self,
@@ -292,35 +294,42 @@ class Channel(kombu_sqlalchemy.Channel):
         is_acked: bool,
         suspects: Sequence[int] = (),
         suspect_from: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """Claim up to `limit` messages, count them in, and give them with their delivery tags.
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Claim messages, count them in, and give them with their delivery tags.
 
-        Suspects are left where they are, unless some are named: then one of these is claimed. What this session has
-        acknowledged and not written yet is written with the claim.
+        What this session has acknowledged and not written yet is written with the claim.
+
+        Args:
+            queue: Its exact name.
+            limit: Look at so many at most; those that have expired are dropped.
+            is_acked: Whether they will be acknowledged.
+            suspects: Numbers of messages, of which one is claimed; else suspects are left where they are.
+            suspect_from: From so many deliveries on a message is a suspect; None: as the options say.
+
+        Returns:
+            What is to be delivered, and how many were looked at.
         """
         session, settler = self.own_session, self.connection.settler
-        while True:
-            with self.connection.orphans.lock:
-                if is_acked:
-                    with settler.acknowledging() as done:
-                        claimed = (
-                            claim_suspect(session, queue, suspects, done=done)
-                            if suspects
-                            else claim(
-                                session,
-                                queue,
-                                limit,
-                                suspect_from=suspect_from or self.connection.options.suspect_from,
-                                done=done,
-                            )
+        with self.connection.orphans.lock:
+            if is_acked:
+                with settler.acknowledging() as done:
+                    claimed = (
+                        claim_suspect(session, queue, suspects, done=done)
+                        if suspects
+                        else claim(
+                            session,
+                            queue,
+                            limit,
+                            suspect_from=suspect_from or self.connection.options.suspect_from,
+                            done=done,
                         )
-                        settler.check(len(done), claimed.acknowledged)
-                else:
-                    claimed = take(session, queue, limit)
-                payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in claimed.rows]
-            self.connection.report_expired(claimed.expired)
-            if payloads or suspects or not claimed.expired:
-                return payloads
+                    )
+                    settler.check(len(done), claimed.acknowledged)
+            else:
+                claimed = take(session, queue, limit)
+            payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in claimed.rows]
+        self.connection.report_expired(claimed.expired)
+        return payloads, len(claimed.rows) + len(claimed.expired)
 
     def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any]:
         payload = payload_of(row)

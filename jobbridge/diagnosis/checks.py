@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobbridge.core.masking import without_passwords
-from jobbridge.diagnosis import connections, consumers, engines, holders, time_limits, upkeep
+from jobbridge.diagnosis import connections, consumers, engines, holders, time_limits, upkeep, vacuum
 from jobbridge.diagnosis.findings import Check, bad, good
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.counts.counts import CountStore
@@ -28,6 +28,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
     if not database.is_good:
         return checks
     checks.append(connections.check_connections(app))
+    checks.append(vacuum.check_vacuum(app))
     checks += consumers.check_workers(app)
     checks += time_limits.check_time_limits(app)
     checks += consumers.check_schedules(app)

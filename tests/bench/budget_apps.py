@@ -33,6 +33,10 @@ def _add_task(app: Any) -> None:
     def nothing() -> None:
         pass
 
+    @app.task(name="total", shared=False)
+    def total(values: list[object]) -> int:
+        return len(values)
+
 
 def __getattr__(name: str) -> Any:
     """Make the app that `-A tests.bench.budget_apps:NAME` asks for."""

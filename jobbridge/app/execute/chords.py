@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from celery import states
 from celery.canvas import Signature, maybe_signature
@@ -34,6 +35,7 @@ from kombu.utils.encoding import str_to_bytes
 from jobbridge.app.execute import tenancy
 from jobbridge.app.execute.claim import current_run
 from jobbridge.app.execute.together import Together, in_one_transaction, is_away, outside_of_tasks
+from jobbridge.core.chords import mark_of_replaced, replaced_by_mark
 from jobbridge.core.keys import SYSTEM_TENANT, job_id_for
 from jobbridge.store.jobs import chords as rows
 from jobbridge.store.jobs.chords import ChordRow
@@ -153,7 +155,10 @@ class Chords:
             row = rows.lock(connection, chord_id)
             if row is None:
                 return False
-            if row.is_due or row.is_forgotten:
+            replaced = replaced_by_mark(chord_id)
+            if replaced is not None:
+                self._attend_replaced(opened, chord_id, row, replaced)
+            elif row.is_due or row.is_forgotten:
                 backend = self._app.backend
                 keys = [backend.get_key_for_group(chord_id), backend.get_key_for_chord(chord_id)]
                 rows.close(connection, chord_id, keys)
@@ -162,6 +167,24 @@ class Chords:
                 if silence is None or not self._was_sent(opened, body):
                     self._go_on(opened, chord_id, row, body)
             return True
+
+    def _attend_replaced(self, opened: Together, chord_id: str, row: ChordRow, job_id: UUID) -> None:
+        """Fail a job that waits for the canvas which replaced it, if that does not go on."""
+        waits = rows.waits_for_canvas(opened.connection, chord_id, job_id)
+        if waits and row.broken_by is None:
+            return
+        rows.close(opened.connection, chord_id, [])
+        if waits:
+            with self._as_its_part(chord_id, rows.results_of(opened.connection, [job_id])):
+                try:
+                    self._values(opened, row, [])
+                except ChordError as error:
+                    self._fail(chord_id, self._body(row), error)
+
+    def close_replaced(self, task_id: str) -> None:
+        """A job that replaced itself waits no more: the task with its id is being sent, in the caller's transaction."""
+        with self._app.database.transaction(self._app.caller_connection) as connection:
+            rows.close(connection, mark_of_replaced(job_id_for(task_id)), [])
 
     def _body(self, row: ChordRow) -> Any:
         content_type, encoding = row.body_type.split()
@@ -175,7 +198,7 @@ class Chords:
 
     def _go_on(self, opened: Together, chord_id: str, row: ChordRow, body: Any) -> None:
         parts = rows.parts(opened.connection, chord_id)
-        with self._as_its_part(chord_id, parts, body):
+        with self._as_its_part(chord_id, parts):
             try:
                 with opened.connection.transaction():
                     values = self._values(opened, row, parts)
@@ -186,7 +209,7 @@ class Chords:
                 self._fail(chord_id, body, error)
 
     @contextmanager
-    def _as_its_part(self, chord_id: str, parts: list[StoredResult], body: Any) -> Iterator[None]:
+    def _as_its_part(self, chord_id: str, parts: list[StoredResult]) -> Iterator[None]:
         """Send as the part that runs here; as nobody in particular, for the parts' tenant, if none does."""
         task = self._app.current_worker_task
         if current_run(self._app) is not None and task.request.group == chord_id:

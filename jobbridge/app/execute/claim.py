@@ -17,7 +17,6 @@ when they were tried again already):
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,9 +29,10 @@ from celery.exceptions import Ignore, Reject
 from celery.utils.objects import mro_lookup
 
 from jobbridge.app.execute import carried, tenancy, time_limits
+from jobbridge.app.execute.replacing import await_canvas
+from jobbridge.app.execute.returning import give_back
 from jobbridge.app.execute.together import Follows, in_one_transaction, patiently, together
 from jobbridge.app.routing import queue_of
-from jobbridge.broker import UNCOUNTED
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import CONTENDED, QUEUE_PAUSED, JobEvent, Recorded, Replaced, Started
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 logger = logging.getLogger(__name__)
-
-#: Before a message goes back to a queue that its worker is to leave, so that it has heard of that by then. Seconds.
-BEFORE_GIVING_BACK = 0.1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -180,6 +177,7 @@ class _Tracked:
                 if not opened.record(replaced).applied:
                     # It was cancelled; or this was done before, and the answer was lost.
                     return Ignore("The job goes on elsewhere, or was cancelled.")
+                await_canvas(app, opened.connection, run.task_id, sig)
                 try:
                     send(sig)
                 except Ignore as sent:
@@ -263,7 +261,7 @@ def claim(task: Any) -> None:
         if recorded.reason == QUEUE_PAUSED:
             logger.info("job.given_back", extra={"job_id": run.task_id, "reason": QUEUE_PAUSED})
             _have_workers_look(task.app)
-            _give_back(run, QUEUE_PAUSED)
+            _give_back(run, QUEUE_PAUSED, pauses_once=True)
         if recorded.reason == CONTENDED and task.acks_late:
             raise Reject(CONTENDED, requeue=True)
         if recorded.status in _COUNTED and request.chord:
@@ -273,11 +271,9 @@ def claim(task: Any) -> None:
     run.attempt = recorded.attempt
 
 
-def _give_back(run: Run, reason: str) -> NoReturn:
-    """Have the message wait in its queue as before, for as long as this worker has not heard that it is to leave it."""
+def _give_back(run: Run, reason: str, *, pauses_once: bool = False) -> NoReturn:
     run.refused = True
-    time.sleep(BEFORE_GIVING_BACK)
-    raise Reject(reason, requeue=UNCOUNTED)  # type: ignore[arg-type]  # Celery passes it on
+    give_back(reason, pauses_once=pauses_once)
 
 
 def _have_workers_look(app: Celery) -> None:

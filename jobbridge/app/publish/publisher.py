@@ -34,7 +34,7 @@ from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.publish.singletons import SingletonClaim
 from jobbridge.app.routing import queue_of, with_queue
 from jobbridge.broker import publishing_by, publishing_on
-from jobbridge.core.chords import place_of
+from jobbridge.core.chords import REPLACES, place_of
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Submitted
@@ -92,6 +92,8 @@ class JobPublication:
 
     def send(self) -> Any:
         result = self._send()
+        if self._headers.get(REPLACES) == self._task_id:
+            self._app.chords.close_replaced(self._task_id)
         if self._claim is not None and self._app.caller_connection is None and not in_pool_child():
             self._claim.tell_engine()
         return result
@@ -315,10 +317,8 @@ class JobPublication:
         if trouble is not None and self._may_fall_back:
             return self._send_to_broker_instead(trouble)
         envelope = self._envelope()
-        status = JobStatus.QUEUED if continues else JobStatus.PENDING
-        submitted = self._submitted(status, envelope.to_json())
-        is_callers = self._app.caller_connection is not None
-        is_relayed = is_callers or in_pool_child() or trouble is not None
+        submitted = self._submitted(JobStatus.QUEUED if continues else JobStatus.PENDING, envelope.to_json())
+        is_relayed = self._app.caller_connection is not None or in_pool_child() or trouble is not None
         bulk = self._app.open_bulk
         if bulk is not None and (is_relayed or bulk.reaches(delivery)) and self._waits_in_bulk(submitted):
             return None

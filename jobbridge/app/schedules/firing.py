@@ -137,8 +137,9 @@ class ScheduleFirer:
         progress.settle_buffered()
         if planned.missed is not None:
             progress.note_missed(planned.missed.first, planned.missed.until)
+        is_more_due = planned.due_at is not None and planned.due_at <= now
         for fire_at in planned.due:
-            progress.fire(fire_at)
+            progress.fire(fire_at, is_overtaken=is_more_due or fire_at != planned.due[-1])
         progress.save(next_fire_at=planned.next_fire_at, due_at=progress.look_again_at(planned.due_at, now))
 
 
@@ -177,11 +178,19 @@ class _Progress:
             extra={"schedule": self._row.name, "first": first.isoformat(), "until": until.isoformat()},
         )
 
-    def fire(self, fire_at: datetime) -> None:
-        """Do what the overlap policy says."""
+    def fire(self, fire_at: datetime, *, is_overtaken: bool) -> None:
+        """Do what the overlap policy says.
+
+        Args:
+            fire_at: Nominal.
+            is_overtaken: A later fire is due, too.
+        """
         self._last_fire_at = fire_at
         decision = decide_overlap(
-            self._row.overlap, is_running=bool(self._open), has_buffered=self._buffered is not None
+            self._row.overlap,
+            is_running=bool(self._open),
+            has_buffered=self._buffered is not None,
+            is_overtaken=is_overtaken,
         )
         if decision.cancels:
             self._cancel_open(fire_at)

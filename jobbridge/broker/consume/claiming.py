@@ -89,7 +89,8 @@ WHERE message.id = next.id
 RETURNING {_RETURNED}, next.is_expired IS TRUE AS is_expired
 """  # noqa: S608  # put together from the constants above
 
-# A message that is due joins the ready ones. In portions, so that no consumer holds many locks. Others, who come too
+# A message that is due joins the ready ones. In portions, so that no consumer holds many locks, nor is
+# kept from claiming what is important. Others, who come too
 # late to find it among those that will be due, are told.
 PROMOTE_DUE = f"""
 WITH due AS MATERIALIZED (
@@ -100,7 +101,7 @@ WITH due AS MATERIALIZED (
         FROM jobbridge_broker.messages
         WHERE queue = served.queue AND leased_by IS NULL AND due_at <= statement_timestamp()
         ORDER BY due_at
-        LIMIT 500
+        LIMIT %(limit)s
         FOR UPDATE SKIP LOCKED
     ) AS message
 ), promoted AS (

@@ -9,7 +9,7 @@ the session is among the loop's readers. Without one (`drain_events`), one messa
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -28,6 +28,7 @@ from jobbridge.postgres.presence import Judge
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
+    from jobbridge.broker.consume.settling import Lease, Settler
     from jobbridge.broker.transport import Transport
 
 logger = get_logger(__name__)
@@ -39,6 +40,8 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 #: Messages of one claim where no window limits them.
 UNWINDOWED: Final = 50
+#: Messages that are due are made ready so many at a time, over all queues.
+PORTION: Final = 500
 
 
 class Prefetch:
@@ -63,6 +66,7 @@ class Prefetch:
         self._next_poll_at = 0.0
         self._next_sweep_at = 0.0
         self._claimed_at = 0.0
+        self._must_look_again = False  #: What was found had expired: no delivery makes the loop look again.
         self._is_paused = False
         #: While Postgres cannot do what it is asked to: when to ask again, and how long to wait the time after.
         self._not_before = 0.0
@@ -86,43 +90,41 @@ class Prefetch:
         """Expect something in the queue."""
         self._promising.setdefault(queue)
 
-    def _note_notifications(self) -> None:
-        session = self._transport.session
+    def _note_and_promote(self) -> None:
+        session, now = self._transport.session, monotonic()
         while session.notified:
-            queue = session.notified.pop()
-            self.look_at(queue)
-            self._rechecks.expect(queue, monotonic())
+            self.look_at(queue := session.notified.pop())
+            self._rechecks.expect(queue, now)
         if session.is_due_notified:
             session.is_due_notified = False
-            self._look_for_due()
+            self._next_due_at = now
+        self._promote()
         self._isolation.hear(session, self.queues, self.look_at)
 
     def _look_everywhere(self) -> None:
         for queue in self.queues:
             self.look_at(queue)
-        self._look_for_due()
+        self._next_due_at = monotonic()
 
-    def _look_for_due(self) -> None:
-        """Make ready what is due, and be back in time for what will be."""
-        queues = self.queues
-        if not queues:
+    def _promote(self) -> None:
+        """Make a portion of what is due ready, and be back in time for the rest: there is a claim between portions."""
+        queues, session = self.queues, self._transport.session
+        if not queues or self._next_due_at is None or monotonic() < self._next_due_at:
             return
-        session = self._transport.session
         seconds = session.one(SECONDS_TO_NEXT_DUE, {"queues": queues})["seconds"]
-        while seconds is not None and seconds <= 0:
-            promoted = session.rows(PROMOTE_DUE, {"queues": queues})
+        if seconds is not None and seconds <= 0:
+            portion = {"queues": queues, "limit": max(PORTION // len(queues), 1)}
+            promoted = session.rows(PROMOTE_DUE, portion)
             for row in promoted:
                 self.look_at(row["queue"])
-            if not promoted:
-                seconds = 0.05  # another consumer is promoting it right now
-                break
-            seconds = session.one(SECONDS_TO_NEXT_DUE, {"queues": queues})["seconds"]
+            seconds = 0.0 if promoted else 0.05  # another consumer is promoting it right now
         self._next_due_at = None if seconds is None else monotonic() + seconds
         self._set_due_timer(seconds)
 
     # -- claiming
 
     def _claim(self) -> None:
+        self._must_look_again = False
         for _ in range(len(self._promising)):
             queue = next(iter(self._promising))
             del self._promising[queue]
@@ -139,15 +141,15 @@ class Prefetch:
         limit = self._room(channel) if is_acked else UNWINDOWED if self.is_in_loop else 1
         if limit <= 0:
             return True
-        busy = len(self._promising) + 1
-        limit = max(limit // busy, 1)
-        payloads = channel.take(queue, limit, is_acked=is_acked, suspects=suspects)
+        limit = max(limit // (len(self._promising) + 1), 1)
+        payloads, looked_at = channel.take(queue, limit, is_acked=is_acked, suspects=suspects)
         self._next_pause = FIRST_PAUSE  # a claim writes, as settling does: Postgres can again
         self._claimed_at = monotonic() if is_acked else self._claimed_at
         if payloads:
             self._rechecks.expect(queue, monotonic())
         self._undelivered.extend((channel, queue, payload) for payload in payloads)
-        return len(payloads) == limit or bool(suspects)
+        self._must_look_again |= looked_at == limit > len(payloads)
+        return looked_at == limit or bool(suspects)
 
     def _room(self, channel: Channel) -> int:
         window = channel.window
@@ -181,14 +183,17 @@ class Prefetch:
     def give_back_undelivered(self, channel: Channel, queue: str) -> None:
         """Free what was claimed for a consumer that is cancelled now."""
         kept: deque[tuple[Channel, str, dict[str, Any]]] = deque()
+        given_back: defaultdict[Settler, list[Lease]] = defaultdict(list)
         for owner, name, payload in self._undelivered:
             if owner is channel and name == queue:
                 held = channel.window.release(payload["properties"]["delivery_tag"])
                 if held is not None:
-                    held[1].give_back([held[0]])
+                    given_back[held[1]].append(held[0])
             else:
                 kept.append((owner, name, payload))
         self._undelivered = kept
+        for settler, leases in given_back.items():
+            settler.give_back(leases)
 
     # -- while Postgres cannot
 
@@ -224,7 +229,7 @@ class Prefetch:
             with self._bearing_with_postgres():
                 self._transport.settler.flush()
                 self._do_what_is_time()
-                self._note_notifications()
+                self._note_and_promote()
                 self._claim()
         if not self._undelivered:
             return False
@@ -235,6 +240,7 @@ class Prefetch:
         """Wait for a notification, or for what is due, at most so long."""
         now = monotonic()
         wakes = [self._next_poll_at, self._next_sweep_at]
+        wakes += [now] if self._must_look_again else []
         wakes += [at for at in (self._next_due_at, self._rechecks.next_at) if at is not None]
         wake = min(max(min(wakes), self._not_before), now + seconds)
         self._transport.session.wait(max(wake - now, 0.001))
@@ -245,8 +251,6 @@ class Prefetch:
             self._sweep()
         if now >= self._next_poll_at:
             self._poll()
-        elif self._next_due_at is not None and now >= self._next_due_at:
-            self._look_for_due()
         self._recheck()
 
     def _recheck(self) -> None:
@@ -329,7 +333,7 @@ class Prefetch:
             return
         if self._may_ask:
             with self._bearing_with_postgres():
-                self._note_notifications()
+                self._note_and_promote()
                 settler = self._transport.settler
                 # Where there is more to take, acknowledgements are written with it.
                 if not (self._promising and settler.may_wait(PAUSE)):
@@ -341,7 +345,7 @@ class Prefetch:
                 if self._transport.session.has_news:
                     self._wake_loop()  # it came with an answer: the socket will not tell of it again
         self._set_recheck_timer()
-        if self._undelivered:
+        if self._undelivered or self._must_look_again:
             self._wake_loop()  # there may be more, and room for it
         while self._undelivered and self.is_in_loop:
             self._deliver_next()
@@ -365,10 +369,7 @@ class Prefetch:
             self._wake_loop()
 
     def _on_due(self) -> None:
-        self._due_timer = None
-        if self.is_in_loop:
-            with self._bearing_with_postgres():
-                self._look_for_due()
+        self._due_timer = None  # the loop is awake now, and promotes in its turn
 
     def _set_recheck_timer(self) -> None:
         next_at = self._rechecks.next_at

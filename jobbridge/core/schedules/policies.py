@@ -59,14 +59,21 @@ class OverlapDecision:
     reason: str | None = None
 
 
-def decide_overlap(overlap: Overlap, *, is_running: bool, has_buffered: bool) -> OverlapDecision:
+def decide_overlap(
+    overlap: Overlap, *, is_running: bool, has_buffered: bool, is_overtaken: bool = False
+) -> OverlapDecision:
     """Decide what becomes of a fire.
 
     Args:
         overlap: The schedule's policy.
         is_running: An earlier job of the schedule has not ended.
         has_buffered: An earlier fire waits for that.
+        is_overtaken: A later fire is due already, for nobody was there to fire this one in time.
     """
+    if is_overtaken and overlap is Overlap.CANCEL_OTHER:
+        return OverlapDecision(
+            outcome=FireOutcome.SKIPPED, reason="a later fire is due already, and would cancel its job"
+        )
     if not is_running and not has_buffered:
         return OverlapDecision(outcome=FireOutcome.ENQUEUED)
     match overlap:

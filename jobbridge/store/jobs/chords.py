@@ -60,6 +60,16 @@ SET counted = (
 WHERE {_THIS} AND size IS NOT NULL AND updated_at <= clock_timestamp() - %(older_than)s::interval
 """
 
+#: A job that replaced itself waits, without a delivery, for the task that has its id.
+WAITS_FOR_CANVAS: LiteralString = """
+SELECT EXISTS (
+    SELECT FROM public.jobs
+    WHERE job_id = %(job_id)s AND status = 'queued' AND delivery IS NULL AND started_at IS NOT NULL
+)
+"""
+
+TOUCH: LiteralString = f"UPDATE public.job_chords SET updated_at = clock_timestamp() WHERE {_THIS}"
+
 DELETE: LiteralString = f"DELETE FROM public.job_chords WHERE {_THIS}"
 
 FORGET_KEYS: LiteralString = f"""
@@ -79,7 +89,7 @@ LEFT: LiteralString = f"""
 SELECT chord_id, coalesce({_IS_DUE}, false) OR coalesce(lifetime < clock_timestamp() - updated_at, false)
 FROM public.job_chords
 WHERE (({_IS_DUE} OR lifetime < clock_timestamp() - updated_at) AND updated_at < now() - %(neglect)s::interval)
-   OR (size IS NOT NULL AND updated_at < now() - %(silence)s::interval)
+   OR ((size IS NOT NULL OR chord_id LIKE 'replaced:%%') AND updated_at < now() - %(silence)s::interval)
 ORDER BY 2 DESC, updated_at
 LIMIT 1000
 """
@@ -141,6 +151,14 @@ def lock(connection: DriverConnection, chord_id: str) -> ChordRow | None:
 def recount(connection: DriverConnection, chord_id: str, *, older_than: timedelta) -> None:
     """Count the parts that have ended by their rows, if nothing was heard for so long."""
     connection.execute(RECOUNT, {"chord_id": chord_id, "older_than": older_than})
+
+
+def waits_for_canvas(connection: DriverConnection, chord_id: str, job_id: UUID) -> bool:
+    """Tell whether a job that replaced itself waits still; if so, it is looked at again after a while."""
+    [(waits,)] = tuples(connection, WAITS_FOR_CANVAS, {"job_id": job_id})
+    if waits:
+        connection.execute(TOUCH, {"chord_id": chord_id})
+    return bool(waits)
 
 
 def close(connection: DriverConnection, chord_id: str, keys: Sequence[str]) -> None:

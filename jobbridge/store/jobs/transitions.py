@@ -86,6 +86,14 @@ _PART_COUNTED = f"""{_COUNTED.rpartition("SELECT")[0].rstrip()}, part AS (
 SELECT moved.status, moved.attempt, counted.tenant, counted.parent_id, moved.chord_id, part.is_due
 FROM moved LEFT JOIN counted ON true LEFT JOIN part ON true"""
 
+#: The same for ends that are not good: a job that replaced itself waits for its canvas no more (`chords`).
+_PART_DROPPED = f"""{_PART_COUNTED.rpartition("SELECT")[0].rstrip()}, unawaited AS (
+    DELETE FROM public.job_chords AS awaited
+    USING moved
+    WHERE awaited.tenant = '{SYSTEM_TENANT}' AND awaited.chord_id = 'replaced:' || moved.job_id
+)
+SELECT {_PART_COUNTED.rpartition("SELECT")[2]}"""
+
 #: What the statements that count a part return of the row.
 _ENDED_PART = "tenant, job_id, parent_id, status, attempt, chord_id, chord_index"
 
@@ -240,7 +248,7 @@ WITH moved AS (
     UPDATE public.job_details AS step
     SET status = 'failed', error = %(error)s, traceback = %(traceback)s,
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
-){_PART_COUNTED}
+){_PART_DROPPED}
 """
 
 FAIL_UNKNOWN: LiteralString = f"""
@@ -304,7 +312,7 @@ WITH moved AS (
     UPDATE public.job_details AS step
     SET status = 'cancelled', error = %(reason)s,
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
-){_PART_COUNTED.replace("%(breaks)s", "true")}
+){_PART_DROPPED.replace("%(breaks)s", "true")}
 """
 
 #: Expired and skipped: it never ran, or not again.
@@ -317,7 +325,7 @@ WITH moved AS (
 ), lost AS (
     UPDATE public.job_details AS step
     SET {LOST}{STEP_OF_MOVED}
-){_PART_COUNTED.replace("%(breaks)s", "true")}
+){_PART_DROPPED.replace("%(breaks)s", "true")}
 """
 
 #: For the reason of a refusal.

@@ -213,6 +213,26 @@ def test_after_an_outage_what_is_within_the_window_is_made_up_for(world: World) 
     assert missed.missed_until == NOON + timedelta(minutes=57)
 
 
+@pytest.mark.parametrize("minutes", [11, 130])  # the second is more than is planned at once
+def test_after_an_outage_one_job_is_made_where_each_fire_cancels_the_job_before(
+    world: World, minutes: int
+) -> None:
+    row = world.make(overlap=Overlap.CANCEL_OTHER)
+    world.pass_time(MINUTE)
+
+    world.pass_time(minutes * MINUTE)
+
+    last = NOON + (minutes + 1) * MINUTE
+    assert world.status(row, NOON + MINUTE) is JobStatus.CANCELLED
+    assert world.status(row, last) is JobStatus.QUEUED
+    with world.app.database.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM jobbridge_broker.messages").fetchone() == (1,)
+    skipped = world.app.schedules.history("tick", limit=200)[1:-1]
+    assert [fire.outcome for fire in skipped] == [FireOutcome.SKIPPED] * (minutes - 1)
+    assert {fire.reason for fire in skipped} == {"a later fire is due already, and would cancel its job"}
+
+
 def test_pause_and_resume(world: World) -> None:
     world.make(overlap=Overlap.ALLOW)
     world.app.schedules.pause("tick", note="moving house")

@@ -140,7 +140,7 @@ def backlog(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         (sweeping.HELD_BY, {"dead": [1, 2]}, "messages_leased"),
         (claiming.TAKE, {"queue": "q1", "limit": 8}, "messages_ready"),
         (claiming.SECONDS_TO_NEXT_DUE, {"queues": ["q1", "q2"]}, "messages_due"),
-        (claiming.PROMOTE_DUE, {"queues": ["q1", "q2"]}, "messages_due"),
+        (claiming.PROMOTE_DUE, {"queues": ["q1", "q2"], "limit": 250}, "messages_due"),
         (settling.ACKNOWLEDGE, {"ids": [1, 2], "consumer": 1}, "messages_"),
         (
             sweeping.FREE_LEASES,

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jobbridge.diagnosis import upkeep
 from jobbridge.diagnosis.checks import check_all
 from jobbridge.diagnosis.connections import of_worker
 from jobbridge.diagnosis.findings import Check
+from jobbridge.diagnosis.vacuum import check_vacuum
 from jobbridge.settings import load_settings
 from jobbridge.store.schedules.repository import ScheduleStore
 from jobbridge.store.schema.migrate import migrate
@@ -147,6 +149,24 @@ def test_a_database_that_is_not_migrated_is_named(
 
     assert "jobbridge migrate" in faults(app)["database"].hint
     app.close()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_transaction_that_holds_vacuum_back_is_named(
+    app: Celery, database_url: str, *, reads: bool
+) -> None:
+    with psycopg.connect(database_url, application_name="report") as other:
+        if reads:
+            other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute(
+            "SELECT 1" if reads else "INSERT INTO job_keys (tenant, key, value) VALUES ('a', 'b', 'c')"
+        )
+
+        check = check_vacuum(app, long=timedelta(0))
+
+        assert not check.is_good
+        assert f"report (process {other.info.backend_pid}, idle in transaction" in check.found
+        assert check_vacuum(app).is_good, "not for long"
 
 
 def test_a_queue_that_no_worker_serves_is_named(app: Celery, worker: Presence) -> None:
