@@ -13,6 +13,7 @@ from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
+from jobbridge.app.errors import sending
 from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.chords import Chords
 from jobbridge.app.fanout import parent_task
@@ -349,7 +350,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         """Send a task by name; the result is that of the job which there is now, with what came of it (`job`)."""
         token = self._sent.set(None)
         try:
-            result: Result[Any] = super().send_task(*args, **kwargs)
+            with sending():
+                result: Result[Any] = super().send_task(*args, **kwargs)
             sent = self._sent.get()
         finally:
             self._sent.reset(token)

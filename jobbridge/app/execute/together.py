@@ -14,7 +14,7 @@ import psycopg
 from kombu.exceptions import OperationalError
 
 from jobbridge.core.events import JobEvent, Recorded
-from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
+from jobbridge.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.faults import Kind, kind_of
 
@@ -123,4 +123,6 @@ def is_away(error: BaseException) -> bool:
         return False
     if isinstance(error, psycopg.Error):
         return kind_of(error) in (Kind.LOST, Kind.TRANSIENT)
-    return isinstance(error, DatabaseUnavailable | OperationalError)
+    if isinstance(error, DatabaseError):
+        return isinstance(error, DatabaseUnavailable)
+    return isinstance(error, OperationalError)

@@ -11,6 +11,7 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
+from jobbridge.app.errors import sending
 from jobbridge.broker import delete_waiting
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.events import Cancelled
@@ -37,6 +38,7 @@ class JobHandle:
     outcome: Outcome = Outcome.CREATED
 
 
+@sending()
 def enqueue(
     app: Celery,
     name: str,
@@ -154,6 +156,7 @@ def find_job(app: Celery, job_id: UUID | str, tenant: str | None) -> JobRow:
     return row
 
 
+@sending()
 def cancel_job(
     app: Celery,
     job_id: UUID | str,

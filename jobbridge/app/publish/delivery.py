@@ -20,6 +20,14 @@ class Delivery(Protocol):
         """
         ...
 
+    def prepare(self, *, asks: bool) -> None:
+        """Make sure, before a job is recorded, that its settings can work; `asks`: it may also be asked.
+
+        Raises:
+            ConfigurationError: One cannot.
+        """
+        ...
+
     def check(self) -> None:
         """Ask whether it is there.
 

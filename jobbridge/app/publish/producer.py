@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from kombu.common import Broadcast
+from kombu.exceptions import OperationalError
 
 from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.publisher import JobPublication
@@ -15,6 +17,8 @@ from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
 
 
 class JobProducer:
@@ -59,7 +63,7 @@ class JobProducer:
 
     def publish(self, body: Any, **options: Any) -> Any:
         if self._sent:
-            return self._producer.publish(body, **options)
+            return self._publish_event(body, options)
         if self._is_broadcast():
             self._refuse_singleton("a message for many workers is not one job")
             result = self._publish_untracked(body, options)
@@ -77,6 +81,14 @@ class JobProducer:
             self._app.note_sent(self._publication.sent)
         self._sent = True
         return result
+
+    def _publish_event(self, body: Any, options: dict[str, Any]) -> Any:
+        """Send what Celery tells of the message: the job is sent, whatever comes of this."""
+        try:
+            return self._producer.publish(body, **options)
+        except (OperationalError, OSError) as error:
+            logger.warning("job.sent_event_lost", extra={"task": self._name, "error": str(error)})
+            return None
 
     def _publish_untracked(self, body: Any, options: dict[str, Any]) -> Any:
         options["headers"][HEADER] = {"untracked": True}
