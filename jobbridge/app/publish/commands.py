@@ -17,7 +17,7 @@ from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.events import Cancelled
 from jobbridge.core.handlers import nearest
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
-from jobbridge.errors import EngineUnavailable, JobNotFound, UnknownHandler
+from jobbridge.errors import EngineUnavailable, InvalidJobData, JobNotFound, UnknownHandler
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -129,11 +129,21 @@ def find_task(app: Celery, name: str) -> Any:
 
 
 def arguments_for(task: Any, data: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Give args and kwargs for a task from a job's data, as the workflow's input has it too."""
+    """Give args and kwargs for a task from a job's data, as the workflow's input has it too.
+
+    Raises:
+        InvalidJobData: `args` is no list, or `kwargs` no object.
+    """
     if hasattr(task, "spec"):
         return [data if data is not None else {}], {}
     if isinstance(data, dict) and data and set(data) <= {"args", "kwargs"}:
-        return list(data.get("args") or []), dict(data.get("kwargs") or {})
+        args, kwargs = data.get("args") or [], data.get("kwargs") or {}
+        name = str(getattr(task, "name", "the task"))
+        if not isinstance(args, list | tuple):
+            raise InvalidJobData.of(name, f"args is {args!r:.60}, which is no list")
+        if not isinstance(kwargs, dict) or not all(isinstance(each, str) for each in kwargs):
+            raise InvalidJobData.of(name, f"kwargs is {kwargs!r:.60}, which is no object")
+        return list(args), dict(kwargs)
     if isinstance(data, dict):
         return [], data
     return ([] if data is None else list(data) if isinstance(data, list) else [data]), {}

@@ -9,6 +9,7 @@ from kombu.common import Broadcast
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.options import JobOptions
+from jobbridge.app.publish.checks import with_zones
 from jobbridge.app.publish.publisher import JobPublication
 from jobbridge.broker import publishing_on
 from jobbridge.core.envelope import HEADER
@@ -54,6 +55,7 @@ class JobProducer:
             raise UnsupportedOption(
                 "Messages of Celery's task protocol 1 cannot become jobs.", hint="Set task_protocol to 2."
             )
+        headers = with_zones(headers)
         prepare = getattr(self._app._tasks.get(self._name), "prepare_arguments", None)
         if prepare is not None:
             args, kwargs, embed = body

@@ -11,7 +11,8 @@ history in tests/unit/temporal/histories.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from temporalio import workflow
@@ -126,19 +127,29 @@ class GenericJobWorkflow:
         try:
             self._job = JobInput.from_json(document, workflow_id=names_itself)
         except contract.InvalidJobInput as error:
-            self._fail_state(str(error))
-            raise ApplicationError(str(error), type="InvalidJobInput", non_retryable=True) from None
+            raise self._invalid(str(error)) from None
+        why = contract.why_not_carried(document)
+        # Those that began with an earlier release carry it as they began to. Others have no marker in their history.
+        if why is not None and workflow.patched("refuses-what-no-job-can-have"):
+            raise self._invalid(why)
         return self._job
+
+    def _invalid(self, why: str) -> ApplicationError:
+        # Any other exception fails the workflow's task, which Temporal tries again for ever.
+        self._fail_state(why)
+        return ApplicationError(why, type="InvalidJobInput", non_retryable=True)
 
     def _resume(self) -> dict[str, Any] | None:
         """Take what the client, or the run before this one, left in the memo."""
-        carried = workflow.memo_value(contract.STATE_MEMO, default=None) or {}
-        self._attempt = int(carried.get("attempt", 0))
-        self._lost = int(carried.get("lost", 0))
-        self._requeued = int(carried.get("requeued", 0))
-        self._started_at = carried.get("startedAt")
-        message: dict[str, Any] | None = workflow.memo_value(contract.MESSAGE_MEMO, default=None)
-        return message
+        try:
+            carried = dict(workflow.memo_value(contract.STATE_MEMO, default=None) or {})
+            self._attempt = int(carried.get("attempt", 0))
+            self._lost = int(carried.get("lost", 0))
+            self._requeued = int(carried.get("requeued", 0))
+            self._started_at = carried.get("startedAt")
+            return contract.message_of(workflow.memo_value(contract.MESSAGE_MEMO, default=None))
+        except (TypeError, ValueError) as error:
+            raise self._invalid(str(error)) from None
 
     def _continue_as_new(self, job: JobInput, message: dict[str, Any] | None) -> NoReturn:
         state = {
@@ -155,7 +166,7 @@ class GenericJobWorkflow:
         workflow.continue_as_new(job.to_json(), memo=memo)
 
     async def _wait_until_due(self, message: dict[str, Any] | None) -> None:
-        due = _instant((message or {}).get("eta"))
+        due = contract.instant_of((message or {}).get("eta"))
         if due is None or due <= workflow.now():
             return
         if self._step == "queued":
@@ -200,7 +211,8 @@ class GenericJobWorkflow:
 
     def _start_activity(self, order: ExecuteOrder) -> ActivityHandle[Any]:
         message = order.message or {}
-        hard_limit = (message.get("timelimit") or [None])[0]
+        limits = message.get("timelimit") or [None]
+        hard_limit = limits[0] if isinstance(limits, list) else limits
         return workflow.start_activity(
             contract.EXECUTE_JOB_HANDLER,
             order.to_json(),
@@ -363,8 +375,8 @@ class GenericJobWorkflow:
 
     @workflow.signal(name=contract.RESUME_JOB)
     def resume_job(self, document: Any = None) -> None:
-        if isinstance(document, dict):
-            self._resumption = document
+        with suppress(contract.InvalidJobInput):
+            self._resumption = contract.message_of(document) or self._resumption
 
     @workflow.query(name=contract.GET_JOB_STATE)
     def get_job_state(self) -> dict[str, Any]:
@@ -388,8 +400,7 @@ def _fire() -> Fire | None:
     fire_at = workflow.info().typed_search_attributes.get(key)
     if document is None or fire_at is None:
         return None
-    return Fire.from_json(document, fire_at=fire_at.isoformat())
-
-
-def _instant(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    try:
+        return Fire.from_json(document, fire_at=fire_at.isoformat())
+    except (KeyError, TypeError, ValueError):
+        return None  # somebody's own schedule, whose memo has something else under this name
