@@ -13,6 +13,7 @@ from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
+from jobbridge.app.current import make_current
 from jobbridge.app.errors import sending
 from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.chords import Chords
@@ -81,6 +82,9 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     #: Celery's signals go to all apps; receivers tell by this which are ours.
     is_jobbridge = True
 
+    #: It is the one that `jobbridge` ships, which gives way to the application's own.
+    is_shipped = False
+
     amqp_cls = "jobbridge.app.publish.amqp:AMQP"
 
     #: Wired by jobbridge.bootstrap: the shipped app, how settings are read, and how each foreign engine is reached.
@@ -105,6 +109,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         #: Where a worker of this app has a pool of processes: who starts and settles its jobs.
         self.settler: JobSettler | None = None
         super().__init__(*args, **kwargs)
+        if self.set_as_current:
+            make_current(self)
 
     def on_init(self) -> None:
         signals.connect()
