@@ -13,7 +13,7 @@ from uuid import UUID
 from jobbridge.app.errors import sending
 from jobbridge.app.options import user_id_of
 from jobbridge.app.publish.commands import arguments_for, find_task
-from jobbridge.app.schedules.declared import app_zone, check_sendable, engine_for
+from jobbridge.app.schedules.declared import app_zone, engine_for, refused_declarations, said_of, sendable
 from jobbridge.app.schedules.firing import ScheduleFirer
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition, overlap_named
@@ -157,7 +157,7 @@ class ScheduleService:
     @sending()
     def save(self, definition: ScheduleDefinition) -> ScheduleHandle:
         """Make a schedule what the definition says. Raises as `create`."""
-        check_sendable(definition)
+        definition = sendable(definition)
         saved = self.store.save(definition)
         if saved.outcome is SaveOutcome.NOT_OURS:
             self._refuse_declared(saved.row, "changed")
@@ -193,6 +193,10 @@ class ScheduleService:
         """Give all schedules by tenant and name."""
         known = None if tenant is None else TenantId(tenant)
         return self.store.list(tenant=known, task=task, engine=engine, limit=None)
+
+    def refused(self) -> Sequence[str]:
+        """Say which schedules the app's code declares that cannot be honoured, and why."""
+        return [said_of(name, reason) for name, reason in refused_declarations(self._app).items()]
 
     @sending()
     def history(
