@@ -28,8 +28,10 @@ def test_an_id_is_the_text_that_was_given_and_a_uuid_is_one_however_it_is_spelt(
         assert world.wait_for_status(each.id, "completed")["task_id"] == each.id
         assert world.app.AsyncResult(each.id).get(timeout=10) == 3
     assert world.app.AsyncResult(given).get(timeout=10) == 3
-    other = add.apply_async((1, 2), task_id=spelt[1].upper())
-    assert other.job.outcome is Outcome.DEDUPLICATED
+    waits = add.apply_async((1, 2), task_id=uuid.uuid4().hex, countdown=600)
+    again = add.apply_async((1, 2), task_id=waits.id.upper(), countdown=600)
+    assert again.job.outcome is Outcome.DEDUPLICATED
+    assert again.job.key == waits.job.key
 
 
 def test_a_uuid_in_a_canvas(world: World) -> None:
