@@ -130,7 +130,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
-        self.steps["consumer"].add("jobbridge.app.worker.intake:BuryUnreadable")
+        self.steps["consumer"].add("jobbridge.app.worker.unreadable:BuryUnreadable")
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser

@@ -48,8 +48,7 @@ DATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.message"}
 #: Stands for a result that is too large.
 RESULT_REFERENCE: Mapping[str, str] = {"$ref": "jobs.result"}
 
-#: Seconds; ten years.
-_LONGEST_LIMIT = 10 * 365 * 86_400
+_LONGEST_LIMIT = 10 * 365 * 86_400  # seconds
 #: A signal that carries it tells what the row says already, so the workflow does not write it there.
 SOURCE_ROW = "row"
 
@@ -99,8 +98,7 @@ class JobInput:
 
 def why_not_carried(document: Json) -> str | None:
     """Tell why no job can have this input, which `JobInput` reads; None: one can."""
-    tenant = document.get("tenantId")
-    if tenant is not None and not isinstance(tenant, str):
+    if not isinstance(tenant := document.get("tenantId"), str | None):
         return f"The input's tenantId is {tenant!r}, which is no text."
     if isinstance(document.get("jobId"), list | dict):
         return f"The input's jobId is {document['jobId']!r}, which is no text."
@@ -125,8 +123,8 @@ def message_of(document: Json) -> dict[str, Json] | None:
     except (TypeError, ValueError, OverflowError):
         raise InvalidJobInput(f"The message's eta is {document['eta']!r}, which is no instant.") from None
     limits = document.get("timelimit") or [None]
-    hard = limits[0] if isinstance(limits, list) else limits
-    if hard is not None and (not isinstance(hard, int | float) or not 0 <= hard <= _LONGEST_LIMIT):
+    hard = (limits[0] or 0) if isinstance(limits, list) else None
+    if not isinstance(hard, int | float) or not 0 <= hard <= _LONGEST_LIMIT:
         raise InvalidJobInput(f"The message's timelimit is {limits!r}.")
     if not isinstance(document.get("priority") or 0, int | float):
         raise InvalidJobInput(f"The message's priority is {document['priority']!r}.")
@@ -394,8 +392,7 @@ class StatusUpdate:
 
 
 def _storable(text: str | None) -> str | None:
-    """Give what a foreign client says without the character that Postgres cannot hold."""
-    return None if text is None else str(text).replace("\x00", "")
+    return None if text is None else str(text).replace("\x00", "")  # Postgres has no NUL
 
 
 def temporal_priority(priority: int | None) -> int:

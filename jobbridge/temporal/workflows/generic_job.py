@@ -128,9 +128,8 @@ class GenericJobWorkflow:
             self._job = JobInput.from_json(document, workflow_id=names_itself)
         except contract.InvalidJobInput as error:
             raise self._invalid(str(error)) from None
-        why = contract.why_not_carried(document)
-        # Those that began with an earlier release carry it as they began to. Others have no marker in their history.
-        if why is not None and workflow.patched("refuses-what-no-job-can-have"):
+        # Those that began with an earlier release carry it as they began to.
+        if (why := contract.why_not_carried(document)) and workflow.patched("refuses-what-no-job-can-have"):
             raise self._invalid(why)
         return self._job
 
@@ -152,12 +151,8 @@ class GenericJobWorkflow:
             raise self._invalid(str(error)) from None
 
     def _continue_as_new(self, job: JobInput, message: dict[str, Any] | None) -> NoReturn:
-        state = {
-            "attempt": self._attempt,
-            "lost": self._lost,
-            "requeued": self._requeued,
-            "startedAt": self._started_at,
-        }
+        state: dict[str, Any] = {"attempt": self._attempt, "startedAt": self._started_at}
+        state |= {"lost": self._lost, "requeued": self._requeued}
         memo: dict[str, Any] = {contract.STATE_MEMO: state}
         if self._fire is not None:
             memo[contract.SCHEDULE_MEMO] = self._fire.memo()
@@ -169,8 +164,7 @@ class GenericJobWorkflow:
         due = contract.instant_of((message or {}).get("eta"))
         if due is None or due <= workflow.now():
             return
-        if self._step == "queued":
-            self._step = "scheduled"
+        self._step = "scheduled" if self._step == "queued" else self._step
         await self._sleep(due - workflow.now())
 
     async def _wait_for_children(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -211,8 +205,7 @@ class GenericJobWorkflow:
 
     def _start_activity(self, order: ExecuteOrder) -> ActivityHandle[Any]:
         message = order.message or {}
-        limits = message.get("timelimit") or [None]
-        hard_limit = limits[0] if isinstance(limits, list) else limits
+        hard_limit = (message.get("timelimit") or [None])[0]
         return workflow.start_activity(
             contract.EXECUTE_JOB_HANDLER,
             order.to_json(),
@@ -400,7 +393,8 @@ def _fire() -> Fire | None:
     fire_at = workflow.info().typed_search_attributes.get(key)
     if document is None or fire_at is None:
         return None
-    try:
+    with suppress(
+        KeyError, TypeError, ValueError
+    ):  # somebody's own schedule may have another memo of this name
         return Fire.from_json(document, fire_at=fire_at.isoformat())
-    except (KeyError, TypeError, ValueError):
-        return None  # somebody's own schedule, whose memo has something else under this name
+    return None

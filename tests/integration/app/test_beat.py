@@ -243,7 +243,7 @@ def test_an_entry_that_cannot_be_honoured_is_named_and_skipped_and_the_others_fi
     assert sent[0][0] == [{"__type__": "datetime", "__value__": "2026-06-01T12:00:00+00:00"}]
 
     done = run_python(
-        ["-m", "jobbridge.cli", "-A", "tests.integration.app.beat_app", "doctor"],
+        ["-m", "jobbridge.cli", "doctor", "-A", "tests.integration.app.beat_app"],
         env=clean_environment({"DATABASE_URL": database_url, "BEAT_ODD": "1"}),
     )
     assert "'solar' is declared and cannot be honoured" in done.stdout

@@ -13,6 +13,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from celery import chain, chord, group
+from celery.events.event import get_exchange as event_exchange
+from kombu import Queue
 from kombu.exceptions import OperationalError
 from psycopg import sql
 
@@ -243,6 +245,27 @@ def test_a_callers_own_transaction_ends_in_the_family_too(
 
     assert _is_of_the_family(error, passes=True)
     assert isinstance(error.__cause__, psycopg.errors.SerializationFailure)
+
+
+def test_a_job_that_is_sent_stays_sent_when_what_celery_tells_of_it_is_refused(
+    app: Celery, admin: Admin
+) -> None:
+    app.conf.task_send_sent_event = True
+    with app.connection_for_write() as connection:
+        Queue("watch", event_exchange(connection), routing_key="#")(connection.default_channel).declare()
+    admin.execute(
+        "CREATE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'for a test' USING ERRCODE = '23514'; END$$"
+    )
+    admin.execute(
+        "CREATE TRIGGER trouble BEFORE INSERT ON jobbridge_broker.messages"
+        " FOR EACH ROW WHEN (new.queue = 'watch') EXECUTE FUNCTION public.trouble()"
+    )
+
+    sent = app.tasks["sender.noop"].delay()
+
+    assert sent.job.outcome is Outcome.CREATED
+    assert admin.execute("SELECT count(*) FROM public.jobs").fetchone() == (1,)
 
 
 def test_it_crosses_processes(app: Celery, admin: Admin, role: str) -> None:

@@ -147,6 +147,24 @@ def test_a_worker_buries_what_it_cannot_read_and_runs_the_rest(
     assert worker.log().count("ready.") == 1
 
 
+def test_a_message_that_is_due_never_keeps_none_from_being_delivered(
+    database_url: str, outside: psycopg.Connection[Any]
+) -> None:
+    register()
+    put(outside, "never", raw())
+    outside.execute("UPDATE jobbridge_broker.messages SET due_at = 'infinity'")
+    with Connection(f"jobbridge+{database_url}") as connection:
+        queue = connection.SimpleQueue("celery")
+        queue.put({"a": 1})
+        got = queue.get(timeout=10)
+        got.ack()
+        queue.close()
+
+    assert got.payload == {"a": 1}
+    left = outside.execute("SELECT correlation_id FROM jobbridge_broker.messages").fetchall()
+    assert left == [("never",)]
+
+
 def test_plain_kombu_gets_the_next_message(database_url: str, outside: psycopg.Connection[Any]) -> None:
     register()
     put(outside, "bad", UNREADABLE["headers: a list"])
