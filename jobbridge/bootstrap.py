@@ -18,6 +18,10 @@ _default_app: Celery | None = None
 _lock = threading.Lock()
 
 
+class _ShippedApp(Celery):
+    is_shipped = True
+
+
 def get_settings(**arguments: Any) -> Settings:
     """Read the settings now.
 
@@ -41,7 +45,7 @@ def default_app() -> Celery:
 
 def make_app(settings: Settings | None = None) -> Celery:
     """Make an app with the handlers that JobBridge ships."""
-    app = Celery("jobbridge", settings=settings, set_as_current=True)
+    app = _ShippedApp("jobbridge", settings=settings, set_as_current=True)
     app.config_from_object("celeryconfig", silent=True)
     app.conf.include = [*app.conf.include, "jobbridge.handlers.pack"]
     app.conf.job_artifacts = [

@@ -166,9 +166,15 @@ def _explained(error: ValidationError, sources: Mapping[str, str]) -> Configurat
 
 
 def _find(names: list[str], layers: list[tuple[Mapping[str, str], str]]) -> list[tuple[str, str]]:
-    """Give the values among the layers, the first one wins, and where each stands. An empty one counts as unset."""
+    """Give the values among the layers, the first one wins, and where each stands. An empty one counts as unset.
+
+    Files and secrets end with a newline that nobody meant.
+    """
     return [
-        (layer[name], f"{origin} {name}") for layer, origin in layers for name in names if layer.get(name)
+        (value, f"{origin} {name}")
+        for layer, origin in layers
+        for name in names
+        if (value := layer.get(name, "").strip())
     ]
 
 

@@ -13,15 +13,18 @@ from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
+from jobbridge.app.current import make_current
+from jobbridge.app.errors import sending
 from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.chords import Chords
 from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
+from jobbridge.app.publish.checks import readable_ids
 from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.result_listener import ResultListener
-from jobbridge.app.urls import BROKER_SCHEME, broker_url_for, database_url_of, same_database
+from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database
 from jobbridge.app.worker.losses import Losses
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
@@ -85,6 +88,9 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     #: Celery's signals go to all apps; receivers tell by this which are ours.
     is_jobbridge = True
 
+    #: It is the one that `jobbridge` ships, which gives way to the application's own.
+    is_shipped = False
+
     amqp_cls = "jobbridge.app.publish.amqp:AMQP"
     control_cls = "jobbridge.app.control:JobControl"
 
@@ -114,6 +120,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         #: Where a worker of this app has a pool of processes: who starts and settles its jobs.
         self.settler: JobSettler | None = None
         super().__init__(*args, **kwargs)
+        if self.set_as_current:
+            make_current(self)
 
     def on_init(self) -> None:
         signals.connect()
@@ -140,6 +148,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
         self.steps["consumer"].add("jobbridge.app.worker.unknown_tasks:GiveUnknownBack")
+        self.steps["consumer"].add("jobbridge.app.worker.unreadable:BuryUnreadable")
 
     def _dress_logs(self, logger: logging.Logger | None = None, **_: Any) -> None:
         dresser = type(self).log_dresser
@@ -258,10 +267,9 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     @cached_property
     def shares_database_with_broker(self) -> bool:
         """Whether job row and message can be written in one transaction."""
-        url = self.conf.broker_write_url
-        if not isinstance(url, str) or not url.startswith(f"{BROKER_SCHEME}+"):
-            return False  # also the stock SQL transport: it opens its own sessions
-        return same_database(url, self.database.target)
+        url = database_url_of(self.conf.broker_write_url)
+        # Others have their own sessions: also the stock SQL transport.
+        return url is not None and same_database(url, self.database.target)
 
     @property
     def broker_scheme(self) -> str:
@@ -288,20 +296,17 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         # Behind everything the user configured and before Celery's own defaults. Celery's add_defaults() would put
         # them in front of what config_from_object() read (celery 5.7, utils/collections.py).
         conf = super()._load_config()
-        ours = {**DEFAULTS, "result_backend": f"{BROKER_SCHEME}://", "broker_url": self._default_broker_url()}
+        ours = {
+            **DEFAULTS,
+            "result_backend": f"{BROKER_SCHEME}://",
+            "broker_url": default_broker_url(self.settings.database_url),
+        }
         conf.maps.insert(len(conf.maps) - 1, ours)
         conf.defaults.insert(len(conf.defaults) - 1, ours)
         return conf
 
-    def _default_broker_url(self) -> str:
-        # Without a database the URL names none: the first use of `database` says what to do, where Celery's own
-        # default would try a RabbitMQ on this host.
-        url = self.settings.database_url
-        return broker_url_for(url) if url else f"{BROKER_SCHEME}+postgresql://"
-
     def _broker_database_url(self) -> str | None:
-        url = self.conf.broker_url
-        return database_url_of(url) if isinstance(url, str) and url.startswith(f"{BROKER_SCHEME}+") else None
+        return database_url_of(self.conf.broker_url)
 
     def _connection(
         self, url: Any, *args: Any, transport_options: dict[str, Any] | None = None, **options: Any
@@ -367,7 +372,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         """Send a task by name; the result is that of the job which there is now, with what came of it (`job`)."""
         token = self._sent.set(None)
         try:
-            result: Result[Any] = super().send_task(*args, **kwargs)
+            with sending():
+                result: Result[Any] = super().send_task(*args, **readable_ids(kwargs))
             sent = self._sent.get()
         finally:
             self._sent.reset(token)

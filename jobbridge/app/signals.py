@@ -120,7 +120,7 @@ def on_rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: A
 
 def on_dead_letter(app: Any, headers: dict[str, Any], reason: str) -> None:
     """Fail a job whose message the broker gave up on: it took its worker down too often, or was rejected."""
-    run = identify(_HeaderView(headers)) if headers.get("id") else None
+    run = _run_in(headers)
     if run is None:
         return
     error = f"Dead letter: {reason}"
@@ -139,7 +139,7 @@ def on_dead_letter(app: Any, headers: dict[str, Any], reason: str) -> None:
 
 def on_expired(app: Any, headers: dict[str, Any]) -> None:
     """Close a job whose message the broker dropped because its time to live was over."""
-    run = identify(_HeaderView(headers)) if headers.get("id") else None
+    run = _run_in(headers)
     if run is not None:
         record(app, Expired(key=run.key))
 
@@ -154,9 +154,7 @@ def describe(exception: Any) -> str:
 def _fail_message(consumer: Any, message: Any, error: str, result: Any = None) -> None:
     app: Any = getattr(consumer, "app", None)
     headers = getattr(message, "headers", None) or {}
-    if not _is_ours(app) or not headers.get("id"):
-        return
-    run = identify(_HeaderView(headers))
+    run = _run_in(headers) if _is_ours(app) else None
     if run is not None:
         record(
             app,
@@ -166,12 +164,20 @@ def _fail_message(consumer: Any, message: Any, error: str, result: Any = None) -
                 error=error,
                 result=result,
                 delivery=run.delivery,
-                type=headers.get("task"),
+                type=headers["task"] if isinstance(headers.get("task"), str) else None,
                 task_id=run.task_id,
                 engine=run.engine,
                 external_id=(headers.get(HEADER) or {}).get("external_id"),
             ),
         )
+
+
+def _run_in(headers: Any) -> Run | None:
+    """Tell which job a message is of; None: none, or it cannot be told by what the message says."""
+    try:
+        return identify(_HeaderView({**headers, "retries": 0})) if headers.get("id") else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 class _HeaderView:

@@ -94,7 +94,14 @@ _PUBLIC = {
 }
 
 #: The first is what `Connection` splits off a URL. The others are what it takes for the scheme elsewhere.
-_SCHEMES = ("jobbridge", "jobbridge+postgresql", "jobbridge+postgresql+psycopg", "jobbridge+postgres")
+_SCHEMES = (
+    "jobbridge",
+    *(
+        f"jobbridge+{scheme}{driver}"
+        for scheme in ("postgresql", "postgres", "psql", "pgsql", "postgis")
+        for driver in ("", "+psycopg", "+psycopg2", "+asyncpg")
+    ),
+)
 
 
 def register() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.exceptions import ChannelError
+from kombu.log import get_logger
 from kombu.transport import sqlalchemy as kombu_sqlalchemy
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[attr-defined]  # not in the stubs
@@ -17,14 +19,16 @@ from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
 from jobbridge.broker.consume.claiming import claim, claim_suspect, payload_of, take
-from jobbridge.broker.consume.settling import Lease, Settlement, Settler
+from jobbridge.broker.consume.settling import REJECTED, Lease, Settlement, Settler, unreadable
 from jobbridge.broker.consume.window import Window
-from jobbridge.broker.errors import SessionLost
+from jobbridge.broker.errors import SessionLost, Unreadable
 from jobbridge.broker.options import NOBODY
 from jobbridge.broker.session import Row, Session
 
 if TYPE_CHECKING:
     from jobbridge.broker.transport import Transport
+
+logger = get_logger(__name__)
 
 _TYPES = frozenset(["direct", "topic", "fanout"])
 
@@ -327,23 +331,35 @@ class Channel(kombu_sqlalchemy.Channel):
                     settler.check(len(done), claimed.acknowledged)
             else:
                 claimed = take(session, queue, limit)
-            payloads = [self._counted_in(row, queue, is_acked=is_acked) for row in claimed.rows]
+            counted = [self._counted_in(row, queue, is_acked=is_acked) for row in claimed.rows]
         self.connection.report_expired(claimed.expired)
+        payloads = [payload for payload in counted if payload is not None]
         return payloads, len(claimed.rows) + len(claimed.expired)
 
-    def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any]:
-        payload = payload_of(row)
+    def _counted_in(self, row: Row, queue: str, *, is_acked: bool) -> dict[str, Any] | None:
+        """Give the message; None: nobody could read it, so it goes to the dead letters, or is dropped if none asks."""
         tag = f"{row['id']}.{row['deliveries']}"
         if is_acked:
             consumer = self.own_session.become_consumer()
             lease = Lease(message_id=row["id"], deliveries=row["deliveries"], consumer=consumer, queue=queue)
             tag = self.window.hold(lease, self.connection.settler)
+        try:
+            payload = payload_of(row)
+        except Unreadable as error:
+            logger.error("broker.unreadable: message %s of %s: %s", row["id"], queue, error)
+            if is_acked:
+                self.bury(tag, str(error))
+            return None
         payload["properties"]["delivery_tag"] = tag
         return payload
 
     # -- settling
 
-    def settle(self, tag: str, settlement: Settlement) -> None:
+    def bury(self, tag: str, why: str) -> None:
+        """Make a dead letter of a delivery that cannot be read."""
+        self.settle(tag, Settlement.REJECTED, reason=unreadable(why))
+
+    def settle(self, tag: str, settlement: Settlement, *, reason: str = REJECTED) -> None:
         """Settle a delivery: at the next turn of the event loop, or at once where none turns."""
         window = self.window
         with window.orphans.lock:
@@ -351,7 +367,7 @@ class Channel(kombu_sqlalchemy.Channel):
             if held is None:
                 return  # settled already, or given back when the channel closed
             lease, settler = held
-            settler.settle(settlement, lease)
+            settler.settle(settlement, replace(lease, reason=reason) if reason != lease.reason else lease)
         transport = self.connection
         # After the consumer is cancelled the loop may be over: a worker that shuts down finishes its tasks without it.
         if settler.session.is_alive and not (

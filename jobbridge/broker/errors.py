@@ -5,6 +5,7 @@
     │   ├── BrokerNotMigrated        the broker's tables are missing: not cured by reconnecting
     │   ├── BrokerRefused            wrong password, no such role or database: not cured by reconnecting
     │   ├── InvalidOption            a transport option or URL that is not understood
+    │   ├── Unreadable               a stored message that is none: it becomes a dead letter
     │   ├── PublishFailed            the message was not stored      } also kombu's OperationalError,
     │   ├── NotNow                   Postgres could not do it now    } which callers of `delay()` catch
     │   └── SessionLost              the session with Postgres ended }
@@ -59,6 +60,10 @@ class BrokerRefused(BrokerError):
 
 class InvalidOption(BrokerError):
     """A transport option, or a broker URL, is not understood."""
+
+
+class Unreadable(BrokerError):
+    """A stored message that cannot be delivered to anybody."""
 
 
 class PublishFailed(BrokerError, OperationalError):

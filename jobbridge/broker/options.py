@@ -12,7 +12,8 @@
 | `number_of_process` | none | gives the number under which a worker's process holds leases |
 | `beyond_prefetch` | none | gives how many messages may be taken now beyond the prefetch count |
 
-Everything else goes to `sqlalchemy.create_engine`, as with kombu's own SQLAlchemy transport.
+What is left over from another broker (`visibility_timeout`, `master_name`) is told once and ignored. Everything else
+goes to `sqlalchemy.create_engine`, as with kombu's own SQLAlchemy transport; what that does not know is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from jobbridge.broker.errors import InvalidOption
+from jobbridge.broker.foreign_options import FOREIGN, tell
 
 #: Options that kombu reads itself, or writes into ours (`Producer.publish(retry_policy=…)`; kombu 5.7, messaging.py).
 _KOMBU: Final = frozenset(
@@ -79,6 +81,9 @@ class Options:
         """
         own = {name: given[name] for name in OWN if name in given}
         rest = {name: value for name, value in given.items() if name not in OWN and name not in _KOMBU}
+        if foreign := rest.keys() & FOREIGN.keys():
+            tell(foreign)
+            rest = {name: value for name, value in rest.items() if name not in foreign}
         options = cls(**own, engine=rest)
         options._check()
         return options
@@ -100,7 +105,7 @@ OWN: Final = tuple(each.name for each in fields(Options) if each.name != "engine
 def unknown_option(error: TypeError, options: Options) -> InvalidOption:
     """Turn SQLAlchemy's complaint about an argument into one about a transport option."""
     unknown = [name for name in options.engine if f"'{name}'" in str(error)] or list(options.engine)
-    near = difflib.get_close_matches(unknown[0], OWN, n=1)
+    near = difflib.get_close_matches(unknown[0], [*OWN, *FOREIGN], n=1)
     hint = (
         f"Did you mean {near[0]!r}?" if near else f"Ours are {', '.join(OWN)}; others go to create_engine()."
     )

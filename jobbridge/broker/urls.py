@@ -6,7 +6,6 @@ failover list on it hands over parts, and loses the query (kombu 5.7, `Connectio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +26,8 @@ def parse(text: str) -> URL:
         InvalidOption: It is no URL of Postgres.
     """
     try:
-        return Target.of(re.sub(r"^jobbridge://", "postgresql://", text)).sqlalchemy_url()
+        text = text.strip()
+        return Target.of(text.replace("jobbridge://", "postgresql://", 1)).sqlalchemy_url()
     except ConfigurationError as error:
         raise InvalidOption(str(error).replace("database URL", "broker URL"), hint=_FORM) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -97,15 +98,32 @@ def _plain(worker: WorkerRow) -> dict[str, Any]:
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "value": _shown(getattr(settings, name)), "source": source}
-        | ({"overruled": settings.overruled[name]} if name in settings.overruled else {})
-        for name, source in settings.sources.items()
-    ]
+    shown = []
+    for name, source in settings.sources.items():
+        line: dict[str, Any] = {
+            "name": name,
+            "value": _shown(name, getattr(settings, name)),
+            "source": source,
+        }
+        if name in settings.overruled:
+            others = settings.overruled[name].items()
+            line["overruled"] = {other: _shown(name, value) for other, value in others}
+        shown.append(line)
+    return shown
 
 
-def _shown(value: object) -> str | None:
-    return None if value is None else without_passwords(str(value))
+def _shown(name: str, value: object) -> str | None:
+    """Give a setting without what is secret in it, also where it is written as nobody can read it."""
+    if value is None:
+        return None
+    if name.endswith("_api_key"):
+        return "**********"
+    text = without_passwords(str(value))
+    if name == "database_url":
+        # What stands between the scheme and the last "@" may be anything; so may what follows `password=`.
+        text = re.sub(r"(?s)^([\w.+:]*://)(?:([^:@/]*):)?.*@", r"\1\2:***@", text)
+        text = re.sub(r"(?is)(pass\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]*)", r"\1***", text)
+    return text
 
 
 def _packages() -> dict[str, str]:

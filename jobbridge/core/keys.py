@@ -40,8 +40,10 @@ class JobKey:
     job_id: uuid.UUID
 
 
-def job_id_for(task_id: str) -> uuid.UUID:
-    """Give the job id of a Celery task id: the same uuid, or one derived from it if it is no uuid."""
+def job_id_for(task_id: str | uuid.UUID) -> uuid.UUID:
+    """Give the job id of a Celery task id: the same uuid, however it is spelt; or one derived from it if it is none."""
+    if isinstance(task_id, uuid.UUID):
+        return task_id
     try:
         return uuid.UUID(task_id)
     except ValueError:

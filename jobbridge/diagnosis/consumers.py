@@ -59,10 +59,12 @@ def check_workers(app: Celery) -> list[Check]:
 def check_schedules(app: Celery) -> list[Check]:
     """Look for schedules whose jobs nobody would run, and for some that nobody fires."""
     schedules = [row for row in ScheduleStore(app.database).list() if not row.paused]
-    if not schedules:
+    troubles, hints = list(app.schedules.refused()), set()
+    if troubles:
+        hints.add("Correct what the code declares; beat fires the others.")
+    if not schedules and not troubles:
         return []
     workers = app.workers.alive()
-    troubles, hints = [], set()
     for row in schedules:
         queue = queue_of(app, row.task, row.queue)
         if not serving(workers, row.engine, queue):

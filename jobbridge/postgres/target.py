@@ -1,11 +1,14 @@
-"""Where connections go: any of our URL forms, read into libpq's parameters.
+"""Where connections go: a database's URL, as people write it, read into libpq's parameters. The only reader there is.
 
     postgresql://user:password@host:5432/database?sslmode=verify-full
     postgresql://user@first:5432,second:5433/database?target_session_attrs=primary
     postgresql:///database?host=/run/postgresql
-    postgres://…   postgresql+psycopg://…   jobbridge+postgresql://…
+    postgres://…   psql://…   postgis://…   postgresql+psycopg://…   +psycopg2   +asyncpg   jobbridge+postgresql://…
+    host=db.example port=5432 dbname=database user=user password=password
 
-The parts are taken apart as SQLAlchemy does, which bears a password that is not quoted; libpq does not.
+The parts are taken apart as SQLAlchemy does, which bears a password that is not quoted; libpq does not. What other
+drivers write into the query is translated where libpq has a word for it (`ssl=true`), left out where it is about a
+driver alone (`pgbouncer=true`), and else refused by its name.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from psycopg import ProgrammingError
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobbridge.errors import ConfigurationError
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 _URL = re.compile(
     r"""
-    ^(?:[\w.:]+\+)?postgres(?:ql)?(?:\+\w+)?://
+    ^(?:[\w.:]+\+)?(?:postgres(?:ql)?|psql|pgsql|postgis)(?:\+\w+)?://
     (?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?
     (?P<hosts>[^/?]*)
     (?:/(?P<database>[^?]*))?
@@ -35,6 +38,21 @@ _URL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _HOST = re.compile(r"^(?:\[(?P<ipv6>[^\]]+)\]|(?P<name>[^:]*))(?::(?P<port>\d*))?$")
+#: libpq's own form. A word and `=` before anything that a URL begins with.
+_CONNINFO = re.compile(r"^\w+\s*=")
+#: What a pool, an ORM or another driver reads, and what changes nothing for us.
+_OF_OTHER_DRIVERS = frozenset(
+    [
+        *("pgbouncer", "connection_limit", "pool_timeout", "statement_cache_size", "prepareThreshold"),
+        *("prepared_statement_cache_size", "conn_max_age", "conn_health_checks", "socket_timeout"),
+    ]
+)
+#: asyncpg's and JDBC's `ssl` → libpq's `sslmode`.
+_SSL_MODES = {
+    **dict.fromkeys(("true", "1", "yes", "on", "t"), "require"),
+    **dict.fromkeys(("false", "0", "no", "off", "f"), "disable"),
+    **{mode: mode for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")},
+}
 _FORM = "Write it as postgresql://user:password@host:5432/database, special characters as %XX."
 
 
@@ -55,6 +73,9 @@ class Target:
         Raises:
             ConfigurationError: It is no URL of Postgres, or has a parameter that libpq does not know.
         """
+        url = url.strip()
+        if _CONNINFO.match(url):
+            return cls._checked(_of_conninfo(url))
         parts = _URL.match(url)
         if parts is None:
             scheme = url.split("://", 1)[0] if "://" in url else "no scheme"
@@ -64,17 +85,27 @@ class Target:
             "password": unquote(parts["password"] or ""),
             "dbname": unquote(parts["database"] or ""),
         }
-        query = parse_qsl(parts["query"] or "", keep_blank_values=True)
+        if any("@" in (parts[name] or "") for name in ("hosts", "database")):
+            raise ConfigurationError(
+                "The database URL has an '@' behind the one that ends user and password.", hint=_FORM
+            )
+        query = _translated(parse_qsl(parts["query"] or "", keep_blank_values=True))
         found |= {name: value for name, value in query if name != "host"}
         # SQLAlchemy's way to say several hosts is to repeat `host=name:port`; libpq's is a list.
         asked = [each for name, value in query if name == "host" for each in value.split(",")]
         found |= _hosts(asked or [each for each in parts["hosts"].split(",") if each], found.get("port", ""))
+        return cls._checked(found)
+
+    @classmethod
+    def _checked(cls, found: Mapping[str, str]) -> Target:
         target = cls({name: value for name, value in found.items() if value})
         try:
             make_conninfo("", **dict(target.parameters))
         except ProgrammingError as error:
             reason = str(error).strip()
             raise ConfigurationError(f"The database URL cannot be read: {reason}.", hint=_FORM) from error
+        if any("\x00" in value for value in target.parameters.values()):
+            raise ConfigurationError("The database URL holds a NUL.", hint=_FORM)
         return target
 
     def __repr__(self) -> str:
@@ -131,6 +162,45 @@ class Target:
             database=database,
             query=rest,
         )
+
+
+def _of_conninfo(text: str) -> dict[str, str]:
+    """Read libpq's own form, `key=value key='other value'`."""
+    try:
+        found = {name: str(value) for name, value in conninfo_to_dict(text).items() if value is not None}
+    except ProgrammingError:
+        # libpq's words quote what it could not read, which may be the password.
+        raise ConfigurationError(
+            "The database's parameters, written as key=value, cannot be read.",
+            hint="Quote a value with spaces as 'it has them'; or write a URL: postgresql://user:password@host/name.",
+        ) from None
+    hosts = _hosts(found.pop("host", "").split(","), "") if found.get("host") else {}
+    return found | {name: value for name, value in hosts.items() if value}
+
+
+def _translated(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Give the query in libpq's words."""
+    known: list[tuple[str, str]] = []
+    for name, value in query:
+        if name in _OF_OTHER_DRIVERS:
+            continue
+        if name in ("schema", "currentSchema"):
+            if value not in ("", "public"):
+                raise ConfigurationError(
+                    f"The database URL asks for the schema {value!r}, and the jobs are in 'public'.",
+                    hint=f"Leave {name}=… out of the URL that JobBridge is given.",
+                )
+        elif name == "ssl":
+            mode = _SSL_MODES.get(value.lower(), value.lower())
+            if mode not in _SSL_MODES.values():
+                raise ConfigurationError(
+                    f"The database URL says ssl={value}.",
+                    hint="Write sslmode=require, or another of libpq's.",
+                )
+            known.append(("sslmode", mode))
+        else:
+            known.append((name, value))
+    return known
 
 
 def _hosts(given: list[str], port: str) -> dict[str, str]:

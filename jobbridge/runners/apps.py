@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import celery
-
 from jobbridge.app.application import Celery
+from jobbridge.app.current import current
 from jobbridge.errors import ConfigurationError
 
 
 def current_app() -> Celery:
-    """Give Celery's current app if it is JobBridge's, else the one that `jobbridge` ships.
+    """Give the application's app, in every thread of its process; else the one that `jobbridge` ships.
 
     Raises:
         ConfigurationError: There is neither.
     """
-    proxy: Any = celery.current_app
-    app = proxy._get_current_object()
-    if isinstance(app, Celery):
+    app = current()
+    if app is not None:
         return app
     if Celery.default_app_loader is None:
         raise ConfigurationError(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class _Slot:
     lock: threading.Lock = field(default_factory=threading.Lock)
     runner: CeleryJobRunner | TemporalJobRunner | None = None
+    #: Its app is the shipped one, for want of the application's own.
+    is_stopgap: bool = False
 
 
 class JobRunnerFactory:
@@ -52,8 +54,12 @@ class JobRunnerFactory:
         wanted = None if runner_type is None else engine_named(runner_type)
         slot = self._slots.setdefault(os.getpid(), _Slot())
         with slot.lock:
+            if slot.is_stopgap and slot.runner is not None and current_app() is not slot.runner.app:
+                slot.runner.stop()
+                slot.runner = None
             if slot.runner is None:
                 slot.runner = self._make(wanted)
+                slot.is_stopgap = self._app is None and slot.runner.app.is_shipped
             elif wanted is not None and slot.runner.engine is not wanted:
                 raise ConfigurationError(
                     f"This process has a runner of the type {slot.runner.engine.value!r} already, "

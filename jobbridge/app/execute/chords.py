@@ -32,6 +32,7 @@ from celery.result import GroupResult
 from kombu import serialization
 from kombu.utils.encoding import str_to_bytes
 
+from jobbridge.app.errors import sending
 from jobbridge.app.execute import tenancy
 from jobbridge.app.execute.claim import current_run
 from jobbridge.app.execute.together import Together, in_one_transaction, is_away, outside_of_tasks
@@ -73,6 +74,7 @@ class Chords:
 
     # -- while the header is sent
 
+    @sending()
     def open(
         self, chord_id: str, results: Any, body: Any, saved: tuple[str, bytes, float | None] | None
     ) -> None:
@@ -100,11 +102,13 @@ class Chords:
                 key, value, ttl = saved
                 set_key(connection, key, value, ttl=ttl)
 
+    @sending()
     def set_size(self, chord_id: str, size: int) -> None:
         """Say how many parts there are, before the last one is sent."""
         with self._app.database.transaction(self._app.caller_connection) as connection:
             rows.set_size(connection, chord_id, size)
 
+    @sending()
     def add(self, chord_id: str) -> None:
         """Wait for one more part, which is sent then."""
         with self._app.database.transaction(self._app.caller_connection) as connection:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from celery.canvas import group, maybe_signature
 from celery.exceptions import NotRegistered
 
+from jobbridge.app.errors import NotSent
 from jobbridge.app.execute.claim import Run
 from jobbridge.app.execute.together import Follows, in_one_transaction, patiently
 from jobbridge.core.events import Recorded
@@ -66,6 +67,9 @@ def complete(
         logger.info("job.end_refused", extra={"job_id": run.task_id})
         return None
     except DatabaseError as error:
+        if _is_of_the_message(error):
+            follows.give_back(request)
+            raise
         details = {"event": "Completed", "job_id": run.task_id, "error": str(error)}
         logger.error("job.event_not_recorded", extra=details)
         return None
@@ -102,6 +106,8 @@ def fail(
     except _AlreadyEnded:
         pass
     except DatabaseError as error:
+        if _is_of_the_message(error):
+            raise
         details = {"event": "Failed", "job_id": run.task_id, "error": str(error)}
         logger.error("job.event_not_recorded", extra=details)
     finally:
@@ -128,6 +134,11 @@ def _send(app: Celery, follows: Follows, value: Any, request: Any) -> None:
     if follows.chain:
         link: Any = maybe_signature(follows.chain[-1], app=app)
         link.apply_async((value,), chain=follows.chain[:-1], **options)
+
+
+def _is_of_the_message(error: DatabaseError) -> bool:
+    """Tell whether Postgres refused what was to follow, rather than the end itself."""
+    return type(error) is NotSent
 
 
 def _is_called_here(app: Celery, errback: Any) -> bool:

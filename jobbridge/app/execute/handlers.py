@@ -14,6 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.local import Proxy
 from pydantic import BaseModel, ValidationError
 
+from jobbridge.app.current import current
 from jobbridge.app.execute.context import JobContext
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.periodic import beat_schedule
@@ -119,7 +120,9 @@ def job(
         for app in _get_active_apps():
             if app.finalized and getattr(app, "is_jobbridge", False) and is_offered(app, spec):
                 add_handler(app, spec, replace=force)
-        return Proxy(lambda: current_app.tasks[name], name=function.__name__, __doc__=function.__doc__)
+        return Proxy(
+            lambda: (current() or current_app).tasks[name], name=function.__name__, __doc__=function.__doc__
+        )
 
     return declare
 

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from jobbridge.app.execute import unwritten_ends
 from jobbridge.core.events import JobEvent, Recorded
-from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
+from jobbridge.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.faults import Kind, kind_of
 
@@ -126,7 +126,9 @@ def is_away(error: BaseException) -> bool:
         return False
     if isinstance(error, psycopg.Error):
         return kind_of(error) in (Kind.LOST, Kind.TRANSIENT)
-    return isinstance(error, DatabaseUnavailable | OperationalError)
+    if isinstance(error, DatabaseError):
+        return isinstance(error, DatabaseUnavailable)
+    return isinstance(error, OperationalError)
 
 
 @contextmanager

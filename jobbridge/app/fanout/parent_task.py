@@ -9,6 +9,7 @@ from uuid import UUID
 from celery.exceptions import Ignore
 from kombu.utils.uuid import uuid
 
+from jobbridge.app.errors import sending
 from jobbridge.app.fanout.children import make
 from jobbridge.app.options import engine_named
 from jobbridge.app.publish.commands import JobHandle, find_job
@@ -42,6 +43,7 @@ def _look_after_children(task: Any, fan_out: Any = None) -> Any:
         raise Ignore(str(error)) from None  # the row says `cancelled` already
 
 
+@sending()
 def fan_out(
     app: Celery,
     wanted: FanOut,
@@ -112,6 +114,7 @@ def fan_out(
     )
 
 
+@sending()
 def retry_failed(app: Celery, job_id: UUID | str, tenant: str | None = None) -> int:
     """Run the children of a failed parent again that did not complete; gives their number.
 

@@ -8,6 +8,7 @@ from typing import Any
 from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
 
 from jobbridge.app.options import JobOptions
+from jobbridge.app.publish.checks import check_message
 from jobbridge.app.publish.producer import JobProducer
 
 _Base: Any = CeleryAMQP  # the stubs leave out what is overridden here
@@ -26,6 +27,8 @@ class AMQP(_Base):  # type: ignore[misc]  # see _Base
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             job_options = JobOptions.take_from(options)
+            if message.headers.get("id"):
+                check_message(name, message.headers, options)
             job_producer = JobProducer(app, producer, name, job_options, queue=options.get("queue"))
             prepared, observer = job_producer.prepared(message), app.observer
             if observer is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from psycopg.pq import TransactionStatus
 
+from jobbridge.app.errors import sending
 from jobbridge.app.publish.bulk import PORTION, Bulk
 from jobbridge.django import default_connection
 from jobbridge.errors import UnsupportedOption
@@ -81,7 +82,8 @@ class Blocks:
         token = self._open_bulk.set(bulk)
         try:
             yield
-            bulk.finish()
+            with sending():
+                bulk.finish()
         finally:
             self._open_bulk.reset(token)
 

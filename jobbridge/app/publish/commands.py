@@ -11,12 +11,13 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
+from jobbridge.app.errors import sending
 from jobbridge.broker import delete_waiting
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.events import Cancelled
 from jobbridge.core.handlers import nearest
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
-from jobbridge.errors import EngineUnavailable, JobNotFound, UnknownHandler
+from jobbridge.errors import EngineUnavailable, InvalidJobData, JobNotFound, UnknownHandler
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -37,6 +38,7 @@ class JobHandle:
     outcome: Outcome = Outcome.CREATED
 
 
+@sending()
 def enqueue(
     app: Celery,
     name: str,
@@ -127,11 +129,21 @@ def find_task(app: Celery, name: str) -> Any:
 
 
 def arguments_for(task: Any, data: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Give args and kwargs for a task from a job's data, as the workflow's input has it too."""
+    """Give args and kwargs for a task from a job's data, as the workflow's input has it too.
+
+    Raises:
+        InvalidJobData: `args` is no list, or `kwargs` no object.
+    """
     if hasattr(task, "spec"):
         return [data if data is not None else {}], {}
     if isinstance(data, dict) and data and set(data) <= {"args", "kwargs"}:
-        return list(data.get("args") or []), dict(data.get("kwargs") or {})
+        args, kwargs = data.get("args") or [], data.get("kwargs") or {}
+        name = str(getattr(task, "name", "the task"))
+        if not isinstance(args, list | tuple):
+            raise InvalidJobData.of(name, f"args is {args!r:.60}, which is no list")
+        if not isinstance(kwargs, dict) or not all(isinstance(each, str) for each in kwargs):
+            raise InvalidJobData.of(name, f"kwargs is {kwargs!r:.60}, which is no object")
+        return list(args), dict(kwargs)
     if isinstance(data, dict):
         return [], data
     return ([] if data is None else list(data) if isinstance(data, list) else [data]), {}
@@ -154,6 +166,7 @@ def find_job(app: Celery, job_id: UUID | str, tenant: str | None) -> JobRow:
     return row
 
 
+@sending()
 def cancel_job(
     app: Celery,
     job_id: UUID | str,

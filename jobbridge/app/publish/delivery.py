@@ -1,12 +1,20 @@
-"""How a message reaches an engine other than the broker."""
+"""How a message reaches an engine other than the broker; and saying that it went to the broker for want of that."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import logging
+from typing import TYPE_CHECKING, Protocol
 
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Accepted
+from jobbridge.core.keys import Engine, JobKey
 from jobbridge.errors import EngineUnavailable
+from jobbridge.store.jobs import steps
+
+if TYPE_CHECKING:
+    from jobbridge.postgres.caller_connection import DriverConnection
+
+logger = logging.getLogger(__name__)
 
 
 class Delivery(Protocol):
@@ -17,6 +25,14 @@ class Delivery(Protocol):
 
         Raises:
             EngineUnavailable: It could not be reached; `certainly_not_started` tells what is known.
+        """
+        ...
+
+    def prepare(self, *, asks: bool) -> None:
+        """Make sure, before a job is recorded, that its settings can work; `asks`: it may also be asked.
+
+        Raises:
+            ConfigurationError: One cannot.
         """
         ...
 
@@ -43,3 +59,16 @@ class Delivery(Protocol):
             EngineUnavailable: It could not be reached.
         """
         ...
+
+
+def note_fallback(connection: DriverConnection, key: JobKey, trouble: EngineUnavailable) -> None:
+    """Add it to the job's steps."""
+    told = {"from": Engine.TEMPORAL.value, "to": Engine.CELERY.value, "reason": str(trouble)}
+    steps.note(connection, key, steps.FALLBACK, told)
+
+
+def log_fallback(task_id: str, name: str, trouble: EngineUnavailable) -> None:
+    """Warn of it."""
+    logger.warning(
+        "job.fell_back", extra={"job_id": task_id, "type": name, "engine": "celery", "reason": str(trouble)}
+    )

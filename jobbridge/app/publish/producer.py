@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
+
 from jobbridge.app.options import JobOptions
+from jobbridge.app.publish.checks import with_zones
 from jobbridge.app.publish.publisher import JobPublication
 from jobbridge.app.routing import is_broadcast
 from jobbridge.broker import publishing_on
@@ -14,6 +18,8 @@ from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+
+logger = logging.getLogger(__name__)
 
 
 class JobProducer:
@@ -49,6 +55,7 @@ class JobProducer:
             raise UnsupportedOption(
                 "Messages of Celery's task protocol 1 cannot become jobs.", hint="Set task_protocol to 2."
             )
+        headers = with_zones(headers)
         prepare = getattr(self._app._tasks.get(self._name), "prepare_arguments", None)
         if prepare is not None:
             args, kwargs, embed = body
@@ -58,7 +65,7 @@ class JobProducer:
 
     def publish(self, body: Any, **options: Any) -> Any:
         if self._sent:
-            return self._producer.publish(body, **options)
+            return self._publish_event(body, options)
         if is_broadcast(self._app, self._queue, options.get("exchange")):
             # One message, many workers: not one job.
             self._refuse_singleton("a message for many workers is not one job")
@@ -78,6 +85,14 @@ class JobProducer:
             self._app.note_sent(self._publication.sent)
         self._sent = True
         return result
+
+    def _publish_event(self, body: Any, options: dict[str, Any]) -> Any:
+        """Send what Celery tells of the message: the job is sent, whatever comes of this."""
+        try:
+            return self._producer.publish(body, **options)
+        except (OperationalError, OSError) as error:
+            logger.warning("job.sent_event_lost", extra={"task": self._name, "error": str(error)})
+            return None
 
     def _publish_untracked(self, body: Any, options: dict[str, Any]) -> Any:
         options["headers"][HEADER] = {"untracked": True}

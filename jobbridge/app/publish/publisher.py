@@ -28,6 +28,7 @@ from jobbridge.app.execute.claim import current_run, in_pool_child
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
+from jobbridge.app.publish.delivery import log_fallback, note_fallback
 from jobbridge.app.publish.envelope import make_envelope
 from jobbridge.app.publish.fields import instant, optional_id, readable_arguments
 from jobbridge.app.publish.repeating import repeating
@@ -40,8 +41,7 @@ from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Submitted
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import EngineUnavailable, UnsupportedOption
-from jobbridge.store.jobs import steps
+from jobbridge.errors import DatabaseError, EngineUnavailable, UnsupportedOption
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -226,7 +226,7 @@ class JobPublication:
             if not self._record(self._submitted(JobStatus.QUEUED), connection):
                 return None
             if self._trouble is not None:
-                self._note_fallback(connection, self._trouble)
+                note_fallback(connection, self._key, self._trouble)
             return self._publish_on(connection, is_brief=caller is None)
 
     def _publish_on(self, connection: DriverConnection, *, is_brief: bool) -> Any:
@@ -303,7 +303,7 @@ class JobPublication:
                 )
             )
             raise
-        self._app.recorder.record(
+        self._record_accepted(
             Accepted(key=self._key, delivery=self._delivery, engine=self._engine, external_id=self._task_id)
         )
         return result
@@ -313,18 +313,22 @@ class JobPublication:
     def _send_to_temporal(self) -> Any:
         delivery = self._app.delivery(Engine.TEMPORAL)  # before anything is written: its extra may be missing
         continues = self._own_run is not None and self._own_run.engine is Engine.TEMPORAL
+        bulk = self._app.open_bulk
+        is_others = self._app.caller_connection is not None or in_pool_child()
+        if not continues:
+            delivery.prepare(asks=not is_others)
         trouble = None if continues else delivery.known_failure()
         if trouble is not None and self._may_fall_back:
             return self._send_to_broker_instead(trouble)
         envelope = self._envelope()
         submitted = self._submitted(JobStatus.QUEUED if continues else JobStatus.PENDING, envelope.to_json())
-        is_relayed = self._app.caller_connection is not None or in_pool_child() or trouble is not None
-        bulk = self._app.open_bulk
+        is_relayed = is_others or trouble is not None
         if bulk is not None and (is_relayed or bulk.reaches(delivery)) and self._waits_in_bulk(submitted):
             return None
         is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
         if not is_new or continues or is_relayed:
             return None  # the running workflow, or the relay, takes it from the row
+        # From here on the job is there, and whoever sends it must not take it for unsent.
         try:
             accepted = delivery.deliver(envelope)
         except EngineUnavailable as error:
@@ -332,8 +336,19 @@ class JobPublication:
                 return self._fall_back(error)
             logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
             return None
-        self._app.recorder.record(accepted)
+        except Exception as error:
+            logger.exception("job.waits_for_temporal", extra={"job_id": self._task_id, "error": repr(error)})
+            return None
+        self._record_accepted(accepted)
         return None
+
+    def _record_accepted(self, accepted: Accepted) -> None:
+        try:
+            self._app.recorder.record(accepted)
+        except DatabaseError as error:  # its start says so, too
+            logger.warning(
+                "job.acceptance_not_recorded", extra={"job_id": self._task_id, "error": str(error)}
+            )
 
     def _write_row(self, submitted: Submitted, caller: Any) -> bool:
         if self._claim is None:
@@ -354,7 +369,7 @@ class JobPublication:
         self._address()
         result = self._send_with_row()
         if self.sent is not None and self.sent.outcome is not Outcome.DEDUPLICATED:
-            self._log_fallback(trouble)
+            log_fallback(self._task_id, self._name, trouble)
         return result
 
     def _fall_back(self, trouble: EngineUnavailable) -> Any:
@@ -368,24 +383,14 @@ class JobPublication:
             with self._app.database.transaction() as connection:
                 if not self._app.recorder.record(fell_back, connection).applied:
                     return None  # a relay elsewhere was faster, or it was cancelled
-                self._note_fallback(connection, trouble)
+                note_fallback(connection, self._key, trouble)
                 result = self._publish_on(connection, is_brief=True)
         # The row is safe; whatever a transport raises must not make the caller send again.
         except Exception as error:
             logger.warning("job.waits_for_temporal", extra={"job_id": self._task_id, "error": str(error)})
             return None
-        self._log_fallback(trouble)
+        log_fallback(self._task_id, self._name, trouble)
         return result
-
-    def _note_fallback(self, connection: DriverConnection, trouble: EngineUnavailable) -> None:
-        told = {"from": Engine.TEMPORAL.value, "to": Engine.CELERY.value, "reason": str(trouble)}
-        steps.note(connection, self._key, steps.FALLBACK, told)
-
-    def _log_fallback(self, trouble: EngineUnavailable) -> None:
-        logger.warning(
-            "job.fell_back",
-            extra={"job_id": self._task_id, "type": self._name, "engine": "celery", "reason": str(trouble)},
-        )
 
     def _envelope(self) -> Envelope:
         return make_envelope(

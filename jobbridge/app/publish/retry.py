@@ -16,6 +16,7 @@ from uuid import UUID
 
 from kombu.utils.uuid import uuid
 
+from jobbridge.app.errors import sending
 from jobbridge.app.publish.commands import arguments_for, find_job, find_task
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.keys import Engine, JobKey
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ENDED_FOR_GOOD = frozenset({JobStatus.COMPLETED, JobStatus.CANCELLED})
 
 
+@sending()
 def retry_job(
     app: Celery,
     job_id: UUID | str,

@@ -12,7 +12,7 @@ from jobbridge.core.enqueue import SingletonPolicy
 from jobbridge.core.events import Cancelled
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import DuplicateJob, EngineUnavailable
+from jobbridge.errors import DuplicateJob, JobBridgeError
 from jobbridge.store.jobs import singletons
 from jobbridge.store.jobs.singletons import Hold, Holder
 
@@ -80,7 +80,7 @@ class SingletonClaim:
                     delivery.cancel(holder.task_id, reason=self._reason, cancelled_by="singleton")
             elif not self._app.shares_database_with_broker:
                 self._app.control.revoke(holder.task_id)
-        except (EngineUnavailable, OperationalError) as error:
+        except (JobBridgeError, OperationalError) as error:
             logger.warning("job.cancel_not_delivered", extra={"job_id": holder.task_id, "error": str(error)})
 
     def _cancel(self, connection: DriverConnection, holder: Holder) -> None:

@@ -15,7 +15,7 @@ import psycopg
 from celery.beat import Scheduler as CeleryScheduler
 from kombu.exceptions import OperationalError
 
-from jobbridge.app.schedules.declared import sync_declared
+from jobbridge.app.schedules.declared import entries_of, sync_declared
 from jobbridge.app.schedules.firing import BATCH, ScheduleFirer
 from jobbridge.errors import DatabaseUnavailable
 from jobbridge.postgres.caller_connection import DriverConnection
@@ -57,7 +57,10 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
         super().__init__(app, **options)
 
     def setup_schedule(self) -> None:
-        self.merge_inplace(self.app.conf.beat_schedule)
+        made, _ = entries_of(
+            self.app, self.app.conf.beat_schedule, self.Entry
+        )  # the others are told with the first tick
+        self.data.update(made)
         self.install_default_entries(self.data)
         self._is_declared = False  # with the first tick: Postgres may be away now
 

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from jobbridge.app.errors import sending
 from jobbridge.app.options import user_id_of
 from jobbridge.app.publish.commands import arguments_for, find_task
-from jobbridge.app.schedules.declared import app_zone, check_sendable, engine_for
+from jobbridge.app.schedules.declared import app_zone, engine_for, refused_declarations, said_of, sendable
 from jobbridge.app.schedules.firing import ScheduleFirer
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition, overlap_named
@@ -60,6 +61,7 @@ class ScheduleService:
         self._app = app
         self.store = ScheduleStore(app.database)
 
+    @sending()
     def create(
         self,
         task: str,
@@ -131,6 +133,7 @@ class ScheduleService:
         """Give the tenant that a schedule of that data belongs to. Raises as `create`."""
         return _prepared(find_task(self._app, task), data, None)[2]
 
+    @sending()
     def update(self, schedule: str | UUID, tenant: str | None = None, **changes: Any) -> ScheduleHandle:
         """Change some of a schedule's definition: `when`, or any field of ScheduleDefinition.
 
@@ -151,9 +154,10 @@ class ScheduleService:
         self._refuse_declared(row, "changed")
         return self.save(replace(row.definition, **changes))
 
+    @sending()
     def save(self, definition: ScheduleDefinition) -> ScheduleHandle:
         """Make a schedule what the definition says. Raises as `create`."""
-        check_sendable(definition)
+        definition = sendable(definition)
         saved = self.store.save(definition)
         if saved.outcome is SaveOutcome.NOT_OURS:
             self._refuse_declared(saved.row, "changed")
@@ -166,6 +170,7 @@ class ScheduleService:
             warning=self._warning(definition),
         )
 
+    @sending()
     def find(self, schedule: str | UUID, tenant: str | None = None) -> ScheduleRow:
         """Give the schedule of that name or id.
 
@@ -181,6 +186,7 @@ class ScheduleService:
             )
         return found[0]
 
+    @sending()
     def list(
         self, *, tenant: str | None = None, task: str | None = None, engine: Engine | None = None
     ) -> Sequence[ScheduleRow]:
@@ -188,6 +194,11 @@ class ScheduleService:
         known = None if tenant is None else TenantId(tenant)
         return self.store.list(tenant=known, task=task, engine=engine, limit=None)
 
+    def refused(self) -> Sequence[str]:
+        """Say which schedules the app's code declares that cannot be honoured, and why."""
+        return [said_of(name, reason) for name, reason in refused_declarations(self._app).items()]
+
+    @sending()
     def history(
         self, schedule: str | UUID, tenant: str | None = None, *, limit: int = 100
     ) -> Sequence[FireRow]:
@@ -202,16 +213,19 @@ class ScheduleService:
         after = row.next_fire_at - timedelta(microseconds=1)
         return list(islice(fires(row.parsed, zone_named(row.zone), after), count))
 
+    @sending()
     def pause(self, schedule: str | UUID, tenant: str | None = None, *, note: str | None = None) -> None:
         """Keep it from firing until `resume`; its running jobs go on."""
         row = self.find(schedule, tenant)
         self.store.pause(row.tenant, row.schedule_id, note=note)
 
+    @sending()
     def resume(self, schedule: str | UUID, tenant: str | None = None) -> None:
         """Let it fire again, from now on; what fell into the pause is not made up for."""
         row = self.find(schedule, tenant)
         self.store.resume(row.tenant, row.schedule_id)
 
+    @sending()
     def delete(self, schedule: str | UUID, tenant: str | None = None) -> None:
         """Delete it; its history and the jobs that it made stay.
 
@@ -223,11 +237,13 @@ class ScheduleService:
         self._refuse_declared(row, "deleted")
         self.store.delete(row.tenant, row.schedule_id)
 
+    @sending()
     def run_now(self, schedule: str | UUID, tenant: str | None = None) -> UUID:
         """Make a job now, whatever its times and its overlap policy, also while it is paused; gives the job's id."""
         row = self.find(schedule, tenant)
         return ScheduleFirer(self._app).fire_now(row.tenant, row.schedule_id)
 
+    @sending()
     def backfill(
         self, schedule: str | UUID, start: datetime, end: datetime, tenant: str | None = None
     ) -> Sequence[datetime]:

@@ -1,18 +1,22 @@
 """The schedules that code declares, brought into the table: `beat_schedule`, and `@job(schedule=…)`.
 
 A declared schedule is changed when its declaration changed, and deleted when it is gone. Only those that the same app
-declared are looked at: what people and programs made is theirs. Whatever goes wrong on the way here (a module
-cannot be imported, an entry cannot be honoured) is raised before anything is deleted.
+declared are looked at: what people and programs made is theirs. A module that cannot be imported is raised before
+anything is changed. An entry that cannot be honoured is named and left out, and the others are as their code says; what
+was declared under its name before stays as it was.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
+
+from kombu.exceptions import KombuError
+from kombu.utils import json as kombu_json
 
 from jobbridge.app.options import engine_named, user_id_of
 from jobbridge.app.periodic import spec_of
@@ -44,6 +48,8 @@ class Synced:
     updated: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     not_ours: list[str] = field(default_factory=list)
+    #: Why each cannot be honoured.
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def sync_declared(app: Celery, entries: Sequence[Any] | None = None) -> Synced:
@@ -52,17 +58,12 @@ def sync_declared(app: Celery, entries: Sequence[Any] | None = None) -> Synced:
     Args:
         app: Whose code; its modules are imported first.
         entries: Celery's entries; by default those of `beat_schedule`, where `@job(schedule=…)` are too.
-
-    Raises:
-        UnsupportedOption: A declaration cannot be honoured; nothing was changed.
     """
     app.loader.import_default_modules()
     app.finalize(auto=True)
-    if entries is None:
-        entries = _entries(app)
+    definitions, refused = _read(app, entries)
     declared_by = app.main or ""
-    definitions = sorted((declared(app, entry) for entry in entries), key=lambda one: one.name)
-    synced = Synced()
+    synced = Synced(refused=refused)
     with app.database.transaction() as connection:
         connection.execute(_TAKE_TURNS)
         for definition in definitions:
@@ -72,11 +73,60 @@ def sync_declared(app: Celery, entries: Sequence[Any] | None = None) -> Synced:
         if declared_by:
             kept = {definition.schedule_id for definition in definitions}
             for row in app.schedules.store.list(declared_by=declared_by, limit=None, connection=connection):
-                if row.schedule_id not in kept:
+                if row.schedule_id not in kept and row.name not in refused:
                     app.schedules.store.delete(row.tenant, row.schedule_id, connection)
                     synced.deleted.append(row.name)
+    for name, reason in refused.items():
+        logger.error("schedule.refused: %s", said_of(name, reason), extra={"schedule": name})
     logger.info("schedules.declared", extra={"schedules": len(definitions), "deleted": synced.deleted})
     return synced
+
+
+def refused_declarations(app: Celery) -> dict[str, str]:
+    """Give the entries that cannot be honoured, and why; asks no database."""
+    app.loader.import_default_modules()
+    app.finalize(auto=True)
+    return _read(app, None)[1]
+
+
+def said_of(name: str, reason: str) -> str:
+    """Say it in one line."""
+    return f"the schedule {name!r} is declared and cannot be honoured: {reason}"
+
+
+def entries_of(app: Celery, declared: Mapping[str, Any], make: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Make Celery's entries, each by itself: one that cannot be made keeps none of the others.
+
+    Args:
+        app: Whose.
+        declared: As in `beat_schedule`.
+        make: Celery's class of entries.
+
+    Returns:
+        The entries by name, and why the others are none.
+    """
+    entries, refused = {}, {}
+    for name, fields in declared.items():
+        try:
+            entries[str(name)] = make(**dict(fields, name=name, app=app))
+        except Exception as error:  # the configuration may hold anything
+            refused[str(name)] = f"{type(error).__name__}: {error}"
+    return entries, refused
+
+
+def _read(app: Celery, entries: Sequence[Any] | None) -> tuple[list[ScheduleDefinition], dict[str, str]]:
+    from celery.beat import Scheduler
+
+    made, refused = entries_of(app, app.conf.beat_schedule, Scheduler.Entry)
+    definitions = []
+    for entry in made.values() if entries is None else entries:
+        try:
+            definitions.append(declared(app, entry))
+        except UnsupportedOption as error:
+            refused[str(entry.name)] = f"{error} {error.hint}"
+        except (TypeError, ValueError, AttributeError) as error:
+            refused[str(entry.name)] = f"{type(error).__name__}: {error}"
+    return sorted(definitions, key=lambda one: one.name), refused
 
 
 def declared(app: Celery, entry: Any) -> ScheduleDefinition:
@@ -108,30 +158,49 @@ def declared(app: Celery, entry: Any) -> ScheduleDefinition:
         jitter=recurrence.jitter,
         declared_by=app.main or "",
     )
-    check_sendable(definition)
-    return definition
+    return sendable(definition)
 
 
-def check_sendable(definition: ScheduleDefinition) -> None:
-    """Refuse what a row cannot hold.
+def sendable(definition: ScheduleDefinition) -> ScheduleDefinition:
+    """Give it with arguments and options as a row holds them: as JSON, where kombu has a form for dates and the like.
 
     Raises:
-        UnsupportedOption: Arguments or options are no JSON.
+        UnsupportedOption: `delay()` could not send them either, or a text holds a NUL.
     """
     parts = {"args": definition.args, "kwargs": definition.kwargs, "options": definition.options}
-    parts["queue"] = definition.queue or ""
+    stored: dict[str, Any] = {}
     for part, value in parts.items():
+        if isinstance(value, str):
+            raise UnsupportedOption(
+                f"The {part} of the schedule {definition.name!r} are text.", hint="Pass a list."
+            )
         try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
+            text = json.dumps(json.loads(kombu_json.dumps(value)), allow_nan=False)
+        except (TypeError, ValueError, KombuError) as error:
             raise UnsupportedOption(
                 f"The {part} of the schedule {definition.name!r} cannot be stored: {error}.",
                 hint="Pass what JSON can hold, and make the rest in the task.",
             ) from None
-        if isinstance(value, str) and part != "queue":
+        stored[part] = json.loads(text)
+        if "\\u0000" in text:
             raise UnsupportedOption(
-                f"The {part} of the schedule {definition.name!r} are text.", hint="Pass a list."
+                f"The {part} of the schedule {definition.name!r} hold a NUL.", hint="Take it out."
             )
+    names = {"task": definition.task, "queue": definition.queue, "tenant": definition.tenant}
+    for what, name in names.items():
+        if what == "queue" and name is None:
+            continue
+        if not isinstance(name, str) or not name or "\x00" in name:
+            raise UnsupportedOption(
+                f"The {what} of the schedule {definition.name!r} is {name!r:.60}.",
+                hint="Pass its name, as text.",
+            )
+    return replace(definition, **{**stored, "args": tuple(stored["args"])})
+
+
+def restored(value: Any) -> Any:
+    """Give back what `sendable` stored, as the task is to get it."""
+    return kombu_json.loads(json.dumps(value))
 
 
 def app_zone(app: Celery) -> str:
@@ -145,14 +214,6 @@ def _recurrence(task: Any, entry: Any) -> tuple[Recurrence, Any]:
         return _CELERYS, spec_of(entry.name, entry.schedule)
     own = handler.schedule if isinstance(handler.schedule, Recurrence) else Recurrence(handler.schedule)
     return own, parse_spec(own.when)
-
-
-def _entries(app: Celery) -> list[Any]:
-    from celery.beat import Scheduler
-
-    plain: Any = Scheduler(app, lazy=True)
-    plain.merge_inplace(app.conf.beat_schedule)
-    return list(plain.data.values())
 
 
 def _note(synced: Synced, outcome: SaveOutcome, name: str) -> None:

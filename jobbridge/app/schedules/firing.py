@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 from kombu.exceptions import OperationalError
 
+from jobbridge.app.schedules.declared import restored
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.events import Json
 from jobbridge.core.keys import Engine, JobKey, TenantId
@@ -304,7 +305,7 @@ def send_fire(
 
 def apply(app: Celery, row: ScheduleRow, options: dict[str, Any]) -> Any:
     """Send a schedule's task, also one that this process does not know."""
-    task, args, kwargs = app.tasks.get(row.task), list(row.args), dict(row.kwargs)
+    task, args, kwargs = app.tasks.get(row.task), list(restored(row.args)), dict(restored(row.kwargs))
     if task is not None:
         return task.apply_async(args, kwargs, **options)
     return app.send_task(row.task, args, kwargs, **options)
@@ -316,7 +317,7 @@ def _is_job(app: Celery, connection: DriverConnection, tenant: TenantId, job_id:
 
 def fire_options(row: ScheduleRow, fire_at: datetime, job_id: UUID) -> dict[str, Any]:
     """Give what `apply_async` is called with for a fire."""
-    options: dict[str, Any] = dict(row.options)
+    options: dict[str, Any] = dict(restored(row.options))
     given = {"queue": row.queue, "priority": row.priority, "user_id": row.user_id}
     options |= {name: value for name, value in given.items() if value is not None}
     # Celery's own beat marks its messages so (celery 5.7, beat.py, apply_async).

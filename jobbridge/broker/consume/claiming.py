@@ -12,6 +12,7 @@ from typing import Any
 
 from kombu.utils.json import loads
 
+from jobbridge.broker.errors import Unreadable
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 
@@ -117,7 +118,7 @@ FROM (SELECT DISTINCT queue FROM promoted) AS queues
 
 # Of each queue the first entry of `messages_due`.
 SECONDS_TO_NEXT_DUE = """
-SELECT extract(epoch FROM min(message.due_at) - clock_timestamp())::float AS seconds
+SELECT extract(epoch FROM nullif(min(message.due_at), 'infinity') - clock_timestamp())::float AS seconds
 FROM unnest(%(queues)s::text[]) AS served (queue)
 CROSS JOIN LATERAL (
     SELECT due_at
@@ -189,14 +190,31 @@ def _parted(rows: list[Row]) -> Claimed:
 
 
 def payload_of(row: Row) -> dict[str, Any]:
-    """Give the message as kombu's virtual transports have it, without its delivery tag."""
-    properties = loads(row["properties"])
+    """Give the message as kombu's virtual transports have it, without its delivery tag.
+
+    Raises:
+        Unreadable: Its headers or properties are not what a message has.
+    """
+    properties = _object(row["properties"], "properties")
+    properties.pop("body_encoding", None)  # the column is binary
     delivery_info = properties.setdefault("delivery_info", {})
+    if not isinstance(delivery_info, dict):
+        raise Unreadable(f"its delivery_info is {delivery_info!r:.60}")
     delivery_info["redelivered"] = bool(row["redelivered"])
     return {
         "body": bytes(row["body"]),
         "content-type": row["content_type"],
         "content-encoding": row["content_encoding"],
-        "headers": loads(row["headers"]),
+        "headers": _object(row["headers"], "headers"),
         "properties": properties,
     }
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    try:
+        found = loads(text)
+    except Exception as error:  # kombu makes objects of its own types, whose classes raise what they like
+        raise Unreadable(f"its {name} cannot be decoded: {error!r:.200}") from error
+    if not isinstance(found, dict):
+        raise Unreadable(f"its {name} are {found!r:.60}, which is no object")
+    return found

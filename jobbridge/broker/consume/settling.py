@@ -56,14 +56,15 @@ WHERE message.id = known.id AND {IS_STILL}
 REJECT = f"""
 WITH rejected AS (
     DELETE FROM jobbridge_broker.messages
-    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
-    RETURNING {DEAD_COLUMNS}
+    USING unnest(%(ids)s::bigint[], %(reasons)s::text[]) AS told (message_id, reason)
+    WHERE id = told.message_id AND leased_by = %(consumer)s
+    RETURNING {DEAD_COLUMNS}, told.reason
 ), dead AS (
     INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
-    SELECT {DEAD_COLUMNS}, 'rejected'
+    SELECT {DEAD_COLUMNS}, reason
     FROM rejected
 )
-SELECT 'rejected' AS reason, headers::text AS headers
+SELECT reason, headers::text AS headers
 FROM rejected
 """  # noqa: S608  # put together from the constants above
 
@@ -103,6 +104,19 @@ FROM (SELECT DISTINCT queue FROM freed) AS queues
 """  # noqa: S608  # put together from the constants above
 
 
+#: The reason of a dead letter that was rejected without one.
+REJECTED = "rejected"
+#: What the reason begins with where a message was none that its consumer could read.
+UNREADABLE = "unreadable: "
+_LONGEST_REASON = 500
+
+
+def unreadable(why: object) -> str:
+    """Give the reason of a dead letter that could not be read; one line, whatever is in the message."""
+    text = " ".join(str(why).replace("\x00", "\\x00").split())
+    return f"{UNREADABLE}{text}".encode(errors="replace").decode()[:_LONGEST_REASON]
+
+
 class Settlement(Enum):
     """What becomes of a delivered message."""
 
@@ -114,12 +128,17 @@ class Settlement(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """A delivered message that is not settled yet."""
+    """A delivered message that is not settled yet.
+
+    Attributes:
+        reason: Why it is a dead letter, if it becomes one by being rejected.
+    """
 
     message_id: int
     deliveries: int
     consumer: int
     queue: str
+    reason: str = REJECTED
 
 
 class Settler:
@@ -180,7 +199,7 @@ class Settler:
                 by_settlement[settlement].append(lease)
             try:
                 for settlement in list(by_settlement):
-                    self._write(settlement, [lease.message_id for lease in by_settlement[settlement]])
+                    self._write(settlement, by_settlement[settlement])
                     del by_settlement[settlement]
             except SessionLost:
                 for settlement, leases in by_settlement.items():
@@ -258,13 +277,15 @@ class Settler:
             sleep(nap)
             nap = min(nap * 2, 1.0)
 
-    def _write(self, settlement: Settlement, ids: list[int]) -> None:
+    def _write(self, settlement: Settlement, leases: list[Lease]) -> None:
+        ids = [lease.message_id for lease in leases]
         named = self._named(ids)
         match settlement:
             case Settlement.ACKNOWLEDGED:
                 self.check(len(ids), self.session.run(ACKNOWLEDGE, named))
             case Settlement.REJECTED:
-                self._on_dead_letters(self.session.rows(REJECT, named))
+                reasons = [lease.reason for lease in leases]
+                self._on_dead_letters(self.session.rows(REJECT, named | {"reasons": reasons}))
             case Settlement.REQUEUED:
                 rows = self.session.rows(REQUEUE, named | {"deliveries_allowed": self._deliveries_allowed})
                 self._on_dead_letters([row for row in rows if row["reason"]])
@@ -338,6 +359,9 @@ class LateAcknowledgements:
 
 
 def headers_of(row: Row) -> dict[str, Any]:
-    """Read the headers of a message that was deleted."""
-    headers = loads(row["headers"])
+    """Read the headers of a message that was deleted; none, if they cannot be read."""
+    try:
+        headers = loads(row["headers"])
+    except Exception:  # see `claiming.payload_of`
+        return {}
     return headers if isinstance(headers, dict) else {}

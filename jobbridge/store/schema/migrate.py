@@ -26,6 +26,7 @@ from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions
+from jobbridge.store.schema.name_clashes import check_names_are_free
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
 from jobbridge.store.workers.workers import RELEASES
@@ -103,7 +104,7 @@ def migrate(
         DatabaseError: A migration could not be done; the database is as before that one, or goes on from where it
             was when it is migrated again.
     """
-    with _locked(database_url, lock_timeout) as connection:
+    with _locked(database_url, lock_timeout, upgrade_to=revision) as connection:
         if not _is_ahead_and_serves_us(connection):
             if not ends_older_workers:
                 _keep_serving(connection, revision)
@@ -197,12 +198,7 @@ def _is_ahead_and_serves_us(connection: sa.Connection) -> bool:
 
 def _keep_serving(connection: sa.Connection, revision: str) -> None:
     """Refuse if a worker that runs now could not live with what is to be done."""
-    scripts = _scripts(script_directory())
-    current = tuple(_revisions(connection))
-    try:
-        pending = list(scripts.iterate_revisions(revision, current or "base", implicit_base=True))
-    except RevisionError:
-        return  # the way up itself says what is wrong
+    pending = _pending(connection, revision)
     since = max((getattr(script.module, "serves_since", "") for script in pending), default="")
     ended = {f"{name} ({release})" for name, release, knows in _workers(connection) if knows < since}
     if ended:
@@ -210,6 +206,16 @@ def _keep_serving(connection: sa.Connection, revision: str) -> None:
             f"The tables would serve only releases that know {since}, and older workers run: "
             f"{', '.join(sorted(ended))}."
         )
+
+
+def _pending(connection: sa.Connection, revision: str) -> list[Any]:
+    """Give the scripts that are still to be run; none where the way up itself will say what is wrong."""
+    scripts = _scripts(script_directory())
+    current = tuple(_revisions(connection))
+    try:
+        return list(scripts.iterate_revisions(revision, current or "base", implicit_base=True))
+    except RevisionError:
+        return []
 
 
 def _workers(connection: sa.Connection) -> list[tuple[str, str, str]]:
@@ -284,7 +290,9 @@ def _connection(database_url: str) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def _locked(database_url: str, lock_timeout: timedelta) -> Iterator[sa.Connection]:
+def _locked(
+    database_url: str, lock_timeout: timedelta, *, upgrade_to: str | None = None
+) -> Iterator[sa.Connection]:
     with _connection(database_url) as connection:
         while not connection.execute(_TRY_LOCK).scalar_one():
             connection.rollback()
@@ -294,6 +302,11 @@ def _locked(database_url: str, lock_timeout: timedelta) -> Iterator[sa.Connectio
                 # Names without a schema mean public, whatever the role's search path says.
                 milliseconds = str(round(lock_timeout.total_seconds() * 1000))
                 connection.execute(_SET_UP, {"lock_timeout": milliseconds})
+                connection.commit()
+                if upgrade_to is not None:
+                    pending = _pending(connection, upgrade_to)
+                    _driver(connection).rollback()  # where our tables are missing, reading them is an error
+                    check_names_are_free(_driver(connection), pending)
                 _prepare(connection)
                 connection.commit()
                 yield connection

@@ -131,6 +131,19 @@ class TemporalDelivery:
             return self.deliver(envelope)
         return _accepted(envelope, run_id=None, workflow_id=workflow_id)
 
+    def prepare(self, *, asks: bool) -> None:
+        """Make sure, before a job is recorded, that the settings can work.
+
+        Args:
+            asks: Whether the server may be asked, too.
+
+        Raises:
+            ConfigurationError: One cannot.
+        """
+        self.client.access  # noqa: B018  # reads them, or raises
+        if asks:
+            self.client.check_namespace()
+
     def check(self) -> None:
         """Ask whether the namespace is there.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import ctypes
+import functools
 import gc
 import logging
 import os
@@ -28,14 +29,15 @@ from typing import Any, TypeVar
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
 from temporalio.runtime import Runtime, TelemetryConfig
-from temporalio.service import PayloadLimitsConfig, RPCError, RPCStatusCode, TLSConfig
+from temporalio.service import PayloadLimitsConfig, RPCError, RPCStatusCode
 
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.settings import Settings
+from jobbridge.temporal.wire.access import Access
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ class _PerProcess:
     runtime: Runtime
     single_flight: asyncio.Lock
     client: Client | None = None
+    #: The namespace was seen.
+    has_namespace: bool = False
     failure: str | None = None
     failed_at: float = field(default=0.0)
 
@@ -131,6 +135,37 @@ class TemporalClient:
                 here.client = await self._connect(here)
             return here.client
 
+    @functools.cached_property
+    def access(self) -> Access:
+        """How the server is reached.
+
+        Raises:
+            ConfigurationError: A setting cannot work. Asked again next time: a file may have been corrected.
+        """
+        return Access.of(self._settings)
+
+    def check_namespace(self) -> None:
+        """Ask, once per process, whether the server has the namespace; where it does not answer, nothing is known.
+
+        Raises:
+            ConfigurationError: It says that there is none.
+        """
+        here = self._here()
+        if here.has_namespace or self._remembered(here) is not None:
+            return
+        try:
+            self.call(_describe_namespace)
+        except (EngineUnavailable, TimeoutError):
+            return  # the next who asks hears it, and says so
+        except RPCError as error:
+            if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
+                raise ConfigurationError(
+                    f"Temporal at {self.access.target} has no namespace {self.access.namespace!r}.",
+                    hint="Correct TEMPORAL_NAMESPACE, or make the namespace.",
+                ) from error
+            return
+        here.has_namespace = True
+
     async def pollers(self, client: Client, task_queue: str) -> list[str]:
         """Name the workers that took tasks from this queue lately, as they call themselves."""
         request = DescribeTaskQueueRequest(
@@ -176,16 +211,14 @@ class TemporalClient:
         return _unavailable(failure)
 
     async def _connect(self, here: _PerProcess) -> Client:
-        settings = self._settings
+        access = self.access
         try:
             client = await asyncio.wait_for(
                 Client.connect(
-                    settings.temporal_address,
-                    namespace=settings.temporal_namespace,
-                    api_key=settings.temporal_api_key.get_secret_value()
-                    if settings.temporal_api_key
-                    else None,
-                    tls=_tls(settings),
+                    access.target,
+                    namespace=access.namespace,
+                    api_key=access.api_key,
+                    tls=access.tls,
                     data_converter=DATA_CONVERTER,
                     identity=self._identity,
                     payload_limits=_PAYLOAD_LIMITS,
@@ -197,7 +230,7 @@ class TemporalClient:
             # The SDK raises a bare RuntimeError when it cannot connect (temporalio 1.35, service.py).
             reason = str(error).splitlines()[0] if str(error) else "no answer in time"
             here.failure, here.failed_at = (
-                f"Temporal at {settings.temporal_address} cannot be reached: {reason}",
+                f"Temporal at {access.target} cannot be reached: {reason}",
                 time.monotonic(),
             )
             raise _unavailable(here.failure) from error
@@ -238,6 +271,10 @@ def unavailable(message: str, *, certainly_not_started: bool, hint: str = "") ->
 
 def _unavailable(message: str) -> EngineUnavailable:
     return unavailable(message, certainly_not_started=True)
+
+
+async def _describe_namespace(client: Client) -> None:
+    await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
 
 
 async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:
@@ -312,22 +349,3 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
-
-
-def _tls(settings: Settings) -> bool | TLSConfig | None:
-    ca, certificate, key = (
-        path.read_bytes() if path else None
-        for path in (
-            settings.temporal_tls_server_ca_cert,
-            settings.temporal_tls_client_cert,
-            settings.temporal_tls_client_key,
-        )
-    )
-    if (certificate is None) != (key is None):
-        raise ConfigurationError(
-            "Only one of TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH is set.",
-            hint="Set both, or neither.",
-        )
-    if ca or certificate:
-        return TLSConfig(server_root_ca_cert=ca, client_cert=certificate, client_private_key=key)
-    return True if settings.temporal_tls else None

@@ -63,6 +63,7 @@ DATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.message"}
 #: Stands for a result that is too large.
 RESULT_REFERENCE: Mapping[str, str] = {"$ref": "jobs.result"}
 
+_LONGEST_LIMIT = 10 * 365 * 86_400  # seconds
 #: A signal that carries it tells what the row says already, so the workflow does not write it there.
 SOURCE_ROW = "row"
 
@@ -108,6 +109,53 @@ class JobInput:
             tenant_id=str(tenant) if tenant else None,
             data=document.get("data"),
         )
+
+
+def why_not_carried(document: Json) -> str | None:
+    """Tell why no job can have this input, which `JobInput` reads; None: one can."""
+    if not isinstance(tenant := document.get("tenantId"), str | None):
+        return f"The input's tenantId is {tenant!r}, which is no text."
+    if isinstance(document.get("jobId"), list | dict):
+        return f"The input's jobId is {document['jobId']!r}, which is no text."
+    for name in ("jobId", "jobName", "tenantId"):
+        if "\x00" in str(document.get(name) or ""):
+            return f"The input's {name} holds a NUL, which Postgres cannot."
+    return None
+
+
+def message_of(document: Json) -> dict[str, Json] | None:
+    """Give the message that came with a workflow, or with a signal; None: none came.
+
+    Raises:
+        InvalidJobInput: It is none that the workflow can carry.
+    """
+    if document is None:
+        return None
+    if not isinstance(document, dict):
+        raise InvalidJobInput(f"The message must be an object, not {document!r}.")
+    try:
+        instant_of(document.get("eta"))
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidJobInput(f"The message's eta is {document['eta']!r}, which is no instant.") from None
+    limits = document.get("timelimit") or [None]
+    hard = (limits[0] or 0) if isinstance(limits, list) else None
+    if not isinstance(hard, int | float) or not 0 <= hard <= _LONGEST_LIMIT:
+        raise InvalidJobInput(f"The message's timelimit is {limits!r}.")
+    if not isinstance(document.get("priority") or 0, int | float):
+        raise InvalidJobInput(f"The message's priority is {document['priority']!r}.")
+    return document
+
+
+def instant_of(text: str | None) -> datetime | None:
+    """Read an instant, as Celery does: without a zone it is UTC (celery 5.7, utils/time.py, `maybe_make_aware`).
+
+    Raises:
+        ValueError, TypeError, OverflowError: It is none between the years 1 and 9999.
+    """
+    if not text:
+        return None
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -352,10 +400,14 @@ class StatusUpdate:
             job_id=str(document["jobId"]),
             tenant_id=document.get("tenantId"),
             status=str(document["status"]),
-            reason=document.get("reason"),
-            cancelled_by=document.get("cancelledBy"),
+            reason=_storable(document.get("reason")),
+            cancelled_by=_storable(document.get("cancelledBy")),
             progress=document.get("progress"),
         )
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else str(text).replace("\x00", "")  # Postgres has no NUL
 
 
 def temporal_priority(priority: int | None) -> int:

@@ -109,6 +109,13 @@ class JobActivities:
                 error_type=type(error).__name__,
             )
             raise JobFailed(settlement) from error
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            # Made by hand, or by a release that we do not know: it will not be better the next time.
+            why = f"The workflow's message cannot be read: {error!r}"
+            unreadable = Settlement(
+                kind=SettlementKind.FAILED, error=why, error_type="UnreadableMessage", traceback=None
+            )
+            raise JobFailed(unreadable) from error
         running = self._host.adopt(execution.task_id, execution.delivery, holder)
         if running is not None:
             logger.info("temporal.job_adopted", extra={"job_id": running.task_id})

@@ -135,6 +135,16 @@ class SettlingChannel:
         else:
             execution.settle(_unreadable(execution))
 
+    def bury(self, delivery_tag: str, why: str) -> None:
+        """Fail a job whose message no request can be made of."""
+        self._execution.settle(
+            Settlement(
+                kind=SettlementKind.FAILED,
+                error=f"The message cannot be read: {why}",
+                error_type="UnreadableMessage",
+            )
+        )
+
 
 def unknown_task(execution: Execution, known_tasks: Any) -> Settlement:
     """Say that no task has that name here, and which is the nearest."""

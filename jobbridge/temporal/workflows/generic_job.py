@@ -11,7 +11,8 @@ history in tests/unit/temporal/histories.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from temporalio import workflow
@@ -126,27 +127,32 @@ class GenericJobWorkflow:
         try:
             self._job = JobInput.from_json(document, workflow_id=names_itself)
         except contract.InvalidJobInput as error:
-            self._fail_state(str(error))
-            raise ApplicationError(str(error), type="InvalidJobInput", non_retryable=True) from None
+            raise self._invalid(str(error)) from None
+        # Those that began with an earlier release carry it as they began to.
+        if (why := contract.why_not_carried(document)) and workflow.patched("refuses-what-no-job-can-have"):
+            raise self._invalid(why)
         return self._job
+
+    def _invalid(self, why: str) -> ApplicationError:
+        # Any other exception fails the workflow's task, which Temporal tries again for ever.
+        self._fail_state(why)
+        return ApplicationError(why, type="InvalidJobInput", non_retryable=True)
 
     def _resume(self) -> dict[str, Any] | None:
         """Take what the client, or the run before this one, left in the memo."""
-        carried = workflow.memo_value(contract.STATE_MEMO, default=None) or {}
-        self._attempt = int(carried.get("attempt", 0))
-        self._lost = int(carried.get("lost", 0))
-        self._requeued = int(carried.get("requeued", 0))
-        self._started_at = carried.get("startedAt")
-        message: dict[str, Any] | None = workflow.memo_value(contract.MESSAGE_MEMO, default=None)
-        return message
+        try:
+            carried = dict(workflow.memo_value(contract.STATE_MEMO, default=None) or {})
+            self._attempt = int(carried.get("attempt", 0))
+            self._lost = int(carried.get("lost", 0))
+            self._requeued = int(carried.get("requeued", 0))
+            self._started_at = carried.get("startedAt")
+            return contract.message_of(workflow.memo_value(contract.MESSAGE_MEMO, default=None))
+        except (TypeError, ValueError) as error:
+            raise self._invalid(str(error)) from None
 
     def _continue_as_new(self, job: JobInput, message: dict[str, Any] | None) -> NoReturn:
-        state = {
-            "attempt": self._attempt,
-            "lost": self._lost,
-            "requeued": self._requeued,
-            "startedAt": self._started_at,
-        }
+        state: dict[str, Any] = {"attempt": self._attempt, "startedAt": self._started_at}
+        state |= {"lost": self._lost, "requeued": self._requeued}
         memo: dict[str, Any] = {contract.STATE_MEMO: state}
         if self._fire is not None:
             memo[contract.SCHEDULE_MEMO] = self._fire.memo()
@@ -155,11 +161,10 @@ class GenericJobWorkflow:
         workflow.continue_as_new(job.to_json(), memo=memo)
 
     async def _wait_until_due(self, message: dict[str, Any] | None) -> None:
-        due = _instant((message or {}).get("eta"))
+        due = contract.instant_of((message or {}).get("eta"))
         if due is None or due <= workflow.now():
             return
-        if self._step == "queued":
-            self._step = "scheduled"
+        self._step = "scheduled" if self._step == "queued" else self._step
         await self._sleep(due - workflow.now())
 
     async def _wait_for_children(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -365,8 +370,8 @@ class GenericJobWorkflow:
 
     @workflow.signal(name=contract.RESUME_JOB)
     def resume_job(self, document: Any = None) -> None:
-        if isinstance(document, dict):
-            self._resumption = document
+        with suppress(contract.InvalidJobInput):
+            self._resumption = contract.message_of(document) or self._resumption
 
     @workflow.query(name=contract.GET_JOB_STATE)
     def get_job_state(self) -> dict[str, Any]:
@@ -390,8 +395,8 @@ def _fire() -> Fire | None:
     fire_at = workflow.info().typed_search_attributes.get(key)
     if document is None or fire_at is None:
         return None
-    return Fire.from_json(document, fire_at=fire_at.isoformat())
-
-
-def _instant(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    with suppress(
+        KeyError, TypeError, ValueError
+    ):  # somebody's own schedule may have another memo of this name
+        return Fire.from_json(document, fire_at=fire_at.isoformat())
+    return None

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from jobbridge import Celery
+from jobbridge.app.schedules.declared import sync_declared
 from jobbridge.core.keys import Engine
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.policies import Overlap
@@ -21,6 +22,7 @@ from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.settings import load_settings
 from jobbridge.store.schedules.repository import CHANNEL, ScheduleStore
+from tests.forked import run_python
 from tests.support import clean_environment, wait_until, worker_process
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -218,3 +220,48 @@ def _every_fire_is_a_second_after_the_last(connection: psycopg.Connection[Any], 
     instants = _instants(connection, name)
     assert instants == [instants[0] + timedelta(seconds=number) for number in range(len(instants))]
     assert _count(connection, "jobs") >= len(instants)
+
+
+def test_an_entry_that_cannot_be_honoured_is_named_and_skipped_and_the_others_fire(
+    database_url: str, tmp_path: Path, connection: psycopg.Connection[Any]
+) -> None:
+    with beat(tmp_path, "beat", DATABASE_URL=database_url, BEAT_ODD="1") as process:
+        wait_until(lambda: _jobs(connection, "every-second"), message="the sound one fires")
+        wait_until(lambda: _jobs(connection, "dated"), message="the one with dates fires")
+        log = process.log()
+
+    for name in ("solar", "half", "subclass", "text", "no mapping", "no task", "unsendable", "odd zone"):
+        assert log.count(f"{name!r} is declared and cannot be honoured") == 1, name
+    assert "Traceback" not in log
+    rows = connection.execute("SELECT name FROM job_schedules WHERE declared_by = 'beating'").fetchall()
+    assert {name for (name,) in rows} == {"every-second", "dated", "beat.nightly"}
+    sent = connection.execute(
+        "SELECT convert_from(body, 'UTF8')::json FROM jobbridge_broker.messages"
+        " WHERE convert_from(body, 'UTF8') ~ '__type__'"
+    ).fetchone()
+    assert sent is not None
+    assert sent[0][0] == [{"__type__": "datetime", "__value__": "2026-06-01T12:00:00+00:00"}]
+
+    done = run_python(
+        ["-m", "jobbridge.cli", "doctor", "-A", "tests.integration.app.beat_app"],
+        env=clean_environment({"DATABASE_URL": database_url, "BEAT_ODD": "1"}),
+    )
+    assert "'solar' is declared and cannot be honoured" in done.stdout
+
+
+def test_what_was_declared_well_before_is_not_deleted_when_it_cannot_be_honoured_now(
+    app: Celery, connection: psycopg.Connection[Any]
+) -> None:
+    app.conf.beat_schedule = {"mine": {"task": "beat.tick", "schedule": 60}}
+    sync_declared(app)
+    app.conf.beat_schedule = {"mine": {"task": "beat.tick", "schedule": 0.5}}
+
+    synced = sync_declared(app)
+
+    assert list(synced.refused) == ["mine"]
+    assert connection.execute("SELECT count(*) FROM job_schedules WHERE name = 'mine'").fetchone() == (1,)
+
+
+def _jobs(connection: psycopg.Connection[Any], schedule: str) -> bool:
+    statement = "SELECT 1 FROM jobs WHERE metadata->'schedule'->>'name' = %s"
+    return connection.execute(statement, [schedule]).fetchone() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,6 +27,7 @@ from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
 from jobbridge.store.jobs.tables import metadata
 from jobbridge.store.schema import migrate as migrations
+from jobbridge.store.schema.name_clashes import relations_in
 from jobbridge.store.schema_range import THIS_RELEASE
 from tests.forked import run_python
 from tests.job_events import EventsOf
@@ -292,3 +294,50 @@ def _takes_a_job(url: str) -> bool:
 def _anatomy(connection: psycopg.Connection[Any]) -> list[str]:
     rows = connection.execute(ANATOMY, {"tables": sorted(metadata.tables)}).fetchall()
     return sorted(row for (row,) in rows)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "CREATE TABLE public.job_events (mine text)",
+        "CREATE VIEW public.job_suspensions AS SELECT 1 AS one",
+        "CREATE SCHEMA jobbridge_broker CREATE TABLE messages (mine text)",
+        "CREATE SEQUENCE public.job_count_parts",
+        "CREATE FUNCTION public.jobbridge_count_job() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    ],
+)
+def test_a_name_that_somebody_else_has_is_found_before_anything_is_changed(
+    empty_database_url: str, connection: psycopg.Connection[Any], theirs: str
+) -> None:
+    connection.execute(theirs.encode())
+    before = _objects(connection)
+    name = theirs.replace("jobbridge_broker CREATE TABLE ", "").split()[2].split(".")[-1].partition("(")[0]
+
+    with pytest.raises(DatabaseError, match=name) as refused:
+        migrations.migrate(empty_database_url)
+
+    assert "database of its own" in refused.value.hint
+    assert _objects(connection) == before
+
+
+def test_what_migrations_make_is_read_from_their_text(
+    empty_database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    migrations.migrate(empty_database_url)
+    scripts = ScriptDirectory(str(migrations.script_directory())).walk_revisions()
+    read = {name for script in scripts for name in relations_in(inspect.getsource(script.module))}
+    made = connection.execute(
+        "SELECT relnamespace::regnamespace || '.' || relname FROM pg_class"
+        " WHERE relkind = 'r' AND relnamespace::regnamespace::text"
+        " IN ('public', 'jobbridge', 'jobbridge_broker', 'psa')"
+    ).fetchall()
+
+    own = {"public.jobbridge_version", "public.jobbridge_revisions", "public.jobs", "public.job_details"}
+    assert {name for (name,) in made} - own - read == set()
+
+
+def _objects(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT relname::text FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|information)'"
+        " UNION ALL SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1"
+    ).fetchall()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -94,6 +97,64 @@ def test_input_that_does_not_follow_the_contract_fails_with_what_is_wrong(
     world.wait_for_closed(workflow_id, "FAILED")
     failure = world.history(workflow_id)[-1]["workflowExecutionFailedEventAttributes"]["failure"]
     assert said in failure["message"]
+
+
+_MESSAGE: dict[str, Any] = {
+    "id": "1", "task": "parity.add", "tenant": "t", "delivery": "d", "queue": "celery", "headers": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "memo", "said"),
+    [
+        ({"tenantId": 7}, None, "tenantId is 7"),
+        ({"tenantId": ["t"]}, None, "tenantId is"),
+        ({"tenantId": "a\x00b"}, None, "NUL"),
+        ({"jobId": "a\x00b"}, None, "NUL"),
+        ({"jobId": {"a": 1}}, None, "jobId is"),
+        ({"jobName": "parity.add\x00"}, None, "NUL"),
+        ({"jobName": 5}, None, "names no handler"),
+        ({"data": {"args": 5}}, None, "args is 5"),
+        ({"data": {"args": "ab"}}, None, "args is 'ab'"),
+        ({"data": {"args": [1, 2], "kwargs": [1]}}, None, "kwargs is"),
+        ({}, {"celery": "text"}, "must be an object"),
+        ({}, {"celery": {**_MESSAGE, "eta": "tomorrow"}}, "eta is 'tomorrow'"),
+        ({}, {"celery": {**_MESSAGE, "eta": 5}}, "eta is 5"),
+        ({}, {"celery": {**_MESSAGE, "eta": "9999-12-31T23:59:59-14:00"}}, "no instant"),
+        ({}, {"celery": {**_MESSAGE, "timelimit": ["soon", None]}}, "timelimit"),
+        ({}, {"celery": {**_MESSAGE, "priority": "high"}}, "priority"),
+        ({}, {"celery": {"task": "parity.add"}}, "cannot be read"),
+        ({}, {"celery": {**_MESSAGE, "headers": [1]}}, "cannot be read"),
+        ({}, {"celery": {**_MESSAGE, "body": "no base64"}}, "cannot be read"),
+        ({}, {"carried": "text"}, ""),
+    ],
+)
+def test_a_workflow_that_is_started_by_hand_with_nonsense_fails_and_says_why(
+    world: TemporalWorld, fields: dict[str, Any], memo: dict[str, Any] | None, said: str
+) -> None:
+    workflow_id = f"bad-{uuid.uuid4().hex}"
+    document = {"jobName": "parity.add", "data": {"args": [1, 2]}, **fields}
+    memos = [
+        each for name, value in (memo or {}).items() for each in ("--memo", f"{name}={json.dumps(value)}")
+    ]
+    world.cli(
+        "workflow", "start", "--type", "genericJobWorkflow", "--workflow-id", workflow_id,
+        "--task-queue", world.environment["TEMPORAL_JOB_TASK_QUEUE"], "--input", json.dumps(document), *memos,
+    )  # fmt: skip
+
+    world.wait_for_closed(workflow_id, "FAILED")
+    failure = world.history(workflow_id)[-1]["workflowExecutionFailedEventAttributes"]["failure"]
+    assert said in json.dumps(failure, ensure_ascii=False)
+
+
+def test_an_eta_without_a_zone_is_utc_as_celery_reads_it(world: TemporalWorld) -> None:
+    eta = (datetime.now(UTC) + timedelta(seconds=2)).replace(tzinfo=None)
+
+    result = world.task("parity.add").apply_async((1, 2), eta=eta)
+
+    row = world.wait_for_status(result.id, "completed")
+    assert row["run_at"] == eta.replace(tzinfo=UTC)
+    assert row["started_at"] >= row["run_at"]
 
 
 def test_an_unknown_handler_fails_workflow_and_row_and_names_the_nearest(world: TemporalWorld) -> None:

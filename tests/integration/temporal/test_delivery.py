@@ -18,10 +18,11 @@ from celery import group
 from jobbridge.core.envelope import Envelope
 from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import TemporalServer
-from jobbridge.errors import EngineUnavailable
+from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.settings import load_settings
 from jobbridge.temporal.deliver.delivery import TemporalDelivery
 from jobbridge.temporal.deliver.relay import Relay
+from jobbridge.temporal.wire.access import target_of
 from tests.integration.temporal.conftest import TemporalWorld
 from tests.integration.temporal.tasks import make_app
 
@@ -172,9 +173,72 @@ def test_wrong_tls_settings_are_named(own_world: TemporalWorld, tmp_path: Path) 
         {**own_world.environment, "TEMPORAL_TLS_CLIENT_CERT_PATH": str(tmp_path / "cert.pem")}
     )
 
-    from jobbridge.errors import ConfigurationError
-
     delivery = TemporalDelivery(settings, own_world.app)
     with pytest.raises(ConfigurationError, match="TEMPORAL_TLS_CLIENT_KEY_PATH"):
         delivery.deliver(_envelope())
     delivery.client.close()
+
+
+def test_settings_that_cannot_work_are_found_before_a_job_is_recorded(
+    own_world: TemporalWorld, tmp_path: Path
+) -> None:
+    (garbage := tmp_path / "garbage.pem").write_text("no certificate")
+    cert_name, key_name = "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"
+    wrong: list[dict[str, Any]] = [
+        {"TEMPORAL_NAMESPACE": "elsewhere"},
+        {"TEMPORAL_NAMESPACE": "a\x00b"},
+        {"TEMPORAL_API_KEY": "a\nb"},
+        {"TEMPORAL_TLS_SERVER_CA_CERT_PATH": tmp_path / "nothing"},
+        {"TEMPORAL_TLS_SERVER_CA_CERT_PATH": tmp_path},
+        {"TEMPORAL_TLS_SERVER_CA_CERT_PATH": garbage},
+        {cert_name: garbage},
+        {key_name: garbage},
+        {cert_name: garbage, key_name: garbage},
+        *(
+            {"TEMPORAL_ADDRESS": address}
+            for address in ("::::", "host:port", "http://x", "a:1,b:2", "h:99999")
+        ),
+    ]
+    accepted = []
+    for settings in wrong:
+        told = {name: str(value) for name, value in settings.items()}
+        app = make_app(settings=load_settings({**own_world.environment, **told}))
+        try:
+            with pytest.raises(ConfigurationError, match="TEMPORAL_"):
+                app.tasks["parity.add"].delay(1, 2)
+            with app.database.connection() as mine, mine.transaction(), app.enqueue_on(mine):
+                if settings != wrong[0]:  # only the server knows that
+                    with pytest.raises(ConfigurationError, match="TEMPORAL_"):
+                        app.tasks["parity.add"].delay(1, 2)
+        except pytest.fail.Exception:
+            accepted.append(settings)
+        finally:
+            app.close()
+    assert accepted == []
+    assert own_world.rows("true") == []
+
+
+def test_an_address_without_a_port_means_7233() -> None:
+    assert target_of("temporal.example") == "temporal.example:7233"
+    assert target_of("[::1]") == "[::1]:7233"
+    assert target_of(" h:1234\n") == "h:1234"
+
+
+def test_a_job_that_is_recorded_was_sent_whatever_is_wrong_then(
+    own_world: TemporalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was told that it failed would send it again: the relay has it already."""
+    app = own_world.app
+    app.tasks["parity.add"].delay(1, 2)
+    with app.database.connection() as connection:
+        connection.execute(
+            "CREATE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN RAISE EXCEPTION 'for a test' USING ERRCODE = '23514'; END$$"
+        )
+        connection.execute(
+            "CREATE TRIGGER trouble BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION public.trouble()"
+        )
+
+    sent = app.tasks["parity.add"].delay(1, 2)
+
+    assert own_world.row(sent.id)["status"] == "pending"

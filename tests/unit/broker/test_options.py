@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from jobbridge.broker import register
+from jobbridge.broker import foreign_options, register
 from jobbridge.broker.errors import InvalidOption
 from jobbridge.broker.options import UNLIMITED, Options
 
@@ -46,9 +46,31 @@ def test_a_misspelt_option_names_the_nearest() -> None:
         _ = transport_with(max_delivery=3).engine
 
 
-def test_an_option_of_another_transport_is_refused() -> None:
-    with pytest.raises(InvalidOption, match=r"'visibility_timeout' is not known\. Ours are max_deliveries"):
-        _ = transport_with(visibility_timeout=3600).engine
+def test_what_is_left_over_from_another_broker_is_told_once_and_ignored(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_options, "_told", set())
+    left_over = {
+        "visibility_timeout": 3600,
+        "master_name": "main",
+        "fanout_prefix": True,
+        "socket_timeout": 5,
+        "confirm_publish": True,
+        "predefined_queues": {},
+        "region": "eu-central-1",
+        "echo": False,
+    }
+    for _ in range(2):
+        assert transport_with(**left_over).engine.echo is False
+
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(left_over) - 2  # kombu reads confirm_publish itself, and echo is SQLAlchemy's
+    assert any("'visibility_timeout' is for Redis" in each for each in told)
+
+
+def test_a_misspelt_option_of_another_broker_is_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"Did you mean 'visibility_timeout'\?"):
+        _ = transport_with(visibilty_timeout=3600).engine
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,12 @@ from jobbridge.postgres.target import Target
         "jobbridge+postgresql",
         "jobbridge+postgresql+psycopg",
         "jobbridge.broker.transport:Transport+postgresql",
+        "psql",
+        "pgsql",
+        "postgis",
+        "postgresql+psycopg2",
+        "postgresql+asyncpg",
+        "jobbridge+postgis",
     ],
 )
 def test_every_scheme_of_ours_is_read(scheme: str) -> None:
@@ -96,3 +102,67 @@ def test_two_urls_of_one_database_have_one_place() -> None:
 
     assert Target.of(one).place == Target.of(other).place
     assert Target.of(one).place != Target.of("postgresql://h/other").place
+
+
+@pytest.mark.parametrize(
+    ("query", "read"),
+    [
+        ("ssl=true", {"sslmode": "require"}),
+        ("ssl=0", {"sslmode": "disable"}),
+        ("ssl=verify-full", {"sslmode": "verify-full"}),
+        ("schema=public&pgbouncer=true&connection_limit=5&conn_max_age=600", {}),
+        ("statement_cache_size=0&prepared_statement_cache_size=0", {}),
+        ("host=a:1&host=b:2", {"host": "a,b", "port": "1,2"}),
+        ("host=a,b&port=1,2", {"host": "a,b", "port": "1,2"}),
+    ],
+)
+def test_what_other_drivers_write_is_read(query: str, read: dict[str, str]) -> None:
+    given = {} if "host=" in query else {"host": "h"}
+
+    target = Target.of(f"postgresql://{given.get('host', '')}/d?{query}")
+
+    assert target.parameters == {"dbname": "d", **given, **read}
+
+
+@pytest.mark.parametrize("query", ["schema=mine", "currentSchema=mine", "ssl=maybe", "prepare=yes"])
+def test_what_nobody_can_read_is_named(query: str) -> None:
+    with pytest.raises(ConfigurationError, match=query.partition("=")[0].replace("currentSchema", "mine")):
+        Target.of(f"postgresql://h/d?{query}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host=first,second port=5432,5433 dbname=d user=u password='it s'",
+        " dbname = d host=first,second port=5432,5433 user=u password=it\\ s\n",
+        "postgresql://u:it%20s@first:5432,second:5433/d \n",
+    ],
+)
+def test_key_value_strings_and_blanks_around(text: str) -> None:
+    assert Target.of(text) == Target.of("postgresql://u:it%20s@first:5432,second:5433/d")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:sec@ret/word@h/d",
+        "postgresql://u:sec@ret@h/d",
+        "host=h password='secret",
+        "host=h password=sec ret",
+        "host=h password=secret nonsense=1",
+        "mysql://u:secret@h/d",
+        "postgresql://u:secret@h/d?nonsense=1",
+        "postgresql://u:secret@h/d?password=secret%00",
+        "u:secret@h/d",
+    ],
+)
+def test_no_error_shows_a_password(url: str) -> None:
+    from jobbridge.app.urls import broker_url_for
+    from jobbridge.broker.urls import parse
+
+    for read in (Target.of, broker_url_for, parse):
+        with pytest.raises(Exception, match=r"\w") as caught:
+            read(url)
+        shown = f"{caught.value!r} {caught.value} {getattr(caught.value, 'hint', '')}"
+        assert "sec" not in shown.replace("nonsense", "")
+        assert "ret" not in shown.replace("nonsense", "")
