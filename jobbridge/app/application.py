@@ -23,7 +23,7 @@ from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
 from jobbridge.app.publish.checks import readable_ids
 from jobbridge.app.publish.consumers import Servers
-from jobbridge.app.result_listener import ResultListener
+from jobbridge.app.results.listener import ResultListener
 from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database
 from jobbridge.app.worker.losses import Losses
 from jobbridge.core.keys import Engine

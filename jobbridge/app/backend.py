@@ -19,7 +19,6 @@ from kombu.utils import json as kombu_json
 from kombu.utils.encoding import str_to_bytes
 
 from jobbridge.app.execute import carried
-from jobbridge.app.execute.batches import context_of
 from jobbridge.app.execute.claim import (
     Run,
     current_run,
@@ -30,10 +29,11 @@ from jobbridge.app.execute.claim import (
     record_owed_start,
     run_of,
 )
-from jobbridge.app.following_backend import place_of_unsent, unsent_request
-from jobbridge.app.result_forms import as_json, error_line, exception_of, revoked
+from jobbridge.app.results.following_backend import place_of_unsent, unsent_request
+from jobbridge.app.results.forms import as_json, error_line, exception_of, revoked
+from jobbridge.app.results.waiting_backend import WaitingBackend
 from jobbridge.app.urls import BROKER_SCHEME, same_database
-from jobbridge.app.waiting_backend import WaitingBackend
+from jobbridge.app.worker.batches import context_of
 from jobbridge.core.events import (
     AttemptFailed,
     Cancelled,

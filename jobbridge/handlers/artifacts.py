@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from jobbridge.app.execute.artifacts import Artifact
+from jobbridge.app.results.artifacts import Artifact
 from jobbridge.handlers.documents import OF_TENANT, Document, content_of
 from jobbridge.handlers.sql import rows_as
 

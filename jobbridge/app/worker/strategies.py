@@ -9,7 +9,7 @@ from celery import bootsteps
 from celery.utils.imports import symbol_by_name
 
 from jobbridge.app.control import list_jobs_that_wait_for_their_time
-from jobbridge.app.execute.batches import call_with_many, complete_unseen, has_own_strategy, takes_many
+from jobbridge.app.worker.batches import call_with_many, complete_unseen, has_own_strategy, takes_many
 from jobbridge.core.keys import Engine
 
 if TYPE_CHECKING:

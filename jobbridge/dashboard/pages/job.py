@@ -11,7 +11,7 @@ from urllib.parse import quote as url_quote
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from jobbridge.app.execute.artifacts import artifacts_of
+from jobbridge.app.results.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import FINAL

@@ -23,7 +23,7 @@ from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import record
-from jobbridge.app.result_forms import not_registered
+from jobbridge.app.results.forms import not_registered
 from jobbridge.app.worker.unknown_tasks import UnknownTasks
 from jobbridge.core.events import Failed, Requeued
 from jobbridge.core.keys import Engine

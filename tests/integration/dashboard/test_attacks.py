@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.execute.artifacts import Artifact
+from jobbridge.app.results.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
 from jobbridge.core.schedules.policies import schedule_id_for

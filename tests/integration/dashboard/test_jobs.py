@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from jobbridge import Celery
-from jobbridge.app.execute.artifacts import Artifact
+from jobbridge.app.results.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus

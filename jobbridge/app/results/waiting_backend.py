@@ -11,8 +11,8 @@ from celery import states
 from celery.exceptions import TimeoutError
 from kombu.utils.encoding import bytes_to_str
 
-from jobbridge.app.following_backend import FollowingBackend
-from jobbridge.app.result_listener import ResultListener, Waiting
+from jobbridge.app.results.following_backend import FollowingBackend
+from jobbridge.app.results.listener import ResultListener, Waiting
 from jobbridge.core.keys import job_id_for
 from jobbridge.store.workers.awaiters import LONGEST
 

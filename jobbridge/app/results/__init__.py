@@ -1,0 +1,1 @@
+"""Results: what follows from them, how one waits for them, their forms, and what else a job made."""
