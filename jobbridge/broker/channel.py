@@ -18,7 +18,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[att
 from kombu.utils.uuid import uuid
 
 from jobbridge.broker import publishing, topology
-from jobbridge.broker.consume.claiming import claim, claim_suspect, payload_of, take
+from jobbridge.broker.consume.claiming import claim, payload_of, take
 from jobbridge.broker.consume.settling import REJECTED, Lease, Settlement, Settler, unreadable
 from jobbridge.broker.consume.window import Window
 from jobbridge.broker.errors import SessionLost, Unreadable
@@ -291,24 +291,16 @@ class Channel(kombu_sqlalchemy.Channel):
         raise Empty
 
     def take(
-        self,
-        queue: str,
-        limit: int,
-        *,
-        is_acked: bool,
-        suspects: Sequence[int] = (),
-        suspect_from: int | None = None,
+        self, queue: str, limit: int, *, is_acked: bool, suspects: Sequence[int] = (), suspect_from: int = 0
     ) -> tuple[list[dict[str, Any]], int]:
         """Claim messages, count them in, and give them with their delivery tags.
 
         What this session has acknowledged and not written yet is written with the claim.
 
         Args:
-            queue: Its exact name.
             limit: Look at so many at most; those that have expired are dropped.
-            is_acked: Whether they will be acknowledged.
             suspects: Numbers of messages, of which one is claimed; else suspects are left where they are.
-            suspect_from: From so many deliveries on a message is a suspect; None: as the options say.
+            suspect_from: From so many deliveries on a message is a suspect; 0: as the options say.
 
         Returns:
             What is to be delivered, and how many were looked at.
@@ -317,17 +309,8 @@ class Channel(kombu_sqlalchemy.Channel):
         with self.connection.orphans.lock:
             if is_acked:
                 with settler.acknowledging() as done:
-                    claimed = (
-                        claim_suspect(session, queue, suspects, done=done)
-                        if suspects
-                        else claim(
-                            session,
-                            queue,
-                            limit,
-                            suspect_from=suspect_from or self.connection.options.suspect_from,
-                            done=done,
-                        )
-                    )
+                    least = suspect_from or self.connection.options.suspect_from
+                    claimed = claim(session, queue, limit, suspect_from=least, suspects=suspects, done=done)
                     settler.check(len(done), claimed.acknowledged)
             else:
                 claimed = take(session, queue, limit)
@@ -388,10 +371,10 @@ class Channel(kombu_sqlalchemy.Channel):
         Raises:
             SessionLost: Nothing can be freed, nor needs to be.
         """
-        tags: dict[Settler, list[str]] = {}
+        tags: defaultdict[Settler, list[str]] = defaultdict(list)
         held = self.window.live()
         for tag, (_, settler) in held.items():
-            tags.setdefault(settler, []).append(tag)
+            tags[settler].append(tag)
         for settler, each in tags.items():
             settler.give_back([held[tag][0] for tag in each])
             for tag in each:

@@ -78,16 +78,13 @@ class JobPublication:
         self._task = app._tasks.get(name)
         self._delivery = uuid.uuid4()
         self._parent_run = current_run(app)
-        self._own_run = (
-            self._parent_run if self._parent_run and self._parent_run.task_id == self._task_id else None
-        )
+        is_own = self._parent_run is not None and self._parent_run.task_id == self._task_id
+        self._own_run = self._parent_run if is_own else None
         self._engine = self._chosen_engine()
         self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
         self._claim = self._singleton_claim()
-        #: Why it does not go to the engine that was chosen.
-        self._trouble: EngineUnavailable | None = None
-        #: What came of it; None until it is sent.
-        self.sent: Sent | None = None
+        self._trouble: EngineUnavailable | None = None  #: Why it does not go to the engine that was chosen.
+        self.sent: Sent | None = None  #: What came of it; None until it is sent.
         self._address()
 
     def send(self) -> Any:
@@ -107,11 +104,8 @@ class JobPublication:
 
     def _address(self) -> None:
         """Write into the message whose job it is, and by which delivery."""
-        self._headers[HEADER] = {
-            "tenant": self._key.tenant,
-            "delivery": str(self._delivery),
-            "engine": self._engine.value,
-        }
+        told = {"tenant": self._key.tenant, "delivery": str(self._delivery), "engine": self._engine.value}
+        self._headers[HEADER] = told
         if self._queue_name != self._publish_options.get("routing_key"):
             self._headers[HEADER]["queue"] = (
                 self._queue_name
@@ -146,8 +140,7 @@ class JobPublication:
         return SingletonClaim(self._app, self._key, key, policy)
 
     def _submitted(self, status: JobStatus, message: Any = None, *, broker: str | None = None) -> Submitted:
-        headers = self._headers
-        task = self._task
+        headers, task = self._headers, self._task
         max_retries = getattr(task, "max_retries", None)
         eta, parent_id = instant(headers.get("eta")), optional_id(headers.get("parent_id"))
         return Submitted(

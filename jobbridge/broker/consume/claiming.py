@@ -146,7 +146,13 @@ class Claimed:
 
 
 def claim(
-    session: Session, queue: str, limit: int, *, suspect_from: int, done: Sequence[int] = ()
+    session: Session,
+    queue: str,
+    limit: int,
+    *,
+    suspect_from: int,
+    suspects: Sequence[int] = (),
+    done: Sequence[int] = (),
 ) -> Claimed:
     """Lease up to `limit` ready messages of the queue until they are settled.
 
@@ -155,17 +161,15 @@ def claim(
         queue: Its exact name.
         limit: 1 or more.
         suspect_from: What was delivered so often is left to who has nothing else.
+        suspects: One of these messages is wanted, if it is there still.
         done: Messages of this consumer to acknowledge with it.
     """
+    if suspects:
+        return _claimed(
+            session, CLAIM_SUSPECT, {"queue": queue, "limit": 1, "suspects": list(suspects)}, done
+        )
     parameters: dict[str, Any] = {"queue": queue, "limit": limit, "suspect_from": suspect_from}
     return _claimed(session, CLAIM, parameters, done)
-
-
-def claim_suspect(
-    session: Session, queue: str, suspects: Sequence[int], *, done: Sequence[int] = ()
-) -> Claimed:
-    """Lease one of these messages, if it is there still."""
-    return _claimed(session, CLAIM_SUSPECT, {"queue": queue, "limit": 1, "suspects": list(suspects)}, done)
 
 
 def _claimed(session: Session, statement: str, parameters: dict[str, Any], done: Sequence[int]) -> Claimed:

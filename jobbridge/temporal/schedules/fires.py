@@ -37,7 +37,7 @@ from jobbridge.store.schedules import fires
 from jobbridge.store.schedules.mirrors import job_of_fire, settle_unfired
 from jobbridge.store.schedules.repository import database_clock
 from jobbridge.store.schedules.rows import ScheduleRow
-from jobbridge.temporal.wire.contract import Fire
+from jobbridge.temporal.wire.fire import Fire
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -5,7 +5,7 @@ schedule's own id, so two installations may share a namespace, as they may share
 our mark is never touched.
 
 Its action starts the job's workflow. Which fire that is, the workflow learns from Temporal: the nominal instant, which
-with the schedule's id makes the id of the job (`contract.Fire`).
+with the schedule's id makes the id of the job (`fire.Fire`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from jobbridge.store.schedules.rows import ScheduleRow
 from jobbridge.temporal.deliver.delivery import task_queue_for
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.client import is_found
-from jobbridge.temporal.wire.contract import Fire, temporal_priority
+from jobbridge.temporal.wire.contract import temporal_priority
+from jobbridge.temporal.wire.fire import Fire
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
-from uuid import UUID, uuid5
+
+from jobbridge.temporal.wire.fire import Fire
 
 Json = Any  # what json.loads returns
 
@@ -41,8 +42,6 @@ STATE_MEMO = "carried"
 SCHEDULE_MEMO = "schedule"
 #: Temporal's own search attribute of such a workflow: the nominal instant of its fire.
 SCHEDULED_START_TIME = "TemporalScheduledStartTime"
-#: As in jobbridge.core.schedules.policies, which may not be imported here; a test holds the two together.
-_FIRE_NAMESPACE = UUID("5d0f6a0e-8f57-5f4b-9d7b-0d8f3c7e2b64")
 
 #: Payloads beyond this stay in Postgres and are passed by reference. Temporal warns at 256 KiB and refuses at 2 MiB.
 PAYLOAD_LIMIT = 256 * 1024
@@ -156,60 +155,6 @@ def instant_of(text: str | None) -> datetime | None:
         return None
     at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fire:
-    """Which fire of which schedule a workflow carries.
-
-    Attributes:
-        fire_at: Its nominal instant, ISO 8601.
-        kind: With `spec` and `zone`: when the schedule fires, as far as Temporal was told.
-    """
-
-    schedule_id: str
-    tenant_id: str
-    fire_at: str
-    version: int
-    kind: str
-    spec: str
-    zone: str
-
-    @property
-    def instant(self) -> datetime:
-        return datetime.fromisoformat(self.fire_at)
-
-    @property
-    def job_id(self) -> str:
-        """The id of the job that this fire makes, whoever fires it."""
-        instant = self.instant.astimezone(UTC).isoformat(timespec="microseconds")
-        return str(uuid5(_FIRE_NAMESPACE, f"{self.tenant_id}\n{self.schedule_id}\n{instant}"))
-
-    def to_json(self) -> dict[str, Json]:
-        return {**self.memo(), "fireAt": self.fire_at}
-
-    def memo(self) -> dict[str, Json]:
-        """Give what is known before it fires."""
-        return {
-            "scheduleId": self.schedule_id,
-            "tenantId": self.tenant_id,
-            "version": self.version,
-            "kind": self.kind,
-            "spec": self.spec,
-            "zone": self.zone,
-        }
-
-    @classmethod
-    def from_json(cls, document: Json, *, fire_at: str | None = None) -> Fire:
-        return cls(
-            schedule_id=str(document["scheduleId"]),
-            tenant_id=str(document["tenantId"]),
-            fire_at=fire_at or str(document["fireAt"]),
-            version=int(document["version"]),
-            kind=str(document["kind"]),
-            spec=str(document["spec"]),
-            zone=str(document["zone"]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

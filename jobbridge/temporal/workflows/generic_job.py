@@ -17,12 +17,7 @@ from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import (
-    ActivityError,
-    ApplicationError,
-    CancelledError,
-    is_cancelled_exception,
-)
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.workflow import ActivityCancellationType, ActivityHandle, HandlerUnfinishedPolicy
 
@@ -30,12 +25,12 @@ from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import (
     CancelRequest,
     ExecuteOrder,
-    Fire,
     JobInput,
     JobResult,
     Outcome,
     OutcomeKind,
 )
+from jobbridge.temporal.wire.fire import Fire
 
 #: A worker that says nothing for so long is dead. The activity tells that it lives every two seconds.
 HEARTBEAT_TIMEOUT = timedelta(seconds=8)

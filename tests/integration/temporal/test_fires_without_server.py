@@ -15,7 +15,7 @@ from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.settings import load_settings
 from jobbridge.store.schedules.repository import ScheduleStore
 from jobbridge.temporal.schedules.fires import begin_fire
-from jobbridge.temporal.wire.contract import Fire
+from jobbridge.temporal.wire.fire import Fire
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

@@ -14,7 +14,8 @@ from jobbridge.core.keys import TenantId
 from jobbridge.core.schedules.policies import Trigger, fire_job_id
 from jobbridge.core.schedules.specs import Cron, Every
 from jobbridge.temporal.schedules.fires import triggered_by
-from jobbridge.temporal.wire.contract import ExecuteOrder, Fire, JobInput
+from jobbridge.temporal.wire.contract import ExecuteOrder, JobInput
+from jobbridge.temporal.wire.fire import Fire
 
 SCHEDULE = "5b0f2c1e-0000-4000-8000-000000000001"
 
