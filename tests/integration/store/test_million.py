@@ -61,14 +61,17 @@ def _plan(connection: psycopg.Connection[Any], statement: str, params: Any, sett
 
 
 _BROKER: dict[str, tuple[str, dict[str, Any]]] = {
-    "claim": (claiming.CLAIM, {"queue": "q1", "limit": 8, "consumer": 1, "done": [1, 2]}),
+    "claim": (claiming.CLAIM, {"queue": "q1", "limit": 8, "consumer": 1, "done": [1, 2], "suspect_from": 4}),
     "take": (claiming.TAKE, {"queue": "q1", "limit": 8}),
     "acknowledge": (settling.ACKNOWLEDGE, {"ids": [1, 2], "consumer": 1}),
     "give back": (settling.GIVE_BACK, {"ids": list(range(500)), "consumer": 1}),
     "promote": (claiming.PROMOTE_DUE, {"queues": ["q1", "q2"], "limit": 250}),
     "next due": (claiming.SECONDS_TO_NEXT_DUE, {"queues": ["q1", "q2"]}),
     "sweep": (sweeping.SWEEP, look_parameters(1, 3.0)),
-    "free": (sweeping.FREE_LEASES, {"dead": [1], "deliveries_allowed": 5}),
+    "free": (
+        sweeping.FREE_LEASES,
+        {"dead": [1], "deliveries_allowed": 5, "suspect_from": 4, "not_begun": [1]},
+    ),
 }
 
 

@@ -24,7 +24,7 @@ def test_inspect_sees_the_worker_and_what_it_runs(world: TemporalWorld) -> None:
 
     result = world.task("temporal.steady").delay()
     world.wait_for_start(result.id)
-    assert [task["id"] for task in _inspect(world, "active")] == [result.id]
+    assert result.id in [task["id"] for task in _inspect(world, "active")]
     assert "temporal.steady" in _inspect(world, "registered")
     assert _inspect(world, "stats")["pool"]["max-concurrency"] == 2
     world.release(result.id)
