@@ -75,9 +75,9 @@ _BLOCKED = (
 
 
 def _then(world: World, root: str, result: Any) -> list[str]:
-    """Give the notes of what followed. The members of a group that nobody's run sent are roots of their own."""
+    """Give the notes of what followed. What nobody's run sent (a chord's body, its members) is a root of its own."""
     members = {str(each.id) for each in getattr(result, "results", None) or ()}
-    return [line for each in {root, *members} for line in world.lines(each, "then")]
+    return [line for each in {root, str(result.id), *members} for line in world.lines(each, "then")]
 
 
 #: What is run again after its process died has the next attempt's number, and does not begin as the first one does.
@@ -91,7 +91,7 @@ def _assert_all_ended(world: World, sent: dict[str, Any], first: set[int]) -> No
         root = _root(result)
         try:
             value = result.get(timeout=60)
-            wait_until(lambda: len(_then(world, root, result)) >= times, timeout=40)  # noqa: B023
+            wait_until(lambda: len(_then(world, root, result)) >= times, timeout=120)  # noqa: B023
         except Exception as error:
             problems[kind] = repr(error)
             continue
@@ -101,7 +101,7 @@ def _assert_all_ended(world: World, sent: dict[str, Any], first: set[int]) -> No
         if ran[0] not in (first if kind not in _SKIPS_ITS_BEGIN else {1}) or ran[1] != times:
             problems[kind] = f"first and then ran {ran} times"
     assert problems == {}
-    wait_until(lambda: not world.rows("completed_at IS NULL"), timeout=40)
+    wait_until(lambda: not world.rows("completed_at IS NULL"), timeout=120)
     assert {row["status"] for row in world.rows()} == {"completed"}
     assert world.looking.rows("SELECT chord_id FROM job_chords") == []
     assert world.looking.rows("SELECT id FROM jobbridge_broker.dead_letters") == []
