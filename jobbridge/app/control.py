@@ -13,7 +13,6 @@ from jobbridge.core.events import Cancelled
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.status import WAITING
 from jobbridge.errors import DatabaseError, EngineUnavailable
-from jobbridge.store.monitor.scheduled import scheduled_jobs, unstarted_jobs
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -59,6 +58,8 @@ def _remember(app: Celery, task_id: str, *, is_terminated: bool) -> None:
 
 def purge_jobs(app: Celery, queue: str) -> int:
     """Cancel the jobs that wait on Temporal in a queue whose messages are purged; gives their number."""
+    from jobbridge.store.monitor.scheduled import unstarted_jobs  # a worker does without it
+
     reason, cancelled = "The queue was purged.", 0
     for row in unstarted_jobs(app.database, queue):
         if not app.recorder.record(Cancelled(key=row.key, reason=reason)).applied:
@@ -91,6 +92,8 @@ def list_jobs_that_wait_for_their_time() -> None:
 
 
 def _scheduled(state: Any) -> Iterator[dict[str, Any]]:
+    from jobbridge.store.monitor.scheduled import scheduled_jobs
+
     app: Celery = state.app
     queues = [queue.name for queue in state.consumer.task_consumer.queues]
     engine = getattr(state.consumer.controller, "jobbridge_engine", Engine.CELERY)

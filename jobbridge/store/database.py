@@ -65,7 +65,7 @@ class Database:
         kept: int = 3,
         most: int = 15,
         connect_timeout: int = 10,
-        check_schema_after: float = 5.0,
+        check_schema_after: float = 10.0,
         purpose: str = "jobs",
         session_settings: Mapping[str, str] | None = None,
     ) -> None:

@@ -131,6 +131,24 @@ class Meter:
             message="all jobs are done",
         )
 
+    def wait_until_settled(self) -> None:
+        """Wait until each service has had its first turn: what a start costs is another matter."""
+        wait_until(
+            lambda: self._one(
+                """
+                SELECT coalesce(
+                    bool_and(last_finished >= last_started)
+                        AND max(last_started) < clock_timestamp() - interval '2 seconds',
+                    false
+                )
+                FROM public.job_services
+                """
+            ),
+            timeout=60,
+            every=0.1,
+            message="all services have run",
+        )
+
     def end_sessions(self) -> None:
         """End what others have open, and wait until they are gone: now the server knows of all their flushes."""
         self._one("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s", USER)
@@ -246,6 +264,8 @@ def run(stage: Stage, kind: str, jobs: int, idle: float) -> tuple[Cost, Cost]:
         if kind != "temporal":
             _send(app, MEASURED, jobs)
             _close(app)
+        if kind != "plain":
+            stage.meter.wait_until_settled()
         per_second = _idle(stage.meter, idle)
         before, began = stage.meter.read(), time.monotonic()
         if kind == "temporal":

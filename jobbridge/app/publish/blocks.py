@@ -66,7 +66,7 @@ class Blocks:
             yield
 
     @contextmanager
-    def bulk(self, *, portion: int = PORTION) -> Iterator[None]:
+    def bulk(self, *, portion: int = PORTION, is_asked_for: bool = True) -> Iterator[None]:
         """Send what is sent inside in few statements: ids are known at once, a portion is written when it is full.
 
         Leaving the block writes the rest; an exception inside discards what is not written yet. Inside a transaction
@@ -74,11 +74,12 @@ class Blocks:
 
         Args:
             portion: So many jobs are written at a time.
+            is_asked_for: False: jobs for Temporal wait only while it answers, or if the relay takes them anyhow.
         """
         if (outer := self._open_bulk.get()) is not None and outer.is_on(self.caller_connection):
             yield
             return
-        bulk = Bulk(self._as_app(), portion=portion)
+        bulk = Bulk(self._as_app(), portion=portion, is_asked_for=is_asked_for)
         token = self._open_bulk.set(bulk)
         try:
             yield

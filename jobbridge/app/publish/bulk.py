@@ -38,12 +38,14 @@ class Bulk:
     Args:
         app: Whose jobs.
         portion: At most so many jobs are written at a time.
+        is_asked_for: By whoever sends; not, for the members of a group.
     """
 
-    def __init__(self, app: Celery, *, portion: int = PORTION) -> None:
+    def __init__(self, app: Celery, *, portion: int = PORTION, is_asked_for: bool = True) -> None:
         self._app = app
         self._portion = portion
-        self._is_reached: bool | None = None
+        self.is_asked_for = is_asked_for
+        self._is_reached: bool | None = True if is_asked_for else None
         self._caller = app.caller_connection
         self._waiting: dict[UUID, tuple[Submitted, Parcel | None]] = {}
         self._size = 0
@@ -54,9 +56,10 @@ class Bulk:
         return connection is self._caller
 
     def reaches(self, delivery: Delivery) -> bool:
-        """Whether the other engine answered when the first of its jobs came: then the relay starts them.
+        """Whether the relay is to start its jobs: always in a block that was asked for.
 
-        If it does not, each goes its own way, which may lead to this engine.
+        Of a group, if the other engine answered when the first of them came. If it did not, each goes its own way,
+        which may lead to this engine.
         """
         if self._is_reached is None:
             try:

@@ -36,5 +36,5 @@ def send_groups_in_bulk() -> None:
 
 
 def _in_bulk(app: Any, sent: Iterator[Any]) -> Iterator[Any]:
-    with app.bulk():
+    with app.bulk(is_asked_for=False):
         yield from sent

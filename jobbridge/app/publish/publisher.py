@@ -309,7 +309,7 @@ class JobPublication:
         bulk = self._app.open_bulk
         is_others = self._app.caller_connection is not None or in_pool_child()
         if not continues:
-            delivery.prepare(asks=not is_others)
+            delivery.prepare(asks=not is_others and not (bulk and bulk.is_asked_for))
         trouble = None if continues else delivery.known_failure()
         if trouble is not None and self._may_fall_back:
             return self._send_to_broker_instead(trouble)
