@@ -23,7 +23,7 @@ def make_plain(broker_url: str) -> celery.Celery:
     """Make an app of plain Celery that uses the broker and nothing else."""
     app = celery.Celery("plain", broker=broker_url)
     # As the tracked one, so that what differs is the tracking alone.
-    app.conf.update(task_acks_late=True, worker_prefetch_multiplier=2, task_ignore_result=True)
+    app.conf.update(task_acks_late=True, worker_prefetch_multiplier=4, task_ignore_result=True)
     _add_task(app)
     return app
 
