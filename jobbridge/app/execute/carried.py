@@ -13,8 +13,11 @@ from jobbridge.store.jobs.batches import Ended
 if TYPE_CHECKING:
     from jobbridge.app.execute.claim import Run
 
-#: In a request: that its row was claimed by the parent, (attempt, whether the end may be handed over).
+#: In a request: that its row was claimed by the parent, (attempt, whether the end may be handed over, and when, by the
+#: clock that all processes of a host share: `time.monotonic`).
 BEGUN = "jobbridge_begun"
+#: What begins so long after its row was claimed looks at it once more: it may be cancelled. Seconds.
+LATE = 0.1
 
 _ended: Ended | None = None
 

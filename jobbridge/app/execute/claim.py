@@ -17,6 +17,7 @@ when they were tried again already):
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -233,7 +234,9 @@ def claim(task: Any) -> None:
     tenancy.enter(run.key.tenant)
     begun = getattr(request, carried.BEGUN, None)
     if begun is not None and in_pool_child():
-        run.attempt, run.is_carried = begun
+        run.attempt, run.is_carried, begun_at = begun
+        if time.monotonic() - begun_at > carried.LATE:
+            _look_again(task.app, run)
         return
     _acknowledge_first(task, run)
     # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
@@ -269,6 +272,16 @@ def claim(task: Any) -> None:
         logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": recorded.reason})
         raise AttemptRefused(f"{run.task_id} does not start: {recorded.reason}")
     run.attempt = recorded.attempt
+
+
+def _look_again(app: Celery, run: Run) -> None:
+    """Do not begin what was cancelled while it waited for its process; if Postgres cannot say, it was begun."""
+    with suppress(DatabaseError):
+        row = app.jobs.get(run.key)
+        if row is not None and (row.status is not JobStatus.PROCESSING or row.attempt != run.attempt):
+            run.refused = True
+            logger.warning("job.attempt_refused", extra={"job_id": run.task_id, "reason": row.status})
+            raise AttemptRefused(f"{run.task_id} does not start: it is {row.status}")
 
 
 def _give_back(run: Run, reason: str, *, pauses_once: bool = False) -> NoReturn:

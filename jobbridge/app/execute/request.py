@@ -6,6 +6,7 @@ Source: celery 5.7, worker/request.py (`Request`, `create_request_cls`) and work
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -79,7 +80,7 @@ class JobRequest:
             return self._execute_using_pool(pool, **options)
         if self.revoked():
             raise TaskRevokedError(self.id)
-        self._request_dict[carried.BEGUN] = (self.begun.attempt, not self.begun.is_counted)
+        self._request_dict[carried.BEGUN] = self.begun.attempt, not self.begun.is_counted, time.monotonic()
         hard, soft = self.time_limits
         result = pool.apply_async(
             trace_begun,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import psycopg
 import pytest
 
 from jobbridge import Celery
+from jobbridge.app.execute.carried import LATE
+from jobbridge.core.events import Cancelled
 from jobbridge.core.keys import job_id_for
 from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import free_port
@@ -239,3 +242,28 @@ def test_what_was_taken_beyond_the_prefetch_count_goes_back_when_jobs_turn_out_l
 
 def _started_ahead(app: Celery, results: list[Any]) -> int:
     return sum(_row(app, result).status == "processing" for result in results) - 1
+
+
+def test_what_is_cancelled_while_it_waits_for_its_process_does_not_begin(
+    app: Celery, environment: dict[str, str], celery_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = celery_worker(_APP, "-c", "1", **environment)
+    assert app.send_task("settled.short").get(timeout=30) == 1
+    (child,) = _children(worker.pid)
+    os.kill(child, signal.SIGSTOP)
+    late = app.send_task("settled.long")
+    wait_until(lambda: _has(app, late, "processing"))
+    begun = time.monotonic()
+    cancelled = Cancelled(key=_row(app, late).key)  # and the worker does not hear of it
+    assert app.recorder.record(cancelled).applied
+    wait_until(lambda: time.monotonic() - begun > LATE)
+    os.kill(child, signal.SIGCONT)
+
+    assert app.send_task("settled.short").get(timeout=30) > 0
+    assert not (tmp_path / "long.began").exists()
+    wait_until(lambda: _messages(environment["DATABASE_URL"]) == 0)
+
+
+def _children(pid: int) -> list[int]:
+    told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(each) for each in told.split()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import uuid
 from typing import Any
 
 import pytest
@@ -50,6 +52,9 @@ def test_what_is_left_over_from_another_broker_is_told_once_and_ignored(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(foreign_options, "_told", set())
+    # Other tests of this process have configured the logs of all that was imported by then.
+    monkeypatch.setattr(foreign_options, "logger", logging.getLogger(f"test.{uuid.uuid4().hex}"))
+    caplog.set_level(logging.WARNING)
     left_over = {
         "visibility_timeout": 3600,
         "master_name": "main",
