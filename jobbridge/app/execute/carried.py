@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: clock that all processes of a host share: `time.monotonic`).
 BEGUN = "jobbridge_begun"
 #: What begins so long after its row was claimed looks at it once more: it may be cancelled. Seconds.
-LATE = 0.1
+LATE = 0.25
 
 _ended: Ended | None = None
 
