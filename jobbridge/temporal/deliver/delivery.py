@@ -106,7 +106,7 @@ class TemporalDelivery:
                 except WorkflowAlreadyStartedError:
                     return
                 except RPCError as error:
-                    is_away = error.status in _SILENT
+                    is_away = is_away or error.status in _SILENT
                     return
             accepted.append(_accepted(envelope, handle.first_execution_run_id))
 
