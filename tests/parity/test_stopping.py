@@ -6,8 +6,10 @@ import os
 import signal
 import time
 
+import psycopg
 import pytest
 
+from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.dev.postgres import PostgresServer
 from tests.parity.conftest import World
 from tests.proxy import Proxy
@@ -16,12 +18,18 @@ from tests.support import wait_until
 #: `jobbridge_worker_stop_within`, and room for a busy machine. Seconds.
 WITHIN, ROOM = 4.0, 6.0
 
+WAKE = f"SELECT pg_notify({CHANNEL_OF_QUEUE}, '') FROM (VALUES ('celery')) AS it (queue)"
+WAITS_FOR_LOCK = """
+SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("claims", [False, True], ids=["idle", "claims"])
 def test_sigterm_ends_a_worker_whose_database_is_silent(
-    own_world: World, pool: str, postgres: PostgresServer
+    own_world: World, pool: str, claims: bool, postgres: PostgresServer
 ) -> None:
-    with Proxy(postgres.port) as proxy:
+    with Proxy(postgres.port) as proxy, psycopg.connect(own_world.database_url) as direct:
         own_world.environment |= {
             "DATABASE_URL": own_world.database_url.replace(f"127.0.0.1:{postgres.port}", proxy.address),
             "PARITY_STOP_WITHIN": str(WITHIN),
@@ -29,7 +37,12 @@ def test_sigterm_ends_a_worker_whose_database_is_silent(
         worker = own_world.worker("-P", pool, "-c", "1")
         held = own_world.task("hold").delay()
         wait_until(lambda: own_world.lines(held, "hold.pids"))
+        if claims:  # so its loop waits for an answer, and hears of no end
+            direct.execute("LOCK TABLE jobbridge_broker.messages IN ACCESS EXCLUSIVE MODE")
+            own_world.looking.rows(WAKE, [])
+            wait_until(lambda: own_world.looking.rows(WAITS_FOR_LOCK, []))
         proxy.freeze()
+        direct.rollback()
         own_world.release(held)
         wait_until(
             lambda: own_world.lines(held, "hold.done"), message="it has an end to tell, and nobody listens"

@@ -80,7 +80,8 @@ class StopLimit:
         """Whether a task's code runs: not if all that is left of it is to be written down."""
         settler = self._app.settler
         ended = settler.ended() if settler is not None else ()
-        waiting = self._unwritten.processes()
+        # One that has begun tells next how it ended; the loop may wait for the same server, and not hear it.
+        waiting = self._unwritten.processes() | self._watchdog.unread()
         left = [each for each in running() if each not in ended and each.worker_pid not in waiting]
         return len(left) > self._unwritten.threads()
 

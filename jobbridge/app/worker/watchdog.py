@@ -14,6 +14,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -127,6 +128,17 @@ class Watchdog:
             len(worker_state.reserved_requests),
         )
         return self._done != before
+
+    def unread(self) -> set[int]:
+        """Give the pool's processes whose words wait to be read, because the loop does something else."""
+        processes = getattr(getattr(getattr(self._worker, "pool", None), "_pool", None), "_pool", None) or ()
+        poll, pids = select.poll(), {}
+        for process in list(processes):
+            # A thread has none; one that was closed has no number.
+            if isinstance(fd := getattr(process, "outqR_fd", None), int):
+                poll.register(fd, select.POLLIN)
+                pids[fd] = process.pid
+        return {pids[fd] for fd, event in poll.poll(0) if event & select.POLLIN}
 
     # -- the end
 
