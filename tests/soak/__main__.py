@@ -69,14 +69,21 @@ def _wait_until_done(world: World) -> None:
         if (now := open_jobs()) < fewest:
             fewest, since = now, time.monotonic()
     if not fewest:
-        wait_until(
-            lambda: (
-                not world.look(
-                    "SELECT FROM jobbridge_broker.messages UNION ALL SELECT FROM job_chords LIMIT 1"
-                )
-            ),
-            timeout=100,
-        )
+        wait_until(lambda: _is_empty(world), timeout=100)
+
+
+def _is_empty(world: World) -> bool:
+    """Whether no message and no open chord is left. Raises AssertionError with what is."""
+    left = world.look(
+        """
+        SELECT 'message', to_jsonb(m) - 'body', to_jsonb(c)
+        FROM jobbridge_broker.messages AS m LEFT JOIN jobbridge_broker.consumers AS c ON c.id = leased_by
+        UNION ALL SELECT 'chord', to_jsonb(c), NULL FROM job_chords AS c
+        LIMIT 10
+        """
+    )
+    assert not left, f"no job is open, but there is: {left}"
+    return True
 
 
 def main() -> int:

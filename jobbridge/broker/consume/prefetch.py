@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu.log import get_logger
 
 from jobbridge.broker import topology
-from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.claiming import PROMOTE_DUE, SECONDS_TO_NEXT_DUE
 from jobbridge.broker.consume.isolation import Isolation
 from jobbridge.broker.consume.recheck import Rechecks
+from jobbridge.broker.consume.sweeping import Sweeper, bury
 from jobbridge.broker.errors import NotNow
 from jobbridge.broker.waker import Waker
-from jobbridge.postgres.presence import Judge
 
 if TYPE_CHECKING:
     from jobbridge.broker.channel import Channel
@@ -72,9 +71,8 @@ class Prefetch:
         self._not_before = 0.0
         self._next_pause = FIRST_PAUSE
         self._again_timer: Any = None
-        self._judge = Judge()
+        self._sweeper = Sweeper()
         self._isolation = Isolation(transport.options.suspect_from)
-        self._nobodys: set[int] = set()
 
     # -- which queues
 
@@ -263,8 +261,7 @@ class Prefetch:
         transport = self._transport
         if self._channels:
             self._isolation.look(transport.session, self.queues, self.look_at)
-            freed = sweeping.free_nobodys(transport.session, self._nobodys, transport.options)
-            self._nobodys, dead_letters = freed
+            dead_letters = self._sweeper.free_nobodys(transport.session, transport.options)
             transport.report_dead_letters(dead_letters)
 
     def _sweep(self) -> None:
@@ -275,7 +272,7 @@ class Prefetch:
         with transport.orphans.lock:
             transport.late.flush(transport.session)
         self._isolation.look_again(transport.session, self.queues, self.look_at)
-        swept = sweeping.sweep(transport.session, self._judge, transport.options)
+        swept = self._sweeper.sweep(transport.session, transport.options)
         transport.report_expired(swept.expired)
         transport.report_dead_letters(swept.dead_letters)
 
@@ -395,6 +392,6 @@ class Prefetch:
         for queue in self.queues:
             topology.unsubscribe(session, queue)
         if not session.is_of_process:
-            sweeping.bury(session, [session.consumer], self._transport.options)
+            bury(session, [session.consumer], self._transport.options)
         elif session.own_queues:
             session.run(topology.DELETE_QUEUES, {"queues": list(session.own_queues)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, LiteralString
 
 import psycopg
@@ -22,6 +23,9 @@ from jobbridge.postgres.locks import CONSUMERS
 from jobbridge.postgres.presence import LOOKED, SUSPECTS, Judge, Suspect, look_parameters
 
 logger = get_logger(__name__)
+
+#: So long after a burial, what the dead had asked Postgres for may still be done. Seconds.
+LATE_CLAIMS = 60.0
 
 HELD_BY = """
 SELECT id, headers::text AS headers
@@ -109,7 +113,8 @@ WHERE id = %(consumer)s
 """
 
 # Leases that no row speaks for, of the dead: somebody who lives was taken for dead, took messages again, and died
-# before it wrote its row again. Seldom asked.
+# before it wrote its row again; or a claim was on its way when its process was killed, and was done after the burial.
+# Seldom asked.
 FIND_NOBODYS: LiteralString = """
 SELECT DISTINCT leased_by AS number
 FROM jobbridge_broker.messages
@@ -161,40 +166,52 @@ class Swept:
     expired: list[Row] = field(default_factory=list)
 
 
-def sweep(session: Session, judge: Judge, options: Options) -> Swept:
-    """Free what the dead held, delete the queues that died with them, drop what expired.
+class Sweeper:
+    """Sweeps for the consumers of one transport."""
 
-    Args:
-        session: Of the consumer that sweeps.
-        judge: Who swept before.
-        options: Its transport's.
-    """
-    found: dict[str, list[str]] = {"suspect": [], "expired": [], "unused": []}
-    for row in session.rows(SWEEP, look_parameters(session.consumer, options.sweep_interval)):
-        found[row["kind"]].append(row["found"])
-    swept = Swept(expired=[{"headers": headers} for headers in found["expired"]])
-    if dead := judge.dead(Suspect.of(json.loads(suspect)) for suspect in found["suspect"]):
-        swept.dead_letters = bury(session, dead, options)
-    if found["unused"]:
-        session.run(DELETE_QUEUES, {"queues": found["unused"]})
-    return swept
+    def __init__(self) -> None:
+        self._judge = Judge()
+        #: Leases that no row spoke for, by the number of their holder, at the look before.
+        self._nobodys: set[int] = set()
+        #: Whom it has buried, and when.
+        self._buried: dict[int, float] = {}
 
+    def sweep(self, session: Session, options: Options) -> Swept:
+        """Free what the dead held, delete the queues that died with them, drop what expired."""
+        found: dict[str, list[str]] = {"suspect": [], "expired": [], "unused": []}
+        for row in session.rows(SWEEP, look_parameters(session.consumer, options.sweep_interval)):
+            found[row["kind"]].append(row["found"])
+        swept = Swept(expired=[{"headers": headers} for headers in found["expired"]])
+        swept.dead_letters = self._free_late_ones(session, options)
+        if dead := self._judge.dead(Suspect.of(json.loads(suspect)) for suspect in found["suspect"]):
+            swept.dead_letters += bury(session, dead, options)
+            self._buried |= dict.fromkeys(dead, monotonic())
+        if found["unused"]:
+            session.run(DELETE_QUEUES, {"queues": found["unused"]})
+        return swept
 
-def free_nobodys(session: Session, seen: set[int], options: Options) -> tuple[set[int], list[Row]]:
-    """Free leases that no row speaks for.
+    def _free_late_ones(self, session: Session, options: Options) -> list[Row]:
+        """Free what was leased to the buried afterwards: a claim was on its way, and no row speaks for it."""
+        now = monotonic()
+        self._buried = {number: at for number, at in self._buried.items() if now - at < LATE_CLAIMS}
+        if not self._buried:
+            return []
+        late = self._leases_of_nobody(session) & self._buried.keys()
+        return bury(session, sorted(late), options) if late else []
 
-    Args:
-        session: Of the consumer that looks.
-        seen: The numbers that the look before found: only those are freed, for the living write their rows again.
-        options: Its transport's.
+    def free_nobodys(self, session: Session, options: Options) -> list[Row]:
+        """Free leases that no row spoke for at two looks: the living write their rows again.
 
-    Returns:
-        The numbers that this look found, and the headers of messages that became dead letters, with the reason.
-    """
-    rows = session.rows(FIND_NOBODYS, {"own": session.consumer, "consumers": CONSUMERS})
-    found = {row["number"] for row in rows}
-    dead = sorted(found & seen)
-    return found, bury(session, dead, options) if dead else []
+        Returns:
+            The headers of messages that became dead letters, with the reason.
+        """
+        found = self._leases_of_nobody(session)
+        dead, self._nobodys = sorted(found & self._nobodys), found
+        return bury(session, dead, options) if dead else []
+
+    def _leases_of_nobody(self, session: Session) -> set[int]:
+        rows = session.rows(FIND_NOBODYS, {"own": session.consumer, "consumers": CONSUMERS})
+        return {row["number"] for row in rows}
 
 
 def bury(session: Session, dead: list[int], options: Options) -> list[Row]:

@@ -79,6 +79,30 @@ def test_what_a_killed_prefork_worker_had_is_with_another_in_seconds(
     wait_until(lambda: tables.notes("started") == ["long", "long"], timeout=30)
 
 
+def test_what_the_dead_had_asked_for_is_freed_soon_too(
+    app: Celery, tables: Tables, start: StartWorker
+) -> None:
+    """Its last claim is done when its process was buried already: nobody's lease."""
+    first = start("first", "solo").wait_until_ready()
+    send(app, "work", "first", 60)
+    tables.wait_for_notes("started", {"first"})
+    number = tables.number("SELECT leased_by FROM jobbridge_broker.messages WHERE leased_by IS NOT NULL")
+    start("second", "prefork", "-c", "2").wait_until_ready()
+    first.kill()
+    wait_until(
+        lambda: not tables.rows("SELECT FROM jobbridge_broker.consumers WHERE id = %s", number), timeout=30
+    )
+
+    send(app, "work", "late", queue="elsewhere")
+    tables.rows(
+        "UPDATE jobbridge_broker.messages"
+        " SET queue = 'celery', leased_by = %s, deliveries = 1 WHERE queue = 'elsewhere' RETURNING id",
+        number,
+    )
+
+    tables.wait_for_notes("started", {"late"})
+
+
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_a_killed_worker_loses_nothing(pool: str, app: Celery, tables: Tables, start: StartWorker) -> None:
     first = start("first", pool, "-c", "2").wait_until_ready()
