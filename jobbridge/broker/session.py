@@ -20,7 +20,7 @@ import select
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
@@ -35,6 +35,9 @@ from jobbridge.postgres.faults import Kind, kind_of, reason_of
 from jobbridge.postgres.locks import CONSUMERS
 from jobbridge.postgres.presence import Process, this_process
 from jobbridge.postgres.target import Target
+
+if TYPE_CHECKING:
+    from jobbridge.broker.consume.passed import Passed
 
 # The indexes are made for exactly these statements, while the size of these tables swings from nothing to millions:
 # a plan made for the empty table must not be kept for the full one, so the other plans are ruled out for this session.
@@ -92,6 +95,8 @@ class Session:
         self.is_due_notified = False
         #: Whether a suspect has come back to a queue (`consume.isolation`).
         self.is_suspect_notified = False
+        #: By queue, where there is nothing any more.
+        self.passed: dict[str, Passed] = {}
         self.close_callbacks: list[Callable[[], None]] = []
         self._queues_by_channel: dict[str, str] = {}
         self._lock = threading.RLock()

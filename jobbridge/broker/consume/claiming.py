@@ -12,6 +12,8 @@ from typing import Any
 
 from kombu.utils.json import loads
 
+from jobbridge.broker.consume.passed import PRIORITIES, Passed
+from jobbridge.broker.consume.settling import OURS
 from jobbridge.broker.errors import Unreadable
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
@@ -30,14 +32,31 @@ _RETURNED = """
         message.content_encoding, message.headers::text AS headers, message.properties::text AS properties,
         message.body"""
 
+# Of each priority what comes after a number, below which there is nothing (`passed`). Not `priority = …`: then the
+# primary key would give the order, too, and its index has all that ever was in the table.
+_READY_AFTER = """
+    SELECT ready.*
+    FROM unnest(%(priorities)s::smallint[], %(floors)s::bigint[]) AS passed (priority, floor)
+    CROSS JOIN LATERAL (
+        SELECT id, expires_at <= statement_timestamp() AS is_expired
+        FROM jobbridge_broker.messages
+        WHERE queue = %(queue)s AND leased_by IS NULL AND due_at IS NULL AND deliveries < %(suspect_from)s
+            AND priority <= passed.priority AND priority >= passed.priority AND id >= passed.floor
+        ORDER BY priority DESC, id
+        LIMIT %(limit)s
+        FOR UPDATE SKIP LOCKED
+    ) AS ready
+    LIMIT %(limit)s
+"""
+
 # One statement: what was acknowledged goes, what is expired goes, the rest is leased to the consumer. To acknowledge
 # waits for the disk. A lease alone does not: if a crash of Postgres forgets it, the message is there as before.
-CLAIM = f"""
+_CLAIM = f"""
 WITH acknowledged AS (
     DELETE FROM jobbridge_broker.messages
-    WHERE id = ANY(%(done)s::bigint[]) AND leased_by = %(consumer)s
+    WHERE id = ANY(%(done)s::bigint[]) AND {OURS}
     RETURNING id
-), next AS MATERIALIZED ({_READY} AND deliveries < %(suspect_from)s {_IN_ORDER}),
+), next AS MATERIALIZED (%(next)s),
 expired AS (
     DELETE FROM jobbridge_broker.messages AS message
     USING next
@@ -57,16 +76,19 @@ claimed AS (
 )
 SELECT taken.*,
     (SELECT count(*) FROM acknowledged) AS acknowledged,
+    extract(epoch FROM clock_timestamp() - statement_timestamp())::float AS seconds,
     CASE WHEN %(done)s::bigint[] = '{{}}' THEN set_config('synchronous_commit', 'off', true) END
 FROM (SELECT) AS always
 LEFT JOIN taken ON true
 """  # noqa: S608  # put together from the constants above
+CLAIM = _CLAIM.replace("%(next)s", f"{_READY} AND deliveries < %(suspect_from)s {_IN_ORDER}")
+CLAIM_AFTER = _CLAIM.replace("%(next)s", _READY_AFTER)
 
 # One of the suspects, for a consumer that has nothing else (`isolation`).
 CLAIM_SUSPECT = f"""
 WITH acknowledged AS (
     DELETE FROM jobbridge_broker.messages
-    WHERE id = ANY(%(done)s::bigint[]) AND leased_by = %(consumer)s
+    WHERE id = ANY(%(done)s::bigint[]) AND {OURS}
     RETURNING id
 ), next AS MATERIALIZED ({_READY} AND id = ANY(%(suspects)s::bigint[]) {_IN_ORDER}),
 claimed AS (
@@ -138,11 +160,13 @@ class Claimed:
         rows: To deliver, highest priority first, then oldest.
         expired: Their time to live was over; they are deleted.
         acknowledged: How many of `done` were still ours.
+        seconds: How long Postgres took to find and lease them.
     """
 
     rows: list[Row]
     expired: list[Row]
     acknowledged: int = 0
+    seconds: float = 0.0
 
 
 def claim(
@@ -164,19 +188,29 @@ def claim(
         suspects: One of these messages is wanted, if it is there still.
         done: Messages of this consumer to acknowledge with it.
     """
+    passed = session.passed.setdefault(queue, Passed())
     if suspects:
         return _claimed(
             session, CLAIM_SUSPECT, {"queue": queue, "limit": 1, "suspects": list(suspects)}, done
         )
     parameters: dict[str, Any] = {"queue": queue, "limit": limit, "suspect_from": suspect_from}
-    return _claimed(session, CLAIM, parameters, done)
+    floors = passed.floors()
+    if floors is None:
+        claimed = _claimed(session, CLAIM, parameters, done)
+    else:
+        named = parameters | {"priorities": list(PRIORITIES), "floors": floors}
+        claimed = _claimed(session, CLAIM_AFTER, named, done)
+    found = [(row["priority"], row["id"]) for row in (*claimed.rows, *claimed.expired)]
+    passed.note(found, limit, claimed.seconds, was_all=floors is None)
+    return claimed
 
 
 def _claimed(session: Session, statement: str, parameters: dict[str, Any], done: Sequence[int]) -> Claimed:
     named = parameters | {"done": list(done), "consumer": session.become_consumer()}
     found = session.rows(statement, named)
     claimed = _parted([row for row in found if row["id"] is not None])
-    return replace(claimed, acknowledged=found[0]["acknowledged"])
+    told = found[0]
+    return replace(claimed, acknowledged=told["acknowledged"], seconds=told.get("seconds", 0.0))
 
 
 def take(session: Session, queue: str, limit: int) -> Claimed:

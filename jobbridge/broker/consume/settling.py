@@ -34,10 +34,14 @@ DEAD_COLUMNS = (
     "headers, properties, body"
 )
 
-ACKNOWLEDGE = """
+# Not `leased_by = …`: by the number alone is it to be looked for. When the table's statistics say that it is empty, an
+# index of the leases seems as good, and it has all that this consumer ever held while vacuum is held back.
+OURS = "coalesce(leased_by, 0) = %(consumer)s"
+
+ACKNOWLEDGE = f"""
 DELETE FROM jobbridge_broker.messages
-WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
-"""
+WHERE id = ANY(%(ids)s) AND {OURS}
+"""  # noqa: S608  # put together from the constants above
 
 # `deliveries` grows with each lease: a message that somebody took since has another number. A crash of Postgres may
 # have forgotten a lease of a moment before: then the message is as before it.
@@ -57,7 +61,7 @@ REJECT = f"""
 WITH rejected AS (
     DELETE FROM jobbridge_broker.messages
     USING unnest(%(ids)s::bigint[], %(reasons)s::text[]) AS told (message_id, reason)
-    WHERE id = told.message_id AND leased_by = %(consumer)s
+    WHERE id = told.message_id AND {OURS}
     RETURNING {DEAD_COLUMNS}, told.reason
 ), dead AS (
     INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
@@ -72,7 +76,7 @@ FROM rejected
 REQUEUE = f"""
 WITH exhausted AS (
     DELETE FROM jobbridge_broker.messages
-    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s AND deliveries >= %(deliveries_allowed)s
+    WHERE id = ANY(%(ids)s) AND {OURS} AND deliveries >= %(deliveries_allowed)s
     RETURNING {DEAD_COLUMNS}
 ), dead AS (
     INSERT INTO jobbridge_broker.dead_letters ({DEAD_COLUMNS}, reason)
@@ -81,7 +85,7 @@ WITH exhausted AS (
 ), freed AS (
     UPDATE jobbridge_broker.messages
     SET leased_by = NULL, redelivered = true
-    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s AND deliveries < %(deliveries_allowed)s
+    WHERE id = ANY(%(ids)s) AND {OURS} AND deliveries < %(deliveries_allowed)s
     RETURNING queue
 )
 SELECT 'too_many_deliveries' AS reason, headers::text AS headers, NULL::text AS notified
@@ -96,7 +100,7 @@ GIVE_BACK = f"""
 WITH freed AS (
     UPDATE jobbridge_broker.messages
     SET leased_by = NULL, redelivered = true, deliveries = greatest(deliveries - 1, 0)
-    WHERE id = ANY(%(ids)s) AND leased_by = %(consumer)s
+    WHERE id = ANY(%(ids)s) AND {OURS}
     RETURNING queue
 )
 SELECT pg_notify({CHANNEL_OF_QUEUE}, '')

@@ -62,6 +62,11 @@ def _plan(connection: psycopg.Connection[Any], statement: str, params: Any, sett
 
 _BROKER: dict[str, tuple[str, dict[str, Any]]] = {
     "claim": (claiming.CLAIM, {"queue": "q1", "limit": 8, "consumer": 1, "done": [1, 2], "suspect_from": 4}),
+    "claim after": (
+        claiming.CLAIM_AFTER,
+        {"queue": "q1", "limit": 8, "consumer": 1, "done": [1, 2], "suspect_from": 4}
+        | {"priorities": [2, 1, 0], "floors": [500, 0, 7]},
+    ),
     "take": (claiming.TAKE, {"queue": "q1", "limit": 8}),
     "acknowledge": (settling.ACKNOWLEDGE, {"ids": [1, 2], "consumer": 1}),
     "give back": (settling.GIVE_BACK, {"ids": list(range(500)), "consumer": 1}),
