@@ -6,10 +6,12 @@ changes something has to see to it that it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from temporalio.client import Client, WorkflowExecution
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionAsyncIterator
 
 from jobbridge.core.keys import Engine
 from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
@@ -37,11 +39,24 @@ def running_workflows(
     if before is not None:
         query += f" AND StartTime < '{before.isoformat()}'"
 
-    async def running(client: Client) -> list[WorkflowExecution]:
-        return [found async for found in client.list_workflows(query, limit=limit)]
-
     own = task_queues_of(app)
-    return [each for each in delivery.ask(running) if each.task_queue in own]
+    return [each for each in islice(_listed(delivery, query), limit) if each.task_queue in own]
+
+
+def _listed(delivery: TemporalDelivery, query: str) -> Iterator[WorkflowExecution]:
+    async def begin(client: Client) -> WorkflowExecutionAsyncIterator:
+        return client.list_workflows(query)
+
+    pages = delivery.ask(begin)
+
+    async def next_page(_: Client) -> Sequence[WorkflowExecution]:
+        await pages.fetch_next_page()
+        return pages.current_page or ()
+
+    has_more = True
+    while has_more:  # each page is a call of its own: all of them together may take longer than one call may
+        yield from delivery.ask(next_page)
+        has_more = bool(pages.next_page_token)
 
 
 def task_queues_of(app: Celery) -> set[str]:

@@ -10,7 +10,6 @@ that the row has. A name alone proves nothing, since others may use the same nam
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -113,7 +112,7 @@ def end_workflow(app: Celery, delivery: TemporalDelivery, overdue: Overdue) -> s
             raise
         return "told"
 
-    how = delivery.ask(lambda client: asyncio.wait_for(end(client), 10))
+    how = delivery.ask(end)
     if how is not None:
         logger.warning("workflow.ended_by_its_row", extra={"job_id": overdue.job.engine_id, "how": how})
     return how

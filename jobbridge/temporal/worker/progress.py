@@ -87,8 +87,11 @@ class RowReader:
 
     def __call__(self, tenant: str | None, task_id: str) -> LiveProgress | None:
         """Give what the row says now; None: no such job, or no answer in time."""
-        # On a thread of the worker's: a workflow's own may not wait, nor import what a database needs.
-        asked = self._executor.submit(self._read, tenant, task_id)
+        try:
+            # On a thread of the worker's: a workflow's own may not wait, nor import what a database needs.
+            asked = self._executor.submit(self._read, tenant, task_id)
+        except RuntimeError:
+            return None  # the worker stops
         try:
             return asked.result(timeout=ANSWERS_WITHIN.total_seconds())
         except TimeoutError:
