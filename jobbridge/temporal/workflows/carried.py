@@ -11,10 +11,13 @@ from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import JobInput
 from jobbridge.temporal.wire.fire import Fire
 from jobbridge.temporal.wire.references import DATA_REFERENCE, carried, needs_data
+from jobbridge.temporal.workflows.progress import ToldProgress
 
 #: Workflows that began under an earlier release do not: their history says so, and is replayed.
 AS_SUGGESTED = "continues-as-new-when-suggested"
 DRAINED = "drains-handlers"
+#: A run does something before it hands on: its input alone may be as large as what the server suggests it for.
+FEWEST_EVENTS = 10
 
 Json = Any  # what json.loads returns
 
@@ -97,13 +100,22 @@ class Carried:
 
 def is_due() -> bool:
     """Whether Temporal finds this run's history long or large enough, and the run may say so."""
-    return workflow.info().is_continue_as_new_suggested() and workflow.patched(AS_SUGGESTED)
+    info = workflow.info()
+    return (
+        info.is_continue_as_new_suggested()
+        and info.get_current_history_length() >= FEWEST_EVENTS
+        and workflow.patched(AS_SUGGESTED)
+    )
 
 
-async def drain() -> None:
-    """Wait until no signal is being handled."""
-    if not workflow.all_handlers_finished() and workflow.patched(DRAINED):
-        await workflow.wait_condition(workflow.all_handlers_finished)
+async def drain(progress: ToldProgress) -> None:
+    """Wait until no signal is being handled, and no progress written."""
+
+    def is_quiet() -> bool:
+        return workflow.all_handlers_finished() and not progress.is_writing
+
+    if not is_quiet() and workflow.patched(DRAINED):
+        await workflow.wait_condition(is_quiet)
 
 
 def hand_on(job: JobInput, message: dict[str, Json] | None, fire: Fire | None, state: Carried) -> None:

@@ -172,7 +172,7 @@ class GenericJobWorkflow:
         A signal that comes between this and Temporal's answer has Temporal refuse the answer, and is handled first.
         """
         self._progress.stop()
-        await drain()
+        await drain(self._progress)
         if self._is_to_stop:
             self._progress.go_on()
             return

@@ -21,14 +21,19 @@ FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.5, 0.05, 60.0  # seconds
 
 
 class ToldProgress:
-    """The latest progress that a signal told."""
+    """The latest progress that a signal told.
+
+    Attributes:
+        is_unwritten: The row does not have it yet.
+        is_writing: It is being written, or a pause is made after that.
+    """
 
     def __init__(self) -> None:
         self.progress = 0.0
         self.message: str | None = None
         self.is_unwritten = False
         self._is_told = False
-        self._is_writing = False
+        self.is_writing = False
         self._is_stopping = False
         self._writings = 0
 
@@ -41,9 +46,9 @@ class ToldProgress:
 
     async def write(self, job: JobInput | None) -> None:
         """Write the latest until there is nothing newer; returns at once where that is under way."""
-        if self._is_writing or job is None:
+        if self.is_writing or job is None:
             return
-        self._is_writing = True
+        self.is_writing = True
         try:
             while self.is_unwritten and not self._is_stopping:
                 self.is_unwritten = False
@@ -51,7 +56,7 @@ class ToldProgress:
                 self._writings += 1
                 await self._pause()
         finally:
-            self._is_writing = False
+            self.is_writing = False
 
     def take_up(self, progress: float, message: str | None) -> None:
         """Go on from what the run before knew; what a signal told this one already is newer."""
