@@ -189,17 +189,6 @@ def test_an_error_longer_than_temporal_carries_is_whole_in_the_row_and_cut_there
     assert len(world.row(result.id)["error"]) > 3_000_000
 
 
-def test_a_task_with_a_long_name_in_another_script_is_started(world: TemporalWorld) -> None:
-    """Temporal's summaries hold 400 bytes."""
-    name = "請求書を送る" * 30
-    job_id = world.app.send_task(name).id
-
-    wait_until(lambda: world.row(job_id)["status"] != "pending", timeout=TIMEOUT)
-    assert world.row(job_id)["runner_type"] == "temporal"
-    world.wait_for_closed(job_id, "FAILED")
-    assert "NotRegistered" in world.row(job_id)["error"]
-
-
 def test_an_eta_without_a_zone_is_utc_as_celery_reads_it(world: TemporalWorld) -> None:
     eta = (datetime.now(UTC) + timedelta(seconds=2)).replace(tzinfo=None)
 

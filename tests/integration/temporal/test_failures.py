@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
@@ -366,5 +367,7 @@ def test_an_end_that_was_written_before_temporal_heard_of_it_is_told(
     own_world.worker("-c", "1")
 
     own_world.wait_for_closed(result.id, closed)
+    last = json.dumps(own_world.history(result.id)[-1])
+    assert ("on purpose" in last) == (how == "failed")
     if how == "completed":
         assert own_world.result(result.id)["result"] == 7
