@@ -29,6 +29,8 @@ from jobbridge.app.execute.claim import (
     record_owed_start,
     run_of,
 )
+from jobbridge.app.execute.together import together
+from jobbridge.app.paced import REPORTS, STATE
 from jobbridge.app.results.following_backend import place_of_unsent, unsent_request
 from jobbridge.app.results.forms import as_json, error_line, exception_of, revoked
 from jobbridge.app.results.waiting_backend import WaitingBackend
@@ -124,11 +126,12 @@ class JobBackend(WaitingBackend):
         request = request if request is not None else unsent_request(task_id)
         run = self._run_for(task_id, request)
         if state in states.READY_STATES or state == states.RETRY:
+            # Not in the end's own transaction, which may hold the row: what waits there tells what is over.
+            REPORTS.close(task_id, writes=together() is None)
             record_owed_start(self.app, run)
         event = self._event(run, result, state, traceback, request)
         if event is None:
-            self._store_custom_state(task_id, result, state, traceback, request)
-            self._note_progress(run, result)
+            self._report(run, result, state, traceback, request)
         elif (recorded := self._write(run, event, request)) is not None:
             if not recorded.applied and recorded.status is None:  # there is no such job
                 self._store_custom_state(task_id, result, state, traceback, request)
@@ -231,23 +234,42 @@ class JobBackend(WaitingBackend):
     def _store_custom_state(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any
     ) -> None:
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        self.set(self.get_key_for_task(task_id), self.encode(meta))
+        self.set(self.get_key_for_task(task_id), self._encoded_state(result, state, traceback, request))
+
+    def _encoded_state(self, result: Any, state: str, traceback: Any, request: Any) -> Any:
         if request is not None:
             setattr(request, _HAS_STATE, True)
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        return self.encode(meta)
 
-    def _note_progress(self, run: Run, meta: Any) -> None:
+    def _report(self, run: Run, meta: Any, state: str, traceback: Any, request: Any) -> None:
+        # Now, and not by the timer: the task may change what it has said.
+        encoded, progress = self._encoded_state(meta, state, traceback, request), self._progress_in(run, meta)
+
+        def write() -> None:
+            self.set(self.get_key_for_task(run.task_id), encoded)
+            if progress is not None:
+                record(self.app, progress)
+
+        if run.attempt is None or together() is not None:
+            write()
+        else:
+            REPORTS.put(run.task_id, STATE, write, kind=state)
+
+    def _progress_in(self, run: Run, meta: Any) -> Progressed | None:
         # `update_state(state="PROGRESS", meta={"current": 3, "total": 10})` is Celery's custom for progress.
         if run.attempt is None or not isinstance(meta, dict):
-            return
+            return None
         current, total = meta.get("current"), meta.get("total")
         if isinstance(current, int | float) and isinstance(total, int | float) and total > 0:
             share = max(0.0, min(100.0, 100.0 * current / total))
-            record(self.app, Progressed(key=run.key, attempt=run.attempt, progress=share))
+            return Progressed(key=run.key, attempt=run.attempt, progress=share)
+        return None
 
     # -- reading
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        REPORTS.flush(task_id)  # a task may read what it has just said
         stored = self.app.jobs.results_of([job_id_for(task_id)])
         return self._meta(task_id, stored[0] if stored and not stored[0].is_hidden else None)
 

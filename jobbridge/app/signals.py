@@ -18,6 +18,7 @@ from celery.exceptions import NotRegistered
 
 from jobbridge.app.execute import carried, following, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
+from jobbridge.app.paced import REPORTS
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
 
@@ -75,8 +76,11 @@ def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_
     run.recorded = True
 
 
-def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
+def on_postrun(
+    sender: Any = None, task_id: Any = None, state: Any = None, retval: Any = None, **_: Any
+) -> None:
     """Note what ends an attempt without success, failure or retry: Ignore, replace, Reject."""
+    REPORTS.close(str(task_id), writes=True)
     if _of_app(sender) and run_of(sender.request) is not None:
         tenancy.leave()
     run = _open_run(sender)

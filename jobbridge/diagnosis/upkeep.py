@@ -104,13 +104,16 @@ def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:
         troubles.append(f"row without a running workflow: {some(named)}")
     if found.workflows:
         troubles.append(f"workflow without a row: {some(list(found.workflows))}")
+    if found.overdue:
+        troubles.append(f"workflow that runs though its row has ended: {some(list(found.overdue))}")
     if not troubles:
         return [good("drift", "rows and workflows agree")]
     return [
         bad(
             "drift",
             "; ".join(troubles),
-            "Run a Temporal worker: its reconciler settles such rows, and a workflow that runs makes its own row. "
+            "Run a Temporal worker: its reconciler settles such rows, ends workflows as their rows have ended, and a "
+            "workflow that runs makes its own row. "
             "It may be of another installation, in this namespace and with the same queue names: look at it first "
             "(`temporal workflow describe -w ID`).",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import Run, record, run_of
 from jobbridge.app.options import engine_named
+from jobbridge.app.paced import PROGRESS, REPORTS
 from jobbridge.app.routing import queue_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Progressed
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from jobbridge.app.types import Task
     from jobbridge.settings import Settings
 
-#: Progress is written at most this often, in seconds (and always at the end).
-PROGRESS_INTERVAL = 0.5
-
 
 class JobContext:
     """The job that runs: who it is for, how far it is, and whether it should stop."""
@@ -37,7 +34,6 @@ class JobContext:
     def __init__(self, task: Any) -> None:
         self._task = task
         self._run: Run | None = run_of(task.request)
-        self._progress_written_at = 0.0
         #: What `fan_out` gave last.
         self.fanned_out: FanOut | None = None
         self.logger = logging.LoggerAdapter(
@@ -88,16 +84,11 @@ class JobContext:
     # -- progress and steps
 
     def progress(self, done: float, total: float = 100, message: str | None = None) -> None:
-        """Tell how far the job is. Written at most twice a second.
+        """Tell how far the job is. Written a few times a second; the last report always.
 
         Raises:
             JobCancelled: The job was cancelled meanwhile.
         """
-        now = time.monotonic()
-        is_last = done >= total
-        if not is_last and now - self._progress_written_at < PROGRESS_INTERVAL:
-            return
-        self._progress_written_at = now
         if self._run is None or self._run.attempt is None:
             return
         share = 100.0 * done / total if total else 100.0
@@ -107,7 +98,7 @@ class JobContext:
             progress=max(0.0, min(100.0, share)),
             message=message,
         )
-        recorded = record(self._task.app, event)
+        recorded = REPORTS.put(self._run.task_id, PROGRESS, lambda: record(self._task.app, event))
         if recorded is not None and recorded.status is JobStatus.CANCELLED:
             raise JobCancelled(f"Job {self.job_id} was cancelled.")
 

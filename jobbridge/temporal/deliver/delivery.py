@@ -23,8 +23,9 @@ from jobbridge.errors import EngineUnavailable
 from jobbridge.settings import Settings
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.client import TemporalClient, is_unreachable, unavailable
-from jobbridge.temporal.wire.contract import CancelRequest, temporal_priority
+from jobbridge.temporal.wire.contract import temporal_priority
 from jobbridge.temporal.wire.messages import continuation, to_temporal
+from jobbridge.temporal.wire.signals import CancelRequest
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -172,7 +173,20 @@ class TemporalDelivery:
             EngineUnavailable: It could not be reached.
         """
         request = CancelRequest(reason=reason or "cancelled", cancelled_by=cancelled_by)
-        return self._signal(self._workflow_id(task_id), contract.CANCEL_JOB, request.to_json())
+        workflow_id = self._workflow_id(task_id)
+
+        async def cancel(client: Client) -> bool:
+            handle = client.get_workflow_handle(workflow_id)
+            try:
+                await handle.signal(contract.CANCEL_JOB, request.to_json())
+            except RPCError as error:
+                if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                    raise
+                # It has had all the signals that Temporal lets a run have. This is none; the row knows the reason.
+                await handle.cancel()
+            return True
+
+        return self._found(cancel) or False
 
     def is_running(self, workflow_id: str) -> bool:
         """Whether a workflow of that id runs now.
@@ -218,7 +232,7 @@ class TemporalDelivery:
                     if len(envelope.tenant.encode()) <= _FAIRNESS_KEY_LIMIT
                     else None,
                 ),
-                static_summary=envelope.task[:200],
+                static_summary=contract.cut_name(envelope.task),
             )
 
         return start

@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from temporalio.client import Client, WorkflowExecution
+from temporalio.client import Client
 
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs.open_jobs import OpenJob, jobs_under_way
-from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
+from jobbridge.temporal.deliver.delivery import TemporalDelivery
+from jobbridge.temporal.reconcile.executions import running_workflows, task_queues_served
+from jobbridge.temporal.reconcile.overdue import overdue_workflows
 from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
-from jobbridge.temporal.wire.contract import MESSAGE_MEMO, WORKFLOW
+from jobbridge.temporal.wire.contract import MESSAGE_MEMO
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -33,19 +35,22 @@ class Drift:
     Attributes:
         rows: Open jobs whose workflow does not run, each with how that is.
         workflows: The ids of running workflows that no row is of.
+        overdue: Running workflows whose row has ended, each with how that is.
     """
 
     rows: tuple[tuple[OpenJob, str], ...]
     workflows: tuple[str, ...]
+    overdue: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.workflows)
+        return bool(self.rows or self.workflows or self.overdue)
 
     def also_in(self, later: Drift) -> Drift:
         """Give what is as it was: a row and its workflow end a moment apart, and Temporal lists what it has late."""
         return Drift(
             rows=tuple(row for row in self.rows if row in later.rows),
             workflows=tuple(each for each in self.workflows if each in later.workflows),
+            overdue=tuple(each for each in self.overdue if each in later.overdue),
         )
 
 
@@ -65,24 +70,18 @@ def drift(app: Celery) -> Drift:
                 for job, end in ends.items()
             ),
             workflows=_without_row(app, delivery),
+            overdue=tuple(map(str, overdue_workflows(app, delivery))),
         )
     finally:
         delivery.close()
 
 
 def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
-    query = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running'"
-
-    async def running(client: Client) -> list[WorkflowExecution]:
-        return [found async for found in client.list_workflows(query, limit=LIMIT)]
-
     async def had_row(client: Client) -> set[str]:
         # What this app sent had its row before it had a workflow.
         return {each.id for each in missing if MESSAGE_MEMO in await each.memo()}
 
-    # Others may use this namespace: what is on a task queue that nothing of this installation names is theirs.
-    own = _task_queues_of(app)
-    executions = [each for each in delivery.ask(running) if each.task_queue in own]
+    executions = running_workflows(app, delivery, limit=LIMIT)
     # A foreign client may have chosen another id than the job's: then the row names it as its external id.
     known: set[UUID] = {
         row.job_id for row in app.jobs.results_of([job_id_for(each.id) for each in executions])
@@ -95,20 +94,10 @@ def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
     if not missing:
         return ()
     sent = delivery.ask(had_row)
-    served = _task_queues_served(app)
+    served = task_queues_served(app)
     late = datetime.now(UTC) - _BEGINS_WITHIN
     return tuple(
         each.id
         for each in missing
         if each.id in sent or each.task_queue not in served or each.start_time < late
     )
-
-
-def _task_queues_of(app: Celery) -> set[str]:
-    named = {task_queue_for(app, queue) for queue in app.amqp.queues}
-    return named | _task_queues_served(app) | {app.settings.temporal_job_task_queue}
-
-
-def _task_queues_served(app: Celery) -> set[str]:
-    queues = {queue for engine, queue in app.workers.queues_served() if engine is Engine.TEMPORAL}
-    return {task_queue_for(app, queue) for queue in queues}

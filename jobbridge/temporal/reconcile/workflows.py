@@ -11,6 +11,8 @@ decides:
 | cancelled, terminated | cancelled |
 | is not there, or completed while the row still waits | delivered again, a few times; failed, if that is not to be |
 
+The other way, a workflow that runs although its row has ended is told so (`overdue`).
+
 Delivered again means by a new delivery: should the old workflow turn up after all, its attempts are refused. Unknown
 is not
 absent: as long as Temporal does not answer for its namespace, nothing is settled; and what a living worker runs is
@@ -24,6 +26,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio.client import (
@@ -42,6 +45,7 @@ from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs import steps
 from jobbridge.store.jobs.open_jobs import OpenJob, count_steps
 from jobbridge.temporal.deliver.delivery import TemporalDelivery
+from jobbridge.temporal.reconcile.overdue import Overdue, end_workflow, overdue_workflows
 from jobbridge.temporal.wire.contract import RESULT_REFERENCE
 
 if TYPE_CHECKING:
@@ -121,6 +125,22 @@ class WorkflowReconciler:
         how = type(event).__name__.lower()
         logger.warning("job.settled_by_its_workflow", extra={"job_id": job.task_id, "how": how})
         return how
+
+    def overdue(self, *, quiet: timedelta) -> Sequence[Overdue]:
+        """Give workflows that run although their jobs have ended, for so long already.
+
+        Raises:
+            EngineUnavailable: Temporal does not answer.
+        """
+        return overdue_workflows(self._app, self._delivery, quiet=quiet)
+
+    def end(self, overdue: Overdue) -> str | None:
+        """End one of them as its row has ended; gives how, None when there was nothing to do.
+
+        Raises:
+            EngineUnavailable: Temporal does not answer.
+        """
+        return end_workflow(self._app, self._delivery, overdue)
 
     def _redeliver(self, job: OpenJob, why: str) -> str | None:
         reason = self._not_to_be_redelivered(job)

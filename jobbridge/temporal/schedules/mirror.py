@@ -197,7 +197,7 @@ def _action(app: Celery, row: ScheduleRow) -> ScheduleActionStartWorkflow:
         task_queue=task_queue_for(app, queue_of(app, row.task, row.queue)),
         memo={contract.SCHEDULE_MEMO: fire.memo()},
         priority=Priority(priority_key=temporal_priority(row.priority)),
-        static_summary=f"{row.task}, by the schedule {row.name}"[:200],
+        static_summary=contract.cut_name(f"{row.task}, by the schedule {row.name}"),
     )
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from jobbridge.temporal.wire.fire import Fire
+from jobbridge.temporal.wire.references import needs_data
 
 Json = Any  # what json.loads returns
 
@@ -29,6 +30,8 @@ ACKNOWLEDGED, BEGUN = "acknowledged", "begun"
 CANCEL_JOB = "cancelJob"
 UPDATE_PROGRESS = "updateProgress"
 RESUME_JOB = "resumeJob"
+#: `{status, error?, errorType?, result?}`: the job's row has ended so, and its workflow is to end as well.
+END_JOB = "endJob"
 GET_JOB_STATE = "getJobState"
 
 DEFAULT_TASK_QUEUE = "alga-jobs"
@@ -43,7 +46,8 @@ SCHEDULE_MEMO = "schedule"
 #: Temporal's own search attribute of such a workflow: the nominal instant of its fire.
 SCHEDULED_START_TIME = "TemporalScheduledStartTime"
 
-#: Payloads beyond this stay in Postgres and are passed by reference. Temporal warns at 256 KiB and refuses at 2 MiB.
+#: In bytes. Payloads beyond this stay in Postgres and are passed by reference: Temporal warns at 256 KiB and refuses at
+#: 2 MiB.
 PAYLOAD_LIMIT = 256 * 1024
 #: Of an error, a reason or a traceback in Temporal, in characters; it is there several times. The row has all of it.
 TEXT_LIMIT = 20_000
@@ -57,14 +61,17 @@ def cut(text: str) -> str:
     return f"{text[:half]}\n… {len(text) - 2 * half} characters are left out, the job's row has them …\n{text[-half:]}"
 
 
-#: Stands for `data` that is too large; the message is in the job's row.
-DATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.message"}
+def cut_name(text: str) -> str:
+    """Give no more of a name than Temporal's summaries hold, which is 400 bytes."""
+    return text.encode()[:200].decode(errors="ignore")
+
+
 #: Stands for a result that is too large.
 RESULT_REFERENCE: Mapping[str, str] = {"$ref": "jobs.result"}
+#: Stands for a job's data that is too large.
+METADATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.metadata.data"}
 
 _LONGEST_LIMIT = 10 * 365 * 86_400  # seconds
-#: A signal that carries it tells what the row says already, so the workflow does not write it there.
-SOURCE_ROW = "row"
 
 
 class InvalidJobInput(ValueError):
@@ -176,51 +183,6 @@ class JobResult:
         return document
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CancelRequest:
-    """Signal `cancelJob {reason, cancelledBy?}`."""
-
-    reason: str
-    cancelled_by: str | None = None
-
-    @classmethod
-    def from_json(cls, document: Json) -> CancelRequest:
-        fields = document if isinstance(document, dict) else {"reason": document}
-        reason, by = fields.get("reason"), fields.get("cancelledBy")
-        return cls(reason=str(reason) if reason else "cancelled", cancelled_by=str(by) if by else None)
-
-    def to_json(self) -> dict[str, Json]:
-        document = {"reason": cut(self.reason)}
-        return document if self.cancelled_by is None else {**document, "cancelledBy": self.cancelled_by}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProgressUpdate:
-    """Signal `updateProgress {progress, message?}`; progress from 0 to 100."""
-
-    progress: float
-    message: str | None = None
-    is_recorded: bool = False
-
-    @classmethod
-    def from_json(cls, document: Json) -> ProgressUpdate | None:
-        """Read it; None when it is no progress."""
-        fields = document if isinstance(document, dict) else {"progress": document}
-        value = fields.get("progress")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            return None
-        message = fields.get("message")
-        return cls(
-            progress=max(0.0, min(100.0, float(value))),
-            message=None if message is None else str(message),
-            is_recorded=fields.get("source") == SOURCE_ROW,
-        )
-
-    def to_json(self) -> dict[str, Json]:
-        document: dict[str, Json] = {"progress": self.progress, "message": self.message}
-        return {**document, "source": SOURCE_ROW} if self.is_recorded else document
-
-
 class OutcomeKind(StrEnum):
     """How an execution ended, other than by failing: a failure fails the activity."""
 
@@ -282,6 +244,7 @@ class ExecuteOrder:
         is_redelivery: An execution of this message began before.
         give_up: Do not run it: fail it, for this reason.
         fire: A schedule started it.
+        handover: Without a message: the run that began the job, if it is not this one.
     """
 
     job: JobInput
@@ -289,17 +252,22 @@ class ExecuteOrder:
     is_redelivery: bool = False
     give_up: str | None = None
     fire: Fire | None = None
+    handover: str | None = None
 
     def to_json(self) -> dict[str, Json]:
         document = self.job.to_json()
         if self.message is not None:
             document["message"] = self.message
+        if not needs_data(self.message):
+            document["data"] = None  # else the history has it once more for each execution
         if self.is_redelivery:
             document["isRedelivery"] = True
         if self.give_up is not None:
             document["giveUp"] = self.give_up
         if self.fire is not None:
             document["fire"] = self.fire.to_json()
+        if self.handover is not None:
+            document["handover"] = self.handover
         return document
 
     @classmethod
@@ -310,6 +278,7 @@ class ExecuteOrder:
             is_redelivery=bool(document.get("isRedelivery")),
             give_up=document.get("giveUp"),
             fire=Fire.from_json(document["fire"]) if document.get("fire") else None,
+            handover=document.get("handover"),
         )
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.saferepr import saferepr
@@ -20,24 +19,22 @@ from jobbridge.app.publish.commands import arguments_for
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import JobBridgeError
-from jobbridge.temporal.wire.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
+from jobbridge.temporal.wire.contract import PAYLOAD_LIMIT, ExecuteOrder, JobInput
+from jobbridge.temporal.wire.references import (
+    DATA_IS,
+    DATA_REFERENCE,
+    IN_ROW,
+    INLINE_LIMIT,
+    DataIs,
+    reference_to,
+)
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
 
 Json = Any  # what json.loads returns
 
-_DATA_IS = "dataIs"
 _LEFT_OUT = "leftOut"
-
-
-class DataIs(StrEnum):
-    """What of the message the workflow's `data` is."""
-
-    ARGUMENT = "argument"  # a handler's data: the first positional argument
-    ARGUMENTS = "arguments"  # {"args": […], "kwargs": {…}}
-    NOTHING = "nothing"  # the memo has it all, encoded (pickle and the like)
-    REFERENCE = "reference"  # the job's row has it
 
 
 class MissingMessage(JobBridgeError):
@@ -50,21 +47,28 @@ def size_of(document: Json) -> int:
     return len(json.dumps(document, default=str))
 
 
+def bounded(document: Json, reference: Mapping[str, str]) -> Json:
+    """Give a document, or what stands for it if Temporal would not carry it."""
+    return dict(reference) if size_of(document) > PAYLOAD_LIMIT else document
+
+
 def to_temporal(envelope: Envelope, *, is_handler: bool) -> tuple[JobInput, dict[str, Json]]:
     """Give the workflow's input and the message for its memo.
 
     Args:
         is_handler: The task takes one argument, its data.
     """
-    if size_of(envelope.to_json()) > PAYLOAD_LIMIT:
-        return _input(envelope, dict(DATA_REFERENCE)), _reference(envelope)
+    size = size_of(envelope.to_json())
+    if size > PAYLOAD_LIMIT:
+        return _input(envelope, dict(DATA_REFERENCE)), reference_to(envelope.to_json())
+    mark = {IN_ROW: True} if size > INLINE_LIMIT else {}
     if envelope.arguments is None:
-        return _input(envelope, None), {**envelope.to_json(), _DATA_IS: DataIs.NOTHING.value}
+        return _input(envelope, None), {**envelope.to_json(), **mark, DATA_IS: DataIs.NOTHING.value}
     args, kwargs, _ = envelope.arguments
-    message = _without_reprs(envelope.without_arguments(), args, kwargs)
+    message = {**_without_reprs(envelope.without_arguments(), args, kwargs), **mark}
     if is_handler and len(args) == 1 and not kwargs:
-        return _input(envelope, args[0]), {**message, _DATA_IS: DataIs.ARGUMENT.value}
-    return _input(envelope, {"args": args, "kwargs": kwargs}), {**message, _DATA_IS: DataIs.ARGUMENTS.value}
+        return _input(envelope, args[0]), {**message, DATA_IS: DataIs.ARGUMENT.value}
+    return _input(envelope, {"args": args, "kwargs": kwargs}), {**message, DATA_IS: DataIs.ARGUMENTS.value}
 
 
 def _reprs(args: list[Json], kwargs: dict[str, Json]) -> dict[str, str]:
@@ -87,20 +91,12 @@ def _with_reprs(message: Mapping[str, Json], args: list[Json], kwargs: dict[str,
 
 
 def continuation(document: dict[str, Json]) -> dict[str, Json]:
-    """Give a job's further message as the workflow passes it on: whole, or by reference when it is large."""
-    if size_of(document) > PAYLOAD_LIMIT:
-        return _reference(Envelope.from_json(document))
-    return document
+    """Give a further message of a job, which its row has, as the workflow passes it on: whole only if it is small."""
+    return reference_to(document) if size_of(document) > INLINE_LIMIT else document
 
 
 def _input(envelope: Envelope, data: Json) -> JobInput:
     return JobInput(job_id=envelope.id, job_name=envelope.task, tenant_id=envelope.tenant, data=data)
-
-
-def _reference(envelope: Envelope) -> dict[str, Json]:
-    kept = ("id", "task", "tenant", "delivery", "queue", "eta", "expires", "priority", "timelimit")
-    document = asdict(envelope)
-    return {**{name: document[name] for name in kept}, "headers": {}, _DATA_IS: DataIs.REFERENCE.value}
 
 
 def envelope_of(
@@ -121,7 +117,7 @@ def envelope_of(
     """
     if order.message is None:
         return _foreign(order.job, app, queue=queue, run_id=run_id)
-    data_is = order.message.get(_DATA_IS)
+    data_is = order.message.get(DATA_IS)
     if data_is == DataIs.REFERENCE:
         return _loaded(order.message, load)
     envelope = Envelope.from_json(order.message)

@@ -1,7 +1,7 @@
 """The activities: the half of the worker that lives on Temporal's thread.
 
 `executeJobHandler` makes a message, hands it to Celery's worker and waits for its acknowledgement, telling Temporal
-every two seconds that it lives. The others keep books for what happens outside of an execution.
+every second that it lives. The others keep books for what happens outside of an execution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.errors import DatabaseError, JobBridgeError, NotMigrated, SchemaTooNew
+from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal.schedules.fires import begin_fire
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import (
@@ -30,11 +30,11 @@ from jobbridge.temporal.wire.contract import (
     OutcomeKind,
     StatusUpdate,
 )
-from jobbridge.temporal.wire.messages import envelope_of
+from jobbridge.temporal.wire.messages import MissingMessage, bounded, envelope_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 from jobbridge.temporal.worker.incoming import message_for
 from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
-from jobbridge.temporal.workflows.generic_job import MAX_LOST
+from jobbridge.temporal.workflows.execution import MAX_LOST
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_INTERVAL = timedelta(seconds=2)
+#: An answer to it brings what Temporal has to say: a cancellation reaches the job within so long.
+HEARTBEAT_INTERVAL = timedelta(seconds=1)
 _TICK = timedelta(milliseconds=200)
 #: So long a job that Temporal gives to this worker waits for another one that has it still and lives.
 LONGEST_WAIT = timedelta(minutes=10)
@@ -79,8 +80,10 @@ class JobActivities:
             execution = await self._execution(document, holder)
         except NoFire as no_fire:
             return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)).to_json()
-        except (NotMigrated, SchemaTooNew) as error:
-            # Another release's worker may take it: the workflow asks again, after a while.
+        except DatabaseError as error:
+            if self._not_to_be_repeated(activity.info()) is not None:
+                raise  # the activity's next attempt hears it, another activity would not
+            # It cannot be read now what is to be done; or another release's worker may. The workflow asks again.
             return Outcome(kind=OutcomeKind.REQUEUED, error=f"{error} {error.hint}").to_json()
         beating = asyncio.create_task(_beat(execution))
         try:
@@ -100,7 +103,7 @@ class JobActivities:
         order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
         try:
             execution: Execution = await self._blocking(self._prepared, order, info)
-        except (NotMigrated, SchemaTooNew):
+        except DatabaseError:
             raise
         except JobBridgeError as error:
             settlement = Settlement(
@@ -116,6 +119,8 @@ class JobActivities:
                 kind=SettlementKind.FAILED, error=why, error_type="UnreadableMessage", traceback=None
             )
             raise JobFailed(unreadable) from error
+        if execution.settled.done():
+            return execution
         running = self._host.adopt(execution.task_id, execution.delivery, holder)
         if running is not None:
             logger.info("temporal.job_adopted", extra={"job_id": running.task_id})
@@ -171,16 +176,20 @@ class JobActivities:
 
     def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
         assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)
+        handed_over_by = order.handover or info.workflow_run_id
         if order.fire is not None and order.message is None:
-            begun = begin_fire(
-                self._app, order.fire, workflow_id=info.workflow_id, run_id=info.workflow_run_id
-            )
+            begun = begin_fire(self._app, order.fire, workflow_id=info.workflow_id, run_id=handed_over_by)
             if begun.skipped is not None:
                 raise NoFire(begun.skipped)
             order = replace(order, message=begun.message)
-        envelope = envelope_of(
-            order, self._app, queue=self._queue, run_id=info.workflow_run_id, load=self._stored_message
-        )
+        try:
+            envelope = envelope_of(
+                order, self._app, queue=self._queue, run_id=handed_over_by, load=self._stored_message
+            )
+        except MissingMessage:
+            if (gone_on := self._gone_on(order, info)) is None:
+                raise
+            return gone_on
         execution = Execution(
             key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
             task_id=envelope.id,
@@ -190,6 +199,26 @@ class JobActivities:
             run_id=info.workflow_run_id,
         )
         message_for(envelope, execution, self._app, is_redelivery=order.is_redelivery or info.attempt > 1)
+        return execution
+
+    def _gone_on(self, order: ExecuteOrder, info: activity.Info) -> Execution | None:
+        """Take the message for settled which a row does not hold any more: the row says what became of the job.
+
+        Its end was written, and whoever wrote it was lost before Temporal heard; or it goes on by another message.
+        """
+        message = order.message or {}
+        key = JobKey(tenant=TenantId(message["tenant"]), job_id=job_id_for(message["id"]))
+        if self._app.jobs.get(key) is None:
+            return None
+        execution = Execution(
+            key=key,
+            task_id=message["id"],
+            task_name=message["task"],
+            delivery=message["delivery"],
+            workflow_id=str(info.workflow_id),
+            run_id=str(info.workflow_run_id),
+        )
+        execution.settle(Settlement(kind=SettlementKind.IGNORED))
         return execution
 
     def _stored_message(self, key: JobKey) -> dict[str, Any] | None:
@@ -294,7 +323,10 @@ class JobActivities:
         ) as step:
             if not step.is_done:
                 step.result = document.get("result")
-        return {"detailId": str(step.detail_id), "result": step.result}
+        return {
+            "detailId": str(step.detail_id),
+            "result": bounded(step.result, {"$ref": "job_details.result"}),
+        }
 
     @activity.defn(name=contract.GET_JOB_DATA)
     async def get_job_data(self, document: Any) -> Any:
@@ -305,7 +337,11 @@ class JobActivities:
         row = self._app.jobs.get(self._key(str(document["jobId"]), document.get("tenantId")))
         if row is None:
             return None
-        return {"status": row.status.value, "data": row.metadata.get("data"), "result": row.result}
+        return {
+            "status": row.status.value,
+            "data": bounded(row.metadata.get("data"), contract.METADATA_REFERENCE),
+            "result": bounded(row.result, contract.RESULT_REFERENCE),
+        }
 
     def _key(self, task_id: str, tenant: str | None) -> JobKey:
         job_id = job_id_for(task_id)
@@ -325,5 +361,12 @@ async def _beat(execution: Execution) -> None:
         must_tell = execution.acks_early and execution.has_begun.is_set() and not has_told
         if must_tell or waited >= HEARTBEAT_INTERVAL:
             has_told = execution.acks_early and execution.has_begun.is_set()
-            activity.heartbeat({ACKNOWLEDGED: has_told, BEGUN: True})
+            activity.heartbeat({ACKNOWLEDGED: has_told, BEGUN: True, **_progress(execution)})
             waited = timedelta()
+
+
+def _progress(execution: Execution) -> dict[str, Any]:
+    if execution.progress is None:
+        return {}
+    progress, message = execution.progress
+    return {"progress": progress, "message": contract.cut_name(message or "")}

@@ -50,6 +50,7 @@ class Execution:
         acks_early: Its author wants it never run twice.
         note: What the request said of its end; counts when the message is acknowledged.
         settled: Resolved once, from whatever thread.
+        progress: How far the job is, and what it says to that, as its row had it lately.
         is_suspect: Workers fell silent with it so often that it runs alone now (`isolation`).
         holder: The activity attempt that waits for it; None: nobody does, for now.
     """
@@ -67,6 +68,7 @@ class Execution:
     holder: object | None = None
     is_revoked: bool = False
     is_suspect: bool = False
+    progress: tuple[float, str | None] | None = None
     has_begun: threading.Event = field(default_factory=threading.Event)
     settled: Future[Settlement] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)

@@ -20,7 +20,14 @@ from jobbridge.core.events import Accepted
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.errors import DatabaseError
-from jobbridge.temporal.wire.contract import PAYLOAD_LIMIT, RESULT_REFERENCE, Outcome, OutcomeKind, cut
+from jobbridge.temporal.wire.contract import (
+    PAYLOAD_LIMIT,
+    RESULT_REFERENCE,
+    Outcome,
+    OutcomeKind,
+    cut,
+    cut_name,
+)
 from jobbridge.temporal.wire.messages import continuation, size_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 
@@ -42,7 +49,8 @@ class JobFailed(ApplicationError):
         traceback = None if settlement.traceback is None else cut(settlement.traceback)
         details = [{"traceback": traceback}] if traceback else []
         error = cut(settlement.error or "The job failed.")
-        super().__init__(error, *details, type=settlement.error_type, non_retryable=True)
+        kind = None if settlement.error_type is None else cut_name(settlement.error_type)
+        super().__init__(error, *details, type=kind, non_retryable=True)
         self.handler_traceback = traceback
 
 

@@ -31,9 +31,10 @@ from jobbridge.temporal.schedules.reconciler import ScheduleReconciler
 from jobbridge.temporal.wire.client import TemporalClient
 from jobbridge.temporal.worker.bridge import WorkerHost
 from jobbridge.temporal.worker.pollers import TemporalTaskConsumer
-from jobbridge.temporal.worker.progress import ProgressReporter
+from jobbridge.temporal.worker.progress import ProgressReporter, RowReader
 from jobbridge.temporal.worker.request import adopt
 from jobbridge.temporal.worker.user_workers import UserWorkersStep
+from jobbridge.temporal.workflows import live
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -133,7 +134,8 @@ def _make_task_consumer(app: Celery, consumer: TemporalConsumer) -> TemporalTask
         concurrency=max(controller.max_concurrency or 0, controller.concurrency),
     )
     relay = Relay(app, delivery, is_held=host.holds, executor=tasks.executor)
-    progress = ProgressReporter(app, host, delivery.client, executor=tasks.executor)
+    progress = ProgressReporter(app, host, executor=tasks.executor)
+    live.read_by(RowReader(app, executor=tasks.executor))
     schedules = ScheduleReconciler(app, delivery.client)
     tasks.services = [relay.run, progress.run, schedules.run]
     return tasks

@@ -1,8 +1,12 @@
 """The generic workflow: one per job, one activity per execution.
 
 It decides nothing about the job's row. The activity records what happens in an execution; the workflow records
-only what happens outside of one (cancelled while it waits, progress told by a signal). Imports nothing but temporalio,
-the standard library and the contract, because Temporal runs it again and again from its history.
+only what happens outside of one (`books`: cancelled while it waits, progress told by a signal). Imports nothing but
+temporalio, the standard library and the contract, because Temporal runs it again and again from its history.
+
+Its history stays small however long the job lives: arguments are in it once (`wire.references`), a handler's progress
+never (`live`), and whenever Temporal suggests it, a run that executes nothing at that moment hands on to the next
+(`carried`). While an execution runs it cannot: its activity belongs to the run.
 
 Changing it: anything that alters the order of commands needs `workflow.patched("…")`, and a new recorded
 history in tests/unit/temporal/histories.
@@ -13,17 +17,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
-from temporalio.workflow import ActivityCancellationType, ActivityHandle, HandlerUnfinishedPolicy
+from temporalio.workflow import ActivityHandle, HandlerUnfinishedPolicy
 
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import (
-    CancelRequest,
     ExecuteOrder,
     JobInput,
     JobResult,
@@ -31,17 +33,18 @@ from jobbridge.temporal.wire.contract import (
     OutcomeKind,
 )
 from jobbridge.temporal.wire.fire import Fire
+from jobbridge.temporal.wire.references import carried
+from jobbridge.temporal.wire.signals import CancelRequest, ProgressUpdate, ToldEnd
+from jobbridge.temporal.workflows import books
+from jobbridge.temporal.workflows.carried import Carried, drain, hand_on, is_due
+from jobbridge.temporal.workflows.execution import MAX_LOST, start_execution
+from jobbridge.temporal.workflows.fires import started_by
+from jobbridge.temporal.workflows.live import live_progress
+from jobbridge.temporal.workflows.progress import ToldProgress
 
-#: A worker that says nothing for so long is dead. The activity tells that it lives every two seconds.
-HEARTBEAT_TIMEOUT = timedelta(seconds=8)
-#: How many workers, and how many pool processes, one message may take with it before it counts as poison.
-MAX_LOST = 5
-#: The pool enforces time limits; Temporal's are the backstop. Room for waiting in the worker (rate limits).
-TIME_LIMIT_GRACE = timedelta(minutes=15)
-NO_LIMIT = timedelta(days=3650)
 REQUEUE_DELAY = timedelta(seconds=1)
 MAX_REQUEUE_DELAY = timedelta(seconds=30)
-#: Executions in one run; then the workflow continues as new, so that its history stays small.
+#: Executions in one run, whatever Temporal suggests.
 MAX_EXECUTIONS = 200
 
 
@@ -51,8 +54,7 @@ class GenericJobWorkflow:
 
     def __init__(self) -> None:
         self._step = "queued"
-        self._progress = 0.0
-        self._message: str | None = None
+        self._progress = ToldProgress()
         self._error: str | None = None
         self._attempt = 0
         self._lost = 0
@@ -62,39 +64,39 @@ class GenericJobWorkflow:
         self._completed_at: str | None = None
         self._cancel: CancelRequest | None = None
         self._is_cancelled_natively = False
-        self._is_recording_progress = False
+        self._told_end: ToldEnd | None = None
         self._resumption: dict[str, Any] | None = None
         self._delivery: str | None = None
+        self._handover: str | None = None
         self._job: JobInput | None = None
         self._fire: Fire | None = None
 
     @workflow.run
     async def run(self, document: Any = None) -> dict[str, Any]:
         job = self._read(document)
-        message = self._resume()
+        message, is_waiting, is_redelivery = self._take_up(job)
         executions = 0
-        is_redelivery = self._requeued + self._lost > 0
         try:
             while True:
-                await self._wait_until_due(message)
+                if is_waiting:
+                    message = await self._wait_for_children(job, message)
+                    is_waiting = is_redelivery = False
+                await self._wait_until_due(job, message, is_redelivery=is_redelivery)
+                if (end := self._told()) is not None:
+                    return self._end_as_told(job, end)
                 if self._cancel is not None or self._is_cancelled_natively:
                     return await self._end_unstarted(job)
-                if executions >= MAX_EXECUTIONS:
-                    self._continue_as_new(job, message)
+                if executions >= MAX_EXECUTIONS or is_due():
+                    await self._continue_as_new(job, message, is_redelivery=is_redelivery)
+                    continue
                 executions += 1
-                outcome = await self._execute(
-                    ExecuteOrder(
-                        job=job,
-                        message=message,
-                        is_redelivery=is_redelivery,
-                        give_up=self._give_up,
-                        fire=self._fire if message is None else None,
-                    )
-                )
+                outcome = await self._execute(job, message, is_redelivery=is_redelivery)
+                if (end := self._told()) is not None:
+                    return self._end_as_told(job, end)
                 self._attempt = outcome.attempt or self._attempt
                 match outcome.kind:
                     case OutcomeKind.WAITING:
-                        message, is_redelivery = await self._wait_for_children(message), False
+                        is_waiting = True
                     case OutcomeKind.COMPLETED | OutcomeKind.HANDED_OVER:
                         if self._has_resumption:
                             message, is_redelivery = self._resumption, False
@@ -117,7 +119,7 @@ class GenericJobWorkflow:
     # -- the parts of a run, in their order
 
     def _read(self, document: Any) -> JobInput:
-        self._fire = _fire()
+        self._fire = started_by()
         names_itself = self._fire.job_id if self._fire else workflow.info().workflow_id
         try:
             self._job = JobInput.from_json(document, workflow_id=names_itself)
@@ -129,48 +131,102 @@ class GenericJobWorkflow:
         return self._job
 
     def _invalid(self, why: str) -> ApplicationError:
-        # Any other exception fails the workflow's task, which Temporal tries again for ever.
+        # Any other exception fails the workflow's task, which Temporal tries again for ever. So does a text too long.
+        why = contract.cut(why)
         self._fail_state(why)
         return ApplicationError(why, type="InvalidJobInput", non_retryable=True)
 
-    def _resume(self) -> dict[str, Any] | None:
-        """Take what the client, or the run before this one, left in the memo."""
+    def _take_up(self, job: JobInput) -> tuple[dict[str, Any] | None, bool, bool]:
+        """Take what the client, or the run before this one, left in the memo.
+
+        Returns:
+            The message; whether the job waits for its children; whether an execution of the message began before.
+        """
         try:
-            carried = dict(workflow.memo_value(contract.STATE_MEMO, default=None) or {})
-            self._attempt = int(carried.get("attempt", 0))
-            self._lost = int(carried.get("lost", 0))
-            self._requeued = int(carried.get("requeued", 0))
-            self._started_at = carried.get("startedAt")
-            return contract.message_of(workflow.memo_value(contract.MESSAGE_MEMO, default=None))
+            state = Carried.from_memo()
+            message = contract.message_of(workflow.memo_value(contract.MESSAGE_MEMO, default=None))
         except (TypeError, ValueError) as error:
             raise self._invalid(str(error)) from None
+        self._attempt, self._lost, self._requeued = state.attempt, state.lost, state.requeued
+        self._handover = state.handover
+        self._started_at, self._give_up, self._delivery = state.started_at, state.give_up, state.delivery
+        # A signal may have come with this run's beginning: then it is handled by now, and is the newer.
+        self._resumption = self._resumption or state.resumption
+        self._step, self._error = state.step or self._step, state.error
+        self._progress.take_up(state.progress, state.message)
+        self._progress.is_unwritten |= state.is_unwritten
+        if self._progress.is_unwritten:
+            self._catching_up = asyncio.create_task(self._progress.catch_up(job))
+        return message, state.is_waiting, state.is_redelivery
 
-    def _continue_as_new(self, job: JobInput, message: dict[str, Any] | None) -> NoReturn:
-        state: dict[str, Any] = {"attempt": self._attempt, "startedAt": self._started_at}
-        state |= {"lost": self._lost, "requeued": self._requeued}
-        memo: dict[str, Any] = {contract.STATE_MEMO: state}
-        if self._fire is not None:
-            memo[contract.SCHEDULE_MEMO] = self._fire.memo()
-        if message is not None:
-            memo[contract.MESSAGE_MEMO] = message
-        workflow.continue_as_new(job.to_json(), memo=memo)
+    async def _continue_as_new(
+        self,
+        job: JobInput,
+        message: dict[str, Any] | None,
+        *,
+        is_waiting: bool = False,
+        is_redelivery: bool = False,
+    ) -> None:
+        """Hand on to the next run; returns if meanwhile something came that ends the job.
 
-    async def _wait_until_due(self, message: dict[str, Any] | None) -> None:
+        A signal that comes between this and Temporal's answer has Temporal refuse the answer, and is handled first.
+        """
+        self._progress.stop()
+        await drain(self._progress)
+        if self._is_to_stop:
+            self._progress.go_on()
+            return
+        state = Carried(
+            attempt=self._attempt,
+            lost=self._lost,
+            requeued=self._requeued,
+            started_at=self._started_at,
+            give_up=self._give_up,
+            delivery=self._delivery,
+            handover=self._handover or workflow.info().run_id,
+            resumption=carried(self._resumption) if self._has_resumption else None,
+            is_waiting=is_waiting,
+            is_redelivery=is_redelivery,
+            step=self._step,
+            error=self._error,
+            progress=self._progress.progress,
+            message=self._progress.message,
+            is_unwritten=self._progress.is_unwritten,
+        )
+        hand_on(job, message, self._fire, state)
+
+    async def _wait_until_due(
+        self, job: JobInput, message: dict[str, Any] | None, *, is_redelivery: bool
+    ) -> None:
         due = contract.instant_of((message or {}).get("eta"))
         if due is None or due <= workflow.now():
             return
         self._step = "scheduled" if self._step == "queued" else self._step
         await self._sleep(due - workflow.now())
+        if not self._is_to_stop and is_due():
+            await self._continue_as_new(job, message, is_redelivery=is_redelivery)
 
-    async def _wait_for_children(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
+    async def _wait_for_children(
+        self, job: JobInput, message: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
         """Wait for the message that the last child sends, unless somebody cancels the job."""
         self._step = "waiting"
         self._lost = self._requeued = 0
         try:
-            await workflow.wait_condition(lambda: self._has_resumption or self._cancel is not None)
+            while not self._has_resumption and not self._is_to_stop:
+                await workflow.wait_condition(lambda: self._has_resumption or self._is_to_stop or is_due())
+                if not self._has_resumption and not self._is_to_stop:
+                    await self._continue_as_new(job, message, is_waiting=True)
         except asyncio.CancelledError:
             self._is_cancelled_natively = True
         return self._resumption if self._has_resumption else message
+
+    def _told(self) -> ToldEnd | None:
+        return self._told_end
+
+    @property
+    def _is_to_stop(self) -> bool:
+        return self._cancel is not None or self._told_end is not None or self._is_cancelled_natively
 
     @property
     def _has_resumption(self) -> bool:
@@ -178,56 +234,49 @@ class GenericJobWorkflow:
         return self._resumption is not None and self._resumption.get("delivery") != self._delivery
 
     async def _sleep(self, duration: timedelta) -> None:
-        """Sleep, unless somebody cancels the job."""
+        """Sleep, unless somebody cancels the job, or this run is to hand on."""
         try:
-            await workflow.wait_condition(lambda: self._cancel is not None, timeout=duration)
+            await workflow.wait_condition(lambda: self._is_to_stop or is_due(), timeout=duration)
         except TimeoutError:
             return
         except asyncio.CancelledError:
             self._is_cancelled_natively = True
 
-    async def _execute(self, order: ExecuteOrder) -> Outcome:
+    async def _execute(
+        self, job: JobInput, message: dict[str, Any] | None, *, is_redelivery: bool
+    ) -> Outcome:
         self._step = "processing"
         self._attempt += 1
-        self._delivery = (order.message or {}).get("delivery")
+        self._delivery = (message or {}).get("delivery")
         self._started_at = self._started_at or workflow.now().isoformat()
-        handle = self._start_activity(order)
+        handle = start_execution(
+            ExecuteOrder(
+                job=job,
+                message=carried(message),
+                is_redelivery=is_redelivery,
+                give_up=self._give_up,
+                fire=self._fire if message is None else None,
+                handover=self._handover if message is None else None,
+            )
+        )
         try:
             await self._until_done_or_cancelled(handle)
             return Outcome.from_json(await handle)
         except ActivityError as error:
+            if self._told_end is not None:
+                return Outcome(kind=OutcomeKind.CANCELLED)
             return self._not_executed(error)
-
-    def _start_activity(self, order: ExecuteOrder) -> ActivityHandle[Any]:
-        message = order.message or {}
-        hard_limit = (message.get("timelimit") or [None])[0]
-        return workflow.start_activity(
-            contract.EXECUTE_JOB_HANDLER,
-            order.to_json(),
-            heartbeat_timeout=HEARTBEAT_TIMEOUT,
-            start_to_close_timeout=timedelta(seconds=hard_limit) + TIME_LIMIT_GRACE
-            if hard_limit
-            else NO_LIMIT,
-            # For dead workers only: a handler's own retries are executions of their own.
-            retry_policy=RetryPolicy(
-                initial_interval=timedelta(seconds=1), backoff_coefficient=1.5, maximum_attempts=MAX_LOST
-            ),
-            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            priority=Priority(priority_key=contract.temporal_priority(message.get("priority")))
-            if message
-            else Priority.default,
-            summary=str(message.get("task") or order.job.job_name)[:200],
-        )
 
     async def _until_done_or_cancelled(self, handle: ActivityHandle[Any]) -> None:
         """Wait for the execution; when the job is cancelled, write it down and pass it on to the running code."""
         try:
-            await workflow.wait_condition(lambda: handle.done() or self._cancel is not None)
+            await workflow.wait_condition(lambda: handle.done() or self._is_to_stop)
         except asyncio.CancelledError:
             self._is_cancelled_natively = True
         if not handle.done():
             assert self._job is not None
-            await self._record_cancelled(self._job)
+            if self._told_end is None:  # else the row says already how it ended
+                await books.record_cancelled(self._job, self._cancel)
             handle.cancel()
 
     def _not_executed(self, error: ActivityError) -> Outcome:
@@ -270,7 +319,7 @@ class GenericJobWorkflow:
     # -- the ends
 
     def _succeed(self, job: JobInput, outcome: Outcome) -> dict[str, Any]:
-        self._step, self._progress, self._error = "completed", 100.0, None
+        self._step, self._progress.progress, self._error = "completed", 100.0, None
         return self._result(job, success=True, result=outcome.result)
 
     def _stop(self, job: JobInput, outcome: Outcome) -> dict[str, Any]:
@@ -283,8 +332,18 @@ class GenericJobWorkflow:
         return self._result(job, success=False, error=self._error)
 
     async def _end_unstarted(self, job: JobInput) -> dict[str, Any]:
-        await self._record_cancelled(job)
+        await books.record_cancelled(job, self._cancel)
         return self._stop(job, Outcome(kind=OutcomeKind.CANCELLED))
+
+    def _end_as_told(self, job: JobInput, end: ToldEnd) -> dict[str, Any]:
+        """End as the row has ended: somebody who may has compared the two."""
+        match end.status:
+            case "completed":
+                return self._succeed(job, Outcome(kind=OutcomeKind.COMPLETED, result=end.result))
+            case "failed":
+                self._fail_state(end.error or "failed")
+                raise ApplicationError(end.error or "failed", type=end.error_type, non_retryable=True)
+        return self._stop(job, Outcome(kind=OutcomeKind(end.status), error=end.error))
 
     def _result(
         self, job: JobInput, *, success: bool, error: str | None = None, result: Any = None
@@ -297,37 +356,6 @@ class GenericJobWorkflow:
     def _fail_state(self, error: str) -> None:
         self._step, self._error, self._completed_at = "failed", error, workflow.now().isoformat()
 
-    # -- bookkeeping outside of an execution; its failure does not stop the run
-
-    async def _record_cancelled(self, job: JobInput) -> None:
-        request = self._cancel or CancelRequest(reason="The workflow was cancelled.")
-        await self._update_status(
-            contract.StatusUpdate(
-                job_id=job.job_id,
-                tenant_id=job.tenant_id,
-                status="cancelled",
-                reason=request.reason,
-                cancelled_by=request.cancelled_by,
-            )
-        )
-
-    async def _update_status(self, update: contract.StatusUpdate) -> None:
-        try:
-            await workflow.execute_local_activity(
-                contract.UPDATE_JOB_STATUS,
-                update.to_json(),
-                start_to_close_timeout=timedelta(seconds=20),
-                retry_policy=RetryPolicy(
-                    initial_interval=timedelta(milliseconds=200),
-                    maximum_interval=timedelta(seconds=2),
-                    maximum_attempts=5,
-                ),
-            )
-        except ActivityError as error:
-            workflow.logger.warning(
-                "job.status_not_recorded", extra={"status": update.status, "error": str(error.cause)}
-            )
-
     # -- signals and the query
 
     @workflow.signal(name=contract.CANCEL_JOB)
@@ -336,62 +364,34 @@ class GenericJobWorkflow:
 
     @workflow.signal(name=contract.UPDATE_PROGRESS, unfinished_policy=HandlerUnfinishedPolicy.ABANDON)
     async def update_progress(self, document: Any = None) -> None:
-        update = contract.ProgressUpdate.from_json(document)
-        if update is None:
-            return
-        self._progress, self._message = update.progress, update.message
-        if update.is_recorded or self._is_recording_progress:
-            return
-        self._is_recording_progress = True
-        try:
-            await self._record_progress()
-        finally:
-            self._is_recording_progress = False
-
-    async def _record_progress(self) -> None:
-        """Write the latest progress; what comes while that is written goes with the next."""
-        written: tuple[float, str | None] | None = None
-        while self._job is not None and written != (self._progress, self._message):
-            written = (self._progress, self._message)
-            await self._update_status(
-                contract.StatusUpdate(
-                    job_id=self._job.job_id,
-                    tenant_id=self._job.tenant_id,
-                    status="processing",
-                    progress=self._progress,
-                    reason=self._message,
-                )
-            )
+        update = ProgressUpdate.from_json(document)
+        if update is not None:
+            await self._progress.take(update, self._job)
 
     @workflow.signal(name=contract.RESUME_JOB)
     def resume_job(self, document: Any = None) -> None:
         with suppress(contract.InvalidJobInput):
             self._resumption = contract.message_of(document) or self._resumption
 
+    @workflow.signal(name=contract.END_JOB)
+    def end_job(self, document: Any = None) -> None:
+        self._told_end = self._told_end or ToldEnd.from_json(document)
+
     @workflow.query(name=contract.GET_JOB_STATE)
     def get_job_state(self) -> dict[str, Any]:
+        progress, message = self._progress.progress, self._progress.message
+        if self._job is not None and self._step in ("processing", "waiting"):
+            live = live_progress(self._job.tenant_id, self._job.job_id)
+            if live is not None and live.progress is not None:
+                progress, message = live.progress, live.message
         state = {
             "step": self._step,
-            "progress": self._progress,
+            "progress": progress,
             "attempt": self._attempt,
-            "message": self._message,
+            "message": message,
             "error": self._error,
             "startedAt": self._started_at,
             "completedAt": self._completed_at,
             "cancelRequested": self._cancel.to_json() if self._cancel else None,
         }
         return {name: value for name, value in state.items() if value is not None}
-
-
-def _fire() -> Fire | None:
-    """Tell which fire it is, if a schedule of ours started this workflow."""
-    document = workflow.memo_value(contract.SCHEDULE_MEMO, default=None)
-    key = SearchAttributeKey.for_datetime(contract.SCHEDULED_START_TIME)
-    fire_at = workflow.info().typed_search_attributes.get(key)
-    if document is None or fire_at is None:
-        return None
-    with suppress(
-        KeyError, TypeError, ValueError
-    ):  # somebody's own schedule may have another memo of this name
-        return Fire.from_json(document, fire_at=fire_at.isoformat())
-    return None

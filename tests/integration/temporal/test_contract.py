@@ -147,6 +147,48 @@ def test_a_workflow_that_is_started_by_hand_with_nonsense_fails_and_says_why(
     assert said in json.dumps(failure, ensure_ascii=False)
 
 
+#: Temporal carries 2 MB in a payload, and what a workflow tells is longer than what it was told.
+_AS_LONG_AS_CAN_BE = "x" * (2 * 1024 * 1024 - 100)
+
+
+def test_a_reason_as_long_as_temporal_carries_ends_the_workflow_all_the_same(world: TemporalWorld) -> None:
+    result = world.task("parity.add").apply_async((1, 1), countdown=3600)
+    handle = world.app.delivery("temporal").client
+
+    handle.call(lambda client: client.get_workflow_handle(result.id).signal("cancelJob", _AS_LONG_AS_CAN_BE))
+
+    world.wait_for_closed(result.id, "COMPLETED")
+    assert "characters are left out" in world.result(result.id)["error"]
+    assert world.row(result.id)["status"] == "cancelled"
+
+
+def test_an_input_as_long_as_temporal_carries_that_cannot_be_read_fails_the_workflow(
+    world: TemporalWorld,
+) -> None:
+    workflow_id = f"bad-{uuid.uuid4().hex}"
+    queue = world.environment["TEMPORAL_JOB_TASK_QUEUE"]
+
+    world.app.delivery("temporal").client.call(
+        lambda client: client.start_workflow(
+            "genericJobWorkflow", _AS_LONG_AS_CAN_BE, id=workflow_id, task_queue=queue
+        )
+    )
+
+    world.wait_for_closed(workflow_id, "FAILED")
+
+
+def test_an_error_longer_than_temporal_carries_is_whole_in_the_row_and_cut_there(
+    world: TemporalWorld,
+) -> None:
+    result = world.task("temporal.fails_with").delay(3_000_000)
+
+    world.wait_for_closed(result.id, "FAILED")
+    failure = json.dumps(world.history(result.id)[-1])
+    assert "characters are left out" in failure
+    assert len(failure) < 200_000
+    assert len(world.row(result.id)["error"]) > 3_000_000
+
+
 def test_an_eta_without_a_zone_is_utc_as_celery_reads_it(world: TemporalWorld) -> None:
     eta = (datetime.now(UTC) + timedelta(seconds=2)).replace(tzinfo=None)
 

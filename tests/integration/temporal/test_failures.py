@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
@@ -9,14 +10,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
+import pytest
 from temporalio.client import Client
 
-from jobbridge.core.keys import Engine
+from jobbridge.core.events import Completed, Failed, JobEvent, Started
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, job_id_for
+from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess, free_port
 from jobbridge.dev.temporal import run_temporal
 from jobbridge.settings import load_settings
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.integration.temporal.tasks import make_app
+from tests.proxy import Proxy
 from tests.support import wait_until
 
 
@@ -322,3 +327,47 @@ def test_a_worker_that_waits_for_temporal_can_be_stopped(own_world: TemporalWorl
         os.kill(worker.pid, signal.SIGTERM)
 
         wait_until(lambda: not worker.is_running, timeout=15)
+
+
+#: More than travels inline: what is to be done is read in the row.
+_TEXT = "x" * 300_000
+
+
+def test_a_job_whose_row_cannot_be_read_when_it_begins_is_asked_for_again(
+    own_world: TemporalWorld, postgres: PostgresServer
+) -> None:
+    with Proxy(postgres.port) as proxy:
+        url = own_world.environment["DATABASE_URL"].replace(f"127.0.0.1:{postgres.port}", proxy.address)
+        own_world.worker("-P", "threads", "-c", "1", DATABASE_URL=url)
+        proxy.cut()
+        result = own_world.task("temporal.length").delay(_TEXT)
+        wait_until(lambda: own_world.state(result.id).get("error"), timeout=TIMEOUT, every=0.2)
+        proxy.mend()
+
+        assert result.get(timeout=TIMEOUT) == len(_TEXT)
+        own_world.wait_for_closed(result.id, "COMPLETED")
+
+
+@pytest.mark.parametrize(("how", "closed"), [("completed", "COMPLETED"), ("failed", "FAILED")])
+def test_an_end_that_was_written_before_temporal_heard_of_it_is_told(
+    own_world: TemporalWorld, how: str, closed: str
+) -> None:
+    """The worker that wrote it was killed in that moment; a row that has ended has no message any more."""
+    result = own_world.task("temporal.length").delay(_TEXT)
+    key = JobKey(tenant=SYSTEM_TENANT, job_id=job_id_for(result.id))
+    started = Started(
+        key=key, task_id=result.id, type="temporal.length", engine=Engine.TEMPORAL, queue="celery", worker="w@here",
+        delivery=own_world.row(result.id)["delivery"],
+    )  # fmt: skip
+    ended: JobEvent = Completed(key=key, attempt=1, result=7)
+    if how == "failed":
+        ended = Failed(key=key, attempt=1, error="ValueError: on purpose", task_id=result.id)
+    assert all(own_world.app.recorder.record(event).applied for event in (started, ended))
+
+    own_world.worker("-c", "1")
+
+    own_world.wait_for_closed(result.id, closed)
+    last = json.dumps(own_world.history(result.id)[-1])
+    assert ("on purpose" in last) == (how == "failed")
+    if how == "completed":
+        assert own_world.result(result.id)["result"] == 7

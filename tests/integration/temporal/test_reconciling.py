@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -10,9 +11,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from jobbridge.bootstrap import make_maintainer
-from jobbridge.core.events import Started
+from jobbridge.core.events import Cancelled, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, job_id_for
 from jobbridge.errors import EngineUnavailable
 from jobbridge.maintenance.relay import RelayService
@@ -21,6 +25,7 @@ from jobbridge.maintenance.workflows import WorkflowService
 from jobbridge.postgres.presence import draw_number
 from jobbridge.store.workers.workers import WorkerStore
 from jobbridge.temporal.deliver.relay import Relay
+from jobbridge.temporal.reconcile.overdue import HOPELESS
 from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.support import wait_until
@@ -195,6 +200,95 @@ def test_a_worker_offers_what_its_engine_needs(own_world: TemporalWorld) -> None
     assert names[None] >= {"reaper", "pruner", "reconciler", "relay", "workflow-reconciler"}
     assert names[Engine.CELERY] == names[None] - {"workflow-reconciler"}
     assert names[Engine.TEMPORAL] == names[None] - {"relay"}  # it has one that is quicker
+
+
+def _wait_for_overdue(world: TemporalWorld, number: int) -> None:
+    """Wait until Temporal lists what still runs: it does so a moment late."""
+    reconciler = WorkflowReconciler(world.app, world.app.delivery(Engine.TEMPORAL))
+    wait_until(lambda: len(reconciler.overdue(quiet=AT_ONCE)) == number, timeout=TIMEOUT, every=0.2)
+
+
+def test_a_workflow_that_runs_though_its_row_has_ended_ends_as_the_row(own_world: TemporalWorld) -> None:
+    own_world.worker("-c", "1")
+    completed, failed, cancelled = (
+        own_world.task("parity.add").apply_async((1, 1), countdown=3600) for _ in range(3)
+    )
+    waits = own_world.task("parity.fan_out").delay({"children": 1, "each": {"holds": [0]}})
+    for each, step in (
+        (completed, "scheduled"),
+        (failed, "scheduled"),
+        (cancelled, "scheduled"),
+        (waits, "waiting"),
+    ):
+        wait_until(lambda: own_world.state(each.id)["step"] == step, timeout=TIMEOUT, every=0.2)  # noqa: B023
+    own_world.wait_for_start(waits.id, "children")
+    runs = own_world.task("temporal.steady").delay()  # waits for the only process, which the child has
+    wait_until(lambda: own_world.state(runs.id)["step"] == "processing", timeout=TIMEOUT, every=0.2)
+    _update(own_world, completed.id, "status = 'completed', result = '7'")
+    _update(own_world, failed.id, "status = 'failed', error = 'ValueError: on purpose'")
+    for each in (cancelled, waits, runs):
+        event = Cancelled(key=own_world.app.jobs.find(job_id_for(each.id)).key, reason="Temporal was away.")
+        assert own_world.app.recorder.record(event).applied  # and the workflow was not told
+    _wait_for_overdue(own_world, 5)
+
+    assert _look_twice(own_world.app) == {"workflow told": 5}
+
+    own_world.wait_for_closed(completed.id, "COMPLETED")
+    assert own_world.result(completed.id)["result"] == 7
+    own_world.wait_for_closed(failed.id, "FAILED")
+    for each in (cancelled, waits, runs):
+        own_world.wait_for_closed(each.id, "COMPLETED")
+        assert own_world.result(each.id)["error"] == "cancelled: Temporal was away."
+    _wait_for_overdue(own_world, 0)
+
+
+def test_a_workflow_that_is_not_proven_to_be_ours_is_left_alone(own_world: TemporalWorld) -> None:
+    """Another installation in this namespace may have the same queue names, and a job of the same id."""
+    ours, theirs = (own_world.task("parity.add").apply_async((1, 1), countdown=3600) for _ in range(2))
+    _delete_workflow(own_world, theirs.id)
+    own_world.start_workflow("parity.add", {"args": [1, 1]}, job_id=theirs.id)
+    for each in (ours, theirs):
+        _update(own_world, each.id, "status = 'cancelled'")
+    _wait_for_overdue(own_world, 1)
+
+    assert _look_twice(own_world.app) == {"workflow told": 1}
+
+    signals = [event["eventType"] for event in own_world.history(theirs.id)]
+    assert "EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED" not in signals
+
+
+@workflow.defn(name="genericJobWorkflow")
+class Broken:
+    """As a release that cannot go on: each of its tasks fails."""
+
+    @workflow.run
+    async def run(self, document: Any) -> None:
+        raise RuntimeError("cannot go on")
+
+
+async def _fail_tasks(client: Client, world: TemporalWorld, workflow_id: str) -> None:
+    queue = world.environment["TEMPORAL_JOB_TASK_QUEUE"]
+    handle = client.get_workflow_handle(workflow_id)
+    async with Worker(
+        client, task_queue=queue, workflows=[Broken], workflow_runner=UnsandboxedWorkflowRunner()
+    ):
+        while (await handle.describe()).raw_description.pending_workflow_task.attempt < HOPELESS:
+            await asyncio.sleep(0.1)
+
+
+def test_a_workflow_that_can_hear_nothing_is_terminated_when_its_row_has_ended(
+    own_world: TemporalWorld,
+) -> None:
+    result = own_world.task("parity.add").delay(1, 1)
+    client = own_world.app.delivery(Engine.TEMPORAL).client
+    client.call(lambda own: _fail_tasks(own, own_world, result.id), timeout=timedelta(seconds=60))
+    _update(own_world, result.id, "status = 'cancelled'")
+    _wait_for_overdue(own_world, 1)
+
+    assert _look_twice(own_world.app) == {"workflow terminated": 1}
+
+    assert own_world.status(result.id) == "TERMINATED"
+    assert own_world.row(result.id)["status"] == "cancelled"
 
 
 @pytest.mark.long

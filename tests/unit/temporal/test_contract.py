@@ -4,16 +4,15 @@ import pytest
 
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import (
-    CancelRequest,
     ExecuteOrder,
     InvalidJobInput,
     JobInput,
     JobResult,
     Outcome,
     OutcomeKind,
-    ProgressUpdate,
     StatusUpdate,
 )
+from jobbridge.temporal.wire.signals import CancelRequest, ProgressUpdate, ToldEnd
 
 
 def test_the_names_on_the_wire_are_fixed() -> None:
@@ -97,7 +96,8 @@ def test_progress_that_comes_from_the_row_says_so() -> None:
 
 def test_orders_outcomes_and_updates_survive_the_wire() -> None:
     job = JobInput(job_id="1", job_name="greet", tenant_id=None, data=[1])
-    order = ExecuteOrder(job=job, message={"id": "1"}, is_redelivery=True, give_up="no")
+    message = {"id": "1", "dataIs": "arguments"}
+    order = ExecuteOrder(job=job, message=message, is_redelivery=True, give_up="no")
     outcome = Outcome(kind=OutcomeKind.CONTINUED, message={"id": "1"}, attempt=2, error="again")
     update = StatusUpdate(job_id="1", tenant_id="t", status="cancelled", reason="r", cancelled_by="b")
 
@@ -110,3 +110,26 @@ def test_celerys_highest_priority_is_temporals_first() -> None:
     assert [contract.temporal_priority(priority) for priority in (9, 8, 7, 5, 4, 1, 0, None, 99)] == [
         1, 1, 2, 3, 3, 5, 5, 5, 1,
     ]  # fmt: skip
+
+
+def test_texts_of_signals_are_cut_as_they_come_in() -> None:
+    huge = "x" * 2_000_000
+
+    read = (
+        CancelRequest.from_json({"reason": huge, "cancelledBy": huge}),
+        ProgressUpdate.from_json({"progress": 1, "message": huge}),
+        ToldEnd.from_json({"status": "failed", "error": huge, "errorType": huge}),
+    )
+
+    assert all(len(str(each)) < 2 * contract.TEXT_LIMIT for each in read)
+
+
+def test_a_name_is_cut_in_bytes_between_characters() -> None:
+    assert contract.cut_name("検" * 300) == "検" * 66
+
+
+def test_only_a_final_status_is_an_end() -> None:
+    assert ToldEnd.from_json({"status": "processing"}) is None
+    assert ToldEnd.from_json("completed") is None
+    end = ToldEnd(status="failed", error="ValueError: no", error_type="ValueError")
+    assert ToldEnd.from_json(end.to_json()) == end

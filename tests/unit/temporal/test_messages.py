@@ -9,8 +9,9 @@ from jobbridge import Celery
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.settings import load_settings
-from jobbridge.temporal.wire.contract import DATA_REFERENCE, PAYLOAD_LIMIT, ExecuteOrder, JobInput
+from jobbridge.temporal.wire.contract import PAYLOAD_LIMIT, ExecuteOrder, JobInput
 from jobbridge.temporal.wire.messages import MissingMessage, continuation, envelope_of, to_temporal
+from jobbridge.temporal.wire.references import DATA_REFERENCE, INLINE_LIMIT, carried, needs_data
 from jobbridge.temporal.worker.execution import Execution, SettlementKind
 from jobbridge.temporal.worker.incoming import message_for
 
@@ -93,11 +94,26 @@ def test_a_reference_to_what_is_gone_is_an_error_that_says_so(app: Celery, store
 
 
 def test_a_continuation_is_passed_on_whole_unless_it_is_large() -> None:
-    small, large = _envelope().to_json(), _envelope(arguments=[["x" * PAYLOAD_LIMIT], {}, EMBED]).to_json()
+    small, large = _envelope().to_json(), _envelope(arguments=[["x" * INLINE_LIMIT], {}, EMBED]).to_json()
 
     assert continuation(small) == small
     assert "arguments" not in continuation(large)
     assert continuation(large)["delivery"] == large["delivery"]
+
+
+def test_what_is_not_small_is_readable_in_the_input_and_goes_to_activities_by_reference(app: Celery) -> None:
+    envelope = _envelope(arguments=[["x" * INLINE_LIMIT], {}, EMBED])
+
+    job, message = to_temporal(envelope, is_handler=False)
+    ordered = carried(message)
+
+    assert job.data["args"] == ["x" * INLINE_LIMIT]
+    assert needs_data(message)
+    assert not needs_data(ordered)
+    order = ExecuteOrder(job=job, message=ordered).to_json()
+    assert len(str(order)) < 1000
+    read = ExecuteOrder.from_json(order, workflow_id=ID)
+    assert envelope_of(read, app, queue="celery", run_id="r", load=lambda key: envelope.to_json()) == envelope
 
 
 def test_a_foreign_start_becomes_a_message_of_its_run(app: Celery) -> None:

@@ -19,7 +19,7 @@ HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
 def test_there_is_a_history_of_each_path() -> None:
-    assert len(HISTORIES) >= 12
+    assert len(HISTORIES) >= 25
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)

@@ -1,0 +1,71 @@
+"""The running workflows of this installation, as Temporal lists them.
+
+Others may use the namespace, and even the same queue names: what is listed here may be this installation's, and whoever
+changes something has to see to it that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionAsyncIterator
+
+from jobbridge.core.keys import Engine
+from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
+from jobbridge.temporal.wire.contract import WORKFLOW
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+
+def running_workflows(
+    app: Celery, delivery: TemporalDelivery, *, limit: int, before: datetime | None = None
+) -> list[WorkflowExecution]:
+    """Give running workflows on this installation's task queues, the newest first.
+
+    Args:
+        app: Whose.
+        delivery: The way to Temporal.
+        limit: At most so many are looked at.
+        before: Only those that started before it.
+
+    Raises:
+        EngineUnavailable: Temporal does not answer.
+    """
+    query = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running'"
+    if before is not None:
+        query += f" AND StartTime < '{before.isoformat()}'"
+
+    own = task_queues_of(app)
+    return [each for each in islice(_listed(delivery, query), limit) if each.task_queue in own]
+
+
+def _listed(delivery: TemporalDelivery, query: str) -> Iterator[WorkflowExecution]:
+    async def begin(client: Client) -> WorkflowExecutionAsyncIterator:
+        return client.list_workflows(query)
+
+    pages = delivery.ask(begin)
+
+    async def next_page(_: Client) -> Sequence[WorkflowExecution]:
+        await pages.fetch_next_page()
+        return pages.current_page or ()
+
+    has_more = True
+    while has_more:  # each page is a call of its own: all of them together may take longer than one call may
+        yield from delivery.ask(next_page)
+        has_more = bool(pages.next_page_token)
+
+
+def task_queues_of(app: Celery) -> set[str]:
+    """Name the task queues that something of this installation names."""
+    named = {task_queue_for(app, queue) for queue in app.amqp.queues}
+    return named | task_queues_served(app) | {app.settings.temporal_job_task_queue}
+
+
+def task_queues_served(app: Celery) -> set[str]:
+    """Name those that a worker of this installation serves now."""
+    queues = {queue for engine, queue in app.workers.queues_served() if engine is Engine.TEMPORAL}
+    return {task_queue_for(app, queue) for queue in queues}
