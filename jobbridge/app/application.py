@@ -135,6 +135,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             "StayPresent",
             "AcknowledgeFirst",
             "KeepHanded",
+            "ShareMemory",
             "NoteLosses",
             "SettleTogether",
             "Maintain",
