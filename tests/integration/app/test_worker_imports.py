@@ -74,4 +74,6 @@ def test_a_worker_imports_what_it_works_with(
     assert ("jobbridge.temporal" in modules) == (engine == "temporal")
     if engine == "celery":
         left_out, collected = map(int, (tmp_path / "of_process").read_text().split())
-        assert left_out > 50_000 > collected, "a collection would copy the memory that it shares with its parent"
+        assert left_out > 50_000 > collected, (
+            "a collection would copy the memory that it shares with its parent"
+        )
