@@ -10,6 +10,7 @@ import celery
 from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
 from kombu.utils.objects import cached_property
+from kombu.utils.uuid import uuid
 
 from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
@@ -23,7 +24,7 @@ from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
 from jobbridge.app.publish.checks import readable_ids
 from jobbridge.app.publish.consumers import Servers
-from jobbridge.app.results.listener import ResultListener
+from jobbridge.app.results.listener import ResultListener, noting
 from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database
 from jobbridge.app.worker.losses import Losses
 from jobbridge.core.keys import Engine
@@ -135,6 +136,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             "StayPresent",
             "AcknowledgeFirst",
             "KeepHanded",
+            "ShareMemory",
             "NoteLosses",
             "SettleTogether",
             "Maintain",
@@ -373,7 +375,10 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         token = self._sent.set(None)
         try:
             with sending():
-                result: Result[Any] = super().send_task(*args, **readable_ids(kwargs))
+                options = readable_ids(kwargs)
+                options["task_id"] = options.get("task_id") or uuid()
+                with noting(self.__dict__.get("result_listener"), options["task_id"], self._sent):
+                    result: Result[Any] = super().send_task(*args, **options)
             sent = self._sent.get()
         finally:
             self._sent.reset(token)

@@ -31,6 +31,12 @@ def _beyond_prefetch(app: Celery) -> int:
     return app.settler.beyond_prefetch() if app.settler is not None else 0
 
 
+def _on_delivered(app: Celery) -> None:
+    """Start what a worker that runs here has just taken."""
+    if app.settler is not None:
+        app.settler.turn()
+
+
 def _not_begun(app: Celery, headers: list[dict[str, Any]], numbers: list[int]) -> set[str]:
     """Give the ids of those messages whose jobs these workers had only taken ahead."""
     ids = [str(each["id"]) for each in headers if each.get("id")]
@@ -52,4 +58,5 @@ def hooks_of(app: Celery) -> dict[str, BrokerHook]:
         "on_purge": BrokerHook(_purge_jobs, app),
         "number_of_process": BrokerHook(_held_number, app),
         "beyond_prefetch": BrokerHook(_beyond_prefetch, app),
+        "on_delivered": BrokerHook(_on_delivered, app),
     }

@@ -11,6 +11,7 @@
 | `sweep_interval` | 3.5 | seconds between looks for consumers that died |
 | `number_of_process` | none | gives the number under which a worker's process holds leases |
 | `beyond_prefetch` | none | gives how many messages may be taken now beyond the prefetch count |
+| `on_delivered` | none | called in an event loop when all messages that were claimed together have been delivered |
 
 What is left over from another broker (`visibility_timeout`, `master_name`) is told once and ignored. Everything else
 goes to `sqlalchemy.create_engine`, as with kombu's own SQLAlchemy transport; what that does not know is refused.
@@ -61,6 +62,7 @@ class Options:
     sweep_interval: float = 3.5
     number_of_process: Callable[[], int | None] | None = None
     beyond_prefetch: Callable[[], int] | None = None
+    on_delivered: Callable[[], None] | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property

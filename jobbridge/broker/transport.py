@@ -267,6 +267,11 @@ class Transport(kombu_sqlalchemy.Transport):
             if self.options.on_dead_letter is not None:
                 self._call(self.options.on_dead_letter, headers, row["reason"])
 
+    def report_delivered(self) -> None:
+        """Tell that what was claimed together has been delivered."""
+        if self.options.on_delivered is not None:
+            self.options.on_delivered()
+
     def _call(self, hook: Any, *arguments: Any) -> None:
         # The messages are gone from the queue already: a failing hook must not stop the consumer.
         try:

@@ -36,16 +36,23 @@ class Prepared:
     def tuples(
         self, connection: DriverConnection, parameters: Mapping[str, Any], *, prepare: bool | None = None
     ) -> list[tuple[Any, ...]]:
-        """Run it, and give all rows as tuples.
+        """Run it, and give all rows as tuples; as `cursor`."""
+        with self.cursor(connection, parameters, prepare=prepare) as cursor:
+            return cursor.fetchall()
+
+    def cursor(
+        self, connection: DriverConnection, parameters: Mapping[str, Any], *, prepare: bool | None = None
+    ) -> psycopg.RawCursor[tuple[Any, ...]]:
+        """Run it, or put it into the connection's pipeline; the rows are read from the cursor.
 
         Args:
             connection: Also a caller's, which may make rows of another kind.
             parameters: By name; what the statement does not name is left out.
             prepare: On the server, from the first time on; None: as the connection does it.
         """
-        with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
-            cursor.execute(self._text, [parameters[name] for name in self._names], prepare=prepare)
-            return cursor.fetchall()
+        cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+        cursor.execute(self._text, [parameters[name] for name in self._names], prepare=prepare)
+        return cursor
 
 
 @cache

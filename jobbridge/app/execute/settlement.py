@@ -199,7 +199,7 @@ class JobSettler:
     def _call_soon(self) -> None:
         if not self._is_called:
             self._is_called = True
-            self._worker.hub.call_soon(self._turn)
+            self._worker.hub.call_soon(self.turn)
             self._wake()
 
     def _wake(self) -> None:
@@ -214,9 +214,10 @@ class JobSettler:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._turn()
+        self.turn()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Write what is to be written now, and hand to the pool what there is room for."""
         self._is_called = False
         if not self._is_turning or not (self._ends or self._waiting):
             return
@@ -371,8 +372,7 @@ class JobSettler:
             logger.error("job.event_not_recorded", extra=details)
 
     def _write_ends_patiently(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        nap = 0.05
+        deadline, nap = time.monotonic() + PATIENCE, 0.05
         while self._ends:
             before = len(self._ends)
             self._settle(0)

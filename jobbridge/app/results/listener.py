@@ -2,8 +2,9 @@
 
 A thread listens while somebody waits and for `IDLE` after that. What it hears wakes who waits for that job, and they
 look: a notification is a hint. So who waits also looks by itself, often until the listener has been there for
-`SETTLING` (what ended while it came was told to nobody), then every `interval` of its own. Where nobody can listen (a
-pooler, a database that has not migrated yet, a role that may not write) that is all there is.
+`SETTLING` (what ended while it came was told to nobody), then every `interval` of its own. What the process has sent
+since then is not looked at before it is told: it has not ended. Where nobody can listen (a pooler, a database that has
+not migrated yet, a role that may not write) looking is all there is.
 """
 
 from __future__ import annotations
@@ -18,16 +19,22 @@ import weakref
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import sql
 
+from jobbridge.core.enqueue import Outcome
+from jobbridge.core.keys import job_id_for
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.connect import Connection, close, connect
 from jobbridge.postgres.faults import Kind, kind_of, reason_of
 from jobbridge.postgres.target import Target
 from jobbridge.store.workers.awaiters import AWAIT, CHANNEL, LEASE, LEAVE, LONGEST
+
+if TYPE_CHECKING:
+    from jobbridge.app.options import Sent
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +45,8 @@ SETTLING: Final = 1.0
 #: Seconds until one is tried again: that was lost, and that was refused.
 PAUSE: Final = 5.0
 LONG_PAUSE: Final = 300.0
+#: Of so many jobs that were sent here it knows that they have not ended.
+_SENT: Final = 1000
 #: Seconds after which it looks whether it still has something to do.
 _TICK: Final = 5.0
 
@@ -76,6 +85,7 @@ class ResultListener:
         self._lock = threading.Lock()
         self._awaiter_id = uuid.uuid4()
         self._waiting: dict[str, set[Waiting]] = defaultdict(set)
+        self._sent: dict[str, None] = {}
         self._thread: threading.Thread | None = None
         self._listens_since: float | None = None
         self._not_before = 0.0
@@ -109,6 +119,20 @@ class ResultListener:
                     self._waiting[name].discard(waiting)
                     if not self._waiting[name]:
                         del self._waiting[name]
+
+    def note_sending(self, name: str) -> None:
+        with self._lock:
+            self._sent[name] = None
+            if len(self._sent) > _SENT:
+                del self._sent[next(iter(self._sent))]
+
+    def note_not_sent(self, name: str) -> None:
+        with self._lock:
+            self._sent.pop(name, None)
+
+    def will_tell(self, task_id: str) -> bool:
+        """Whether a job was sent here and has not ended yet: who waits for it by now will be told."""
+        return str(job_id_for(task_id)) in self._sent
 
     def close(self) -> None:
         """Stop listening; who waits next begins anew."""
@@ -175,14 +199,40 @@ class ResultListener:
 
     def _tell(self, name: str) -> None:
         with self._lock:
+            self._sent.pop(name, None)
             for waiting in self._waiting.get(name, ()):
                 waiting.ring(name)
 
     def _end(self) -> None:
         with self._lock:
             self._thread = self._listens_since = None
+            self._sent.clear()
             for waiting in {one for some in self._waiting.values() for one in some}:
                 waiting.ring(None)
+
+
+@contextmanager
+def noting(listener: ResultListener | None, task_id: str, sent: ContextVar[Sent | None]) -> Iterator[None]:
+    """Note that a job is sent inside: until the listener is told of it there is nothing to see of its end.
+
+    Args:
+        listener: None: nobody waits in this process.
+        task_id: The job's.
+        sent: What came of it, when it was sent. What there was before, or has no row, is forgotten again.
+    """
+    if listener is None or not listener.is_reliable:
+        yield
+        return
+    name = str(job_id_for(task_id))
+    listener.note_sending(name)
+    is_new = False
+    try:
+        yield
+        told = sent.get()
+        is_new = told is not None and told.outcome is Outcome.CREATED and told.task_id == task_id
+    finally:
+        if not is_new:
+            listener.note_not_sent(name)
 
 
 _listeners: weakref.WeakSet[ResultListener] = weakref.WeakSet()

@@ -31,7 +31,9 @@ class WaitingBackend(FollowingBackend):
         no_ack: bool = True,
         on_interval: Callable[[], Any] | None = None,
     ) -> dict[str, Any]:
-        """Wait for a job's end: looks when it is told of, and every `interval` seconds; often at first.
+        """Wait for a job's end: looks at once, when it is told of, and every `interval` seconds; often at first.
+
+        What was sent by this process while it listened, and has not been told, has not ended: there is no first look.
 
         Raises:
             TimeoutError: It had not ended after `timeout` seconds.
@@ -39,6 +41,9 @@ class WaitingBackend(FollowingBackend):
                 chord: who waits is told the exception of the part that failed, and not what came of it (ChordError).
         """
         with self._naps([task_id], timeout, interval) as naps:
+            has_time = timeout is None or timeout > interval
+            if has_time and self.app.result_listener.will_tell(task_id):
+                naps.take()
             while True:
                 meta: dict[str, Any] = self.get_task_meta(task_id)
                 if on_interval and meta["status"] != states.SUCCESS:

@@ -10,7 +10,7 @@ the session is among the loop's readers. Without one (`drain_events`), one messa
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -97,7 +97,8 @@ class Prefetch:
             session.is_due_notified = False
             self._next_due_at = now
         self._promote()
-        self._isolation.hear(session, self.queues, self.look_at)
+        if session.is_suspect_notified:
+            self._isolation.hear(session, self.queues, self.look_at)
 
     def _look_everywhere(self) -> None:
         for queue in self.queues:
@@ -106,9 +107,9 @@ class Prefetch:
 
     def _promote(self) -> None:
         """Make a portion of what is due ready, and be back in time for the rest: there is a claim between portions."""
-        queues, session = self.queues, self._transport.session
-        if not queues or self._next_due_at is None or monotonic() < self._next_due_at:
+        if self._next_due_at is None or monotonic() < self._next_due_at or not self._channels:
             return
+        queues, session = self.queues, self._transport.session
         seconds = session.one(SECONDS_TO_NEXT_DUE, {"queues": queues})["seconds"]
         if seconds is not None and seconds <= 0:
             portion = {"queues": queues, "limit": max(PORTION // len(queues), 1)}
@@ -133,11 +134,11 @@ class Prefetch:
     def _claim_from(self, channel: Channel, queue: str) -> bool:
         """Claim what there is room for. True if there may be more."""
         is_acked = channel.consumed[queue]
-        suspects = self._isolation.suspects(queue, self._transport) if is_acked else []
-        if suspects is None:
-            return True
         limit = self._room(channel) if is_acked else UNWINDOWED if self.is_in_loop else 1
         if limit <= 0:
+            return True
+        suspects = self._isolation.suspects(queue, self._transport) if is_acked else []
+        if suspects is None:
             return True
         limit = max(limit // (len(self._promising) + 1), 1)
         payloads, looked_at = channel.take(queue, limit, is_acked=is_acked, suspects=suspects)
@@ -217,7 +218,7 @@ class Prefetch:
 
     def _on_again(self) -> None:
         self._again_timer = None
-        self._on_poll()
+        self._when_possible(self._poll)
 
     # -- without an event loop
 
@@ -291,10 +292,12 @@ class Prefetch:
         loop.add_reader(self._transport.session.fileno(), self._on_readable)
         loop.on_tick.add(self._on_tick)
         self._timers = [
-            loop.call_repeatedly(options.poll_interval, self._on_poll),
-            loop.call_repeatedly(options.sweep_interval, self._on_sweep),
-            loop.call_later(0, self._on_poll),
-            loop.call_later(0, self._on_sweep),  # a worker that replaces a dead one takes over at once
+            loop.call_repeatedly(options.poll_interval, self._when_possible, self._poll),
+            loop.call_repeatedly(options.sweep_interval, self._when_possible, self._sweep),
+            loop.call_later(0, self._when_possible, self._poll),
+            loop.call_later(
+                0, self._when_possible, self._sweep
+            ),  # a worker that replaces a dead one takes over at once
         ]
 
     def leave_loop(self) -> None:
@@ -344,18 +347,15 @@ class Prefetch:
         self._set_recheck_timer()
         if self._undelivered or self._must_look_again:
             self._wake_loop()  # there may be more, and room for it
-        while self._undelivered and self.is_in_loop:
-            self._deliver_next()
+        if self._undelivered:
+            while self._undelivered and self.is_in_loop:
+                self._deliver_next()
+            self._transport.report_delivered()  # now, and not when the loop has turned once more
 
-    def _on_poll(self) -> None:
+    def _when_possible(self, work: Callable[[], None]) -> None:
         if self.is_in_loop and self._may_ask:
             with self._bearing_with_postgres():
-                self._poll()
-
-    def _on_sweep(self) -> None:
-        if self.is_in_loop and self._may_ask:
-            with self._bearing_with_postgres():
-                self._sweep()
+                work()
 
     def _set_due_timer(self, seconds: float | None) -> None:
         if self._due_timer is not None:

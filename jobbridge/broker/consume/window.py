@@ -100,7 +100,11 @@ class Window(virtual.QoS):
     def live(self) -> dict[str, tuple[Lease, Settler]]:
         """Give what can be given back. What a lost session delivered may still be acknowledged, late."""
         with self._lock:
-            return {tag: held for tag, held in self.leases.items() if held[1].session.is_alive}
+            # Of few sessions, and asked for with each claim.
+            alive = {
+                settler: settler.session.is_alive for settler in {held[1] for held in self.leases.values()}
+            }
+            return {tag: held for tag, held in self.leases.items() if alive[held[1]]}
 
     def live_leases(self) -> list[Lease]:
         """Give the leases that were delivered by a session that lives."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -18,10 +20,11 @@ from psycopg.rows import tuple_row
 
 from jobbridge.core import events
 from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.postgres.prepared import prepared
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.jobs.transitions import ENDED, GATE, LOST, STEP_OF_MOVED
-from jobbridge.store.values import as_jsonb, json_text
+from jobbridge.store.values import json_text
 
 #: Of the session that writes them. The statements read as many entries of the primary key as there are jobs; a plan
 #: made while the tables were small must not be kept. And whoever writes for many jobs does not wait for one whose row
@@ -117,10 +120,10 @@ _HAVE_ENDED = ("attempt", "delivery")
 START_MANY: LiteralString = f"""
 WITH told AS (
     SELECT *
-    FROM unnest(
-        %(tenant)s::<tenant>[], %(job_id)s::uuid[], %(delivery)s::uuid[], %(queue)s::text[], %(redelivered)s::boolean[],
-        %(goes_back)s::boolean[], %(max_attempts)s::integer[], %(external_id)s::text[]
-    ) AS told (tenant, job_id, delivery, queue, redelivered, goes_back, max_attempts, external_id)
+    FROM json_to_recordset(%(rows)s::json) AS told (
+        tenant <tenant>, job_id uuid, delivery uuid, queue text, redelivered boolean, goes_back boolean,
+        max_attempts integer, external_id text
+    )
 ), moved AS (
     UPDATE public.jobs AS job
     SET status = {becomes(events.Started)},
@@ -149,7 +152,9 @@ WITH told AS (
 ), opened AS (
     INSERT INTO public.job_details
         (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
-    SELECT tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s, clock_timestamp(), clock_timestamp()
+    SELECT
+        tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s::jsonb, clock_timestamp(),
+        clock_timestamp()
     FROM moved
 )
 SELECT job_id, attempt, chord_id IS NOT NULL OR parent_id IS NOT NULL AND EXISTS (
@@ -162,10 +167,10 @@ FROM moved
 _TOLD_ENDS: LiteralString = """
 WITH told AS (
     SELECT *
-    FROM unnest(
-        %(tenant)s::<tenant>[], %(job_id)s::uuid[], %(attempt)s::integer[], %(delivery)s::uuid[], %(result)s::text[],
-        %(result_payload)s::bytea[], %(result_type)s::text[], %(error)s::text[], %(traceback)s::text[]
-    ) AS told (tenant, job_id, attempt, delivery, result, result_payload, result_type, error, traceback)
+    FROM json_to_recordset(%(rows)s::json) AS told (
+        tenant <tenant>, job_id uuid, attempt integer, delivery uuid, result text, result_payload bytea,
+        result_type text, error text, traceback text
+    )
 )"""
 
 _THESE: LiteralString = "job.tenant = told.tenant AND job.job_id = told.job_id"
@@ -260,27 +265,29 @@ class Batches:
         Raises:
             psycopg.Error: Nothing was written, or, where the connection is lost, perhaps all.
         """
-        ended: list[psycopg.Cursor[Any]] = []
-        begun: psycopg.Cursor[Any] | None = None
         completed = [each for each in ends if not each.has_failed]
         failed = [each for each in ends if each.has_failed]
-        with self._connection.pipeline():
-            if completed:
-                ended.append(self._run(COMPLETE_MANY, params_of_ends(completed)))
-            if failed:
-                ended.append(self._run(FAIL_MANY, params_of_ends(failed)))
-            if starts:
-                begun = self._run(START_MANY, params_of_starts(starts))
-        done = {row[0] for cursor in ended for row in cursor.fetchall()}
-        may_run = {} if begun is None else {row[0]: Begun(attempt=row[1], is_counted=row[2]) for row in begun}
-        return done, may_run
+        asked: list[tuple[LiteralString, dict[str, Any]]] = []
+        if completed:
+            asked.append((COMPLETE_MANY, params_of_ends(completed)))
+        if failed:
+            asked.append((FAIL_MANY, params_of_ends(failed)))
+        if starts:
+            asked.append((START_MANY, params_of_starts(starts)))
+        # psycopg's pipeline costs as much as a small statement.
+        with self._connection.pipeline() if len(asked) > 1 else nullcontext():
+            answers = [self._run(*each) for each in asked]
+        begun = answers.pop() if starts else ()
+        done = {row[0] for answer in answers for row in answer}
+        return done, {row[0]: Begun(attempt=row[1], is_counted=row[2]) for row in begun}
 
-    def _run(self, statement: LiteralString, params: dict[str, Any]) -> psycopg.Cursor[Any]:
-        text = for_tenants_of(statement, self._tenant)
-        cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
-        return cursor.execute(text, params, prepare=True)
+    def _run(self, statement: LiteralString, params: dict[str, Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+        return prepared(for_tenants_of(statement, self._tenant)).cursor(
+            self._connection, params, prepare=True
+        )
 
 
+@cache
 def for_tenants_of(statement: LiteralString, tenant_type: LiteralString) -> LiteralString:
     """Have a statement of this module fit tables whose tenants are of this type: `text`, or `uuid` if adopted."""
     return statement.replace("<tenant>", tenant_type)
@@ -288,27 +295,57 @@ def for_tenants_of(statement: LiteralString, tenant_type: LiteralString) -> Lite
 
 def params_of_ends(ends: Sequence[Ended]) -> dict[str, Any]:
     """Give the parameters of COMPLETE_MANY and FAIL_MANY."""
-    of_jobs = {
-        each.name: [getattr(end, each.name) for end in ends]
-        for each in fields(Ended)
-        if each.name != "has_failed"
-    }
-    return of_jobs | {"waiting_at": None}  # an attempt has ended, and not a job that waits
+    rows = [
+        {
+            "tenant": each.tenant,
+            "job_id": str(each.job_id),
+            "attempt": each.attempt,
+            "delivery": _text(each.delivery),
+            "result": each.result,
+            "result_payload": None if each.result_payload is None else f"\\x{each.result_payload.hex()}",
+            "result_type": each.result_type,
+            "error": each.error,
+            "traceback": each.traceback,
+        }
+        for each in ends
+    ]
+    return {"rows": _document(rows), "waiting_at": None}  # an attempt has ended, and not a job that waits
 
 
 def params_of_starts(starts: Sequence[events.Started]) -> dict[str, Any]:
     """Give the parameters of START_MANY."""
-    names = ("delivery", "queue", "redelivered", "goes_back", "max_attempts", "external_id")
     first = starts[0]
-    return {name: [getattr(each, name) for each in starts] for name in names} | {
-        "tenant": [each.key.tenant for each in starts],
-        "job_id": [each.key.job_id for each in starts],
+    rows = [
+        {
+            "tenant": each.key.tenant,
+            "job_id": str(each.key.job_id),
+            "delivery": _text(each.delivery),
+            "queue": each.queue,
+            "redelivered": each.redelivered,
+            "goes_back": each.goes_back,
+            "max_attempts": each.max_attempts,
+            "external_id": each.external_id,
+        }
+        for each in starts
+    ]
+    return {
+        "rows": _document(rows),
         "engine": first.engine.value,
         "worker": first.worker,
         "worker_number": first.worker_number,
         "gone": [],
-        "step_metadata": as_jsonb({"worker": first.worker, "engine": first.engine.value}),
+        "step_metadata": _document({"worker": first.worker, "engine": first.engine.value}),
     }
+
+
+def _document(value: object) -> str:
+    # As one parameter: to write an array of each column takes psycopg twice as long. Not in escapes of ASCII, which a
+    # database of another encoding than UTF-8 would have to translate.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def event_of(ended: Ended) -> events.Completed | events.Failed:

@@ -96,6 +96,9 @@ WHERE tenant = %(tenant)s AND job_id = %(job_id)s
 ORDER BY sequence
 """
 
+#: Of one, which is planned once.
+RESULT: LiteralString = f"SELECT {RESULT_COLUMNS} FROM public.jobs WHERE job_id = %(job_id)s"
+
 RESULTS: LiteralString = f"SELECT {RESULT_COLUMNS} FROM public.jobs WHERE job_id = ANY(%(job_ids)s)"
 
 ENDED: LiteralString = """
@@ -314,6 +317,8 @@ class JobStore:
 
     def results_of(self, job_ids: Sequence[UUID]) -> Sequence[StoredResult]:
         """Give what is known of these jobs' results, in any order; unknown ids are left out."""
+        if len(job_ids) == 1:
+            return self._fetch(stored_result, RESULT, {"job_id": job_ids[0]})
         return self._fetch(stored_result, RESULTS, {"job_ids": list(job_ids)})
 
     def ended_among(self, keys: Collection[JobKey]) -> set[JobKey]:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -54,6 +55,35 @@ def test_who_waits_is_told(told: Celery) -> None:
             told.cancel_job(result.id)
 
         assert all(isinstance(each.result(timeout=20), TaskRevokedError) for each in got)
+
+
+def test_what_was_sent_here_is_not_asked_for_before_it_is_told(told: Celery, database_url: str) -> None:
+    """But what others have sent is. The questions wait for a lock, where they are counted."""
+    other = Celery("other", settings=told.settings)
+    sent = [app.send_task("reports.make") for app in (other, told, other)]
+    other.close()
+    with (
+        psycopg.connect(database_url) as connection,
+        psycopg.connect(database_url, autocommit=True) as watching,
+    ):
+        connection.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+        waiters = [
+            _in_thread(partial(told.AsyncResult(each.id).get, interval=NEVER, propagate=False), told, each.id)
+            for each in sent
+        ]
+
+        def asking() -> int:
+            (number,) = watching.execute(
+                "SELECT count(*) FROM pg_locks WHERE relation = 'jobs'::regclass AND NOT granted"
+            ).fetchone() or (0,)
+            return int(number)
+
+        wait_until(lambda: asking() >= 2)
+        assert asking() == 2
+    for result, waiter in zip(sent, waiters, strict=True):
+        told.cancel_job(result.id)
+        waiter.join(timeout=20)
+        assert not waiter.is_alive()
 
 
 def test_who_waits_for_many_is_told_of_each(told: Celery) -> None:

@@ -13,9 +13,9 @@ from tests.support import clean_environment, wait_until
 
 #: Writes down what its worker has imported when it is ready to take jobs.
 SHOP = """
-import json, resource, sys
+import gc, json, resource, sys
 from pathlib import Path
-from celery.signals import worker_ready
+from celery.signals import worker_process_init, worker_ready
 from jobbridge import Celery
 
 app = Celery("shop")
@@ -29,10 +29,15 @@ def tell(**_):
     used = resource.getrusage(resource.RUSAGE_SELF)
     Path("new").write_text(json.dumps([used.ru_utime + used.ru_stime, sorted(sys.modules)]))
     Path("new").rename("imported")
+
+@worker_process_init.connect
+def tell_of_process(**_):
+    Path("objects").write_text(f"{gc.get_freeze_count()} {len(gc.get_objects())}")
+    Path("objects").rename("of_process")
 """
 COMMANDS = {
-    "celery": ["-m", "celery", "-A", "shop", "worker"],
-    "temporal": ["-m", "jobbridge.temporal.worker", "-A", "shop"],
+    "celery": ["-m", "celery", "-A", "shop", "worker", "-P", "prefork", "-c", "1"],
+    "temporal": ["-m", "jobbridge.temporal.worker", "-A", "shop", "-P", "threads", "-c", "2"],
 }
 NEITHER = {
     "alembic", "fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client", "opentelemetry", "rich", "httpx",
@@ -53,10 +58,12 @@ def test_a_worker_imports_what_it_works_with(
         settings["TEMPORAL_JOB_TASK_QUEUE"] = request.getfixturevalue("task_queue")
     # A new process: one that was forked has imported everything.
     with ManagedProcess(
-        name="worker", argv=[sys.executable, *COMMANDS[engine], "-P", "threads", "-c", "2"], cwd=tmp_path,
+        name="worker", argv=[sys.executable, *COMMANDS[engine]], cwd=tmp_path,
         log_path=tmp_path / "log", env=clean_environment(settings),
     ) as worker:  # fmt: skip
         wait_until((tmp_path / "imported").exists, message=worker.tail(30))
+        if engine == "celery":
+            wait_until((tmp_path / "of_process").exists, message=worker.tail(30))
         worker.kill()
 
     seconds, modules = json.loads((tmp_path / "imported").read_text())
@@ -65,3 +72,8 @@ def test_a_worker_imports_what_it_works_with(
     assert set(modules) & NEITHER == set()
     assert ("temporalio" in modules) == (engine == "temporal")
     assert ("jobbridge.temporal" in modules) == (engine == "temporal")
+    if engine == "celery":
+        left_out, collected = map(int, (tmp_path / "of_process").read_text().split())
+        assert left_out > 50_000 > collected, (
+            "a collection would copy the memory that it shares with its parent"
+        )
