@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from celery import chord, states
 
 from tests.parity import batch_tasks  # noqa: F401  (its tasks are the app's)
@@ -28,6 +29,15 @@ def test_a_batch_that_fails_fails_its_jobs(world: World) -> None:
     rows = [world.wait_for_status(each.id, "failed") for each in results]
 
     assert [row["error"] for row in rows] == ["ValueError: this batch fails"] * 2
+
+
+def test_a_batch_fails_one_of_its_jobs(world: World) -> None:
+    bad, good = world.task("batch").delay("bad"), world.task("batch").delay(4)
+
+    with pytest.raises(ValueError, match="this one fails"):
+        bad.get(timeout=TIMEOUT)
+    assert good.get(timeout=TIMEOUT) == 8
+    assert world.wait_for_status(bad.id, "failed")["attempt"] == 1
 
 
 def test_a_job_that_was_cancelled_is_left_out_of_its_batch(own_world: World) -> None:
