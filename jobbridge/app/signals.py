@@ -20,6 +20,7 @@ from jobbridge.app.execute import carried, following, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
+from jobbridge.core.shown import error_line
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def on_expired(app: Any, headers: dict[str, Any]) -> None:
 def describe(exception: Any) -> str:
     """Give an error as one line for people."""
     if isinstance(exception, BaseException):
-        return f"{type(exception).__name__}: {exception}"
+        return error_line(exception)
     return str(exception)
 
 

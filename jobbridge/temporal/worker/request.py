@@ -22,6 +22,7 @@ from celery.worker.state import task_ready
 
 from jobbridge.app.execute.killed import is_retried
 from jobbridge.app.worker.losses import loss_of
+from jobbridge.core.shown import text_of
 from jobbridge.temporal.worker.execution import Settlement, SettlementKind
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class SettlingRequest:
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
         before = self._execution.note if self._execution else None
-        self._note(Settlement(kind=SettlementKind.RETRIED, error=str(exc)))
+        self._note(Settlement(kind=SettlementKind.RETRIED, error=text_of(exc)))
         is_sent = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
         if not is_sent and before is not None:
             self._note(before)
@@ -142,7 +143,7 @@ def _settlement_of(exc_info: Any) -> Settlement:
     if isinstance(error, ExceptionWithTraceback):
         error = error.exc
     if isinstance(error, Retry):
-        return Settlement(kind=SettlementKind.RETRIED, error=str(error.exc or error))
+        return Settlement(kind=SettlementKind.RETRIED, error=text_of(error.exc or error))
     if isinstance(error, Ignore):
         return Settlement(kind=SettlementKind.IGNORED)
     if isinstance(error, Reject) and getattr(error, "requeue", False):
@@ -161,7 +162,7 @@ def failure(error: BaseException, traceback: str | None = None, *, is_lost: bool
     )  # Celery's stand-in for what cannot be pickled
     return Settlement(
         kind=SettlementKind.FAILED,
-        error=str(error) or name,
+        error=text_of(error) or name,
         error_type=str(name),
         traceback=None if traceback is None else str(traceback),
         is_lost=is_lost,
