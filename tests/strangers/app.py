@@ -26,7 +26,10 @@ def make_strangers_app(**options: Any) -> Celery:
     app.conf.worker_send_task_events = app.conf.task_send_sent_event = True
     url = os.environ.get("STRANGERS_REDIS", "")
     app.conf.singleton_backend_url = url
-    app.conf.ONCE = {"backend": "celery_once.backends.Redis", "settings": {"url": url, "default_timeout": 600}}
+    app.conf.ONCE = {
+        "backend": "celery_once.backends.Redis",
+        "settings": {"url": url, "default_timeout": 600},
+    }
     return app
 
 
@@ -62,7 +65,9 @@ def once(value: Any, other: Any = None) -> Any:
     return value
 
 
-@shared_task(name="strangers.once_gracefully", base=QueueOnce, once={"graceful": True, "unlock_before_run": True})
+@shared_task(
+    name="strangers.once_gracefully", base=QueueOnce, once={"graceful": True, "unlock_before_run": True}
+)
 def once_gracefully(value: Any) -> Any:
     note("once_gracefully")
     wait_for_file("go")

@@ -25,7 +25,7 @@ def redis_url(server_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def world(
-    shared_engine: str,  # noqa: F811  (the fixture)
+    shared_engine: str,
     redis_url: str,
     postgres: PostgresServer,
     migrated_template: str,

@@ -49,7 +49,9 @@ def test_django_celery_results(
         "DJANGO_SETTINGS_MODULE": "tests.strangers.django_settings",
         "JOB_RUNNER_TYPE": engine,
         "TEMPORAL_JOB_TASK_QUEUE": task_queue,
-        "TEMPORAL_ADDRESS": request.getfixturevalue("temporal_server") if engine == "temporal" else "127.0.0.1:1",
+        "TEMPORAL_ADDRESS": request.getfixturevalue("temporal_server")
+        if engine == "temporal"
+        else "127.0.0.1:1",
     }
 
     def run(*argv: str) -> str:

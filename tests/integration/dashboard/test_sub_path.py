@@ -21,20 +21,29 @@ BROWSER = {"accept": "text/html", "x-forwarded-proto": "https", "host": "jobs.ex
 
 def test_all_that_it_leads_to_is_under_the_proxys_path(database_url: str, tmp_path: Path) -> None:
     port = free_port()
-    argv = ["-m", "jobbridge.cli", "dashboard", "--port", str(port), "--proxy", "127.0.0.1", "--root-path", "/ops/jobs/"]
+    argv = ["-m", "jobbridge.cli", "dashboard", "--port", str(port), "--proxy", "127.0.0.1"]
+    argv += ["--root-path", "/ops/jobs/"]
     environment = clean_environment({"DATABASE_URL": database_url})
     database = Database(database_url)
     token, _ = AccessStore(database).create(str(uuid4()), Role.OPERATOR)
     with (
-        worker_process(argv, name="dashboard", log_path=tmp_path / "log", env=environment, ready="Uvicorn running"),
+        worker_process(
+            argv, name="dashboard", log_path=tmp_path / "log", env=environment, ready="Uvicorn running"
+        ),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=BROWSER, timeout=30) as proxy,
     ):
         asked = proxy.get("/jobs")
         assert asked.headers["location"] == "/ops/jobs/sign-in?next=%2Fops%2Fjobs%2Fjobs"
-        done = proxy.post("/sign-in", data={"token": token, "next": "/ops/jobs/jobs"}, headers={"origin": "https://jobs.example"})
+        done = proxy.post(
+            "/sign-in",
+            data={"token": token, "next": "/ops/jobs/jobs"},
+            headers={"origin": "https://jobs.example"},
+        )
         assert done.headers["location"] == "/ops/jobs/jobs", done.text
         assert "Path=/ops/jobs" in done.headers["set-cookie"]
-        cookie = {"cookie": done.headers["set-cookie"].partition(";")[0]}  # whose path is not the one that we ask for
+        cookie = {
+            "cookie": done.headers["set-cookie"].partition(";")[0]
+        }  # whose path is not the one that we ask for
 
         for page in ("/", "/jobs", "/schedules", "/workers", "/nothing-there"):
             links = set(re.findall(r'(?:href|src|action)="(/[^"]*)"', proxy.get(page, headers=cookie).text))
