@@ -11,6 +11,7 @@ import pytest
 
 from jobbridge.dev.postgres import PostgresServer
 from tests.parity.conftest import World, engine, made_world, shared_engine
+from tests.reports import tasks  # noqa: F401  (they are the app's)
 from tests.reports.app import make_reports_app
 
 __all__ = ["engine", "own_world", "shared_engine", "world"]

@@ -226,9 +226,10 @@ def returns(kind: str) -> Any:
 
 
 @shared_task(name="reports.says")
-def says(kind: str) -> None:
-    """Tell an odd value in a state, and in an error."""
-    raise ValueError(f"it was {ODD[kind]!s}", ODD[kind])
+def says(kind: str, is_plain: bool = False) -> None:
+    """Fail with an odd value, in the error's text or among its arguments."""
+    text = f"it was {ODD[kind]!s}"
+    raise ValueError(text) if is_plain else ValueError(text, ODD[kind])
 
 
 @shared_task(name="reports.progresses", bind=True)

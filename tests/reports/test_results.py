@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from celery import states
 
+from jobbridge.core.keys import Engine
+from jobbridge.temporal.reconcile.inspect import look_at
 from tests.parity.conftest import World
 from tests.reports.tasks import IMPOSSIBLE, ODD, Unshown
 from tests.support import wait_until
@@ -27,6 +29,11 @@ def ended(world: World, result: Any) -> dict[str, Any]:
         return row
 
     return wait_until(has, timeout=TIMEOUT)
+
+
+def status_at_temporal(world: World, result: Any) -> str | None:
+    facts = look_at(world.app, result.id, "celery")
+    return None if facts is None else facts.status
 
 
 def test_an_exception_that_cannot_be_unpickled_ends_the_worker(world: World) -> None:
@@ -131,11 +138,15 @@ def test_a_value_that_postgres_does_not_read_is_lost(world: World, kind: str) ->
 @pytest.mark.parametrize("kind", ["nan", "surrogate", "nul"])
 def test_a_state_or_an_error_that_postgres_does_not_read_is_lost(world: World, kind: str) -> None:
     """As above: a task's own state is told, and an error fails its job after one attempt."""
-    failed, told = task(world, "says").delay(kind), task(world, "progresses").delay(kind)
+    failed = [task(world, "says").delay(kind), task(world, "says").delay(kind, is_plain=True)]
+    told = task(world, "progresses").delay(kind)
 
-    row = ended(world, failed)
-    assert (row["status"], row["attempt"], failed.state) == ("failed", 1, states.FAILURE)
-    assert "ValueError" in row["error"]
+    for each in failed:
+        row = ended(world, each)
+        assert (row["status"], row["attempt"], each.state) == ("failed", 1, states.FAILURE)
+        assert "ValueError: " in row["error"]
+        if world.engine is Engine.TEMPORAL:  # it knows, too, and does not hand it out again
+            wait_until(lambda each=each: status_at_temporal(world, each) == "FAILED")
     wait_until(lambda: world.lines(told, "progresses"), timeout=TIMEOUT)
     assert told.state == "PROGRESS"
     assert repr(told.info["value"]) == repr(ODD[kind])
