@@ -31,12 +31,12 @@ SOAK_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test test-long test-all soak chromium servers screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all soak chromium servers monitors screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) chromium servers
+setup: $(READY) chromium servers monitors
 
 # What the browser tests need, and nothing else does.
 chromium:
@@ -46,6 +46,13 @@ chromium:
 servers:
 	@.ci/server pgbouncer
 	@.ci/server redis-server
+
+# Flower and celery-exporter, in an environment of their own: see pyproject.toml.
+monitors: build/monitors/.ready
+
+build/monitors/.ready: $(READY)
+	@UV_PROJECT_ENVIRONMENT=build/monitors .ci/uv sync --quiet --locked --no-dev --group monitors --python $(BIN)/python
+	@touch $@
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
@@ -65,10 +72,10 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=6
 test: $(READY) chromium servers
 	$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
-test-long: $(READY) chromium servers
+test-long: $(READY) chromium servers monitors
 	$(PYTEST) -m long $(PYTEST_ARGS)
 
-test-all: $(READY) chromium servers
+test-all: $(READY) chromium servers monitors
 	$(PYTEST) $(PYTEST_ARGS)
 
 # What others' queues need; what cannot be had is left out of the benchmark.

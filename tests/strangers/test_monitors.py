@@ -17,18 +17,21 @@ import pytest
 
 from jobbridge.dev.process import ManagedProcess, free_port
 from tests.parity.conftest import World
-from tests.support import clean_environment, wait_until
+from tests.support import REPOSITORY, clean_environment, wait_until
 
 TIMEOUT = 60
+#: `make monitors` makes it.
+PYTHON = REPOSITORY / "build" / "monitors" / "bin" / "python"
 pytestmark = pytest.mark.long
 
 
 @contextmanager
 def served(argv: list[str], port: int, path: str, folder: Path, **settings: str) -> Iterator[str]:
     """Run a program that serves HTTP until the block ends; give its address."""
+    assert PYTHON.exists(), "There are no monitors: run `make setup`"
     address = f"http://127.0.0.1:{port}"
     process = ManagedProcess(
-        name=argv[0], argv=[sys.executable, *argv], log_path=folder / "log", env=clean_environment(settings)
+        name=argv[0], argv=[str(PYTHON), *argv], log_path=folder / "log", env=clean_environment(settings)
     ).start()
     try:
 
@@ -56,7 +59,7 @@ def ask(url: str, values: Any = None) -> str:
 def test_flower(world: World, tmp_path: Path, by: str) -> None:
     port = free_port()
     broker = f"jobbridge+{world.database_url}"
-    which = ["-A", "tests.strangers.app"] if by == "app" else ["--broker", broker]
+    which = ["-A", "tests.parity.app"] if by == "app" else ["--broker", broker]
     argv = ["-m", "celery", *which, "flower", f"--port={port}", "--address=127.0.0.1"]
     settings = {**world.environment, "FLOWER_UNAUTHENTICATED_API": "true"} if by == "app" else {}
     settings["FLOWER_UNAUTHENTICATED_API"] = "true"
