@@ -31,20 +31,28 @@ SOAK_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test test-long test-all soak chromium pgbouncer screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all soak chromium servers monitors screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) chromium pgbouncer
+setup: $(READY) chromium servers monitors
 
 # What the browser tests need, and nothing else does.
 chromium:
 	@.ci/chromium
 
-# What some tests put in front of Postgres.
-pgbouncer:
-	@.ci/pgbouncer
+# What some tests put in front of Postgres, and where tools of others keep their locks.
+servers:
+	@.ci/server pgbouncer
+	@.ci/server redis-server
+
+# Flower and celery-exporter, in an environment of their own: see pyproject.toml.
+monitors: build/monitors/.ready
+
+build/monitors/.ready: $(READY)
+	@UV_PROJECT_ENVIRONMENT=build/monitors .ci/uv sync --quiet --locked --no-dev --group monitors --python $(BIN)/python
+	@touch $@
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
@@ -61,13 +69,13 @@ conformance: $(READY)
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=6
 
-test: $(READY) chromium pgbouncer
+test: $(READY) chromium servers
 	$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
-test-long: $(READY) chromium pgbouncer
+test-long: $(READY) chromium servers monitors
 	$(PYTEST) -m long $(PYTEST_ARGS)
 
-test-all: $(READY) chromium pgbouncer
+test-all: $(READY) chromium servers monitors
 	$(PYTEST) $(PYTEST_ARGS)
 
 # What others' queues need; what cannot be had is left out of the benchmark.

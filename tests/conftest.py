@@ -55,12 +55,13 @@ _FIRST = (
     "tests/integration/temporal/",
     "integration/broker/test_workers",
     "tests/parity/",
+    "tests/reports/",
     "store/test_plans",
 )
 
 
 #: The folders whose tests share a database, an app and a worker.
-_HAVE_A_WORLD = {"parity", "temporal"}
+_HAVE_A_WORLD = {"parity", "reports", "strangers", "temporal"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

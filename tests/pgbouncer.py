@@ -1,4 +1,4 @@
-"""PgBouncer of the system (.ci/pgbouncer installs it), in front of a Postgres of the tests."""
+"""PgBouncer of the system (.ci/server installs it), in front of a Postgres of the tests."""
 
 from __future__ import annotations
 

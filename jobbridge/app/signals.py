@@ -21,6 +21,7 @@ from jobbridge.app.execute.claim import Run, identify, record, record_end, recor
 from jobbridge.app.paced import REPORTS
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
+from jobbridge.core.shown import error_line
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def on_expired(app: Any, headers: dict[str, Any]) -> None:
 def describe(exception: Any) -> str:
     """Give an error as one line for people."""
     if isinstance(exception, BaseException):
-        return f"{type(exception).__name__}: {exception}"
+        return error_line(exception)
     return str(exception)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 #: What the extra `dashboard` brings.
 PACKAGES = ("fastapi", "jinja2", "prometheus_client", "starlette", "uvicorn")
 
+_ROOT_PATH = re.compile(r"(/[\w.~-]+)+")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -43,6 +45,10 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
     "--proxy-role", type=click.Choice([role.value for role in Role]), default=Role.VIEWER.value, show_default=True,
     help="Without --proxy-role-header.",
 )  # fmt: skip
+@click.option(
+    "--root-path", default="", metavar="PATH",
+    help="The path under which a proxy serves it, and which the proxy takes away, as /ops/jobs.",
+)  # fmt: skip
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="A line per request.")
 @app_option
 def command(
@@ -54,6 +60,7 @@ def command(
     proxy_role_header: str | None,
     proxy_tenant_header: str | None,
     proxy_role: str,
+    root_path: str,
     access_log: bool,
     app_name: str | None,
 ) -> int:
@@ -73,6 +80,12 @@ def command(
             f"{proxy_role_header or proxy_tenant_header} is of no use without a header that says who it is.",
             hint="Name it with --proxy-user-header.",
         )
+    root_path = root_path.rstrip("/")
+    if root_path and not _ROOT_PATH.fullmatch(root_path):
+        raise ConfigurationError(
+            f"{root_path!r} is no path under which the dashboard could be served.",
+            hint="Begin it with a slash, and leave out host, query and encoded characters: --root-path /ops/jobs",
+        )
     if missing := missing_packages():
         raise ConfigurationError(
             f"The dashboard needs the package {missing[0]}, which is not installed.",
@@ -87,7 +100,8 @@ def command(
     if proxy_user_header is not None:
         headers = (proxy_user_header, proxy_role_header, proxy_tenant_header)
         authenticator = _by_proxy(app, proxies, headers, Role(proxy_role))
-    _serve(app, host, port, proxies, authenticator, app_name=app_name, access_log=access_log)
+    options = {"root_path": root_path, "access_log": access_log}
+    _serve(app, host, port, proxies, authenticator, app_name=app_name, options=options)
     return 0
 
 
@@ -127,7 +141,7 @@ def _serve(
     authenticator: Authenticator | None,
     *,
     app_name: str | None,
-    access_log: bool,
+    options: dict[str, Any],
 ) -> None:
     from jobbridge.dashboard.application import make_dashboard
     from jobbridge.dashboard.server import serve
@@ -138,7 +152,7 @@ def _serve(
         port=port,
         proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.access.proxies
         server_header=False,
-        access_log=access_log,
+        **options,
         **_logging(app),
     )
 

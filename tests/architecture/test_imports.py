@@ -74,3 +74,29 @@ def test_a_command_shows_its_help_without_importing_what_it_may_need_later(
     assert set(modules) & (_ALL - _MAY_IMPORT.get(name, set())) == set()
     if not name:
         assert "rich" not in modules
+
+
+_PLAIN_KOMBU = """
+import json, sys
+import kombu.serialization
+from kombu.transport import TRANSPORT_ALIASES
+
+assert "jobbridge" in TRANSPORT_ALIASES
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_plain_kombu_knows_the_scheme_and_loads_nothing_else_of_ours() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAIN_KOMBU],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, f"The entry points are those of an earlier `make setup`?\n{done.stderr}"
+    modules = set(json.loads(done.stdout))
+    ours = {"jobbridge", "jobbridge.broker", "jobbridge.cli", "jobbridge.cli.kombu_plugin"}
+    assert {name for name in modules if name.startswith("jobbridge")} == ours
+    assert modules & _ALL == set()

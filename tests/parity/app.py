@@ -10,5 +10,7 @@ app = make_app(
         "tests.parity.tenancy_tasks",
         "tests.parity.result_tasks",
         "tests.parity.batch_tasks",
+        "tests.parity.feature_tasks",
+        "tests.parity.own_pool",
     ]
 )

@@ -89,11 +89,13 @@ def _symbol(name: str) -> Any:
 
 @shared_task(name="parity.batch", base=Batches, bind=True)
 def batch(self: Any, requests: list[Any]) -> None:
-    """Give each its argument doubled; fail for all if one says so, and leave one without a word."""
+    """Give each its argument doubled; fail for all if one says so, or for that one, and leave one without a word."""
     if any(each.args[0] == "fail" for each in requests):
         raise ValueError("this batch fails")
     for each in requests:
-        if each.args[0] != "silent":
+        if each.args[0] == "bad":
+            self.backend.mark_as_failure(each.id, ValueError("this one fails"), request=each)
+        elif each.args[0] != "silent":
             self.backend.mark_as_done(each.id, each.args[0] * 2, request=each)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,10 @@ class World:
     app: Celery
     starters: dict[Engine, StartWorker]
     looking: Looking
+    module: str = "tests.parity.app"  # what its workers serve
 
     def worker(self, *arguments: str, engine: Engine | None = None) -> ManagedProcess:
-        return self.starters[engine or self.engine]("tests.parity.app", *arguments, **self.environment)
+        return self.starters[engine or self.engine](self.module, *arguments, **self.environment)
 
     def task(self, name: str) -> Any:
         return self.app.tasks[f"parity.{name}"]
@@ -95,7 +96,7 @@ def world(
     folder = tmp_path_factory.mktemp(f"world-{shared_engine}")
     url = postgres.create_database(f"world_{shared_engine}", template=migrated_template)
     with ExitStack() as started:
-        world = _world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
+        world = made_world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
         world.worker("-P", "prefork")
         yield world
 
@@ -106,17 +107,19 @@ def own_world(
 ) -> Iterator[World]:
     """A world of this test alone, with no worker yet."""
     with ExitStack() as started:
-        yield _world(engine, database_url, tmp_path, task_queue, request, started)
+        yield made_world(engine, database_url, tmp_path, task_queue, request, started)
 
 
-def _world(
+def made_world(
     engine: Engine,
     database_url: str,
     folder: Path,
     task_queue: str,
     request: pytest.FixtureRequest,
     started: ExitStack,
+    make: Callable[..., Celery] = make_app,
 ) -> World:
+    """Make a world of a migrated database, without a worker."""
     notes = folder / "notes"
     notes.mkdir()
     temporal = request.getfixturevalue("temporal_server") if engine is Engine.TEMPORAL else "127.0.0.1:1"
@@ -127,7 +130,7 @@ def _world(
         "TEMPORAL_ADDRESS": temporal,
         "TEMPORAL_JOB_TASK_QUEUE": task_queue,
     }
-    app = make_app(settings=load_settings(environment))
+    app = make(settings=load_settings(environment))
     app.finalize()
     started.callback(app.database.close)
     started.callback(app.close)

@@ -19,7 +19,7 @@ from jobbridge import Celery, JobContext, RetryPolicy, job
 
 def make_app(**options: Any) -> Celery:
     app = Celery("parity", **options)
-    app.conf.accept_content = ["json", "pickle", "yaml"]
+    app.conf.accept_content = ["json", "pickle", "yaml", "msgpack"]
     if within := os.environ.get("PARITY_STOP_WITHIN"):
         app.conf.jobbridge_worker_stop_within = float(within)
     return app

@@ -55,15 +55,15 @@ class JobRequest:
     was_retried = False
 
     #: Celery's own, behind ours.
-    _execute_using_pool: Callable[..., Any] = Request.execute_using_pool
-    _on_success: Callable[..., Any] = Request.on_success
+    _jobbridge_execute_using_pool: Callable[..., Any] = Request.execute_using_pool
+    _jobbridge_on_success: Callable[..., Any] = Request.on_success
 
     def __init_subclass__(cls) -> None:
         """Stay in front: for each task Celery makes a subclass, whose faster methods would hide these."""
         super().__init_subclass__()
         for name in ("execute_using_pool", "on_success"):
             if name in vars(cls):
-                setattr(cls, f"_{name}", vars(cls)[name])
+                setattr(cls, f"_jobbridge_{name}", vars(cls)[name])
                 delattr(cls, name)
 
     if TYPE_CHECKING:  # of Celery's Request
@@ -77,7 +77,7 @@ class JobRequest:
     def execute_using_pool(self: Any, pool: Any, **options: Any) -> Any:
         """As Celery's own, but the pool's process is told that the row is claimed, and gives the end back."""
         if self.begun is None:
-            return self._execute_using_pool(pool, **options)
+            return self._jobbridge_execute_using_pool(pool, **options)
         if self.revoked():
             raise TaskRevokedError(self.id)
         self._request_dict[carried.BEGUN] = self.begun.attempt, not self.begun.is_counted, time.monotonic()
@@ -108,10 +108,10 @@ class JobRequest:
         if isinstance(told[2], float):
             self.settler.note_runtime(told[2])
         if ended is not None:
-            self.settler.finish(self, ended, lambda: self._on_success(told, **options))
+            self.settler.finish(self, ended, lambda: self._jobbridge_on_success(told, **options))
             return None
         try:
-            return self._on_success(told, **options)
+            return self._jobbridge_on_success(told, **options)
         finally:
             self.settler.look()
 

@@ -177,7 +177,7 @@ def _failed(item_key: str, error: Any) -> Member:
 def _as_json(document: Any, what: str) -> str:
     try:
         text: str = kombu_json.dumps(document)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UnsupportedOption(
             f"{what} cannot be written as JSON: {error}.",
             hint="Send plain values: text, numbers, lists, mappings.",

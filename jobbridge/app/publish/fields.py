@@ -28,7 +28,7 @@ def readable_arguments(task: Any, body: Any, headers: Mapping[str, Any]) -> dict
     readable = getattr(task, "readable_arguments", _plain_arguments)(args, kwargs)
     try:
         text = kombu_json.dumps(readable)
-    except (TypeError, ValueError, UnicodeDecodeError):
+    except Exception:  # whoever writes the message says what cannot be sent
         text = ""
     if not text or len(text) > READABLE_LIMIT or "\\u0000" in text:
         return {"argsrepr": headers.get("argsrepr"), "kwargsrepr": headers.get("kwargsrepr")}

@@ -72,6 +72,7 @@ class FollowingBackend(_Base):  # type: ignore[misc]  # see _Base
         state: str = states.FAILURE,
     ) -> None:
         """Store the failure, with what follows from it; that of a chord's part in any case."""
+        request = None if request is None else _completed(request)
         run = None if request is None else run_of(request)
         store_result = store_result or bool(request is not None and request.chord)
         mark = partial(
@@ -165,6 +166,14 @@ class FollowingBackend(_Base):  # type: ignore[misc]  # see _Base
         body_id = (request.chord or {}).get("options", {}).get("task_id")
         if body_id and self.app.jobs.find(job_id_for(body_id)) is None:
             self.on_chord_part_return(request, state, None)
+
+
+def _completed(request: Any) -> Any:
+    """Give what a request of another's lacks of Celery's (celery-batches': it names nobody to tell of a failure)."""
+    for name in ("chain", "errbacks"):
+        if not hasattr(request, name):
+            setattr(request, name, None)
+    return request
 
 
 def unsent_request(task_id: str) -> Context | None:

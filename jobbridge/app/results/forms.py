@@ -9,13 +9,16 @@ from typing import Any
 from celery import exceptions
 from kombu.utils import json as kombu_json
 
+from jobbridge.core.shown import error_line as line_of
+from jobbridge.core.shown import shown
+
 
 def as_json(value: Any) -> tuple[Any, bool]:
     """Give a readable form, and whether Celery can restore the value from it."""
     try:
         text = kombu_json.dumps(value)
-    except (TypeError, ValueError, UnicodeDecodeError):
-        return {"repr": repr(value)[:2000].replace("\x00", "")}, False
+    except Exception:  # a value's own code may be asked, and it may be nested too deep
+        return {"repr": shown(value).replace("\x00", "")}, False
     if "\\u0000" in text:
         return json.loads(text.replace("\\u0000", "")), False  # Postgres has no NUL in jsonb
     # Nor NaN, Infinity and lone surrogates. These words also occur in plain text, which then is only kept twice.
@@ -51,4 +54,4 @@ def error_line(result: Any) -> str:
         message = result.get("exc_message")
         text = " ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
         return f"{result['exc_type']}: {text}"
-    return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result)
+    return line_of(result) if isinstance(result, BaseException) else str(result)

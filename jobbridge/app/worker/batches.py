@@ -36,6 +36,7 @@ from jobbridge.app.execute.claim import (
     started_by,
 )
 from jobbridge.core.events import HIDDEN, Completed, Failed
+from jobbridge.core.shown import error_line
 from jobbridge.core.status import WAITING
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
 
@@ -115,8 +116,9 @@ def _end_all(task: Any, requests: list[Any], error: Exception | None) -> None:
 def _ended(run: Run, attempt: int, error: Exception | None) -> Completed | Failed:
     if error is None:
         return Completed(key=run.key, attempt=attempt, is_part=True, result_type=HIDDEN)
-    told = f"{type(error).__name__}: {error}"
-    return Failed(key=run.key, attempt=attempt, error=told, delivery=run.delivery, result_type=HIDDEN)
+    return Failed(
+        key=run.key, attempt=attempt, error=error_line(error), delivery=run.delivery, result_type=HIDDEN
+    )
 
 
 def complete_unseen(app: Celery, task: Any, request: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 from jobbridge.core.keys import JobKey
+from jobbridge.core.shown import error_line
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, JobCancelled
 from jobbridge.postgres.caller_connection import DriverConnection
@@ -126,7 +127,7 @@ class StepStore:
             yield step
         except BaseException as error:
             status = JobStatus.CANCELLED if isinstance(error, JobCancelled) else JobStatus.FAILED
-            self._end(job, step, status, error=f"{type(error).__name__}: {error}")
+            self._end(job, step, status, error=error_line(error))
             raise
         self._end(job, step, JobStatus.COMPLETED)
 

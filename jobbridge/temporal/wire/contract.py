@@ -54,7 +54,8 @@ TEXT_LIMIT = 20_000
 
 
 def cut(text: str) -> str:
-    """Leave out the middle of a text that Temporal could not carry."""
+    """Leave out of a text what Temporal could not carry: halves of characters are escaped, much too much is cut."""
+    text = text.encode(errors="backslashreplace").decode()
     if len(text) <= TEXT_LIMIT:
         return text
     half = TEXT_LIMIT // 2

@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from jobbridge.core.events import Accepted
 from jobbridge.core.keys import Engine
+from jobbridge.core.shown import shown
 from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.errors import DatabaseError
 from jobbridge.temporal.wire.contract import (
@@ -159,8 +160,8 @@ def _result(app: Celery, execution: Execution, row: JobRow | None) -> Any:
         result = _foreign_result(app, execution)
     try:
         return dict(RESULT_REFERENCE) if size_of(result) > PAYLOAD_LIMIT else json.loads(json.dumps(result))
-    except (TypeError, ValueError):
-        return repr(result)
+    except (TypeError, ValueError, RecursionError):
+        return shown(result)
 
 
 def _foreign_result(app: Celery, execution: Execution) -> Any:

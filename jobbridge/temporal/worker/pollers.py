@@ -19,7 +19,7 @@ from celery.bootsteps import RUN  # type: ignore[attr-defined]  # not in the stu
 from celery.worker import state as worker_state
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, ServiceClient
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -64,13 +64,29 @@ async def has_namespace(client: Client) -> bool:
     return await is_found(client.workflow_service.describe_namespace(request))
 
 
+async def another(client: Client) -> Client:
+    """Connect a client like that one: the SDK lets each have one worker of a task queue."""
+    service = await ServiceClient.connect(client.service_client.config)
+    config = client.config()
+    config["service_client"] = service
+    return Client(**config)
+
+
 class Poller:
     """One of Temporal's workers, and its replacement whenever it fails."""
 
-    def __init__(self, client: TemporalClient, task_queue: str, make: Callable[[Client], Worker]) -> None:
+    def __init__(
+        self,
+        client: TemporalClient,
+        task_queue: str,
+        make: Callable[[Client], Worker],
+        *,
+        has_own_client: bool = False,
+    ) -> None:
         self._client = client
         self._task_queue = task_queue
         self._make = make
+        self._has_own_client = has_own_client
         self._worker: Worker | None = None
         self._stopped = asyncio.Event()
         self._failure = "Temporal has not answered yet."
@@ -93,7 +109,7 @@ class Poller:
                 if not await has_namespace(client):
                     pause = NAMESPACE_PAUSE
                     raise EngineUnavailable(_NO_NAMESPACE.format(client.namespace), hint="")
-                self._worker = self._make(client)
+                self._worker = self._make(await another(client) if self._has_own_client else client)
                 await self._run_worker(self._worker)
             except EngineUnavailable as error:
                 self._failure = str(error)
@@ -158,6 +174,8 @@ class TemporalTaskConsumer:
         self.executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="jobbridge-books")
         self._queues: dict[str, Any] = {queue.name: queue for queue in app.amqp.queues.consume_from.values()}
         self._pollers: dict[str, tuple[Poller, Future[None]]] = {}
+        #: Beside those, when the pool has grown: queue, and for how many jobs.
+        self._more: list[tuple[str, int, Poller, Future[None]]] = []
         self._leaving: list[Future[None]] = []
         self._running_services: list[Future[None]] = []
         self._has_started = False
@@ -201,22 +219,40 @@ class TemporalTaskConsumer:
         entry = self._pollers.pop(queue, None)
         if entry is not None:
             self._stop(*entry)
+        for more in [each for each in self._more if each[0] == queue]:
+            self._stop_more(more)
 
     def qos(self, **_: Any) -> None:
         """Do nothing: how much is taken at a time is the pollers' concurrency."""
+
+    def resize(self, change: int) -> None:
+        """Take so many jobs more at a time, or fewer, of each queue: the pool has grown or shrunk.
+
+        A worker of the SDK has its number for life, so what is more has one of its own. Where the pool is smaller than
+        it was at the start, jobs wait for it in this worker.
+        """
+        self._concurrency = max(1, self._concurrency + change)
+        if change > 0:
+            for queue in self._pollers:
+                self._more.append((queue, change, *self._start(queue, more=change)))
+            return
+        for queue in list(self._pollers):
+            left = -change
+            for more in [each for each in reversed(self._more) if each[0] == queue]:
+                if more[1] <= left:
+                    left -= more[1]
+                    self._stop_more(more)
 
     def cancel(self) -> None:
         """Take nothing more when the worker stops. Called, too, when the control plane is lost: that is no reason."""
         if self._consumer.blueprint.state == RUN and not self._is_shutting_down():
             return
-        for name in list(self._pollers):
-            self._stop(*self._pollers.pop(name))
+        self._stop_all()
 
     def close(self) -> None:
         """End: give back what is left, and wait until Temporal knows of all that ended."""
         self.cancel()
-        for name in list(self._pollers):
-            self._stop(*self._pollers.pop(name))
+        self._stop_all()
         for service in self._running_services:
             service.cancel()
         self._host.release_all()
@@ -237,20 +273,25 @@ class TemporalTaskConsumer:
         flags: list[Any] = [worker_state.should_stop, worker_state.should_terminate]
         return any(flag is not None and flag is not False for flag in flags)
 
-    def _start(self, queue: str) -> tuple[Poller, Future[None]]:
+    def _start(self, queue: str, *, more: int = 0) -> tuple[Poller, Future[None]]:
         task_queue = task_queue_for(self._app, queue)
-        poller = Poller(self._client, task_queue, lambda client: self._worker(client, queue, task_queue))
+        poller = Poller(
+            self._client,
+            task_queue,
+            lambda client: self._worker(client, queue, task_queue, more),
+            has_own_client=bool(more),
+        )
         logger.info("Polling Temporal's task queue %r for the queue %r.", task_queue, queue)
         return poller, self._client.submit(poller.run())
 
-    def _worker(self, client: Client, queue: str, task_queue: str) -> Worker:
+    def _worker(self, client: Client, queue: str, task_queue: str, more: int) -> Worker:
         activities = JobActivities(self._app, self._host, queue=queue, executor=self.executor)
         return Worker(
             client,
             task_queue=task_queue,
-            workflows=[GenericJobWorkflow],
+            workflows=[] if more else [GenericJobWorkflow],
             activities=activities.all,
-            max_concurrent_activities=self._concurrency,
+            max_concurrent_activities=more or self._concurrency,
             max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
             default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
             graceful_shutdown_timeout=FOREVER,
@@ -258,6 +299,16 @@ class TemporalTaskConsumer:
             build_id=f"jobbridge-{__version__}",  # else the SDK reads all loaded modules' code, for a second
             workflow_runner=SandboxedWorkflowRunner(restrictions=SANDBOX),
         )
+
+    def _stop_all(self) -> None:
+        for name in list(self._pollers):
+            self._stop(*self._pollers.pop(name))
+        for more in list(self._more):
+            self._stop_more(more)
+
+    def _stop_more(self, more: tuple[str, int, Poller, Future[None]]) -> None:
+        self._more.remove(more)
+        self._stop(*more[2:])
 
     def _stop(self, poller: Poller, running: Future[None]) -> None:
         self._leaving.append(running)

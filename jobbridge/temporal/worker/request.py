@@ -22,6 +22,7 @@ from celery.worker.state import task_ready
 
 from jobbridge.app.execute.killed import is_retried
 from jobbridge.app.worker.losses import loss_of
+from jobbridge.core.shown import text_of
 from jobbridge.temporal.worker.execution import Settlement, SettlementKind
 
 if TYPE_CHECKING:
@@ -51,88 +52,88 @@ def acks_early(task: Any) -> bool:
 
 
 class SettlingRequest:
-    """What is put in front of a task's request class."""
+    """What is put in front of a task's request class, which may be a user's: names of ours are mangled."""
 
     _message: Any
     _already_cancelled: bool
-    _was_retried = False
+    __was_retried = False
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)  # type: ignore[call-arg]  # Celery's Request, behind it
-        execution = self._execution
+        execution = self.__execution
         if execution is not None:
             execution.request = self
             execution.acks_early = acks_early(self._task)  # type: ignore[attr-defined]  # of Celery's Request
 
     @property
-    def _execution(self) -> Execution | None:
+    def __execution(self) -> Execution | None:
         return getattr(self._message, "execution", None)
 
     def on_accepted(self, pid: int | None, time_accepted: float) -> None:
-        execution = self._execution
+        execution = self.__execution
         if execution is not None:
             execution.has_begun.set()
         super().on_accepted(pid, time_accepted)  # type: ignore[misc]  # Celery's Request, behind it
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        if self._was_retried:
+        if self.__was_retried:
             return
         if not soft:
-            self._note(failure(TimeLimitExceeded(timeout)))
+            self.__note(failure(TimeLimitExceeded(timeout)))
         try:
             super().on_timeout(soft, timeout)  # type: ignore[misc]  # Celery's Request, behind it
         except Exception:
-            self._settle_anyway()
+            self.__settle_anyway()
             raise
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         if is_retried(self, exc_info):
-            self._was_retried = True
-            self._note(Settlement(kind=SettlementKind.RETRIED, error=str(exc_info.exception)))
+            self.__was_retried = True
+            self.__note(Settlement(kind=SettlementKind.RETRIED, error=text_of(exc_info.exception)))
             task_ready(self)
             self.acknowledge()  # type: ignore[attr-defined]  # of Celery's Request
             return None
-        self._note(_settlement_of(exc_info))
+        self.__note(_settlement_of(exc_info))
         try:
             return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)  # type: ignore[misc]
         except MemoryError:
             raise  # the worker ends, and Temporal notices
         except Exception:
-            self._settle_anyway()
+            self.__settle_anyway()
             raise
         finally:
-            if self._already_cancelled and self._execution is not None:
-                self._execution.settle_as_stopped()  # Celery leaves it to the broker's redelivery
+            if self._already_cancelled and self.__execution is not None:
+                self.__execution.settle_as_stopped()  # Celery leaves it to the broker's redelivery
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         kind = SettlementKind.EXPIRED if expired else SettlementKind.REVOKED
-        self._note(Settlement(kind=kind, error=reason))
+        self.__note(Settlement(kind=kind, error=reason))
         try:
             super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]
         except Exception:
-            self._settle_anyway()
+            self.__settle_anyway()
             raise
 
     def _success_was_stored(self) -> Any:
         stored = super()._success_was_stored()  # type: ignore[misc]
         if stored:
-            self._note(Settlement(kind=SettlementKind.SUCCEEDED))
+            self.__note(Settlement(kind=SettlementKind.SUCCEEDED))
         return stored
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
-        before = self._execution.note if self._execution else None
-        self._note(Settlement(kind=SettlementKind.RETRIED, error=str(exc)))
+        before = self.__execution.note if self.__execution else None
+        self.__note(Settlement(kind=SettlementKind.RETRIED, error=text_of(exc)))
         is_sent = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
         if not is_sent and before is not None:
-            self._note(before)
+            self.__note(before)
         return is_sent
 
-    def _note(self, settlement: Settlement) -> None:
-        if self._execution is not None:
-            self._execution.note = settlement
+    def __note(self, settlement: Settlement) -> None:
+        if self.__execution is not None:
+            self.__execution.note = settlement
 
-    def _settle_anyway(self) -> None:
-        execution = self._execution
+    def __settle_anyway(self) -> None:
+        execution = self.__execution
         if execution is not None:
             execution.settle(execution.note or Settlement(kind=SettlementKind.LOST))
 
@@ -142,7 +143,7 @@ def _settlement_of(exc_info: Any) -> Settlement:
     if isinstance(error, ExceptionWithTraceback):
         error = error.exc
     if isinstance(error, Retry):
-        return Settlement(kind=SettlementKind.RETRIED, error=str(error.exc or error))
+        return Settlement(kind=SettlementKind.RETRIED, error=text_of(error.exc or error))
     if isinstance(error, Ignore):
         return Settlement(kind=SettlementKind.IGNORED)
     if isinstance(error, Reject) and getattr(error, "requeue", False):
@@ -161,7 +162,7 @@ def failure(error: BaseException, traceback: str | None = None, *, is_lost: bool
     )  # Celery's stand-in for what cannot be pickled
     return Settlement(
         kind=SettlementKind.FAILED,
-        error=str(error) or name,
+        error=text_of(error) or name,
         error_type=str(name),
         traceback=None if traceback is None else str(traceback),
         is_lost=is_lost,

@@ -68,6 +68,14 @@ class TemporalConsumer(Consumer):
             adopt(task)
         super().update_strategies()
 
+    def _update_prefetch_count(self, index: int = 0) -> None:
+        """Celery calls this when the pool has grown or shrunk by that number of processes."""
+        super()._update_prefetch_count(index)  # type: ignore[misc]  # not in the stubs
+        controller: Any = vars(self)["controller"]
+        if self._temporal_tasks is None or controller.autoscaler is not None:
+            return  # with an autoscaler there is room for the largest pool from the start
+        self._temporal_tasks.resize(index)
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self._is_reconnecting = True
         with warnings.catch_warnings():
