@@ -25,6 +25,7 @@ from jobbridge.dashboard.access.identity import Authenticator
 from jobbridge.dashboard.access.proxies import BehindProxies
 from jobbridge.dashboard.access.rate_limits import AttemptLimit
 from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.dashboard.access.tenant_ids import TenantIds
 from jobbridge.dashboard.actions import bulk
 from jobbridge.dashboard.actions import jobs as actions
@@ -93,7 +94,7 @@ class Dashboard:
     ) -> None:
         self.app = app
         self.access = AccessStore(app.database)
-        self.authenticator = authenticator or Authenticator(self.access)
+        self.authenticator = authenticator or Authenticator(self.access, SigningKeys.of(app.settings))
         self.counts = CountStore(app.database)
         self.folder = Folder(self.counts)
         self.flow = FlowStore(app.database)

@@ -18,6 +18,7 @@ from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.access import sessions
 from jobbridge.dashboard.access.identity import Authenticator, Identity
+from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -90,10 +91,18 @@ class ProxyAuthenticator(Authenticator):
         access: Where tokens are.
         proxies: Addresses of the proxies.
         headers: Where they say so. What a client sends there itself, the proxy must take away.
+        keys: What sessions and forms are signed with; None: keys of this process alone.
     """
 
-    def __init__(self, access: AccessStore, *, proxies: Sequence[str], headers: ProxyHeaders) -> None:
-        super().__init__(access)
+    def __init__(
+        self,
+        access: AccessStore,
+        *,
+        proxies: Sequence[str],
+        headers: ProxyHeaders,
+        keys: SigningKeys | None = None,
+    ) -> None:
+        super().__init__(access, keys)
         if not proxies:
             raise ConfigurationError(
                 f"The header {headers.user} would be believed whoever sends it.",
@@ -101,7 +110,6 @@ class ProxyAuthenticator(Authenticator):
             )
         self._networks = networks(proxies)
         self._headers = headers
-        self._key: bytes | None = None
 
     def identify(self, request: Request) -> Identity | None:
         """Give who it is; None: nobody that we know."""
@@ -110,10 +118,9 @@ class ProxyAuthenticator(Authenticator):
         principal = self._principal(request)
         if principal is None:
             return super().identify(request)
-        if self._key is None:
-            self._key = self.access.secret("forms")
         whose = f"{principal.name}\n{principal.role}\n{principal.tenant}".encode()
-        return Identity(principal=principal, form_token=sessions.form_token(self._key, whose))
+        newest, *older = sessions.form_tokens(self.keys, whose)
+        return Identity(principal=principal, form_token=newest, older_form_tokens=tuple(older))
 
     def _is_proxy(self, request: Request) -> bool:
         client = request.client.host if request.client is not None else None
