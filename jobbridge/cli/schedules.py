@@ -20,6 +20,7 @@ from jobbridge.cli.common import (
 )
 from jobbridge.cli.enqueue import read_data, read_instant
 from jobbridge.core.keys import Engine
+from jobbridge.core.masking import without_passwords
 from jobbridge.core.schedules.policies import FireOutcome, Overlap
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ def _show_history(history: list[FireRow]) -> None:
     shown = [
         (
             _instant(fire.fire_at), fire.trigger.value,
-            f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]", str(fire.job_id or ""), fire.reason or "",
+            f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]", str(fire.job_id or ""),
+            without_passwords(fire.reason),
         )
         for fire in history
     ]  # fmt: skip
@@ -243,7 +245,7 @@ def _show_history(history: list[FireRow]) -> None:
 
 def _state(row: ScheduleRow) -> str:
     if row.paused:
-        return f"paused: {row.note}" if row.note else "paused"
+        return f"paused: {without_passwords(row.note)}" if row.note else "paused"
     return "active" if row.next_fire_at else "over"
 
 

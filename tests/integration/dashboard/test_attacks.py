@@ -260,6 +260,35 @@ def test_secrets_in_messages_errors_and_tracebacks_are_masked(
     assert [path for path, text in zip(paths * 2, shown, strict=True) if PASSWORD in text] == []
 
 
+def test_secrets_in_what_people_write_are_masked(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    note = f"after passwd: {PASSWORD}"
+    job = made(app)
+    assert app.cancel_job(job.key.job_id, reason=note)
+    handle = app.schedules.create("parity.total", "0 2 * * *", [1], name="noted", tenant=ACME)
+    app.schedules.pause("noted", ACME, note=note)
+    QueuePauses(app.database).pause("noted-queue", note=note)
+    app.tenants.suspend(TenantId("noted-tenant"), reason=note)
+    paths = [
+        f"/jobs/{job.key.job_id}",
+        f"/api/v1/jobs/{job.key.job_id}",
+        f"/schedules/{handle.schedule_id}",
+        "/schedules",
+        "/api/v1/schedules",
+        "/workers",
+        "/tenants",
+        "/audit",
+        "/health",
+    ]
+
+    shown = [client.get(path, headers=bearer(access, Role.ADMIN) | BROWSER) for path in paths]
+
+    assert [answer.status_code for answer in shown] == [200] * len(paths)
+    assert "after passwd: ••••••" in shown[0].text
+    assert [path for path, answer in zip(paths, shown, strict=True) if PASSWORD in answer.text] == []
+
+
 # -- forms, redirects, files
 
 
