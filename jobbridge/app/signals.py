@@ -17,7 +17,15 @@ from celery.app.task import get_actual_ignore_result  # type: ignore[attr-define
 from celery.exceptions import NotRegistered
 
 from jobbridge.app.execute import carried, following, tenancy
-from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
+from jobbridge.app.execute.claim import (
+    Run,
+    identify,
+    record,
+    record_end,
+    record_owed_start,
+    run_of,
+)
+from jobbridge.app.execute.killed import note_stopped
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
 
@@ -80,6 +88,8 @@ def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: A
     if _of_app(sender) and run_of(sender.request) is not None:
         tenancy.leave()
     run = _open_run(sender)
+    if run is not None and run.refused and run.is_carried:
+        note_stopped(sender.app, sender.request)  # it was cancelled between its start and its process
     if run is None or run.attempt is None or run.refused or run.continued:
         return
     if state == states.IGNORED and run.replaced:
@@ -90,12 +100,16 @@ def on_postrun(sender: Any = None, state: Any = None, retval: Any = None, **_: A
         record(sender.app, Requeued(key=run.key, attempt=run.attempt, reason=describe(retval)))
 
 
-def on_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
+def on_revoked(
+    sender: Any = None, request: Any = None, expired: bool = False, terminated: bool = False, **_: Any
+) -> None:
     """Close a job that was revoked, terminated, or came after its time."""
     run = _of_app(sender) and identify(request)
     if run:
         event = Expired(key=run.key) if expired else Cancelled(key=run.key, reason="revoked")
         record(sender.app, event)
+        if not terminated:  # Celery says so of a process before it has ended: its request tells when
+            note_stopped(sender.app, request)
 
 
 def on_unknown(

@@ -20,7 +20,7 @@ from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLo
 from celery.utils.imports import symbol_by_name
 from celery.worker.state import task_ready
 
-from jobbridge.app.execute.killed import is_retried
+from jobbridge.app.execute.killed import is_retried, note_stopped
 from jobbridge.app.worker.losses import loss_of
 from jobbridge.temporal.worker.execution import Settlement, SettlementKind
 
@@ -55,6 +55,7 @@ class SettlingRequest:
 
     _message: Any
     _already_cancelled: bool
+    _already_revoked: bool
     _was_retried = False
 
     def __init__(self, message: Any, **options: Any) -> None:
@@ -101,6 +102,10 @@ class SettlingRequest:
             self._settle_anyway()
             raise
         finally:
+            if (
+                not return_ok or self._already_revoked or self._already_cancelled
+            ):  # its process was stopped, or lost
+                note_stopped(self._app, self._context)  # type: ignore[attr-defined]  # of Celery's Request
             if self._already_cancelled and self._execution is not None:
                 self._execution.settle_as_stopped()  # Celery leaves it to the broker's redelivery
 
