@@ -11,6 +11,7 @@ import click
 from jobbridge.cli.common import (
     ago,
     app_option,
+    app_option_of_group,
     engine_option,
     json_option,
     load_app,
@@ -37,6 +38,7 @@ _OUTCOME_STYLES = {
 
 
 @click.group("schedules")
+@app_option_of_group
 def command() -> None:
     """Recurring jobs: list, show, create, pause, resume, run, backfill and delete them.
 
