@@ -13,6 +13,8 @@ from jobbridge.errors import ConfigurationError
 from jobbridge.postgres.names import identify
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from jobbridge.app.application import Celery
     from jobbridge.dashboard.access.identity import Authenticator
 
@@ -43,6 +45,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
     "--proxy-role", type=click.Choice([role.value for role in Role]), default=Role.VIEWER.value, show_default=True,
     help="Without --proxy-role-header.",
 )  # fmt: skip
+@click.option("--root-path", default="", metavar="PATH", help="Under which a proxy serves it: /ops/jobs.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="A line per request.")
 @app_option
 def command(
@@ -54,6 +57,7 @@ def command(
     proxy_role_header: str | None,
     proxy_tenant_header: str | None,
     proxy_role: str,
+    root_path: str,
     access_log: bool,
     app_name: str | None,
 ) -> int:
@@ -78,6 +82,8 @@ def command(
             f"The dashboard needs the package {missing[0]}, which is not installed.",
             hint="Install it with `pip install 'jobbridge[dashboard]'`.",
         )
+    from jobbridge.dashboard.application import make_dashboard
+
     identify("dashboard")
     app = load_app(app_name)
     app.loader.import_default_modules()  # to run a job again, its task must be known
@@ -87,7 +93,10 @@ def command(
     if proxy_user_header is not None:
         headers = (proxy_user_header, proxy_role_header, proxy_tenant_header)
         authenticator = _by_proxy(app, proxies, headers, Role(proxy_role))
-    _serve(app, host, port, proxies, authenticator, app_name=app_name, access_log=access_log)
+    dashboard = make_dashboard(
+        app, authenticator=authenticator, proxies=proxies, root_path=root_path, app_name=_named(app_name)
+    )
+    _serve(app, dashboard, host, port, access_log=access_log)
     return 0
 
 
@@ -121,21 +130,11 @@ def _by_proxy(
     return ProxyAuthenticator(AccessStore(app.database), proxies=proxies, headers=named, keys=keys)
 
 
-def _serve(
-    app: Celery,
-    host: str,
-    port: int,
-    proxies: tuple[str, ...],
-    authenticator: Authenticator | None,
-    *,
-    app_name: str | None,
-    access_log: bool,
-) -> None:
-    from jobbridge.dashboard.application import make_dashboard
+def _serve(app: Celery, dashboard: FastAPI, host: str, port: int, *, access_log: bool) -> None:
     from jobbridge.dashboard.server import serve
 
     serve(
-        make_dashboard(app, authenticator=authenticator, proxies=proxies, app_name=_named(app_name)),
+        dashboard,
         host=host,
         port=port,
         proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.access.proxies

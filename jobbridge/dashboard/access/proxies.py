@@ -6,6 +6,7 @@ address. That address is noted before `X-Forwarded-For` is read, which puts the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -33,6 +34,7 @@ PEER = "jobbridge.peer"
 #: In the header of the tenant: no one tenant, but all.
 ALL_TENANTS = "*"
 _NAME_LIMIT = 255
+_PATH = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
 
 
 def networks(addresses: Sequence[str]) -> tuple[Network, ...]:
@@ -65,6 +67,30 @@ class BehindProxies:
         client = scope.get("client")
         noted = {**scope, PEER: client[0] if client else None}
         await self._app(noted, receive, send)  # type: ignore[arg-type]
+
+
+class UnderPath:
+    """Serves the application under a path, whether the proxy takes that away or passes it on.
+
+    Args:
+        app: The application.
+        path: As `/ops/jobs`.
+    """
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        if not _PATH.fullmatch(path):
+            raise ConfigurationError(
+                f"{path!r} is no path to serve the dashboard under.", hint="Write it as /ops/jobs."
+            )
+        self._app, self._path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("root_path"):
+            asked = scope["path"]
+            is_passed_on = asked == self._path or asked.startswith(f"{self._path}/")
+            path = asked if is_passed_on else self._path + asked
+            scope = {**scope, "root_path": self._path, "path": path}
+        await self._app(scope, receive, send)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
