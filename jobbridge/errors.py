@@ -7,7 +7,8 @@ JobBridgeError                  everything below; `hint` says what to do
 │   │   └── DatabaseRefused     it answers, and will not have us: waiting does not help
 │   ├── NotMigrated             the tables are missing, or older than this release works on
 │   ├── SchemaTooNew            a later release changed the tables: they no longer serve this one
-│   └── WorkersOfOlderReleases  a migration would end the service of workers that run
+│   ├── WorkersOfOlderReleases  a migration would end the service of workers that run
+│   └── WorkersRun              tables cannot go down beneath workers that run
 ├── BrokerError                 see jobbridge.broker, which is a leaf and derives its own
 ├── EngineUnavailable           Temporal cannot be reached, or its extra is not installed
 ├── HandlerError
@@ -98,6 +99,12 @@ class WorkersOfOlderReleases(DatabaseError):
     """A migration would end the service of workers that run now."""
 
     hint = "Upgrade or stop them first; or migrate with --force: they take nothing more from then on, and say so."
+
+
+class WorkersRun(DatabaseError):
+    """The tables of workers that run now would be taken down."""
+
+    hint = "Stop them first; or use --force: they take nothing more from then on, and say so."
 
 
 class EngineUnavailable(JobBridgeError):
@@ -199,7 +206,8 @@ class DuplicateJob(JobBridgeError):
 
     @classmethod
     def of(cls, singleton_key: str, *, job_id: str, status: str) -> Self:
-        return cls(f"The singleton key {singleton_key!r} is held by job {job_id}, which is {status}.")
+        state = "cancelled, and still stops its work" if status == "cancelled" else status
+        return cls(f"The singleton key {singleton_key!r} is held by job {job_id}, which is {state}.")
 
 
 class TokenRefused(JobBridgeError):

@@ -111,10 +111,44 @@ class JobRecorder:
             recorded = _apply_for_caller(driver_connection(connection), event, parcel)
         if not recorded.applied:
             self._count_refusal(event, recorded)
+            if recorded.status is JobStatus.CANCELLED and isinstance(event, _LAST_WORDS):
+                self.note_stopped(event.key, attempt=event.attempt, connection=connection)
         if connection is None:
             # In a caller's transaction nothing is certain yet: it calls this itself, or the sweeps see to it.
             self.attend(recorded)
         return recorded
+
+    def note_stopped(
+        self,
+        key: JobKey,
+        *,
+        attempt: int | None = None,
+        worker_number: int | None = None,
+        connection: CallersConnection | None = None,
+    ) -> None:
+        """Note that the work of a cancelled job has stopped; does nothing to any other.
+
+        If this is not written, for the process is killed before, the end of its worker says the same.
+
+        Args:
+            key: The job.
+            attempt: Which has ended; or:
+            worker_number: Where it ran.
+            connection: As for `record`.
+
+        Raises:
+            DatabaseUnavailable, DatabaseError: As for `record`.
+        """
+        params = {
+            "tenant": key.tenant,
+            "job_id": key.job_id,
+            "attempt": attempt,
+            "worker_number": worker_number,
+        }
+        if connection is not None:
+            driver_connection(connection).execute(transitions.STOPPED, params)
+        else:
+            self.database.run(lambda own: own.execute(transitions.STOPPED, params), check_schema=False)
 
     def attend(self, recorded: events.Recorded) -> None:
         """See to what waited for an end that is committed."""
@@ -239,6 +273,17 @@ def apply(
 
 
 _ENDS = (events.Completed, events.Failed, events.Cancelled, events.Expired, events.Skipped)
+
+
+#: What an attempt says when it ends.
+_LAST_WORDS = (
+    events.Completed,
+    events.Failed,
+    events.AttemptFailed,
+    events.Requeued,
+    events.Replaced,
+    events.AwaitsChildren,
+)
 
 
 def _as_applied(event: events.JobEvent, row: tuple[Any, ...]) -> events.Recorded:

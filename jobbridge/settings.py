@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,8 @@ from jobbridge.errors import ConfigurationError
 DEV_FILE = Path(".jobbridge") / "dev.json"
 DOTENV_FILE = Path(".env")
 _ABOUT_SOURCES = {"sources", "overruled"}
+#: Characters that a key must have: of 64 different ones, these are 192 bits.
+_KEY_SIZE = 32
 
 
 class Settings(BaseModel):
@@ -50,6 +53,8 @@ class Settings(BaseModel):
     temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
     temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
     temporal_ui_url: str | None = Field(None, validation_alias="TEMPORAL_UI_URL")
+    secret_key: SecretStr | None = Field(None, validation_alias="JOBBRIDGE_SECRET_KEY")
+    secret_key_file: Path | None = Field(None, validation_alias="JOBBRIDGE_SECRET_KEY_FILE")
     tracing: bool = Field(False, validation_alias="JOB_RUNNER_TRACING")
     log_format: Literal["text", "json"] = Field("text", validation_alias="JOB_RUNNER_LOG_FORMAT")
     maintenance: bool = Field(True, validation_alias="JOB_RUNNER_MAINTENANCE")
@@ -109,6 +114,25 @@ class Settings(BaseModel):
         }
         return {status: timedelta(days=number) for status, number in days.items() if number is not None}
 
+    def secret_keys(self) -> tuple[str, ...]:
+        """Give what the dashboard signs with, the newest first; none: nothing is set. A file is read each time.
+
+        Raises:
+            ConfigurationError: One is too short to be a secret, or the file cannot be read or has none.
+        """
+        if self.secret_key is not None:
+            return _keys_of(self.secret_key.get_secret_value(), "JOBBRIDGE_SECRET_KEY")
+        if self.secret_key_file is None:
+            return ()
+        try:
+            text = self.secret_key_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"JOBBRIDGE_SECRET_KEY_FILE, {self.secret_key_file}, cannot be read: {error}.",
+                hint="Write 32 random characters or more into it, and let nobody else read it.",
+            ) from None
+        return _keys_of(text, f"JOBBRIDGE_SECRET_KEY_FILE, {self.secret_key_file},")
+
     @property
     def init_failure_backoff(self) -> timedelta:
         return timedelta(milliseconds=self.init_failure_backoff_ms)
@@ -151,6 +175,22 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
         raise _explained(error, sources) from None
 
 
+def is_secret(field: str) -> bool:
+    """Tell whether a setting's value is for nobody's eyes."""
+    return "SecretStr" in str(Settings.model_fields[field].annotation)
+
+
+def _keys_of(text: str, source: str) -> tuple[str, ...]:
+    keys = tuple(re.split(r"[\s,]+", text.strip()))
+    if any(len(key) < _KEY_SIZE for key in keys):
+        raise ConfigurationError(
+            f"{source} has a key of less than {_KEY_SIZE} characters.",
+            hint="Take random ones: `python -c 'import secrets; print(secrets.token_urlsafe(32))'`. Several, of which "
+            "the first one signs, are parted by a comma or a line's end.",
+        )
+    return keys
+
+
 def _explained(error: ValidationError, sources: Mapping[str, str]) -> ConfigurationError:
     problem = error.errors()[0]
     location = str(problem["loc"][0])
@@ -159,8 +199,9 @@ def _explained(error: ValidationError, sources: Mapping[str, str]) -> Configurat
     )
     source = sources.get(field, "unknown source")
     message = problem["msg"].removeprefix("Value error, ")
+    value = "secret" if field in Settings.model_fields and is_secret(field) else repr(problem["input"])
     return ConfigurationError(
-        f"The setting {location} ({source}) is {problem['input']!r}: {message}.",
+        f"The setting {location} ({source}) is {value}: {message}.",
         hint=f"Correct it, or remove it ({source}).",
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from jobbridge.core.enqueue import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.envelope import TRACE
 from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import UnsupportedOption
 
 #: Celery's header, and in a row's metadata: that nobody is to be told of its state and result.
@@ -57,7 +58,7 @@ class JobOptions:
         if taken["user_id"] is not None:
             taken["user_id"] = user_id_of(taken["user_id"])
         if taken["tenant"] is not None:
-            taken["tenant"] = TenantId(str(taken["tenant"]))
+            taken["tenant"] = tenant_named(str(taken["tenant"]))
         if taken["singleton_policy"] is not None:
             taken["singleton_policy"] = policy_named(taken["singleton_policy"])
         check_singleton(taken["singleton_key"], taken["singleton_policy"])

@@ -18,6 +18,7 @@ from celery.exceptions import NotRegistered
 
 from jobbridge.app.execute import carried, following, tenancy
 from jobbridge.app.execute.claim import Run, identify, record, record_end, record_owed_start, run_of
+from jobbridge.app.execute.killed import note_stopped
 from jobbridge.app.paced import REPORTS
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
@@ -85,6 +86,8 @@ def on_postrun(
     if _of_app(sender) and run_of(sender.request) is not None:
         tenancy.leave()
     run = _open_run(sender)
+    if run is not None and run.refused and run.is_carried:
+        note_stopped(sender.app, sender.request)  # it was cancelled between its start and its process
     if run is None or run.attempt is None or run.refused or run.continued:
         return
     if state == states.IGNORED and run.replaced:
@@ -95,12 +98,16 @@ def on_postrun(
         record(sender.app, Requeued(key=run.key, attempt=run.attempt, reason=describe(retval)))
 
 
-def on_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
+def on_revoked(
+    sender: Any = None, request: Any = None, expired: bool = False, terminated: bool = False, **_: Any
+) -> None:
     """Close a job that was revoked, terminated, or came after its time."""
     run = _of_app(sender) and identify(request)
     if run:
         event = Expired(key=run.key) if expired else Cancelled(key=run.key, reason="revoked")
         record(sender.app, event)
+        if not terminated:  # Celery says so of a process before it has ended: its request tells when
+            note_stopped(sender.app, request)
 
 
 def on_unknown(

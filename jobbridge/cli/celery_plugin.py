@@ -25,4 +25,5 @@ def jobbridge(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Jobs on Postgres and Temporal: `celery jobbridge --help`."""
     from jobbridge.cli.root import run
 
-    ctx.exit(run(arguments))
+    app_name = ctx.find_root().params.get("app")  # of `celery -A`
+    ctx.exit(run(("-A", app_name, *arguments) if isinstance(app_name, str) else arguments))

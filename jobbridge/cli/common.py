@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobbridge.cli.app_option import app_option as app_option
+from jobbridge.cli.app_option import app_option_of_group as app_option_of_group
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.diagnosis.findings import age
@@ -34,14 +36,6 @@ STATUS_STYLES = {
     JobStatus.PROCESSING: "cyan",
     JobStatus.RETRYING: "magenta",
 }
-
-
-def app_option(command: Command) -> Command:
-    """Add `-A`: as Celery's own, and the shipped app by default."""
-    return click.option(
-        "-A", "--app", "app_name", metavar="MODULE", envvar="CELERY_APP",
-        help="The module of your app, as for `celery -A`. Default: the handlers that JobBridge ships.",
-    )(command)  # fmt: skip
 
 
 def json_option(command: Command) -> Command:

@@ -14,6 +14,8 @@ from jobbridge.errors import ConfigurationError
 from jobbridge.postgres.names import identify
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from jobbridge.app.application import Celery
     from jobbridge.dashboard.access.identity import Authenticator
 
@@ -45,10 +47,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
     "--proxy-role", type=click.Choice([role.value for role in Role]), default=Role.VIEWER.value, show_default=True,
     help="Without --proxy-role-header.",
 )  # fmt: skip
-@click.option(
-    "--root-path", default="", metavar="PATH",
-    help="The path under which a proxy serves it, and which the proxy takes away, as /ops/jobs.",
-)  # fmt: skip
+@click.option("--root-path", default="", metavar="PATH", help="Under which a proxy serves it: /ops/jobs.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="A line per request.")
 @app_option
 def command(
@@ -91,6 +90,8 @@ def command(
             f"The dashboard needs the package {missing[0]}, which is not installed.",
             hint="Install it with `pip install 'jobbridge[dashboard]'`.",
         )
+    from jobbridge.dashboard.application import make_dashboard
+
     identify("dashboard")
     app = load_app(app_name)
     app.loader.import_default_modules()  # to run a job again, its task must be known
@@ -100,8 +101,10 @@ def command(
     if proxy_user_header is not None:
         headers = (proxy_user_header, proxy_role_header, proxy_tenant_header)
         authenticator = _by_proxy(app, proxies, headers, Role(proxy_role))
-    options = {"root_path": root_path, "access_log": access_log}
-    _serve(app, host, port, proxies, authenticator, app_name=app_name, options=options)
+    dashboard = make_dashboard(
+        app, authenticator=authenticator, proxies=proxies, root_path=root_path, app_name=_named(app_name)
+    )
+    _serve(app, dashboard, host, port, access_log=access_log)
     return 0
 
 
@@ -126,33 +129,25 @@ def _by_proxy(
     app: Celery, proxies: tuple[str, ...], headers: tuple[str, str | None, str | None], role: Role
 ) -> Authenticator:
     from jobbridge.dashboard.access.proxies import ProxyAuthenticator, ProxyHeaders
+    from jobbridge.dashboard.access.signing import SigningKeys
     from jobbridge.store.access.tokens import AccessStore
 
     user, of_role, of_tenant = headers
     named = ProxyHeaders(user=user, role=of_role, tenant=of_tenant, default_role=role)
-    return ProxyAuthenticator(AccessStore(app.database), proxies=proxies, headers=named)
+    keys = SigningKeys.of(app.settings)
+    return ProxyAuthenticator(AccessStore(app.database), proxies=proxies, headers=named, keys=keys)
 
 
-def _serve(
-    app: Celery,
-    host: str,
-    port: int,
-    proxies: tuple[str, ...],
-    authenticator: Authenticator | None,
-    *,
-    app_name: str | None,
-    options: dict[str, Any],
-) -> None:
-    from jobbridge.dashboard.application import make_dashboard
+def _serve(app: Celery, dashboard: FastAPI, host: str, port: int, *, access_log: bool) -> None:
     from jobbridge.dashboard.server import serve
 
     serve(
-        make_dashboard(app, authenticator=authenticator, proxies=proxies, app_name=_named(app_name)),
+        dashboard,
         host=host,
         port=port,
         proxy_headers=False,  # the application reads them itself: see jobbridge.dashboard.access.proxies
         server_header=False,
-        **options,
+        access_log=access_log,
         **_logging(app),
     )
 

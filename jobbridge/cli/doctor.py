@@ -114,9 +114,11 @@ def _settings(settings: Settings) -> list[dict[str, Any]]:
 
 def _shown(name: str, value: object) -> str | None:
     """Give a setting without what is secret in it, also where it is written as nobody can read it."""
+    from jobbridge.settings import is_secret
+
     if value is None:
         return None
-    if name.endswith("_api_key"):
+    if is_secret(name):
         return "**********"
     text = without_passwords(str(value))
     if name == "database_url":

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, styled, tenant_option, write_json
 from jobbridge.cli.jobs import find_job
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking import masked, without_passwords
 
 
 @click.command("explain")
@@ -30,7 +30,7 @@ def command(job_id: str, tenant: str | None, app_name: str | None, as_json: bool
                 "tenant": told.job.tenant,
                 "type": told.job.type,
                 "status": told.job.status.value,
-                "reasons": [asdict(reason) for reason in told.reasons],
+                "reasons": masked([asdict(reason) for reason in told.reasons]),
             }
         )
         return

@@ -31,6 +31,10 @@ def report(error: Exception, *, is_debug: bool) -> int:
     """
     if is_debug and not isinstance(error, click.ClickException):
         click.echo("".join(traceback.format_exception(error)), err=True)
+    if isinstance(error, click.UsageError):
+        # Celery puts a `show` of its own in the place of click's, which needs a context of Celery's (bin/celery.py).
+        click.UsageError.show(error)
+        return error.exit_code
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from jobbridge.cli.common import app_option, json_option, load_app, tell_table, write_json
+from jobbridge.cli.common import (
+    app_option,
+    app_option_of_group,
+    json_option,
+    load_app,
+    tell_table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from jobbridge.core.handlers import HandlerSpec
 
 
 @click.group("handlers")
+@app_option_of_group
 def command() -> None:
     """What this app can run."""
 

@@ -9,6 +9,7 @@ import click
 
 from jobbridge.cli.common import (
     app_option,
+    app_option_of_group,
     engine_option,
     json_option,
     load_app,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.group("jobs")
+@app_option_of_group
 def command() -> None:
     """List, show, cancel, retry and watch jobs."""
 

@@ -29,7 +29,7 @@ from jobbridge.errors import ConfigurationError
     "--service-role", "service_roles", metavar="ROLE", multiple=True,
     help="Sees all tenants: the role of the workers. The role that migrates always does.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Also if workers of an older release run that it would end.")
+@click.option("--force", is_flag=True, help="Also if workers run that it would end.")
 @click.option("--distribute", is_flag=True, help="Distribute the tables by tenant, where Citus is.")
 @json_option
 def command(
@@ -59,7 +59,7 @@ def command(
     limit = timedelta(seconds=lock_timeout)
     before = migrations.current(url)
     if down is not None:
-        after = migrations.downgrade(url, down, lock_timeout=limit)
+        after = migrations.downgrade(url, down, lock_timeout=limit, ends_workers=force)
     else:
         after = migrations.migrate(url, revision, lock_timeout=limit, ends_older_workers=force)
     done: dict[str, Any] = {"before": before, "after": after}

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobbridge.cli.common import ago, app_option, json_option, load_app, tell, tell_table, write_json
+from jobbridge.cli.common import (
+    ago,
+    app_option,
+    app_option_of_group,
+    json_option,
+    load_app,
+    tell,
+    tell_table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from jobbridge.diagnosis.queues import Waiting
@@ -17,6 +26,7 @@ _MOST = 10_000
 
 
 @click.group("queues")
+@app_option_of_group
 def command() -> None:
     """List, pause and resume queues, of both engines."""
 

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from jobbridge import __version__
+from jobbridge.cli.app_option import app_option_of_group
 from jobbridge.cli.failures import report
 
 #: Name → module, and the line in `--help`.
@@ -60,6 +61,7 @@ class _LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Settings come from the environment; `jobbridge doctor` shows them.",
 )
+@app_option_of_group
 @click.version_option(__version__, prog_name="jobbridge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (also: JOBBRIDGE_DEBUG=1).")
 def jobbridge(debug: bool) -> None:

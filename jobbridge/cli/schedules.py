@@ -11,6 +11,7 @@ import click
 from jobbridge.cli.common import (
     ago,
     app_option,
+    app_option_of_group,
     engine_option,
     json_option,
     load_app,
@@ -20,6 +21,7 @@ from jobbridge.cli.common import (
 )
 from jobbridge.cli.enqueue import read_data, read_instant
 from jobbridge.core.keys import Engine
+from jobbridge.core.masking import without_passwords
 from jobbridge.core.schedules.policies import FireOutcome, Overlap
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _OUTCOME_STYLES = {
 
 
 @click.group("schedules")
+@app_option_of_group
 def command() -> None:
     """Recurring jobs: list, show, create, pause, resume, run, backfill and delete them.
 
@@ -234,7 +237,8 @@ def _show_history(history: list[FireRow]) -> None:
     shown = [
         (
             _instant(fire.fire_at), fire.trigger.value,
-            f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]", str(fire.job_id or ""), fire.reason or "",
+            f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]", str(fire.job_id or ""),
+            without_passwords(fire.reason),
         )
         for fire in history
     ]  # fmt: skip
@@ -243,7 +247,7 @@ def _show_history(history: list[FireRow]) -> None:
 
 def _state(row: ScheduleRow) -> str:
     if row.paused:
-        return f"paused: {row.note}" if row.note else "paused"
+        return f"paused: {without_passwords(row.note)}" if row.note else "paused"
     return "active" if row.next_fire_at else "over"
 
 

@@ -6,11 +6,21 @@ from dataclasses import asdict
 
 import click
 
-from jobbridge.cli.common import ago, app_option, json_option, load_app, tell, tell_table, write_json
+from jobbridge.cli.common import (
+    ago,
+    app_option,
+    app_option_of_group,
+    json_option,
+    load_app,
+    tell,
+    tell_table,
+    write_json,
+)
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
 
 
 @click.group("tenants")
+@app_option_of_group
 def command() -> None:
     """List, suspend, resume and purge tenants."""
 

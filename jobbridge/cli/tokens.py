@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from jobbridge.cli.common import ago, app_option, json_option, load_app, tell, tell_table, write_json
+from jobbridge.cli.common import (
+    ago,
+    app_option,
+    app_option_of_group,
+    json_option,
+    load_app,
+    tell,
+    tell_table,
+    write_json,
+)
 from jobbridge.core.access import Role
-from jobbridge.core.keys import TenantId
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import TokenRefused
 
 if TYPE_CHECKING:
@@ -20,6 +29,7 @@ _LONGEST_DAYS = 3660
 
 
 @click.group("tokens")
+@app_option_of_group
 def command() -> None:
     """Make, list and revoke the tokens of those who may use the dashboard and its API."""
 
@@ -50,7 +60,7 @@ def create(
     token, row = _store(app_name).create(
         name,
         Role(role),
-        tenant=None if tenant is None else TenantId(tenant),
+        tenant=None if tenant is None else tenant_named(tenant),
         expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
         created_by=created_by,
     )

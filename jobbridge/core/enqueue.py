@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from jobbridge.errors import UnsupportedOption
+
 #: Characters; Postgres can index no more than some 2,700 bytes.
 SINGLETON_KEY_LIMIT = 255
+
+
+#: How kombu ends the names of the queues and exchanges of remote control and of its answers (kombu 5.7, pidbox.py).
+_CONTROL = ".pidbox"
+
+
+def check_queue(name: str, *, event_prefix: str = "celeryev") -> None:
+    """Refuse a queue from which no worker takes jobs, but what others tell it to do.
+
+    Args:
+        name: Where a job is to be sent.
+        event_prefix: Celery's `event_queue_prefix`.
+
+    Raises:
+        UnsupportedOption: It is one of remote control, of its answers, or of events.
+    """
+    if name.endswith(_CONTROL) or name == event_prefix or name.startswith(f"{event_prefix}."):
+        raise UnsupportedOption(
+            f"The queue {name!r} is one of Celery's remote control, and takes no jobs.",
+            hint="Choose a queue that a worker serves: `jobbridge queues list`.",
+        )
 
 
 class SingletonPolicy(StrEnum):

@@ -1,8 +1,7 @@
-"""Secrets are masked wherever data, results and errors are shown: by the names of values, and by what they look like.
+"""Secrets are masked wherever data, results, errors and logs are shown: by names of values, and by what they look like.
 
 An error often quotes what it stumbled over: a connection string, the arguments of a call, a request's headers. So texts
-are masked by the same names as data. What is looked through may be long and anybody's: each pattern is bounded to the
-left of what it anchors at, so that the time grows with the length and not faster.
+are masked by the same names as data (`secret_texts`).
 """
 
 from __future__ import annotations
@@ -10,55 +9,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-MASK = "••••••"
+from jobbridge.core.secret_texts import CREDENTIALS, MASK, TOKENS, without_passwords
 
-_WORDS = (
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|token|authori[sz]ation|credential|cookie|"
-    r"(?:api|access|private|signing|encryption)[-_ ]?key|connection[-_ ]?string)"
-)
+__all__ = ["MASK", "is_secret", "masked", "without_passwords"]
+
 #: Names of values that nobody has to see.
 _SECRET = re.compile(
-    rf"{_WORDS}|(?<![a-z])(?:auth|dsn|cvv|cvc)$|(?-i:(?<![a-z])pass|Pass|PASS)$", re.IGNORECASE
+    rf"{CREDENTIALS}|{TOKENS}|(?<![a-z])(?:auth|dsn|cvv|cvc|t?otp)$|(?-i:(?<![a-z])pass|Pass|PASS)$",
+    re.IGNORECASE,
 )
 #: Characters of a name; what is longer is no name, but a text.
 _NAME_LIMIT = 60
-
-#: What a text is looked through for at once, since most have nothing of it.
-_SUSPECT = re.compile(rf"{_WORDS}|://|bearer|jbt_", re.IGNORECASE)
-
-_IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
-    # scheme://user:password@host
-    (re.compile(r"(://[^:/@\s]*:)[^/\s\"'<>]*@"), rf"\1{MASK}@"),
-    # "password": "…", as in JSON and in what Python writes of a dict
-    (
-        re.compile(
-            rf"(\\{{0,3}}[\"'])([^\"'\n\\]{{0,40}}{_WORDS}[^\"'\n\\]{{0,40}})\1(\s*:\s*)(\\{{0,3}}[\"'])(?:(?!\4)(?:\\.|.))+",
-            re.IGNORECASE,
-        ),
-        rf"\1\2\1\3\4{MASK}",
-    ),
-    # password='…', as in what Python writes of a call, in shells and in connection strings
-    (
-        re.compile(rf"({_WORDS}[\w-]{{0,40}}=)(\\{{0,3}}[\"'])(?:(?!\2)(?:\\.|.))+", re.IGNORECASE),
-        rf"\1\2{MASK}",
-    ),
-    # password=…, also in the query of an address
-    (
-        re.compile(rf"({_WORDS}[\w-]{{0,40}}=)(?!=|None\b|null\b)[^\s&;,\"'()\[\]{{}}\\]+", re.IGNORECASE),
-        rf"\1{MASK}",
-    ),
-    # What requests carry.
-    (
-        re.compile(
-            r"(authori[sz]ation:\s{0,9}\w{1,20}\s{1,9}|\bbearer\s{1,9}(?=[\w.~+/=-]{16})|"
-            r"(?:api|access|private)[-_ ]?key:\s{0,9}(?=[\w.~+/=-]{8}))[\w.~+/=-]+",
-            re.IGNORECASE,
-        ),
-        rf"\1{MASK}",
-    ),
-    # Our own tokens.
-    (re.compile(r"\bjbt_[\w-]{20,}"), f"jbt_{MASK}"),
-)
 
 
 def masked(value: Any) -> Any:
@@ -67,7 +28,7 @@ def masked(value: Any) -> Any:
         case dict():
             hidden = _hidden_value(value)
             return {
-                key: MASK if (is_secret(key) or key == hidden) and inner is not None else masked(inner)
+                _key(key): MASK if (is_secret(key) or key == hidden) and inner is not None else masked(inner)
                 for key, inner in value.items()
             }
         case [str() as name, str()] if is_secret(name):  # a header, in a list of headers
@@ -86,14 +47,8 @@ def is_secret(name: object) -> bool:
     return len(text) <= _NAME_LIMIT and _SECRET.search(text) is not None
 
 
-def without_passwords(text: str | None) -> str:
-    """Hide passwords, tokens and the like in a text."""
-    text = text or ""
-    if _SUSPECT.search(text) is None:
-        return text
-    for pattern, instead in _IN_TEXT:
-        text = pattern.sub(instead, text)
-    return text
+def _key(key: Any) -> Any:
+    return without_passwords(key) if isinstance(key, str) else key
 
 
 def _hidden_value(value: dict[Any, Any]) -> str | None:

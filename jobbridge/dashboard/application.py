@@ -22,9 +22,10 @@ from jobbridge.dashboard.access import sign_in
 from jobbridge.dashboard.access.guard import guarded
 from jobbridge.dashboard.access.headers import SecurityHeaders
 from jobbridge.dashboard.access.identity import Authenticator
-from jobbridge.dashboard.access.proxies import BehindProxies
+from jobbridge.dashboard.access.proxies import BehindProxies, UnderPath
 from jobbridge.dashboard.access.rate_limits import AttemptLimit
 from jobbridge.dashboard.access.request_context import RequestContext, Rule
+from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.dashboard.access.tenant_ids import TenantIds
 from jobbridge.dashboard.actions import bulk
 from jobbridge.dashboard.actions import jobs as actions
@@ -93,7 +94,7 @@ class Dashboard:
     ) -> None:
         self.app = app
         self.access = AccessStore(app.database)
-        self.authenticator = authenticator or Authenticator(self.access)
+        self.authenticator = authenticator or Authenticator(self.access, SigningKeys.of(app.settings))
         self.counts = CountStore(app.database)
         self.folder = Folder(self.counts)
         self.flow = FlowStore(app.database)
@@ -132,6 +133,7 @@ def make_dashboard(
     *,
     authenticator: Authenticator | None = None,
     proxies: Sequence[str] = (),
+    root_path: str = "",
     app_name: str | None = None,
 ) -> FastAPI:
     """Make the application; it can be mounted under any path.
@@ -140,6 +142,7 @@ def make_dashboard(
         app: Whose jobs.
         authenticator: Who may come in: by default whoever has a token of `jobbridge tokens create`.
         proxies: Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
+        root_path: The path under which a proxy serves it, as `/ops/jobs`; where it is mounted, that is known.
         app_name: How `celery -A` names the app, for the commands that pages show.
     """
     dashboard = Dashboard(app, authenticator, app_name=app_name)
@@ -151,6 +154,7 @@ def make_dashboard(
     )
     made.state.dashboard = dashboard
     made.state.proxies = tuple(proxies)
+    made.state.root_path = root_path.rstrip("/")
     return made
 
 
@@ -158,7 +162,9 @@ class _Application(FastAPI):
     """FastAPI, with the headers also on what it answers when all else fails."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        inner = SecurityHeaders(super().build_middleware_stack())
+        inner: ASGIApp = SecurityHeaders(super().build_middleware_stack())
+        if self.state.root_path:
+            inner = UnderPath(inner, self.state.root_path)
         return BehindProxies(inner, self.state.proxies) if self.state.proxies else inner
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from jobbridge.dashboard.access import access_log
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -45,6 +47,7 @@ def serve(application: FastAPI, **options: Any) -> None:
         options: Of `uvicorn.Config`.
     """
     config = uvicorn.Config(application, timeout_graceful_shutdown=GRACE, **options)
+    access_log.install()  # a configuration of logging leaves filters of loggers alone
     dashboard = application.state.dashboard
     server = Server(config, dashboard.live, dashboard.waiters)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobbridge.app.urls import default_broker_url
 from jobbridge.core.masking import without_passwords
 from jobbridge.diagnosis import connections, consumers, engines, holders, time_limits, upkeep, vacuum
 from jobbridge.diagnosis.findings import Check, bad, good
@@ -21,7 +22,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
     handlers = _check_handlers(app)
     checks = [engines.check_edition(app, settings, has_tables=database.is_good), database]
     if settings.database_url is not None or app.conf.broker_url:
-        checks.append(_check_broker(app))
+        checks.append(_check_broker(app, settings))
     temporal = engines.check_temporal(app, settings)
     checks += temporal
     checks.append(handlers)
@@ -53,7 +54,13 @@ def _check_database(app: Celery) -> Check:
     return good("database", f"migrated; {total} jobs" + (f": {by_status}" if counts else ""))
 
 
-def _check_broker(app: Celery) -> Check:
+def _check_broker(app: Celery, settings: Settings) -> Check:
+    if app.conf.broker_url == default_broker_url(None) and settings.database_url is not None:
+        return bad(
+            "broker",
+            f"It is the database of DATABASE_URL, and {without_passwords(settings.database_url)} is none of Postgres.",
+            "Set DATABASE_URL=postgresql://user:password@host/name; or broker_url, to another broker.",
+        )
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)

@@ -1,4 +1,4 @@
-"""Log records that say in which job they were made, and lines of JSON for whoever collects them."""
+"""Log records that say in which job they were made, without secrets; and lines of JSON for whoever collects them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from celery._state import get_current_worker_task
 
 from jobbridge.app.execute.claim import run_of
+from jobbridge.core.masking import masked, without_passwords
 
 #: What every record has, or has from Celery and uvicorn as something else already; the rest was passed as `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -38,8 +39,26 @@ class JobContext(logging.Filter):
         return True
 
 
+class MaskingFormatter(logging.Formatter):
+    """Writes what another formatter does, without the secrets in it: results, arguments and tracebacks have such.
+
+    Args:
+        inner: The other one.
+    """
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write it."""
+        return without_passwords(self._inner.format(record))
+
+
 class JsonFormatter(logging.Formatter):
     """Writes a record as one line of JSON: time, level, logger, event, what was added, and the traceback if any.
+
+    Secrets are masked, by the names of what was added and by what they look like.
 
     Whatever is in a record, there is a line: what is no JSON is written as text, and what was added by a name of ours
     has `extra_` before it.
@@ -60,9 +79,9 @@ class JsonFormatter(logging.Formatter):
             told["stack"] = self.formatStack(record.stack_info)
         told |= {f"extra_{name}" if name in told else name: value for name, value in _added(record)}
         try:
-            line = _json(told)
+            line = _json(masked(told))
         except (TypeError, ValueError, RecursionError):
-            line = _json({name: _written(value) for name, value in told.items()})
+            line = _json({name: _written(name, value) for name, value in told.items()})
         # A half of a surrogate pair cannot be encoded; as a backslash's escape it is JSON as well.
         return line.translate(_ENDS_OF_LINES).encode("utf-8", "backslashreplace").decode()
 
@@ -90,17 +109,18 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_shown)
 
 
-def _written(value: Any) -> Any:
+def _written(name: str, value: Any) -> Any:
     try:
-        _json(value)
+        shown = masked({name: value})[name]
+        _json(shown)
     except (TypeError, ValueError, RecursionError):  # keys that are no text, NaN, what holds itself
         return _shown(value)
-    return value
+    return shown
 
 
 def _shown(value: object) -> str:
     try:
-        return str(value)
+        return without_passwords(str(value))
     except Exception:  # whatever somebody's __str__ raises
         return f"<{type(value).__name__}>"
 
@@ -129,6 +149,8 @@ def _dress(handlers: Iterable[logging.Handler], log_format: str) -> None:
             handler.addFilter(JobContext())
         if log_format == "json":
             handler.setFormatter(JsonFormatter())
+        elif not isinstance(handler.formatter, MaskingFormatter):
+            handler.setFormatter(MaskingFormatter(handler.formatter or logging.Formatter()))
 
 
 def _celerys(record: logging.LogRecord) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from jobbridge import __version__
 from jobbridge.app.execute.claim import run_of
 from jobbridge.core.envelope import HEADER, TRACE
+from jobbridge.core.masking import without_passwords
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -90,12 +92,14 @@ class Tracer:
             context=self._parent_of(headers),
             kind=SpanKind.PRODUCER,
             links=_links_to(former),
+            record_exception=False,  # it would be with the secrets in its message
+            set_status_on_exception=False,
         ) as span:
             propagate.inject(headers)
             try:
                 yield span
             except Exception as error:
-                span.set_attribute(_ERROR, _type_of(error))
+                _note_error(span, error)
                 raise
             finally:
                 if span.is_recording():
@@ -104,10 +108,16 @@ class Tracer:
     @contextmanager
     def step(self, name: str, key: str | None) -> Iterator[Span]:
         """Surround a step of the job that runs."""
-        with self._tracer.start_as_current_span(f"step {name}") as span:
+        with self._tracer.start_as_current_span(
+            f"step {name}", record_exception=False, set_status_on_exception=False
+        ) as span:
             if key is not None:
                 span.set_attribute("jobbridge.step.key", key)
-            yield span
+            try:
+                yield span
+            except Exception as error:
+                _note_error(span, error)
+                raise
 
     def carrier(self) -> dict[str, str]:
         """Give headers by which what is sent later, and from elsewhere, belongs to what runs now."""
@@ -151,10 +161,7 @@ class Tracer:
     def _fail(self, sender: Any = None, exception: Any = None, **_: Any) -> None:
         span = self._open_span(sender)
         if span is not None and isinstance(exception, BaseException):
-            # Its message and traceback; never the arguments, which are the jobs' own.
-            span.record_exception(exception)
-            span.set_status(Status(StatusCode.ERROR, type(exception).__name__))
-            span.set_attribute(_ERROR, _type_of(exception))
+            _note_error(span, exception)
 
     def _note_retry(self, sender: Any = None, reason: Any = None, **_: Any) -> None:
         span = self._open_span(sender)
@@ -227,6 +234,18 @@ def _state(state: Any, retval: Any) -> str:
             return "ignored"
         case _:
             return str(state or "interrupted").lower()
+
+
+def _note_error(span: Span, error: BaseException) -> None:
+    """Record an error with its message and traceback, without secrets; never the arguments, which are the jobs' own."""
+    lines = traceback.format_exception(error)
+    told = {
+        "exception.message": without_passwords(str(error)),
+        "exception.stacktrace": without_passwords("".join(lines)),
+    }
+    span.record_exception(error, attributes=told)
+    span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+    span.set_attribute(_ERROR, _type_of(error))
 
 
 def _note_interruption(span: Span) -> None:

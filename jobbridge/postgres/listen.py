@@ -22,6 +22,10 @@ from jobbridge.postgres.target import Target
 
 logger = logging.getLogger(__name__)
 
+#: Seconds after which the same trouble is told again.
+TOLD_AGAIN: Final = 300.0
+#: A connection that held so long was no trouble. Seconds.
+HELD: Final = 60.0
 #: Seconds before it connects again, at first and at most. A connection that held so long makes it begin anew.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 15.0
@@ -50,6 +54,7 @@ async def listening(
     """
     first, longest = pauses
     pause = first
+    trouble = _Trouble(purpose)
     while goes_on():
         began_at = time.monotonic()
         try:
@@ -58,13 +63,46 @@ async def listening(
                 if channel is not None:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                 await work(connection)
+            trouble.is_over()
             continue
         except (psycopg.Error, JobBridgeError, OSError, TimeoutError) as error:
-            logger.warning("listener.interrupted", extra={"listener": purpose, "error": reason_of(error)})
+            if time.monotonic() - began_at > HELD:
+                trouble.is_over()
+            trouble.tell(reason_of(error))
         except Exception:
             logger.exception("listener.failed", extra={"listener": purpose})
         pause = first if time.monotonic() - began_at > longest else min(pause * 2, longest)
         await asyncio.sleep(pause)
+
+
+class _Trouble:
+    """What keeps a listener from listening: told once, and then rarely, however often it is met.
+
+    Args:
+        purpose: The listener's.
+    """
+
+    def __init__(self, purpose: str) -> None:
+        self._purpose = purpose
+        self._reason: str | None = None
+        self._told_at = 0.0
+        self._times = 0
+
+    def tell(self, reason: str) -> None:
+        """Log it, unless that was done lately."""
+        self._times += 1
+        now = time.monotonic()
+        if reason == self._reason and now - self._told_at < TOLD_AGAIN:
+            return
+        logger.warning(
+            "listener.interrupted",
+            extra={"listener": self._purpose, "error": reason, "times": self._times},
+        )
+        self._reason, self._told_at = reason, now
+
+    def is_over(self) -> None:
+        """Have the next one told at once."""
+        self._reason, self._times = None, 0
 
 
 async def wait(connection: AsyncConnection, seconds: float) -> bool:

@@ -235,3 +235,65 @@ def test_the_system_tenant_has_keys_too(own_world: World) -> None:
     with psycopg.connect(own_world.database_url) as connection:
         (found,) = connection.execute("SELECT tenant, key FROM job_singletons").fetchall()
     assert found == (SYSTEM_TENANT, KEY)
+
+
+# -- a job that is cancelled while it runs
+
+
+def _refused_for(world: World, first: Any, key: str) -> None:
+    """Check that the key is held, whatever the policy."""
+    task = world.task("hold")
+    for policy in ("skip", "replace"):
+        again = task.apply_async(singleton_key=key, singleton_policy=policy)
+        assert (again.job.outcome, again.id) == (Outcome.DEDUPLICATED, first.id)
+    with pytest.raises(DuplicateJob, match=f"held by job {first.id}, which is cancelled, and still stops"):
+        task.apply_async(singleton_key=key, singleton_policy="raise")
+
+
+def _sent_when_free(world: World, key: str) -> Any:
+    def created() -> Any:
+        result = world.task("hold").apply_async(singleton_key=key)
+        assert result.job.outcome is Outcome.CREATED
+        return result
+
+    result = wait_until(created, timeout=TIMEOUT, message="the key is free")
+    wait_until(lambda: world.lines(result, "hold.pids"), timeout=TIMEOUT)
+    return result
+
+
+def test_a_cancelled_job_keeps_its_key_until_its_work_has_stopped(own_world: World) -> None:
+    worker = own_world.worker("-P", "threads")
+    first = own_world.task("hold").apply_async(singleton_key=KEY)
+    wait_until(lambda: own_world.lines(first, "hold.pids"), timeout=TIMEOUT)
+    assert own_world.app.cancel_job(first.id)  # nothing stops a thread
+    assert own_world.row(first.id)["status"] == "cancelled"
+    _refused_for(own_world, first, KEY)
+    assert singletons.prune(own_world.app.database, older_than=timedelta()) == 0
+
+    own_world.release(first)
+    second = _sent_when_free(own_world, KEY)
+
+    assert len(own_world.lines(first, "hold.done")) == 1
+    assert own_world.app.cancel_job(second.id)
+    _refused_for(own_world, second, KEY)
+    worker.kill()
+    own_world.worker("-P", "threads")
+    third = _sent_when_free(own_world, KEY)
+    own_world.release(third)
+    assert third.get(timeout=TIMEOUT) == 1
+    assert (
+        own_world.rows("worker_number IS NOT NULL AND status = 'cancelled' AND job_id = %s", first.id) == []
+    )
+
+
+def test_the_key_is_free_when_the_process_of_a_cancelled_job_has_ended(world: World) -> None:
+    first = world.task("hold").apply_async(singleton_key="stopped")
+    (pid,) = wait_until(lambda: world.lines(first, "hold.pids"), timeout=TIMEOUT)
+
+    assert world.app.cancel_job(first.id)
+    second = _sent_when_free(world, "stopped")
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    world.release(second)
+    assert second.get(timeout=TIMEOUT) == 1

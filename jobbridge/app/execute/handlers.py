@@ -23,6 +23,7 @@ from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegi
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
 from jobbridge.core.schedules.definition import Recurrence
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import (
     ChildrenFailed,
     InvalidJobData,
@@ -257,11 +258,15 @@ class _HandlerTask:
 
 
 def tenant_in(data: Any) -> TenantId | None:
-    """Find the tenant in a job's data, where the original system has it."""
+    """Find the tenant in a job's data, where the original system has it.
+
+    Raises:
+        UnsupportedOption: It cannot be a tenant.
+    """
     if not isinstance(data, Mapping):
         return None
     value = data.get("tenantId") or data.get("tenant_id") or data.get("tenant")
-    return TenantId(str(value)) if value else None
+    return tenant_named(str(value)) if value else None
 
 
 def _one_argument(name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:

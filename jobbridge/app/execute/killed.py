@@ -1,4 +1,6 @@
-"""A handler that was stopped at its hard time limit: another attempt follows, if its retry policy allows one.
+"""What a worker's parent does for a process that was stopped.
+
+At its hard time limit another attempt follows, if the retry policy allows one.
 
 What raises the soft limit in the handler may be caught there, and then its process is killed: nobody is left in it who
 would ask for the retry, so the worker's parent does.
@@ -7,7 +9,7 @@ would ask for the retry, so the worker's parent does.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing in the stubs
@@ -18,6 +20,10 @@ from jobbridge.app.execute.claim import identify
 from jobbridge.app.execute.together import in_one_transaction, is_away
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
+from jobbridge.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
 
 logger = logging.getLogger(__name__)
 
@@ -75,3 +81,14 @@ def _retry(request: Any, spec: Any, error: TimeLimitExceeded) -> bool:
         "Task %s[%s] was stopped at its hard time limit; again in %.1f s", task.name, request.id, wait
     )
     return True
+
+
+def note_stopped(app: Celery, request: Any) -> None:
+    """Note that nothing of a request runs here any more: if its job was cancelled, its singleton key is free."""
+    run = identify(request)
+    if run is None or app.worker_number is None:
+        return
+    try:
+        app.recorder.note_stopped(run.key, worker_number=app.worker_number)
+    except DatabaseError as error:  # the end of this worker says the same
+        logger.warning("job.stop_not_recorded", extra={"job_id": run.task_id, "error": str(error)})

@@ -21,7 +21,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from jobbridge.app.execute import carried
-from jobbridge.app.execute.killed import is_retried
+from jobbridge.app.execute.killed import is_retried, note_stopped
 from jobbridge.broker import UNCOUNTED
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ class JobRequest:
         try:
             return super().on_failure(*arguments, **options)  # type: ignore[misc]  # Celery's Request, behind it
         finally:
+            if self._already_revoked or not options.get("return_ok"):  # its process was stopped, or lost
+                note_stopped(self._app, self._context)
             self.settler.look()
 
     def on_timeout(self: Any, soft: bool, timeout: float) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import SYSTEM_TENANT, TenantId
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import JobNotFound
 from jobbridge.store.tenants.tenants import TenantStore, refuse_system
 
@@ -31,8 +32,12 @@ def current_tenant() -> TenantId | None:
 
 @contextmanager
 def tenant_context(tenant: str) -> Iterator[None]:
-    """Send what is sent inside for this tenant, unless it names another one."""
-    token = _current.set(TenantId(tenant))
+    """Send what is sent inside for this tenant, unless it names another one.
+
+    Raises:
+        UnsupportedOption: It cannot be a tenant.
+    """
+    token = _current.set(tenant_named(tenant))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from jobbridge.core.envelope import HEADER
 from jobbridge.core.fanout import FAN_OUT_HEADER, Child, ChildCounts, FanOut, Member
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.core.status import JobStatus
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import ChildrenFailed, UnsupportedOption
 from jobbridge.store.fanout import children as child_rows
 from jobbridge.store.fanout import parent as parent_rows
@@ -118,7 +119,7 @@ def _member(
 def _prepared(task: Any, parents: TenantId, child: Child) -> tuple[list[Any], dict[str, Any], TenantId]:
     """Give a child's arguments, checked, and its tenant."""
     args, kwargs = arguments_for(task, child.data)
-    tenant = TenantId(child.tenant) if child.tenant else tenant_in(child.data)
+    tenant = tenant_named(child.tenant) if child.tenant else tenant_in(child.data)
     if tenant is None and parents != SYSTEM_TENANT:
         tenant = parents
     if hasattr(task, "prepare_arguments"):

@@ -12,6 +12,7 @@ from jobbridge.app.publish.checks import with_zones
 from jobbridge.app.publish.publisher import JobPublication
 from jobbridge.app.routing import is_broadcast
 from jobbridge.broker import publishing_on
+from jobbridge.core.enqueue import check_queue
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.errors import UnsupportedOption
@@ -48,8 +49,13 @@ class JobProducer:
         Raises:
             InvalidJobData: The data does not fit the handler's model.
             TenantRequired: The handler needs a tenant and none is given.
-            UnsupportedOption: Protocol 1 has no headers, so its messages cannot be followed.
+            UnsupportedOption: Protocol 1 has no headers, so its messages cannot be followed; or the queue is one of
+                remote control.
         """
+        if self._queue is not None:
+            check_queue(
+                str(getattr(self._queue, "name", self._queue)), event_prefix=self._app.conf.event_queue_prefix
+            )
         headers, properties, body, sent_event = message
         if not headers.get("id"):
             raise UnsupportedOption(

@@ -55,8 +55,8 @@ class SingletonClaim:
             return None
         if self._policy is SingletonPolicy.RAISE:
             raise DuplicateJob.of(self._key, job_id=str(holder.key.job_id), status=holder.status.value)
-        if replaces and holder.status is not JobStatus.PROCESSING:
-            return None
+        if replaces and holder.status not in {JobStatus.PROCESSING, JobStatus.CANCELLED}:
+            return None  # it has not begun, and never will
         return holder
 
     def settle(self, connection: DriverConnection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.core.access import Principal, Role
 from jobbridge.dashboard.access import sessions
+from jobbridge.dashboard.access.signing import SigningKeys, of_this_process
 from jobbridge.store.access.tokens import AccessStore
 
 if TYPE_CHECKING:
@@ -31,14 +33,21 @@ class Identity:
     Attributes:
         form_token: What a form must carry; None: the request says itself who it is (a token in a header), and no page
             of another site can make a browser send that.
+        older_form_tokens: What a form may carry as well that was made before the key was changed.
         session: Names the session that there is a cookie of, to sign out of.
         is_local: Whoever sits at this machine, without a token.
     """
 
     principal: Principal
     form_token: str | None = None
+    older_form_tokens: tuple[str, ...] = ()
     session: bytes | None = None
     is_local: bool = False
+
+    def is_form_token(self, sent: str) -> bool:
+        """Tell whether what a form carried is one of theirs."""
+        good = (self.form_token or "", *self.older_form_tokens)
+        return any(hmac.compare_digest(sent.encode(), each.encode()) for each in good if each)
 
     @property
     def is_session(self) -> bool:
@@ -50,14 +59,21 @@ class Authenticator:
 
     Args:
         access: Where they are.
+        keys: What sessions and forms are signed with; None: keys of this process alone.
     """
 
     needs_sign_in = True
     #: What somebody is told whom it does not let in, where nobody can sign in.
     refusal = ""
 
-    def __init__(self, access: AccessStore) -> None:
+    def __init__(self, access: AccessStore, keys: SigningKeys | None = None) -> None:
         self.access = access
+        self._keys_given = keys
+
+    @property
+    def keys(self) -> SigningKeys:
+        """What sessions and forms are signed with."""
+        return self._keys_given or of_this_process()
 
     def identify(self, request: Request) -> Identity | None:
         """Give who it is; None: nobody that we know."""
@@ -67,13 +83,18 @@ class Authenticator:
             return None if row is None else Identity(principal=row.principal)
         session = sessions.read_cookie(request.cookies.get(COOKIE, ""))
         row = None if session is None else self.access.get(session.token_id, session=session.nonce)
-        if session is None or row is None or not sessions.verify(session, row.hash, now=datetime.now(UTC)):
+        if session is None or row is None or not self._is_good(session, row.hash):
             return None
+        newest, *older = sessions.form_tokens(self.keys, session.nonce)
         return Identity(
             principal=row.principal,
-            form_token=sessions.form_token(row.hash, session.nonce),
+            form_token=newest,
+            older_form_tokens=tuple(older),
             session=session.nonce,
         )
+
+    def _is_good(self, session: sessions.Session, token_hash: bytes) -> bool:
+        return sessions.verify(session, token_hash, self.keys, now=datetime.now(UTC))
 
     def sign_out(self, request: Request) -> None:
         """End the session that the request belongs to: its cookie is of no use from now on, wherever it is."""
@@ -87,7 +108,7 @@ class Authenticator:
         if row is None:
             return None
         return sessions.make_cookie(
-            row.token_id, row.hash, now=datetime.now(UTC), nonce=secrets.token_bytes(16)
+            row.token_id, row.hash, self.keys, now=datetime.now(UTC), nonce=secrets.token_bytes(16)
         )
 
 
@@ -104,15 +125,15 @@ class LocalAuthenticator(Authenticator):
     )
 
     def __init__(self, access: AccessStore) -> None:
-        super().__init__(access)
-        self._key, self._nonce = secrets.token_bytes(32), secrets.token_bytes(16)
+        super().__init__(access, SigningKeys([secrets.token_bytes(32)]))
+        self._nonce = secrets.token_bytes(16)
 
     def identify(self, request: Request) -> Identity | None:
         if not _is_local(request):
             return None
         return Identity(
             principal=Principal(name="local", role=Role.ADMIN),
-            form_token=sessions.form_token(self._key, self._nonce),
+            form_token=sessions.form_tokens(self.keys, self._nonce)[0],
             is_local=True,
         )
 

@@ -6,6 +6,7 @@ address. That address is noted before `X-Forwarded-For` is read, which puts the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -18,6 +19,7 @@ from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.access import sessions
 from jobbridge.dashboard.access.identity import Authenticator, Identity
+from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ PEER = "jobbridge.peer"
 #: In the header of the tenant: no one tenant, but all.
 ALL_TENANTS = "*"
 _NAME_LIMIT = 255
+_PATH = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
 
 
 def networks(addresses: Sequence[str]) -> tuple[Network, ...]:
@@ -66,6 +69,30 @@ class BehindProxies:
         await self._app(noted, receive, send)  # type: ignore[arg-type]
 
 
+class UnderPath:
+    """Serves the application under a path, whether the proxy takes that away or passes it on.
+
+    Args:
+        app: The application.
+        path: As `/ops/jobs`.
+    """
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        if not _PATH.fullmatch(path):
+            raise ConfigurationError(
+                f"{path!r} is no path to serve the dashboard under.", hint="Write it as /ops/jobs."
+            )
+        self._app, self._path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("root_path"):
+            asked = scope["path"]
+            is_passed_on = asked == self._path or asked.startswith(f"{self._path}/")
+            path = asked if is_passed_on else self._path + asked
+            scope = {**scope, "root_path": self._path, "path": path}
+        await self._app(scope, receive, send)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProxyHeaders:
     """In which headers a proxy says who it is.
@@ -90,10 +117,18 @@ class ProxyAuthenticator(Authenticator):
         access: Where tokens are.
         proxies: Addresses of the proxies.
         headers: Where they say so. What a client sends there itself, the proxy must take away.
+        keys: What sessions and forms are signed with; None: keys of this process alone.
     """
 
-    def __init__(self, access: AccessStore, *, proxies: Sequence[str], headers: ProxyHeaders) -> None:
-        super().__init__(access)
+    def __init__(
+        self,
+        access: AccessStore,
+        *,
+        proxies: Sequence[str],
+        headers: ProxyHeaders,
+        keys: SigningKeys | None = None,
+    ) -> None:
+        super().__init__(access, keys)
         if not proxies:
             raise ConfigurationError(
                 f"The header {headers.user} would be believed whoever sends it.",
@@ -101,7 +136,6 @@ class ProxyAuthenticator(Authenticator):
             )
         self._networks = networks(proxies)
         self._headers = headers
-        self._key: bytes | None = None
 
     def identify(self, request: Request) -> Identity | None:
         """Give who it is; None: nobody that we know."""
@@ -110,10 +144,9 @@ class ProxyAuthenticator(Authenticator):
         principal = self._principal(request)
         if principal is None:
             return super().identify(request)
-        if self._key is None:
-            self._key = self.access.secret("forms")
         whose = f"{principal.name}\n{principal.role}\n{principal.tenant}".encode()
-        return Identity(principal=principal, form_token=sessions.form_token(self._key, whose))
+        newest, *older = sessions.form_tokens(self.keys, whose)
+        return Identity(principal=principal, form_token=newest, older_form_tokens=tuple(older))
 
     def _is_proxy(self, request: Request) -> bool:
         client = request.client.host if request.client is not None else None

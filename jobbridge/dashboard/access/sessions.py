@@ -1,7 +1,7 @@
 """Cookies of a signed-in person, and the proof that a form came from our own page. Pure: keys and time are passed in.
 
-A session is signed with the hash of its token, which each request reads anyway: it needs no secret of its own, all
-processes agree on it, and it ends with the token.
+A session is signed with a secret that is not in the database, together with the hash of its token, which each request
+reads anyway: who has only one of the two makes no session, and it ends with the token.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import hmac
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+from jobbridge.dashboard.access.signing import SigningKeys
 
 LIFETIME = timedelta(hours=12)
 
@@ -35,15 +36,18 @@ class Session:
         return _LAYOUT.pack(self.token_id.bytes, int(self.ends_at.timestamp()), self.nonce)
 
 
-def make_cookie(token_id: UUID, key: bytes, *, now: datetime, nonce: bytes) -> str:
+def make_cookie(token_id: UUID, token_hash: bytes, keys: SigningKeys, *, now: datetime, nonce: bytes) -> str:
     """Make the cookie of a session that begins now.
 
     Args:
-        key: The token's hash.
+        token_id: Whose session.
+        token_hash: That token's.
+        keys: The first one signs.
+        now: When it begins.
         nonce: 16 random bytes.
     """
     payload = _LAYOUT.pack(token_id.bytes, int((now + LIFETIME).timestamp()), nonce)
-    return base64.urlsafe_b64encode(payload + _sign(key, b"session", payload)).decode()
+    return base64.urlsafe_b64encode(payload + keys.sign(b"session", token_hash + payload)).decode()
 
 
 def read_cookie(cookie: str) -> Session | None:
@@ -63,17 +67,12 @@ def read_cookie(cookie: str) -> Session | None:
         return None
 
 
-def verify(session: Session, key: bytes, *, now: datetime) -> bool:
-    """Tell whether the session is signed with the key, and not over."""
-    return now < session.ends_at and hmac.compare_digest(
-        session.signature, _sign(key, b"session", session.payload)
-    )
+def verify(session: Session, token_hash: bytes, keys: SigningKeys, *, now: datetime) -> bool:
+    """Tell whether the session is one of that token, signed with one of the keys, and not over."""
+    signed = token_hash + session.payload
+    return keys.is_signed(b"session", signed, session.signature) and now < session.ends_at
 
 
-def form_token(key: bytes, nonce: bytes) -> str:
-    """Make what a form of this session carries."""
-    return _sign(key, b"form", nonce).hex()
-
-
-def _sign(key: bytes, purpose: bytes, message: bytes) -> bytes:
-    return hmac.digest(key, purpose + b"\0" + message, "sha256")
+def form_tokens(keys: SigningKeys, whose: bytes) -> tuple[str, ...]:
+    """Give what a form of this session may carry; what one that is made now carries is first."""
+    return tuple(signature.hex() for signature in keys.signatures(b"form", whose))

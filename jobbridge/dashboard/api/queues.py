@@ -8,13 +8,14 @@ from fastapi import Path, Query
 from pydantic import Field
 
 from jobbridge.core.access import Role
+from jobbridge.core.masking import without_passwords
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST, storable
 from jobbridge.dashboard.api.responses import Exact, Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.diagnosis import queues
 from jobbridge.errors import JobBridgeError
-from jobbridge.store.workers.queue_pauses import QueuePauses
+from jobbridge.store.workers.queue_pauses import QueuePause, QueuePauses
 
 
 class PauseQueue(Exact):
@@ -67,8 +68,12 @@ def _queue(row: queues.Queue) -> Queue:
         name=row.name,
         waiting=[Waiting.model_validate(each) for each in row.waiting],
         workers=sorted({name for _, name in row.workers}),
-        pause=None if row.pause is None else Pause.model_validate(row.pause),
+        pause=None if row.pause is None else _pause(row.pause),
     )
+
+
+def _pause(row: QueuePause) -> Pause:
+    return Pause.model_validate(row).model_copy(update={"note": without_passwords(row.note) or None})
 
 
 _TAG = "workers and queues"

@@ -90,7 +90,7 @@ def backfill_schedule(context: Asked, schedule_id: str, asked: Backfill) -> Back
 
 
 _SAME = (
-    "schedule_id", "name", "task", "spec", "zone", "engine", "queue", "paused", "note", "last_fire_at", "last_job_id",
+    "schedule_id", "name", "task", "spec", "zone", "engine", "queue", "paused", "last_fire_at", "last_job_id",
 )  # fmt: skip
 
 
@@ -100,6 +100,7 @@ def _fields(row: ScheduleRow) -> dict[str, Any]:
         "kind": str(row.kind),
         "overlap": str(row.overlap),
         "next_fire_at": None if row.paused else row.next_fire_at,
+        "note": without_passwords(row.note) or None,
     }
 
 

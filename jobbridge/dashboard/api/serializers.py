@@ -48,6 +48,7 @@ def _job_fields(context: RequestContext, row: JobRow, is_seen: IsSeen) -> dict[s
         "tenant": row.tenant,
         "engine": row.runner_type,
         "error": without_passwords(row.error) or None,
+        "cancel_reason": without_passwords(row.cancel_reason) or None,
         "progress_message": without_passwords(row.progress_message) or None,
         "parent_id": row.parent_id if row.parent_id and is_seen(row.parent_id) else None,
         "root_id": row.root_id if row.root_id and is_seen(row.root_id) else None,

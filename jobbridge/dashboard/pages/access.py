@@ -9,8 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import TenantId
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
-from jobbridge.errors import TokenRefused
+from jobbridge.errors import TokenRefused, UnsupportedOption
 from jobbridge.store.access.tokens import TokenRow
 
 _NAME_LIMIT = 200
@@ -36,7 +37,7 @@ def create_token(context: RequestContext) -> Response:
             expires_at=None if lasts is None else datetime.now(UTC) + lasts,
             created_by=context.principal.name,
         )
-    except TokenRefused as error:
+    except (TokenRefused, UnsupportedOption) as error:
         context.note("create token", outcome="refused", subject=name[:_NAME_LIMIT], reason=str(error))
         return _page(context, status=409, problem=str(error))
     context.note(
@@ -81,7 +82,7 @@ def _asked(context: RequestContext, name: str) -> tuple[Role, TenantId | None, t
     """Read what kind of token is asked for.
 
     Raises:
-        TokenRefused: A value does not fit.
+        TokenRefused, UnsupportedOption: A value does not fit.
     """
     if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable():
         raise TokenRefused(
@@ -92,7 +93,7 @@ def _asked(context: RequestContext, name: str) -> tuple[Role, TenantId | None, t
         raise TokenRefused(
             f"The tenant has {len(whose)} characters, and cannot have more than {_NAME_LIMIT}."
         )
-    tenant = context.dashboard.tenant_ids.written(whose) if whose else None
+    tenant = context.dashboard.tenant_ids.written(tenant_named(whose)) if whose else None
     if whose and tenant is None:
         raise TokenRefused(f"There can be no tenant {whose[:60]!r} here: tenants are uuids.")
     days = context.form.get("days", "").strip()

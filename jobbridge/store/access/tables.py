@@ -108,7 +108,7 @@ job_signouts = sa.Table(
     info={"is_local": True},
 )
 
-# What all processes of an installation sign forms with, where there is no token to do it.
+# What 0.1.0 signs forms with, as long as it runs beside this release; nothing reads it here, and nothing believes it.
 job_secrets = sa.Table(
     "job_secrets",
     metadata,

@@ -17,7 +17,6 @@ from uuid import UUID
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
 from jobbridge.errors import TokenRefused
-from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.values import as_jsonb, as_text
@@ -57,13 +56,6 @@ WHERE session IN (
     FOR UPDATE SKIP LOCKED
 )
 """
-
-#: Whoever is first; all processes then read the same.
-KEEP_KEY: LiteralString = """
-INSERT INTO public.job_secrets (name, secret) VALUES (%(name)s, %(secret)s) ON CONFLICT DO NOTHING
-"""
-
-KEY: LiteralString = "SELECT secret FROM public.job_secrets WHERE name = %(name)s"
 
 STILL_GOOD: LiteralString = f"""
 SELECT token_id FROM public.job_tokens WHERE token_id = ANY(%(token_ids)s) AND {_IS_GOOD}
@@ -112,7 +104,7 @@ class TokenRow:
     """A token, without itself.
 
     Attributes:
-        hash: Of the token. Also the key that sessions are signed with, so it is never shown.
+        hash: Of the token. Sessions are signed with it too, beside a secret that is not in the database.
         tenant: The only one that it gives access to; None: all.
     """
 
@@ -204,17 +196,6 @@ class AccessStore:
     def delete_sign_outs(self, *, limit: int = 1000) -> int:
         """Forget up to `limit` sessions whose time is over anyway; gives how many."""
         return self._database.run(lambda own: own.execute(DELETE_SIGN_OUTS, {"limit": limit}).rowcount)
-
-    def secret(self, name: str) -> bytes:
-        """Give a secret of this installation; made when it is asked for first."""
-
-        def work(own: DriverConnection) -> bytes:
-            own.execute(KEEP_KEY, {"name": name, "secret": secrets.token_bytes(32)})
-            row = own.execute(KEY, {"name": name}).fetchone()
-            assert row is not None
-            return bytes(row[0])
-
-        return self._database.run(work)
 
     def all(self) -> Sequence[TokenRow]:
         """Give all tokens that were ever made, oldest first."""

@@ -1,4 +1,9 @@
-"""Who holds a singleton key: at most one job of a tenant that has not ended.
+"""Who holds a singleton key: at most one job of a tenant that has not ended, or whose work has not stopped.
+
+A job that is cancelled while it runs keeps its key until its attempt has come to its end, or its worker is gone: what
+runs next does not run beside it. What if its process dies after the cancel, or its end is told twice, or before the
+cancel? It is the end that frees the key, of whatever kind, and it changes nothing the second time; an end that came
+first has ended the job, and then nothing was cancelled; for a process that can tell nothing its worker can, or is gone.
 
 Three statements, and not one, because a statement sees the tables as they were when it began: one that waited for
 another caller of the same key would not see the job which that caller made. `HOLD` waits, `HOLDER` begins after it.
@@ -17,6 +22,7 @@ from uuid import UUID
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.presence import is_let_go
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import first_tuple, tuples
 from jobbridge.store.statuses import FINAL_STATUSES
@@ -29,11 +35,16 @@ ON CONFLICT (tenant, key) DO UPDATE SET taken_at = singleton.taken_at
 RETURNING job_id, xmax = 0
 """
 
+#: It has not ended, or was cancelled and its work has not stopped (`transitions.STOPPED`).
+_HOLDS: LiteralString = (
+    f"(jobs.status NOT IN ({FINAL_STATUSES}) OR jobs.status = 'cancelled' AND jobs.worker_number IS NOT NULL)"
+)
+
 #: The job may have been sent again without the key: then it does not hold it.
 HOLDER: LiteralString = f"""
-SELECT task_id, status, runner_type, external_id
+SELECT task_id, status, runner_type, external_id, worker_number
 FROM public.jobs
-WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND status NOT IN ({FINAL_STATUSES})
+WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND {_HOLDS}
 """
 
 #: For those who replace it: it does not start before they have.
@@ -52,14 +63,17 @@ WHERE taken_at < clock_timestamp() - %(older_than)s::interval
   AND NOT EXISTS (
     SELECT FROM public.jobs
     WHERE jobs.job_id = singleton.job_id AND jobs.tenant = singleton.tenant
-      AND jobs.singleton_key = singleton.key AND jobs.status NOT IN ({FINAL_STATUSES})
+      AND jobs.singleton_key = singleton.key AND {_HOLDS}
+      AND (jobs.status <> 'cancelled' OR EXISTS (
+        SELECT FROM public.job_workers AS worker WHERE worker.number = jobs.worker_number
+      ))
   )
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """The job that has a key and has not ended."""
+    """The job that has a key and has not ended; if it is cancelled, its work goes on for a moment."""
 
     key: JobKey
     task_id: str
@@ -95,7 +109,9 @@ def hold(connection: DriverConnection, job: JobKey, key: str, *, replaces: bool)
     if is_new or job_id == job.job_id:
         return Hold(holder=None, is_new=is_new)
     found = first_tuple(connection, LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id})
-    return Hold(holder=None if found is None else _holder(job, job_id, *found), is_new=False)
+    if found is None or _is_over(connection, found[1], found[4]):
+        return Hold(holder=None, is_new=False)
+    return Hold(holder=_holder(job, job_id, *found[:4]), is_new=False)
 
 
 def take(connection: DriverConnection, job: JobKey, key: str) -> None:
@@ -106,6 +122,11 @@ def take(connection: DriverConnection, job: JobKey, key: str) -> None:
 def prune(database: Database, *, older_than: timedelta = timedelta(hours=1)) -> int:
     """Delete the keys of jobs that have ended; gives their number. Reads the whole table."""
     return database.run(lambda own: own.execute(PRUNE, {"older_than": older_than}).rowcount)
+
+
+def _is_over(connection: DriverConnection, status: str, worker_number: int | None) -> bool:
+    """Tell whether a job is cancelled and the worker that could still say that its work has stopped is gone."""
+    return status == JobStatus.CANCELLED and (worker_number is None or is_let_go(connection, worker_number))
 
 
 def _holder(

@@ -301,10 +301,12 @@ WITH moved AS (
 SELECT status, attempt FROM moved
 """
 
+#: Of a cancelled job the worker's number says that its attempt may still run there, until STOPPED.
 CANCEL: LiteralString = f"""
 WITH moved AS (
     UPDATE public.jobs AS job
     SET status = {becomes(events.Cancelled)}, unsuccessful = 'cancelled',
+        worker_number = CASE WHEN job.status = 'processing' THEN job.worker_number END,
         cancel_reason = %(reason)s, cancelled_by = %(cancelled_by)s, {ENDED}
     WHERE {_THIS_JOB} AND {may(events.Cancelled)}
     RETURNING {_ENDED_PART}
@@ -313,6 +315,13 @@ WITH moved AS (
     SET status = 'cancelled', error = %(reason)s,
         processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
 ){_PART_DROPPED.replace("%(breaks)s", "true")}
+"""
+
+#: The work of a cancelled job has come to its end, whatever that was: its singleton key is free.
+STOPPED: LiteralString = f"""
+UPDATE public.jobs
+SET worker_number = NULL
+WHERE {_THIS_JOB} AND status = 'cancelled' AND (attempt = %(attempt)s OR worker_number = %(worker_number)s)
 """
 
 #: Expired and skipped: it never ran, or not again.

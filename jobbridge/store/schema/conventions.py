@@ -4,8 +4,9 @@
 already. `separate` and `distribute` make such rules.
 
 Row-level security: a role sees and writes the rows of the tenant that its session names in `app.current_tenant`, and
-none if it names none. Roles that serve all tenants (workers, whoever migrates) have a policy of their own: that needs
-neither a superuser nor BYPASSRLS, and FORCE holds for the owner too.
+none if it names none; of what belongs to the installation (tokens, links, secrets, the audit, workers, messages of all
+tenants) it sees and writes nothing, whatever it was granted. Roles that serve all tenants (workers, whoever migrates)
+have a policy of their own: that needs neither a superuser nor BYPASSRLS, and FORCE holds for the owner too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,36 @@ TENANT_TABLES = (
     "job_flow",
 )
 
+#: Our tables that belong to the installation: with row-level security they are for roles that serve all tenants.
+SERVICE_TABLES = (
+    "public.job_tokens",
+    "public.job_audit",
+    "public.job_links",
+    "public.job_requests",
+    "public.job_signouts",
+    "public.job_secrets",
+    "public.job_workers",
+    "public.job_stuck_workers",
+    "public.job_queue_pauses",
+    "public.job_services",
+    "public.job_awaiters",
+    "public.job_flow_totals",
+    "public.job_events",
+    "public.job_watchers",
+    "jobbridge_broker.messages",
+    "jobbridge_broker.dead_letters",
+    "jobbridge_broker.queues",
+    "jobbridge_broker.exchanges",
+    "jobbridge_broker.bindings",
+    "jobbridge_broker.consumers",
+    "jobbridge_broker.sweeps",
+    "jobbridge_broker.subscriptions",
+)
+
+#: Our tables that say nothing of anybody: which migrations were made. Each table that there is must be in one of the
+#: three lists; a test holds that, so that a new one is decided about.
+OPEN_TABLES = ("public.jobbridge_version", "public.jobbridge_revisions")
+
 #: Columns that name a tenant by another type than `jobs` does. Only a table that was just made has such: it is empty.
 _OTHER_TENANTS: LiteralString = """
 SELECT other.attrelid::regclass::text, other.attname, format_type(ours.atttypid, ours.atttypmod)
@@ -58,8 +89,12 @@ WHERE polrelid = to_regclass('public.jobs') AND polname = 'jobbridge_services'
 _KNOWN_ROLES: LiteralString = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%(roles)s)"
 
 _SEPARATED: LiteralString = """
-SELECT tablename::text FROM pg_policies WHERE schemaname = 'public' AND policyname = 'jobbridge_services'
+SELECT schemaname || '.' || tablename FROM pg_policies WHERE policyname = 'jobbridge_services'
 """
+
+_THERE: LiteralString = (
+    "SELECT name FROM unnest(%(tables)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
+)
 
 #: Citus is there when its function is.
 _HAS_CITUS: LiteralString = """
@@ -89,7 +124,7 @@ def conform(connection: DriverConnection) -> None:
     roles = service_roles(connection)
     if roles:
         done = {table for (table,) in connection.execute(_SEPARATED).fetchall()}
-        for table in _existing(connection):
+        for table in _guarded(connection):
             if table not in done:
                 _separate(connection, table, roles)
     if "jobs" in _distributed(connection):
@@ -126,15 +161,15 @@ def separate(connection: DriverConnection, roles: Sequence[str] = ()) -> list[st
             f"There is no role {', '.join(map(repr, unknown))} in this Postgres.",
             hint="Create it first: CREATE ROLE … LOGIN; or name the role of the workers' DATABASE_URL.",
         )
-    for table in _existing(connection):
+    for table in _guarded(connection):
         _separate(connection, table, [sql.Identifier(role).as_string(connection) for role in wanted])
     return wanted
 
 
 def unite(connection: DriverConnection) -> None:
     """Switch row-level security off."""
-    for table in _existing(connection):
-        name = sql.Identifier("public", table)
+    for table in _guarded(connection):
+        name = sql.Identifier(*table.split("."))
         for policy in ("jobbridge_tenant", "jobbridge_services"):
             connection.execute(sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(sql.Identifier(policy), name))
         off = "ALTER TABLE {} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY"
@@ -142,22 +177,15 @@ def unite(connection: DriverConnection) -> None:
 
 
 def _separate(connection: DriverConnection, table: str, roles: Sequence[str]) -> None:
-    """Set the policies of one table; `roles` are written as SQL names."""
-    name = sql.Identifier("public", table)
+    """Set the policies of one table; `roles` are written as SQL names. Whom none is for sees and writes nothing."""
+    name = sql.Identifier(*table.split("."))
     everybody = sql.SQL(", ").join(map(sql.SQL, roles))
-    [(type_name,)] = connection.execute(
-        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%s) AND attname = 'tenant'",
-        [f"public.{table}"],
-    ).fetchall()
-    # A setting that was made for a transaction is an empty string after it.
-    mine = sql.SQL("tenant = nullif(current_setting('app.current_tenant', true), '')::{}").format(
-        sql.SQL(type_name)
-    )
-    for policy, to, rows in (
-        ("jobbridge_tenant", sql.SQL("PUBLIC"), mine),
-        ("jobbridge_services", everybody, sql.SQL("true")),
-    ):
+    policies: list[tuple[str, sql.Composable, sql.Composable]] = [
+        ("jobbridge_services", everybody, sql.SQL("true"))
+    ]
+    if table not in SERVICE_TABLES:
+        policies.append(("jobbridge_tenant", sql.SQL("PUBLIC"), _is_mine(connection, table)))
+    for policy, to, rows in policies:
         connection.execute(sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(sql.Identifier(policy), name))
         connection.execute(
             sql.SQL("CREATE POLICY {} ON {} TO {} USING ({rows}) WITH CHECK ({rows})").format(
@@ -166,6 +194,24 @@ def _separate(connection: DriverConnection, table: str, roles: Sequence[str]) ->
         )
     on = "ALTER TABLE {} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
     connection.execute(sql.SQL(on).format(name))
+
+
+def _is_mine(connection: DriverConnection, table: str) -> sql.Composed:
+    """Write the condition that a row is of the session's tenant."""
+    [(type_name,)] = connection.execute(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%s) AND attname = 'tenant'",
+        [table],
+    ).fetchall()
+    # A setting that was made for a transaction is an empty string after it.
+    mine = "tenant = nullif(current_setting('app.current_tenant', true), '')::{}"
+    return sql.SQL(mine).format(sql.SQL(type_name))
+
+
+def _guarded(connection: DriverConnection) -> list[str]:
+    """Name the tables that have policies, with their schemas."""
+    there = connection.execute(_THERE, {"tables": list(SERVICE_TABLES)}).fetchall()
+    return [f"public.{table}" for table in _existing(connection)] + [table for (table,) in there]
 
 
 # -- distribution by tenant

@@ -20,7 +20,7 @@ from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOfOlderReleases
+from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOfOlderReleases, WorkersRun
 from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
@@ -112,12 +112,23 @@ def migrate(
         return _revisions(connection)
 
 
-def downgrade(database_url: str, revision: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
+def downgrade(
+    database_url: str, revision: str, *, lock_timeout: timedelta = LOCK_TIMEOUT, ends_workers: bool = False
+) -> list[str]:
     """Take the database down to `revision`: a name, `base` for everything, or `core@base` for one branch.
 
-    Returns and raises as `migrate`.
+    Takes, returns and raises as `migrate`, and:
+
+    Raises:
+        WorkersRun: Some do, whose tables would be changed beneath them, and not `ends_workers`; nothing was changed.
     """
     with _locked(database_url, lock_timeout) as connection:
+        running = [] if ends_workers else sorted(name for name, _, _ in _workers(connection))
+        if running:
+            raise WorkersRun(
+                f"Workers run on these tables, and would lose what {revision} does not have: {', '.join(running)}."
+            )
+        connection.rollback()
         command.downgrade(_config(connection), revision)
         return _revisions(connection)
 

@@ -20,7 +20,7 @@ from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLo
 from celery.utils.imports import symbol_by_name
 from celery.worker.state import task_ready
 
-from jobbridge.app.execute.killed import is_retried
+from jobbridge.app.execute.killed import is_retried, note_stopped
 from jobbridge.app.worker.losses import loss_of
 from jobbridge.core.shown import text_of
 from jobbridge.temporal.worker.execution import Settlement, SettlementKind
@@ -56,6 +56,7 @@ class SettlingRequest:
 
     _message: Any
     _already_cancelled: bool
+    _already_revoked: bool
     __was_retried = False
 
     def __init__(self, message: Any, **options: Any) -> None:
@@ -102,6 +103,9 @@ class SettlingRequest:
             self.__settle_anyway()
             raise
         finally:
+            # Its process was stopped, or lost.
+            if not return_ok or self._already_revoked or self._already_cancelled:
+                note_stopped(self._app, self._context)  # type: ignore[attr-defined]  # of Celery's Request
             if self._already_cancelled and self.__execution is not None:
                 self.__execution.settle_as_stopped()  # Celery leaves it to the broker's redelivery
 

@@ -22,7 +22,7 @@ from jobbridge.errors import ConfigurationError
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
 from jobbridge.store.schema import migrate as migrations
-from jobbridge.store.schema.conventions import TENANT_TABLES
+from jobbridge.store.schema.conventions import OPEN_TABLES, SERVICE_TABLES, TENANT_TABLES
 from tests.job_events import EventsOf, new_key
 from tests.originals import TENANT, create_originals
 
@@ -34,6 +34,7 @@ VALUES = {
     "text": "'x'",
     "uuid": "gen_random_uuid()",
     "jsonb": "'{}'",
+    "json": "'{}'",
     "boolean": "true",
     "integer": "0",
     "bigint": "0",
@@ -183,9 +184,50 @@ def test_tables_of_later_migrations_are_separated_too(postgres: PostgresServer) 
 
         with psycopg.connect(cluster.owner_url) as connection:
             found = connection.execute(
-                "SELECT relname FROM pg_class WHERE relforcerowsecurity AND relnamespace = 'public'::regnamespace"
+                "SELECT relnamespace::regnamespace || '.' || relname FROM pg_class WHERE relforcerowsecurity"
             ).fetchall()
-    assert {table for (table,) in found} == {*TENANT_TABLES}
+    assert {table for (table,) in found} == {*(f"public.{table}" for table in TENANT_TABLES), *SERVICE_TABLES}
+
+
+def test_each_of_our_tables_is_decided_about(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT schemaname || '.' || tablename FROM pg_tables"
+            " WHERE schemaname IN ('public', 'jobbridge', 'jobbridge_broker')"
+        ).fetchall()
+
+    decided = [*(f"public.{table}" for table in TENANT_TABLES), *SERVICE_TABLES, *OPEN_TABLES]
+    assert sorted(table for (table,) in found) == sorted(decided)
+
+
+def test_what_belongs_to_the_installation_is_not_for_tenants(
+    cluster: Cluster, acme: psycopg.Connection[Any]
+) -> None:
+    """The tenant's role was granted all that can be granted on tables."""
+    with psycopg.connect(cluster.owner_url) as owner:
+        for what in ("SCHEMA", "ALL TABLES IN SCHEMA", "ALL SEQUENCES IN SCHEMA"):
+            for schema in ("public", "jobbridge_broker"):
+                grant = sql.SQL("GRANT ALL ON {} {} TO {}").format(
+                    sql.SQL(what), sql.Identifier(schema), sql.Identifier(cluster.tenant_role)
+                )
+                owner.execute(grant)
+        for table in SERVICE_TABLES:
+            statement = _insert(owner, table)
+            owner.execute(statement + " ON CONFLICT DO NOTHING")
+        owner.commit()
+        for table in SERVICE_TABLES:
+            name = sql.Identifier(*table.split("."))
+            statement = _insert(owner, table)
+            assert owner.execute(sql.SQL("SELECT count(*) > 0 FROM {}").format(name)).fetchone() == (True,), (
+                table
+            )
+            for query in ("SELECT * FROM {}", "DELETE FROM {} RETURNING *"):
+                assert acme.execute(sql.SQL(query).format(name)).fetchall() == [], table
+            with (
+                pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"),
+                acme.transaction(),
+            ):
+                acme.execute(statement)
 
 
 # -- distribution by tenant
@@ -270,13 +312,14 @@ def test_with_citus_each_table_is_distributed_once_beside_the_jobs(database_url:
 
 def _insert(connection: psycopg.Connection[Any], table: str) -> str:
     """Write an INSERT of a row that the table accepts."""
+    schema, _, name = table.rpartition(".")
     columns = connection.execute(
         """
         SELECT column_name, data_type FROM information_schema.columns
-        WHERE table_schema = 'public' AND table_name = %s AND is_nullable = 'NO' AND column_default IS NULL
+        WHERE table_schema = %s AND table_name = %s AND is_nullable = 'NO' AND column_default IS NULL
           AND is_identity = 'NO' AND column_name <> 'tenant'
         """,
-        [table],
+        [schema or "public", name],
     ).fetchall()
     checks = connection.execute(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' AND conrelid = %s::regclass",
@@ -285,8 +328,10 @@ def _insert(connection: psycopg.Connection[Any], table: str) -> str:
     values = [
         _allowed(name, [check for (check,) in checks]) or VALUES[data_type] for name, data_type in columns
     ]
-    names = ", ".join(["tenant", *(f'"{name}"' for name, _ in columns)])
-    return f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%(tenant)s', *values])})"
+    names = [f'"{name}"' for name, _ in columns]
+    if not schema:
+        names, values = ["tenant", *names], ["%(tenant)s", *values]
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(values)})"
 
 
 def _allowed(column: str, checks: list[str]) -> str | None:

@@ -576,6 +576,34 @@ def test_it_works_within_another_application(
     assert client.get("/elsewhere").status_code == 404
 
 
+@pytest.mark.parametrize("passed_on", ["", "/ops/jobs"])
+def test_it_works_under_a_path_of_the_proxys(
+    app: Celery, access: AccessStore, passed_on: str, job: EventsOf
+) -> None:
+    served = make_dashboard(app, root_path="/ops/jobs/")
+    client = TestClient(served, base_url="https://jobs.example", follow_redirects=False)
+    token, _ = access.create(str(uuid4()), Role.OPERATOR)
+
+    asked = client.get(f"{passed_on}/jobs", headers=BROWSER)
+    assert asked.headers["location"] == "/ops/jobs/sign-in?next=%2Fops%2Fjobs%2Fjobs"
+    done = client.post(f"{passed_on}/sign-in", data={"token": token, "next": "/ops/jobs/jobs"})
+    assert done.headers["location"] == "/ops/jobs/jobs"
+    assert "Path=/ops/jobs/" in done.headers["set-cookie"]
+    cookie = {"cookie": done.headers["set-cookie"].partition(";")[0]}
+    page = client.get(f"{passed_on}/jobs", headers=BROWSER | cookie).text
+    links = re.findall(r'(?:href|src|action)="(/[^"]*)"', page)
+    assert [link for link in links if not link.startswith("/ops/jobs/")] == []
+    style = next(link for link in links if link.endswith(".css"))
+    assert client.get(style.removeprefix("/ops/jobs" if not passed_on else "")).status_code == 200
+    assert client.get(f"{passed_on}/jobs/{job.key.job_id}", headers=cookie).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["ops", "//ops", "/ops jobs", "/ops?x"])
+def test_what_is_no_path_is_refused(app: Celery, path: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no path"):
+        TestClient(make_dashboard(app, root_path=path)).get("/")
+
+
 @pytest.mark.parametrize("mount", [_in_starlette, _in_django])
 @pytest.mark.parametrize("path", ["/ops/jobs/events", "/ops/jobs/api/v1/events"])
 def test_streams_begin_within_another_application(

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from jobbridge import Celery
+from jobbridge import Celery, tenant_context
 from jobbridge.app.results.artifacts import Artifact
 from jobbridge.core.access import Role
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId
@@ -20,6 +20,7 @@ from jobbridge.core.schedules.policies import schedule_id_for
 from jobbridge.dashboard.access.identity import LocalAuthenticator
 from jobbridge.dashboard.application import RULES, make_dashboard
 from jobbridge.dev.postgres import PostgresServer
+from jobbridge.errors import UnsupportedOption
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
@@ -258,6 +259,91 @@ def test_secrets_in_messages_errors_and_tracebacks_are_masked(
 
     assert "ValueError" in shown[6]
     assert [path for path, text in zip(paths * 2, shown, strict=True) if PASSWORD in text] == []
+
+
+def test_secrets_in_what_people_write_are_masked(
+    app: Celery, client: TestClient, access: AccessStore
+) -> None:
+    note = f"after passwd: {PASSWORD}"
+    job = made(app)
+    assert app.cancel_job(job.key.job_id, reason=note)
+    handle = app.schedules.create("parity.total", "0 2 * * *", [1], name="noted", tenant=ACME)
+    app.schedules.pause("noted", ACME, note=note)
+    QueuePauses(app.database).pause("noted-queue", note=note)
+    app.tenants.suspend(TenantId("noted-tenant"), reason=note)
+    paths = [
+        f"/jobs/{job.key.job_id}",
+        f"/api/v1/jobs/{job.key.job_id}",
+        f"/schedules/{handle.schedule_id}",
+        "/schedules",
+        "/api/v1/schedules",
+        "/workers",
+        "/tenants",
+        "/audit",
+        "/health",
+    ]
+
+    shown = [client.get(path, headers=bearer(access, Role.ADMIN) | BROWSER) for path in paths]
+
+    assert [answer.status_code for answer in shown] == [200] * len(paths)
+    assert "after passwd: ••••••" in shown[0].text
+    assert [path for path, answer in zip(paths, shown, strict=True) if PASSWORD in answer.text] == []
+
+
+# -- where a tenant's operator may send, and as whom
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        "celery@worker-1.celery.pidbox",
+        "celery.pidbox",
+        "0b6e8b4c-6a5f-3e8b-9f6e-1c1f3f0f6d0b.reply.celery.pidbox",
+        "celeryev",
+        "celeryev.0b6e8b4c-6a5f-3e8b-9f6e-1c1f3f0f6d0b",
+    ],
+)
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.ADMIN])
+def test_nobody_sends_a_job_into_remote_control(
+    app: Celery, client: TestClient, access: AccessStore, queue: str, role: Role
+) -> None:
+    body = {"task": "parity.total", "args": [[1]], "queue": queue}
+    headers = bearer(access, role, ACME if role is Role.OPERATOR else None)
+    before = app.jobs.count_by_status()
+
+    answer = client.post("/api/v1/jobs", json=body, headers=headers)
+
+    assert (answer.status_code, "remote control" in answer.text) == (422, True)
+    assert app.jobs.count_by_status() == before
+    for options in ({"queue": queue}, {"queue": queue, "track": False}):
+        with pytest.raises(UnsupportedOption, match="remote control"):
+            app.tasks["parity.total"].apply_async([[1]], **options)
+    with pytest.raises(UnsupportedOption, match="remote control"):
+        app.schedules.create("parity.total", "0 2 * * *", [[1]], name="into-control", queue=queue)
+
+
+@pytest.mark.parametrize("name", ["acme\u200b", "acme ", "acme\u00a0", "\u202eemca", "\uff41cme"])
+def test_nobody_is_called_so_that_he_looks_like_another_tenant(
+    app: Celery, client: TestClient, access: AccessStore, name: str
+) -> None:
+    headers = bearer(access, Role.ADMIN)
+    tenants = {tenant.tenant for tenant in app.tenants.all()}
+
+    sent = client.post(
+        "/api/v1/jobs", json={"task": "parity.total", "args": [[1]], "tenant": name}, headers=headers
+    )
+
+    assert (sent.status_code, "cannot be a tenant" in sent.text) == (422, True)
+    total = app.tasks["parity.total"]
+    for send in (
+        lambda: total.apply_async([[1]], tenant=name),
+        lambda: app.schedules.create("parity.total", "0 2 * * *", [[1]], name="looks", tenant=name),
+    ):
+        with pytest.raises(UnsupportedOption, match="cannot be a tenant"):
+            send()
+    with pytest.raises(UnsupportedOption, match="cannot be a tenant"), tenant_context(name):
+        total.delay([1])
+    assert {tenant.tenant for tenant in app.tenants.all()} == tenants
 
 
 # -- forms, redirects, files

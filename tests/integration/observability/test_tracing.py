@@ -164,3 +164,23 @@ def test_the_row_is_found_by_its_key(app: Celery, spans: InMemorySpanExporter) -
 
     assert found is not None
     assert found.metadata["traceparent"].split("-")[1] == f"{place(sent_by(spans, row.job_id))[0]:032x}"
+
+
+def test_errors_are_in_spans_without_their_secrets(app: Celery, spans: InMemorySpanExporter) -> None:
+    @app.task(name="shop.connects")
+    def connects() -> None:
+        with app.observer.step("connect", None):
+            raise ConnectionError("postgres://u:hun7er@db refused; authorization=Bearer hun7er")
+
+    app.conf.task_store_eager_result = False
+    with pytest.raises(ConnectionError):
+        connects()
+    with pytest.raises(ConnectionError), app.observer.sending("shop.connects", {}, queue="q", former=None):
+        connects()
+
+    [step, again, sent] = spans.get_finished_spans()
+    for span in (step, again, sent):
+        told = str([dict(event.attributes or {}) for event in span.events]) + str(span.status.description)
+        assert "hun7er" not in told
+        assert "refused" in told
+        assert span.status.status_code is StatusCode.ERROR

@@ -19,6 +19,7 @@ import jobbridge.store.fanout.tables
 import jobbridge.store.monitor.tables
 import jobbridge.store.schedules.tables
 import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
+from jobbridge.cli.root import run
 from jobbridge.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.postgres.locks import WORKERS
 from jobbridge.postgres.presence import draw_number
@@ -269,6 +270,28 @@ def test_workers_of_an_older_release_are_named_and_whether_the_tables_serve_them
     assert migrations.older_workers(empty_database_url) == {"w1@shop (0.1.0)": True}
     connection.execute(CONTRACTED)
     assert migrations.older_workers(empty_database_url) == {"w1@shop (0.1.0)": False}
+
+
+def test_tables_do_not_go_down_beneath_workers_that_run(
+    empty_database_url: str, connection: psycopg.Connection[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    migrations.migrate(empty_database_url)
+    number = draw_number()
+    connection.execute("SELECT pg_advisory_lock(%s)", [WORKERS + number])
+    connection.execute(
+        "INSERT INTO job_workers (number, name, engine, host, pid, queues, tasks, sends_to)"
+        " VALUES (%s, 'w1@shop', 'celery', 'shop', 1, '{}', '{}', 'celery')",
+        [number],
+    )
+    down = ["migrate", "--database-url", empty_database_url, "--down", "core@0019_chords"]
+    before = migrations.current(empty_database_url)
+
+    assert run(down) == 3
+    told = capsys.readouterr().err
+    assert ("w1@shop" in told, "--force" in told) == (True, True)
+    assert migrations.current(empty_database_url) == before
+    assert run([*down, "--force"]) == 0
+    assert "0019_chords" in migrations.current(empty_database_url)
 
 
 def test_an_unknown_revision_is_named(empty_database_url: str) -> None:

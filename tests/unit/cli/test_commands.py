@@ -170,3 +170,70 @@ def test_a_dashboard_without_its_packages_says_what_to_install(
     told = capsys.readouterr().err
     assert "needs the package uvicorn, which is not installed" in told
     assert "pip install 'jobbridge[dashboard]'" in told
+
+
+# -- where `-A` may stand
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["handlers", "list", "-A", "shop_of_cli"],
+        ["handlers", "-A", "shop_of_cli", "list"],
+        ["-A", "shop_of_cli", "handlers", "list"],
+        ["-A", "no_such_module", "handlers", "list", "--app", "shop_of_cli"],
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [None, "jobbridge"])
+def test_the_app_is_named_before_the_command_or_behind_it(
+    arguments: list[str],
+    elsewhere: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _write_app(tmp_path, monkeypatch)
+    if elsewhere is not None:
+        monkeypatch.setenv("CELERY_APP", elsewhere)
+
+    assert run(arguments) == 0
+
+    assert "shop.sell" in capsys.readouterr().out
+
+
+def test_the_app_of_celerys_own_option_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "shop_of_cli.py").write_text(_APP)
+    celery = [sys.executable, "-m", "celery"]
+    for arguments in (
+        ["-A", "shop_of_cli", "jobbridge", "handlers", "list"],
+        ["jobbridge", "-A", "shop_of_cli", "handlers", "list"],
+    ):
+        done = subprocess.run(
+            [*celery, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, "shop.sell" in done.stdout, "generate-invoice" in done.stdout) == (
+            0, True, False,
+        ), done.stderr  # fmt: skip
+
+
+def test_a_wrong_option_is_named_under_celery_too(capsys: pytest.CaptureFixture[str]) -> None:
+    import celery.bin.celery  # noqa: F401  # puts a `show` of its own in the place of click's
+
+    assert run(["migrate", "-A", "shop_of_cli"]) == 2
+
+    assert "No such option '-A'" in capsys.readouterr().err
+
+
+_APP = """
+from jobbridge import Celery
+app = Celery("shop", broker="jobbridge+postgresql://u@127.0.0.1:1/x")
+@app.task(name="shop.sell")
+def sell(): ...
+"""
+
+
+def _write_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "shop_of_cli.py").write_text(_APP)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "shop_of_cli", raising=False)

@@ -25,8 +25,17 @@ HIDDEN = "hunter2-long-enough"
         {"url": f"postgres://u:{HIDDEN}@host/db", "broken": f"amqp://u:p@{HIDDEN}@host"},
         {"callback": f"https://shop.example/x?api_key={HIDDEN}&page=1"},
         {"text": json.dumps({"client_secret": HIDDEN})},
+        {
+            "cookies": {"sid": HIDDEN},
+            "jwt": HIDDEN,
+            "session_id": HIDDEN,
+            "AccountKey": HIDDEN,
+            "otp": HIDDEN,
+        },
+        {"headers": [["Cookie", f"sid={HIDDEN}"], ["Set-Cookie", HIDDEN]]},
+        {f"Bearer {HIDDEN}": 1},
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_secrets_in_data_are_masked(data: Any) -> None:
     shown = json.dumps(masked(data), ensure_ascii=False)
@@ -59,6 +68,106 @@ def test_secrets_in_texts_are_masked(text: str) -> None:
     assert shown.endswith("\nlast line")
 
 
+#: Too short to be told by its length.
+SHORT = "hun7er"
+PEM = "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQ" + "C7" * 9, "Kx=="])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {SHORT}",
+        f"authorization=Bearer {SHORT}",
+        f"authorization = 'Bearer {SHORT}'",
+        f"Authorization={SHORT}",
+        f"Proxy-Authorization: Basic {SHORT}==",
+        f"authorization: ApiKey {SHORT}",
+        f'Authorization: Digest username="ada", realm="x", response="{SHORT}"',
+        f"Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x, SignedHeaders=host, Signature={SHORT}",
+        f"{{'Authorization': 'Token {SHORT}'}}",
+        f"b'authorization': b'Bearer {SHORT}'",
+        f"request had bearer {SHORT}, refused",
+        f"<Request headers=(('bearer {SHORT}',))>",
+        f"Cookie: theme=dark; sid={SHORT}; x=1",
+        f"Set-Cookie: sid={SHORT}; Path=/; HttpOnly",
+        f"curl -H 'Cookie: sid={SHORT}' https://shop.example",
+        f"{{'cookies': {{'sid': '{SHORT}'}}}}",
+        f"get(url, cookies={{'sid': '{SHORT}'}})",
+        f"<RequestsCookieJar[<Cookie sid={SHORT} for .shop.example/>]>",
+        f"passwd: {SHORT}",
+        f"login failed (user: ada, passwd: {SHORT})",
+        f"  db_password: correct horse {SHORT}",
+        f"DB_PASSWORD: {SHORT}",
+        f"- secret_key: {SHORT}",
+        f"access_token: {SHORT}",
+        f"x-api-key: {SHORT}",
+        f"password = {SHORT}",
+        f"password => '{SHORT}'",
+        f"smtp_pass={SHORT}",
+        f"{{'password': b'{SHORT}', 'n': 1}}",
+        "{'password': 123456789, 'n': 1}".replace("123456789", f"12{SHORT}"),
+        f"requests.get(url, auth=('ada', '{SHORT}'))",
+        f"auth=HTTPBasicAuth('ada', '{SHORT}')",
+        f"mysql --password {SHORT} --host db",
+        f"curl -u ada:{SHORT} https://shop.example",
+        f"ALTER ROLE ada PASSWORD '{SHORT}'",
+        f"DefaultEndpointsProtocol=https;AccountKey={SHORT};EndpointSuffix=x",
+        f"https://store.example/f?sv=1&sig={SHORT}%3D&se=2",
+        f"https://s3.example/f?X-Amz-Signature={SHORT}",
+        f"https://{SHORT}-and-more@sentry.example/4",
+    ],
+)
+def test_short_secrets_in_texts_are_masked(text: str) -> None:
+    shown = without_passwords(f"first line\n{text}\nlast line")
+
+    assert SHORT not in shown
+    assert shown.startswith("first line\n")
+    assert shown.endswith("\nlast line")
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "ENCRYPTED ", "OPENSSH "])
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("is_escaped", [False, True])
+def test_private_keys_are_masked(kind: str, is_cut: bool, is_escaped: bool) -> None:
+    end = "" if is_cut else f"\n-----END {kind}PRIVATE KEY-----\nlast line"
+    text = f"first line\n-----BEGIN {kind}PRIVATE KEY-----\n{PEM}{end}"
+
+    shown = without_passwords(text.replace("\n", "\\n") if is_escaped else text)
+
+    assert not [line for line in PEM.splitlines() if line in shown]
+    assert shown.startswith("first line")
+    assert is_cut or shown.endswith("last line")
+
+
+@pytest.mark.parametrize(
+    ("begin", "rest"),
+    [
+        ("eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP"),
+        ("ghp_", "x1" * 18),
+        ("github_pat_", "x1" * 30),
+        ("glpat-", "x1" * 10),
+        ("xoxb-", "1234567890-abcdefghij"),
+        ("hooks.slack.com/services/", "T0000/B0000/" + "x1" * 12),
+        ("sk_live_", "x1" * 12),
+        ("AKIA", "Q3EGAAAABBBBCCCC"),
+        ("AIza", "x1" * 17 + "x"),
+        ("SG.", "x1" * 11 + "." + "x1" * 20),
+        ("npm_", "x1" * 18),
+        ("pypi-", "AgEIcHlwaS5vcmc" + "x1" * 20),
+        ("sk-ant-", "x1" * 20),
+        ("hvs.", "x1" * 12),
+        ("dop_v1_", "0a" * 32),
+        ("123456789:AA", "x1" * 17),
+    ],
+)
+def test_tokens_are_known_by_their_shape(begin: str, rest: str) -> None:
+    shown = without_passwords(f"first {begin}{rest} last")
+
+    assert rest[4:] not in shown
+    assert shown.startswith("first ")
+    assert shown.endswith(" last")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -68,6 +177,17 @@ def test_secrets_in_texts_are_masked(text: str) -> None:
         "Bearer token is missing",
         "https://shop.example:8080/a b@c",
         "password authentication failed for user 'ada'",
+        "jwt.exceptions.InvalidTokenError: Not enough segments",
+        "PasswordTooShortError: choose at least 12 characters",
+        "botocore.exceptions.NoCredentialsError: Unable to locate credentials",
+        "WWW-Authenticate: Bearer realm=x",
+        "the bearer of this is welcome",
+        "has_password=True, cookie=None",
+        "Basic authentication is not supported",
+        "author: Ada, tokens: 512, keyboard: de",
+        "https://ada@host.example/x",
+        "task-skeleton-of-a-basic-thing",
+        "2026-11-30 12:00:00 INFO shop: sent 3 of 4",
     ],
 )
 def test_what_only_talks_of_secrets_is_left(text: str) -> None:
@@ -80,7 +200,31 @@ def test_harmless_names_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["token", "'token':'", "'", "\\", "://a:", "token=", "token='\\", "authorization: ", "bearer "]
+    "part",
+    [
+        "token",
+        "'token':'",
+        "'",
+        "\\",
+        "://a:",
+        "token=",
+        "token='\\",
+        "authorization: ",
+        "bearer ",
+        "cookie: a",
+        "-----BEGIN PRIVATE KEY-----",
+        "password: ",
+        "auth=(",
+        "--token ",
+        "a-",
+        "eyJ",
+        "eyJaaaaaaaa.",
+        "<cookie ",
+        "pass",
+        " -u a",
+        "\npassword:",
+        "'auth': (",
+    ],
 )
 def test_a_text_that_is_made_to_take_long_takes_no_longer(part: str) -> None:
     text = (part * 50_000)[:200_000] + "token"

@@ -205,3 +205,24 @@ def test_the_data_of_others_is_theirs(logger: logging.Logger, written: io.String
     assert line["data"] == {"id": 1}
     assert "color_message" not in line
     assert "job_id" not in line
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_secrets_are_masked_wherever_they_are_in_a_record(
+    logger: logging.Logger, written: io.StringIO, log_format: str
+) -> None:
+    class Named:
+        def __str__(self) -> str:
+            return "<Named password='hun7er'>"
+
+    dress(logger, log_format)
+    told: dict[str, Any] = {"password": "hun7er", "url": "amqp://u:hun7er@host", "named": Named(), (1, 2): 3}
+
+    try:
+        raise ValueError("authorization=Bearer hun7er")
+    except ValueError:
+        logger.exception("with %s and %r", "passwd: hun7er", told, extra={"told": told, "api_key": "hun7er"})
+
+    assert "hun7er" not in written.getvalue()
+    assert "Traceback" in written.getvalue()
+    assert "ValueError: authorization=" in written.getvalue()
