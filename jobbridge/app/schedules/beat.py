@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from jobbridge.app.schedules.declared import entries_of, sync_declared
 from jobbridge.app.schedules.firing import BATCH, ScheduleFirer
+from jobbridge.app.schedules.releases import SAYS_AGAIN
 from jobbridge.errors import DatabaseUnavailable
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import close, connect
@@ -53,7 +54,7 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
         self._listener: DriverConnection | None = None
         self._next_look = 0.0
         self._pause = 0.0
-        self._is_declared = True
+        self._declared_at: float | None = None
         super().__init__(app, **options)
 
     def setup_schedule(self) -> None:
@@ -62,7 +63,7 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
         )  # the others are told with the first tick
         self.data.update(made)
         self.install_default_entries(self.data)
-        self._is_declared = False  # with the first tick: Postgres may be away now
+        self._declared_at = None  # with the first tick: Postgres may be away now
 
     def tick(self, **_: Any) -> float:
         """Fire what is due, or wait for it; gives the seconds that Celery's service is to sleep: mostly none."""
@@ -85,9 +86,11 @@ class TableScheduler(_Base):  # type: ignore[misc]  # see _Base
 
     def _tick(self) -> float:
         self._listen()
-        if not self._is_declared:
-            sync_declared(self.app, list(self.data.values()))
-            self._is_declared = True
+        now = time.monotonic()
+        if self._declared_at is None or now - self._declared_at > SAYS_AGAIN.total_seconds():
+            is_repeated = self._declared_at is not None
+            sync_declared(self.app, list(self.data.values()), is_repeated=is_repeated)
+            self._declared_at = now
         if time.monotonic() < self._next_look and not self._wait():
             return 0.0
         fired = self._firer.fire_due()

@@ -13,13 +13,22 @@ from uuid import UUID
 from jobbridge.app.errors import sending
 from jobbridge.app.options import user_id_of
 from jobbridge.app.publish.commands import arguments_for, find_task
-from jobbridge.app.schedules.declared import app_zone, engine_for, refused_declarations, said_of, sendable
+from jobbridge.app.schedules.declared import (
+    app_zone,
+    declare_missing,
+    engine_for,
+    refused_declarations,
+    said_of,
+    sendable,
+)
 from jobbridge.app.schedules.firing import ScheduleFirer
+from jobbridge.core.enqueue import check_queue
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition, overlap_named
 from jobbridge.core.schedules.fires import fires
 from jobbridge.core.schedules.policies import DEFAULT_CATCHUP, Overlap
 from jobbridge.core.schedules.specs import ScheduleSpec, parse_spec, zone_named
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import DatabaseError, ScheduleNotFound, UnsupportedOption
 from jobbridge.store.schedules.repository import SaveOutcome, ScheduleStore
 from jobbridge.store.schedules.rows import FireRow, ScheduleRow
@@ -158,6 +167,8 @@ class ScheduleService:
     def save(self, definition: ScheduleDefinition) -> ScheduleHandle:
         """Make a schedule what the definition says. Raises as `create`."""
         definition = sendable(definition)
+        if definition.queue is not None:
+            check_queue(definition.queue, event_prefix=self._app.conf.event_queue_prefix)
         saved = self.store.save(definition)
         if saved.outcome is SaveOutcome.NOT_OURS:
             self._refuse_declared(saved.row, "changed")
@@ -169,6 +180,10 @@ class ScheduleService:
             next_fire_at=None if saved.row.paused else saved.row.next_fire_at,
             warning=self._warning(definition),
         )
+
+    def declare_missing(self, engine: Engine) -> list[str]:
+        """Make the schedules of an engine that code declares and that there never were; gives their names."""
+        return declare_missing(self._app, engine)
 
     @sending()
     def find(self, schedule: str | UUID, tenant: str | None = None) -> ScheduleRow:
@@ -291,7 +306,7 @@ def queue_of(app: Celery, task: str, queue: str | None) -> str:
 
 def _prepared(task: Any, data: Any, tenant: str | None) -> tuple[list[Any], dict[str, Any], TenantId]:
     args, kwargs = arguments_for(task, data)
-    given = None if tenant is None else TenantId(tenant)
+    given = None if tenant is None else tenant_named(tenant)
     prepare = getattr(task, "prepare_arguments", None)
     if prepare is not None:
         args, kwargs, given = prepare(args, kwargs, given)

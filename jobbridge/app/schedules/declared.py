@@ -1,9 +1,10 @@
 """The schedules that code declares, brought into the table: `beat_schedule`, and `@job(schedule=…)`.
 
-A declared schedule is changed when its declaration changed, and deleted when it is gone. Only those that the same app
-declared are looked at: what people and programs made is theirs. A module that cannot be imported is raised before
-anything is changed. An entry that cannot be honoured is named and left out, and the others are as their code says; what
-was declared under its name before stays as it was.
+A declared schedule is changed when its declaration changed, and deleted when it is gone; not by an older release that
+starts again while a newer one declares it (`releases`), and one that comes back is paused as it was. Only those that
+the same app declared are looked at: what people and programs made is theirs. A module that cannot be imported is raised
+before anything is changed. An entry that cannot be honoured is named and left out, and the others are as their code
+says; what was declared under its name before stays as it was.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from kombu.utils import json as kombu_json
 
 from jobbridge.app.options import engine_named, user_id_of
 from jobbridge.app.periodic import spec_of
-from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
+from jobbridge.app.schedules.releases import declared_later
+from jobbridge.core.keys import SYSTEM_TENANT, Engine
 from jobbridge.core.schedules.definition import Recurrence, ScheduleDefinition, overlap_named
 from jobbridge.core.schedules.policies import Overlap
 from jobbridge.core.schedules.specs import parse_spec
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import UnsupportedOption
 from jobbridge.postgres import locks
-from jobbridge.store.schedules.repository import SaveOutcome
+from jobbridge.store.schedules.repository import SaveOutcome, database_clock
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -48,16 +51,19 @@ class Synced:
     updated: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     not_ours: list[str] = field(default_factory=list)
+    #: A release that came later declares them.
+    kept: list[str] = field(default_factory=list)
     #: Why each cannot be honoured.
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def sync_declared(app: Celery, entries: Sequence[Any] | None = None) -> Synced:
+def sync_declared(app: Celery, entries: Sequence[Any] | None = None, *, is_repeated: bool = False) -> Synced:
     """Make the app's declared schedules what its code says.
 
     Args:
         app: Whose code; its modules are imported first.
         entries: Celery's entries; by default those of `beat_schedule`, where `@job(schedule=…)` are too.
+        is_repeated: By a beat that runs: what it has logged is not logged again.
     """
     app.loader.import_default_modules()
     app.finalize(auto=True)
@@ -71,15 +77,46 @@ def sync_declared(app: Celery, entries: Sequence[Any] | None = None) -> Synced:
             _note(synced, outcome, definition.name)
         # An app without a name cannot tell its schedules from those of another one without.
         if declared_by:
-            kept = {definition.schedule_id for definition in definitions}
+            own = {definition.schedule_id for definition in definitions}
+            later = declared_later(connection, declared_by, own, now=database_clock(connection))
             for row in app.schedules.store.list(declared_by=declared_by, limit=None, connection=connection):
-                if row.schedule_id not in kept and row.name not in refused:
+                if row.schedule_id in own or row.name in refused:
+                    continue
+                if row.schedule_id in later:
+                    synced.kept.append(row.name)
+                else:
                     app.schedules.store.delete(row.tenant, row.schedule_id, connection)
                     synced.deleted.append(row.name)
+    if is_repeated and not synced.deleted:
+        return synced
     for name, reason in refused.items():
         logger.error("schedule.refused: %s", said_of(name, reason), extra={"schedule": name})
-    logger.info("schedules.declared", extra={"schedules": len(definitions), "deleted": synced.deleted})
+    logger.info(
+        "schedules.declared",
+        extra={"schedules": len(definitions), "deleted": synced.deleted, "kept": synced.kept},
+    )
     return synced
+
+
+def declare_missing(app: Celery, engine: Engine) -> list[str]:
+    """Make the schedules of an engine that code declares and that were never made, as before any beat has started.
+
+    What there is, or was, is for beats to change: a worker may be of an older release.
+
+    Returns:
+        Their names.
+    """
+    definitions = [each for each in _read(app, None)[0] if each.engine is engine]
+    if not definitions:
+        return []
+    made = []
+    with app.database.transaction() as connection:
+        connection.execute(_TAKE_TURNS)
+        for definition in definitions:
+            if not app.schedules.store.was_made(definition, connection):
+                app.schedules.store.save(definition, connection)
+                made.append(definition.name)
+    return made
 
 
 def refused_declarations(app: Celery) -> dict[str, str]:
@@ -145,7 +182,7 @@ def declared(app: Celery, entry: Any) -> ScheduleDefinition:
         task=entry.task,
         spec=spec,
         engine=app.default_engine if engine is None else engine_named(engine),
-        tenant=TenantId(str(options.pop("tenant", None) or SYSTEM_TENANT)),
+        tenant=tenant_named(str(options.pop("tenant", None) or SYSTEM_TENANT)),
         queue=options.pop("queue", None),
         priority=options.pop("priority", None),
         user_id=None if user_id is None else user_id_of(user_id),

@@ -84,7 +84,7 @@ class KeyStore:
         self._database = database
 
     def get(self, key: str) -> bytes | None:
-        row = self._database.run(lambda own: own.execute(GET, _key(key)).fetchone())
+        row = self._database.run(lambda own: own.execute(GET, of_system(key)).fetchone())
         return row[0] if row else None
 
     def mget(self, keys: Sequence[str]) -> dict[str, bytes | None]:
@@ -94,11 +94,13 @@ class KeyStore:
 
     def set(self, key: str, value: bytes, *, ttl: Ttl = None) -> None:
         """Store a value; without `ttl`, for good."""
-        self._database.run(lambda own: own.execute(SET, _key(key) | {"value": value, "ttl": _interval(ttl)}))
+        self._database.run(
+            lambda own: own.execute(SET, of_system(key) | {"value": value, "ttl": _interval(ttl)})
+        )
 
     def delete(self, key: str) -> bool:
         """Tell whether there was one."""
-        return self._database.run(lambda own: own.execute(DELETE, _key(key)).rowcount) > 0
+        return self._database.run(lambda own: own.execute(DELETE, of_system(key)).rowcount) > 0
 
     def incr(self, key: str, by: int = 1) -> int:
         """Count, atomically; give the new count.
@@ -107,7 +109,7 @@ class KeyStore:
         """
         try:
             with self._database.connection() as connection:
-                row = connection.execute(INCREMENT, _key(key) | {"by": by}).fetchone()
+                row = connection.execute(INCREMENT, of_system(key) | {"by": by}).fetchone()
         except psycopg.Error as error:
             raise refusal(error) from error
         assert row is not None  # an upsert without a condition returns its row
@@ -121,18 +123,18 @@ class KeyStore:
             member: One caller at a time speaks for it.
             ttl: How long the member is known.
         """
-        params = _key(key) | {"member": f"{key}/{member}", "ttl": _interval(ttl)}
+        params = of_system(key) | {"member": f"{key}/{member}", "ttl": _interval(ttl)}
         row = self._database.run(lambda own: own.execute(COUNT_ONCE, params).fetchone())
         assert row is not None
         return int(row[0])
 
     def delete_count(self, key: str) -> None:
         """Forget a counter and its members."""
-        self._database.run(lambda own: own.execute(DELETE_COUNT, _key(key)))
+        self._database.run(lambda own: own.execute(DELETE_COUNT, of_system(key)))
 
     def expire(self, key: str, *, ttl: Ttl) -> None:
         """Set the time to live anew."""
-        self._database.run(lambda own: own.execute(EXPIRE, _key(key) | {"ttl": _interval(ttl)}))
+        self._database.run(lambda own: own.execute(EXPIRE, of_system(key) | {"ttl": _interval(ttl)}))
 
     def delete_expired(self, *, limit: int = 1000) -> int:
         """Delete up to `limit` keys whose time is over; give how many."""
@@ -142,10 +144,11 @@ class KeyStore:
 
 def set_key(connection: DriverConnection, key: str, value: bytes, *, ttl: Ttl) -> None:
     """Store a value within a transaction."""
-    connection.execute(SET, _key(key) | {"value": value, "ttl": _interval(ttl)})
+    connection.execute(SET, of_system(key) | {"value": value, "ttl": _interval(ttl)})
 
 
-def _key(key: str) -> dict[str, object]:
+def of_system(key: str) -> dict[str, object]:
+    """Give the parameters that name a key of the system tenant."""
     return {"tenant": SYSTEM_TENANT, "key": key}
 
 

@@ -36,6 +36,11 @@ _NEW_TIMING: LiteralString = (
     "(excluded.kind, excluded.spec, excluded.zone, excluded.jitter_seconds, excluded.engine)"
 )
 
+#: What code declares again is paused as it was when it was deleted, perhaps by a release that does not declare it.
+_COMES_BACK: LiteralString = """
+    (schedule.deleted_at IS NULL OR schedule.declared_by IS NOT NULL AND schedule.declared_by = excluded.declared_by)
+"""
+
 #: A definition that changes nothing writes nothing. What was planned stays, unless its timing changed. `xmax = 0`: it
 #: was inserted. Whoever did not make the row does not change it.
 SAVE: LiteralString = f"""
@@ -56,12 +61,12 @@ ON CONFLICT (tenant, schedule_id) DO UPDATE SET
     declared_by = excluded.declared_by,
     next_fire_at = CASE WHEN schedule.deleted_at IS NULL AND {_TIMING} = {_NEW_TIMING}
                         THEN schedule.next_fire_at ELSE excluded.next_fire_at END,
-    due_at = CASE WHEN schedule.deleted_at IS NOT NULL THEN excluded.due_at
-                  WHEN schedule.paused THEN NULL
+    due_at = CASE WHEN schedule.paused AND {_COMES_BACK} THEN NULL
+                  WHEN schedule.deleted_at IS NOT NULL THEN excluded.due_at
                   WHEN {_TIMING} = {_NEW_TIMING} THEN schedule.due_at
                   ELSE excluded.due_at END,
-    paused = schedule.paused AND schedule.deleted_at IS NULL,
-    note = CASE WHEN schedule.deleted_at IS NULL THEN schedule.note END,
+    paused = schedule.paused AND {_COMES_BACK},
+    note = CASE WHEN {_COMES_BACK} THEN schedule.note END,
     buffered_fire_at = CASE WHEN schedule.engine = excluded.engine THEN schedule.buffered_fire_at END,
     version = schedule.version + 1,
     deleted_at = NULL,
@@ -222,6 +227,12 @@ class ScheduleStore:
         """Give a schedule that was not deleted."""
         row = self._database.run(lambda own: first_row(own, ScheduleRow.of, GET, _key(tenant, schedule_id)))
         return None if row is None or row.deleted_at is not None else row
+
+    def was_made(self, definition: ScheduleDefinition, connection: CallersConnection) -> bool:
+        """Tell whether there is such a schedule, or was one that is deleted."""
+        with self._transaction(connection) as own:
+            key = _key(definition.tenant, definition.schedule_id)
+            return first_row(own, ScheduleRow.of, GET, key) is not None
 
     def find(self, text: str, tenant: TenantId | None = None) -> Sequence[ScheduleRow]:
         """Give the schedules of that name or id: of one tenant at most one, of all at most two."""

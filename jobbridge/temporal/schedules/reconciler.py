@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from jobbridge.core.keys import Engine
 from jobbridge.errors import EngineUnavailable, JobBridgeError
 from jobbridge.postgres.connect import AsyncConnection
 from jobbridge.postgres.listen import listening, wait
@@ -76,6 +77,7 @@ class ScheduleReconciler:
         )
 
     async def _work(self, session: AsyncConnection) -> None:
+        await self._blocking(self._app.schedules.declare_missing, Engine.TEMPORAL)  # there may be no beat
         while not await lead_async(session, "schedules"):
             await asyncio.sleep(LOOK_INTERVAL.total_seconds())
         swept_at: float | None = None

@@ -262,6 +262,34 @@ def test_what_was_declared_well_before_is_not_deleted_when_it_cannot_be_honoured
     assert connection.execute("SELECT count(*) FROM job_schedules WHERE name = 'mine'").fetchone() == (1,)
 
 
+def test_an_older_release_that_starts_again_leaves_what_a_newer_one_declares(
+    app: Celery, connection: psycopg.Connection[Any]
+) -> None:
+    every_minute = {"task": "beat.tick", "schedule": 60}
+    older, newer = {"both": every_minute}, {"both": every_minute, "new": every_minute}
+    newest = {"new": every_minute}
+
+    def started(declares: dict[str, Any]) -> list[str]:
+        app.conf.beat_schedule = declares
+        sync_declared(app)
+        return [row.name for row in app.schedules.list() if not row.name.startswith("celery.")]
+
+    assert started(older) == ["both"]
+    assert started(newer) == ["both", "new"]
+    app.schedules.pause("new", note="not yet")
+    for _ in range(2):
+        assert started(older) == ["both", "new"]
+        assert started(newer) == ["both", "new"]
+    assert app.schedules.find("new").note == "not yet"
+    assert started(newest) == ["new"]
+    # The newer ones were rolled back, and have been silent for longer than their word holds.
+    connection.execute("UPDATE job_keys SET expires_at = now() WHERE key LIKE 'jobbridge/schedules of %'")
+    assert started(older) == ["both"]
+    assert started(newer) == ["both", "new"]
+    assert (app.schedules.find("new").paused, app.schedules.find("new").note) == (True, "not yet")
+    assert app.schedules.find("new").due_at is None
+
+
 def _jobs(connection: psycopg.Connection[Any], schedule: str) -> bool:
     statement = "SELECT 1 FROM jobs WHERE metadata->'schedule'->>'name' = %s"
     return connection.execute(statement, [schedule]).fetchone() is not None

@@ -289,6 +289,28 @@ def test_one_of_several_reconcilers_works_and_hears_of_changes_at_once(sides: Si
         each.cancel()
 
 
+def test_what_code_declares_for_temporal_is_there_without_any_beat(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_hour = {"task": "temporal.echo", "schedule": 3600, "args": [1]}
+    declared = {
+        "hourly": {**every_hour, "options": {"engine": "temporal"}},
+        "gone": {**every_hour, "options": {"engine": "temporal"}},
+        "of beat": {**every_hour, "options": {"engine": "celery"}},
+    }
+    monkeypatch.setitem(sides.app.conf, "beat_schedule", declared)
+    assert sides.app.schedules.declare_missing(Engine.TEMPORAL) == ["gone", "hourly"]
+    sides.execute("UPDATE job_schedules SET deleted_at = now() WHERE name = 'gone'")
+    sides.execute("DELETE FROM job_schedules WHERE name = 'hourly'")
+
+    running = sides.client.submit(sides.reconciler.run())
+    wait_until(lambda: [row.mirrored_version for row in sides.app.schedules.list()] == [1], timeout=TIMEOUT)
+
+    assert [row.name for row in sides.app.schedules.list()] == ["hourly"]
+    assert sides.app.schedules.find("hourly").declared_by == sides.app.main
+    running.cancel()
+
+
 async def _time() -> float:
     return asyncio.get_running_loop().time()
 
