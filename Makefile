@@ -51,7 +51,7 @@ servers:
 monitors: build/monitors/.ready
 
 build/monitors/.ready: $(READY)
-	@UV_PROJECT_ENVIRONMENT=build/monitors .ci/uv sync --quiet --locked --no-dev --group monitors --python $(BIN)/python
+	@UV_PROJECT_ENVIRONMENT=build/monitors .ci/uv sync --quiet --locked --no-dev --extra temporal --group monitors --python $(BIN)/python
 	@touch $@
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv

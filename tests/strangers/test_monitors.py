@@ -61,8 +61,7 @@ def test_flower(world: World, tmp_path: Path, by: str) -> None:
     broker = f"jobbridge+{world.database_url}"
     which = ["-A", "tests.parity.app"] if by == "app" else ["--broker", broker]
     argv = ["-m", "celery", *which, "flower", f"--port={port}", "--address=127.0.0.1"]
-    settings = {**world.environment, "FLOWER_UNAUTHENTICATED_API": "true"} if by == "app" else {}
-    settings["FLOWER_UNAUTHENTICATED_API"] = "true"
+    settings = {**(world.environment if by == "app" else {}), "FLOWER_UNAUTHENTICATED_API": "true"}
 
     with served(argv, port, "/healthcheck", tmp_path, **settings) as flower:
 
