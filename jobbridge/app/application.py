@@ -21,7 +21,7 @@ from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
-from jobbridge.app.publish.checks import readable_ids
+from jobbridge.app.publish.message.checks import readable_ids
 from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.results.listener import ResultListener
 from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database

@@ -8,7 +8,7 @@ from typing import Any
 from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
 
 from jobbridge.app.options import JobOptions
-from jobbridge.app.publish.checks import check_message
+from jobbridge.app.publish.message.checks import check_message
 from jobbridge.app.publish.producer import JobProducer
 
 _Base: Any = CeleryAMQP  # the stubs leave out what is overridden here

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.options import JobOptions
-from jobbridge.app.publish.checks import with_zones
+from jobbridge.app.publish.message.checks import with_zones
 from jobbridge.app.publish.publisher import JobPublication
 from jobbridge.app.routing import is_broadcast
 from jobbridge.broker import publishing_on
