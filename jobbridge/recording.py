@@ -208,8 +208,14 @@ def apply(
     """
     statement, params = statement_of(event)
     if parcel is not None:
-        statement = submit.submit_with(parcel.put, parcel.told)
         params |= parcel.parameters
+        if isinstance(event, events.Submitted) and not is_repeated and submit.is_plainly_new(event):
+            new = prepared(submit.insert_with(parcel.put, parcel.told)).tuples(
+                connection, params, prepare=prepare
+            )
+            if new:
+                return _as_applied(event, new[0])
+        statement = submit.submit_with(parcel.put, parcel.told)
     for _ in range(3):
         if isinstance(event, events.Submitted):
             rows = prepared(statement).tuples(connection, params, prepare=prepare)
@@ -242,9 +248,9 @@ _ENDS = (events.Completed, events.Failed, events.Cancelled, events.Expired, even
 
 
 def _as_applied(event: events.JobEvent, row: tuple[Any, ...]) -> events.Recorded:
-    recorded = events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1])
     if isinstance(event, events.Submitted):
-        return replace(recorded, outcome=row[2])
+        return events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=row[2])
+    recorded = events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1])
     if not isinstance(event, _ENDS):
         return recorded
     parent = None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, cast, overload
 
 import celery
 from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
-from kombu.utils.objects import cached_property
 
 from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
@@ -21,8 +21,8 @@ from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
-from jobbridge.app.publish.message.checks import readable_ids
 from jobbridge.app.publish.consumers import Servers
+from jobbridge.app.publish.message.checks import readable_ids
 from jobbridge.app.results.listener import ResultListener
 from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database
 from jobbridge.app.worker.losses import Losses
@@ -373,7 +373,10 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         token = self._sent.set(None)
         try:
             with sending():
-                result: Result[Any] = super().send_task(*args, **readable_ids(kwargs))
+                options = readable_ids(kwargs)
+                result: Result[Any] | None = self.amqp.send_shortly(args, options)
+                if result is None:
+                    result = cast("Result[Any]", super().send_task(*args, **options))
             sent = self._sent.get()
         finally:
             self._sent.reset(token)

@@ -11,11 +11,11 @@ than the block's go their own way at once.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from jobbridge.app.publish.delivery import log_duplicate
 from jobbridge.broker import Parcel, Parcels
 from jobbridge.core.events import Submitted
 from jobbridge.errors import EngineUnavailable
@@ -23,8 +23,6 @@ from jobbridge.errors import EngineUnavailable
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.publish.delivery import Delivery
-
-logger = logging.getLogger(__name__)
 
 #: Jobs in one statement: more is hardly faster, and takes longer until the first is seen.
 PORTION = 500
@@ -123,13 +121,6 @@ class Bulk:
             if job_id not in made:  # there is a row: one that may be sent again, or not, or this very one
                 recorded = recorder.record(submitted, connection, parcel=parcel)
                 if not recorded.applied and recorded.outcome != "repeated":
-                    logger.warning(
-                        "job.deduplicated",
-                        extra={
-                            "job_id": str(job_id),
-                            "tenant": submitted.key.tenant,
-                            "reason": recorded.reason,
-                        },
-                    )
+                    log_duplicate(submitted.key, recorded.reason)
         self._waiting.clear()
         self._size = 0

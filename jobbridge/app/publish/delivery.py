@@ -72,3 +72,10 @@ def log_fallback(task_id: str, name: str, trouble: EngineUnavailable) -> None:
     logger.warning(
         "job.fell_back", extra={"job_id": task_id, "type": name, "engine": "celery", "reason": str(trouble)}
     )
+
+
+def log_duplicate(key: JobKey, reason: str | None) -> None:
+    """Warn that it was not sent, as there is such a job already."""
+    logger.warning(
+        "job.deduplicated", extra={"job_id": str(key.job_id), "tenant": key.tenant, "reason": reason}
+    )

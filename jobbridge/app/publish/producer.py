@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.options import JobOptions
+from jobbridge.app.publish.direct import over_kombu
 from jobbridge.app.publish.message.checks import with_zones
 from jobbridge.app.publish.publisher import JobPublication
 from jobbridge.app.routing import is_broadcast
@@ -98,9 +99,9 @@ class JobProducer:
         options["headers"][HEADER] = {"untracked": True}
         caller = self._app.caller_connection
         if caller is None or not self._app.shares_database_with_broker:
-            return self._producer.publish(body, **options)
+            return over_kombu(self._app, self._producer, body, options)
         with publishing_on(caller):
-            return self._producer.publish(body, **{**options, "retry": False})
+            return over_kombu(self._app, self._producer, body, {**options, "retry": False})
 
     def _goes_without_row(self, body: Any, task_id: str) -> bool:
         """Tell whether its task, its caller, or the attempt that it goes on from chose to do without the record.
