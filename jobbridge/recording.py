@@ -28,6 +28,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -85,6 +86,7 @@ class JobRecorder:
         *,
         check_schema: bool = True,
         parcel: Parcel | None = None,
+        is_new: bool = False,
     ) -> events.Recorded:
         """Apply one event, in one round trip.
 
@@ -93,6 +95,7 @@ class JobRecorder:
             connection: Record within this connection's transaction; else at once, in one of its own.
             check_schema: False: try it even where the tables no longer serve this release.
             parcel: The message of what is submitted, to be stored in the same statement if that applies.
+            is_new: Nobody can know the job's id yet.
 
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, also when tried once more. Safe to retry.
@@ -103,7 +106,7 @@ class JobRecorder:
         """
         if connection is None:
             recorded = self.database.run(
-                lambda own: apply(own, event, parcel=parcel, prepare=True),
+                lambda own: apply(own, event, parcel=parcel, prepare=True, is_new=is_new),
                 again=lambda own: apply(own, event, is_repeated=True, parcel=parcel, prepare=True),
                 check_schema=check_schema,
             )
@@ -196,6 +199,7 @@ def apply(
     is_repeated: bool = False,
     parcel: Parcel | None = None,
     prepare: bool | None = None,
+    is_new: bool = False,
 ) -> events.Recorded:
     """Apply one event on this connection.
 
@@ -205,16 +209,16 @@ def apply(
         is_repeated: It may have been applied just before, and its answer was lost.
         parcel: Of what is submitted: the message, stored by the same statement.
         prepare: What is submitted is sent all the time: prepared from the first time on.
+        is_new: There is no row of that id, unless this is repeated; only in autocommit mode.
     """
     statement, params = statement_of(event)
     if parcel is not None:
         params |= parcel.parameters
         if isinstance(event, events.Submitted) and not is_repeated and submit.is_plainly_new(event):
-            new = prepared(submit.insert_with(parcel.put, parcel.told)).tuples(
-                connection, params, prepare=prepare
-            )
-            if new:
-                return _as_applied(event, new[0])
+            statement = submit.insert_with(parcel.put, parcel.told, is_new=is_new)
+            with suppress(psycopg.errors.UniqueViolation):
+                if new := prepared(statement).tuples(connection, params, prepare=prepare):
+                    return _as_applied(event, new[0])
         statement = submit.submit_with(parcel.put, parcel.told)
     for _ in range(3):
         if isinstance(event, events.Submitted):

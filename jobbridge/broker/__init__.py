@@ -35,8 +35,14 @@ if TYPE_CHECKING:
     )
     from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
-    from jobbridge.broker.parcels import Parcel, Parcels
-    from jobbridge.broker.publishing import hand_over, parameters_of, publishing_by, publishing_on
+    from jobbridge.broker.parcels import PUBLISH_MANY, Parcel, Parcels
+    from jobbridge.broker.publishing import (
+        PUBLISH_TO_QUEUE,
+        hand_over,
+        parameters_of,
+        publishing_by,
+        publishing_on,
+    )
     from jobbridge.broker.routing import topic_pattern
     from jobbridge.broker.topology import is_declared
 
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
 UNCOUNTED = "uncounted"
 
 __all__ = [
+    "PUBLISH_MANY",
+    "PUBLISH_TO_QUEUE",
     "UNCOUNTED",
     "BrokerError",
     "BrokerNotMigrated",
@@ -92,6 +100,8 @@ _PUBLIC = {
     "hand_over": "publishing",
     "is_declared": "topology",
     "parameters_of": "publishing",
+    "PUBLISH_MANY": "parcels",
+    "PUBLISH_TO_QUEUE": "publishing",
     "Parcel": "parcels",
     "Parcels": "parcels",
     "publishing_by": "publishing",

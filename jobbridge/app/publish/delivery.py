@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from jobbridge.core.enqueue import Outcome
 from jobbridge.core.envelope import Envelope
-from jobbridge.core.events import Accepted
+from jobbridge.core.events import Accepted, Recorded
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.errors import EngineUnavailable
 from jobbridge.store.jobs import steps
@@ -79,3 +80,11 @@ def log_duplicate(key: JobKey, reason: str | None) -> None:
     logger.warning(
         "job.deduplicated", extra={"job_id": str(key.job_id), "tenant": key.tenant, "reason": reason}
     )
+
+
+def outcome_of(key: JobKey, recorded: Recorded) -> Outcome:
+    """Say whether a job without a singleton key was sent by what was recorded; if not, that is logged."""
+    if recorded.applied or recorded.outcome == "repeated":  # a first try whose answer was lost counts
+        return Outcome.CREATED
+    log_duplicate(key, recorded.reason)
+    return Outcome.DEDUPLICATED

@@ -11,12 +11,15 @@ Source: kombu 5.7, messaging.py `Producer.publish`, transport/virtual/base.py `p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
+import psycopg
 from kombu import serialization
 from kombu.entity import maybe_delivery_mode
 
 from jobbridge.broker import hand_over, is_declared, parameters_of
+from jobbridge.postgres.prepared import prepared
+from jobbridge.store.database import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,3 +104,21 @@ def over_kombu(app: Celery, producer: Any, body: Any, options: Mapping[str, Any]
         return sent
     with app.producer_or_acquire() as own, own.connection._reraise_as_library_errors():
         return over_kombu(app, own, body, options)
+
+
+def store(app: Celery, statement: LiteralString, parameters: Mapping[str, Any]) -> None:
+    """Store messages that have no rows, in the caller's transaction if there is one.
+
+    Raises:
+        DatabaseUnavailable: Postgres is away. It may have them all the same.
+        DatabaseError: It refused them. In the caller's transaction, psycopg's own error passes.
+    """
+    run, caller = prepared(statement).tuples, app.caller_connection
+    if caller is not None:
+        run(app.database.on(caller), parameters)
+        return
+    try:
+        with app.database.connection() as own:
+            run(own, parameters, prepare=True)
+    except psycopg.Error as error:
+        raise refusal(error) from error

@@ -86,6 +86,7 @@ class JobPublication:
         self._claim = self._singleton_claim()
         self._trouble: EngineUnavailable | None = None  #: Why it does not go to the engine that was chosen.
         self.sent: Sent | None = None  #: What came of it; None until it is sent.
+        self.stored: tuple[Submitted, Parcel] | None = None  #: What was stored in one statement, if it was.
         self._address()
 
     def send(self) -> Any:
@@ -198,6 +199,7 @@ class JobPublication:
         submitted = self._submitted(JobStatus.QUEUED)
 
         def write(parcel: Parcel) -> bool:
+            self.stored = (submitted, parcel)
             return not self._waits_in_bulk(submitted, parcel) and self._record(submitted, connection, parcel)
 
         direct = self._app.amqp.direct

@@ -13,6 +13,7 @@ Source: celery 5.7, app/base.py `send_task`; app/amqp.py `_create_task_sender`.
 from __future__ import annotations
 
 import numbers
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,14 @@ from kombu.utils.uuid import uuid
 
 from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.message.checks import check_message
+from jobbridge.app.publish.message.fields import plain_reprs
 from jobbridge.app.publish.producer import JobProducer
+from jobbridge.app.publish.template import TEMPLATE_OPTIONS, Template, property_of
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.broker import Parcel
+    from jobbridge.core.events import Submitted
 
 #: Of `send_task`; whatever else is given goes Celery's way.
 _KNOWN = frozenset(
@@ -70,11 +75,11 @@ _ARE_ORIGINAL = (
     and _is_of(Producer.publish, messaging)
     and _is_of(Producer._publish, messaging)
 )
-#: Their text is short, and nobody's own.
-_NUMBERS = frozenset({int, float, bool, type(None)})
-_FEW = 10
 _Router: Any = Router  # the stubs leave out what is read or called here
 _time: Any = celery_time
+#: What messages of one template have in common: the task's name, the queue that is asked for, the priority.
+_Kind = tuple[str, Any, Any]
+_MOST_TEMPLATES, _TRIES = 1000, 3
 _is_retrying: Any = getattr(celery_amqp, "_callback_publish_retry", None)
 
 
@@ -94,6 +99,8 @@ class ShortWay:
         self._serializer = app.conf.task_serializer
         self._is_open = not app.conf.task_compression
         self._settings: tuple[Any, ...] = ()
+        self._templates: dict[_Kind, Template] = {}
+        self._refused = Counter[_Kind]()
         self._is_evented, self._default_queue = False, ""
 
     def send(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -104,10 +111,18 @@ class ShortWay:
             options: Of `send_task`, by name; left as they are.
         """
         app, given = self._app, dict(options)
-        if not self._is_open_for(arguments, given):
+        if len(arguments) != 3 or not self._is_open_now():
             return None
         name, args, kwargs = arguments
-        task, result_cls = given.pop("task_type"), given.pop("result_cls", None)
+        template = self._templates.get(_kind_of(name, options))
+        if template is not None and _is_plain(options.get("producer")):
+            sent_as = template.send(args, kwargs, options)
+            if sent_as is not None:
+                return self._result(sent_as, options)
+        if not _is_known(given):
+            return None
+        task = given.pop("task_type")
+        given.pop("result_cls", None)
         task_id = given.pop("task_id", None) or uuid()
         message, told = self._taken(given)
         if (
@@ -128,31 +143,31 @@ class ShortWay:
                 return None
             message["root_id"] = message["root_id"] or parent.request.root_id or parent.request.id
             message["parent_id"] = message["parent_id"] or parent.request.id
-        made = _own(self._amqp, "create_task_message")(
-            task_id, name, args, kwargs, create_sent_event=False, **message, **_reprs(args, kwargs)
+        made = property_of(self._amqp, "create_task_message")(
+            task_id, name, args, kwargs, create_sent_event=False, **message, **plain_reprs(args, kwargs)
         )
-        self._send(name, made, queue, sent)
-        result = (result_cls or app.AsyncResult)(task_id)
-        result.ignored = message["ignore_result"]
+        self._send(name, made, queue, sent, options)
+        result = self._result(task_id, options)
         if given.get("add_to_parent", True) and parent is not None:
             parent.add_trail(result)
         return result
 
-    def _is_open_for(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> bool:
+    def _result(self, task_id: str, options: dict[str, Any]) -> Any:
+        result = (options.get("result_cls") or self._app.AsyncResult)(task_id)
+        result.ignored = options.get("ignore_result")
+        return result
+
+    def _is_open_now(self) -> bool:
         app, amqp = self._app, self._amqp
         return (
             self._is_open
-            and len(arguments) == 3
-            and given.get("task_type") is not None
-            and given.keys() <= _NAMES
-            and _is_plain(given.pop("producer", None))
-            and not _takes_set(given)
             and _ARE_ORIGINAL
             and (celery.Celery.send_task, Producer.publish, Producer._publish) == _ORIGINALS
             and not signals.before_task_publish.receivers
             and not signals.after_task_publish.receivers
             and not signals.task_sent.receivers
-            and getattr(_own(amqp, "create_task_message"), "__func__", None) is celery_amqp.AMQP.as_task_v2
+            and getattr(property_of(amqp, "create_task_message"), "__func__", None)
+            is celery_amqp.AMQP.as_task_v2
             and app.observer is None
             and app.shares_database_with_broker
             and not (_is_retrying is not None and _is_retrying.get())
@@ -176,6 +191,7 @@ class ShortWay:
         if now != self._settings:
             self._is_evented, self._default_queue = conf.task_send_sent_event, conf.task_default_queue
             self._settings = now
+            self._templates.clear()
         return self._is_evented
 
     def _taken(self, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,7 +223,7 @@ class ShortWay:
         self, told: dict[str, Any], name: str, args: Any, kwargs: Any, task: Any
     ) -> tuple[Any, dict[str, Any]] | None:
         """Give the queue, and how to send to it; None: it is not simply a queue."""
-        router = _own(self._amqp, "router")
+        router = property_of(self._amqp, "router")
         is_default = type(router) is _Router and not router.routes and told.get("queue") is None
         if is_default and (queue := router.queues.get(self._default_queue)) is not None:
             routed = {key: value for key, value in told.items() if value is not None}
@@ -224,30 +240,52 @@ class ShortWay:
             return _time.subtract_datetimes(expires, self._app.now()).total_seconds()
         return expires if expires is None or isinstance(expires, numbers.Real) else -1
 
-    def _send(self, name: str, message: Any, queue: Any, sent: dict[str, Any]) -> None:
-        """Do as Celery's sender does with a message for a queue."""
+    def _send(
+        self, name: str, message: Any, queue: Any, sent: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        """Do as Celery's sender does with a message for a queue; take a template from it, if there is to be one."""
         job_options = JobOptions.take_from(sent)
         check_message(name, message.headers, {**sent, "queue": queue})
         producer = JobProducer(self._app, None, name, job_options, queue=queue)
         headers, properties, body, _ = producer.prepared(message)
         headers.update(sent.pop("headers", None) or {})
         retry, policy = sent.pop("retry", None), sent.pop("retry_policy", None)
-        producer.publish(
-            body,
-            exchange="",
-            routing_key=queue.name,
-            serializer=sent.pop("serializer", None) or self._serializer,
-            compression=None,
-            retry=self._retry if retry is None else retry,
-            retry_policy={**self._policy, **(policy or {})},
-            delivery_mode=queue.exchange.delivery_mode or self._delivery_mode,
-            declare=[queue],
-            headers=headers,
-            timeout=None,
-            confirm_timeout=None,
+        publish_options = {
+            "exchange": "",
+            "routing_key": queue.name,
+            "serializer": sent.pop("serializer", None) or self._serializer,
+            "compression": None,
+            "retry": self._retry if retry is None else retry,
+            "retry_policy": {**self._policy, **(policy or {})},
+            "delivery_mode": queue.exchange.delivery_mode or self._delivery_mode,
+            "declare": [queue],
+            "headers": headers,
+            "timeout": None,
+            "confirm_timeout": None,
             **properties,
             **sent,
-        )
+        }
+        producer.publish(body, **publish_options)
+        if producer.publication is not None and producer.publication.stored is not None:
+            self._learn(options, publish_options, body, *producer.publication.stored)
+
+    def _learn(
+        self,
+        options: dict[str, Any],
+        publish_options: dict[str, Any],
+        body: Any,
+        submitted: Submitted,
+        parcel: Parcel,
+    ) -> None:
+        kind, told = _kind_of(submitted.type, options), parcel.parameters
+        known = self._templates.get(kind)
+        is_due = known.is_stale if known is not None else self._refused[kind] < _TRIES
+        if not is_due or not options.keys() <= TEMPLATE_OPTIONS or len(self._templates) >= _MOST_TEMPLATES:
+            return
+        try:
+            self._templates[kind] = Template(self._app, options, publish_options, body, submitted, told)
+        except ValueError:
+            self._refused[kind] += 1
 
 
 def _is_plain(producer: Any) -> bool:
@@ -262,21 +300,21 @@ def _is_plain(producer: Any) -> bool:
     )
 
 
-def _own(amqp: Any, name: str) -> Any:
-    # kombu's cached properties take a lock each time.
-    return amqp.__dict__[name] if name in amqp.__dict__ else getattr(amqp, name)
+def _kind_of(name: str, options: dict[str, Any]) -> _Kind:
+    queue, priority = options.get("queue"), options.get("priority")
+    return name, queue if type(queue) is str else None, priority if type(priority) is int else None
+
+
+def _is_known(given: dict[str, Any]) -> bool:
+    """Whether all is known that `send_task` is given; what is left out here is taken out of it."""
+    return (
+        given.get("task_type") is not None
+        and given.keys() <= _NAMES
+        and _is_plain(given.pop("producer", None))
+        and not _takes_set(given)
+    )
 
 
 def _takes_set(given: dict[str, Any]) -> bool:
     """Take out what is to be unset; whether any of it is set."""
     return any(given.pop(name) is not None for name in _UNSET & given.keys())
-
-
-def _reprs(args: Any, kwargs: Any) -> dict[str, str]:
-    """Give the text of arguments that are numbers, as Celery's `saferepr` has it; empty: leave it to that."""
-    told = {}
-    if type(args) is tuple and len(args) < _FEW and all(type(each) in _NUMBERS for each in args):
-        told["argsrepr"] = repr(args)
-    if not kwargs:
-        told["kwargsrepr"] = "{}"
-    return told

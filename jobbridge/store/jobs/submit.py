@@ -116,15 +116,18 @@ _NEW: LiteralString = """moved AS (
         %(delivery)s, 0, %(max_attempts)s, clock_timestamp(), clock_timestamp(),
         %(chord_id)s, %(chord_index)s
     )
-    ON CONFLICT (tenant, job_id) DO NOTHING
-    RETURNING status, attempt
+    <conflict>RETURNING status, attempt
 )"""
 
 
 @cache
-def insert_with(put: LiteralString, told: LiteralString) -> LiteralString:
-    """Give the statement for a new job with its message, as `submit_with`; no row: there is such a job."""
-    return f"WITH {_NEW}, {put}\nSELECT status, attempt, 'created', (SELECT {told} FROM put) FROM moved\n"
+def insert_with(put: LiteralString, told: LiteralString, *, is_new: bool) -> LiteralString:
+    """Give the statement for a new job with its message, as `submit_with`; no row: there is such a job.
+
+    `is_new`: there is none, so that it need not be proven by a second record in the log; else UniqueViolation.
+    """
+    new = _NEW.replace("<conflict>", "" if is_new else "ON CONFLICT (tenant, job_id) DO NOTHING\n    ")
+    return f"WITH {new}, {put}\nSELECT status, attempt, 'created', (SELECT {told} FROM put) FROM moved\n"
 
 
 def is_plainly_new(event: Submitted) -> bool:

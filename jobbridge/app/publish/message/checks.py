@@ -45,7 +45,9 @@ def readable_ids(options: dict[str, Any]) -> dict[str, Any]:
             raise UnsupportedOption(
                 f"{name} is {value!r:.60} seconds.", hint="Pass less than a thousand years."
             )
-    with_zones({name: options.get(name) for name in ("eta", "expires") if isinstance(options.get(name), str)})
+    texts = {name: options[name] for name in ("eta", "expires") if isinstance(options.get(name), str)}
+    if texts:
+        with_zones(texts)
     return options | ids if ids else options
 
 

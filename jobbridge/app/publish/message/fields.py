@@ -17,6 +17,7 @@ READABLE_LIMIT = 64 * 1024
 #: Values of which it is seen at once that they are JSON, and not too large: so many, so long.
 _FEW, _SHORT = 20, 1000
 _NUMBERS = frozenset({int, bool, type(None)})
+_PLAIN_NUMBERS = _NUMBERS | {float}
 
 
 def readable_arguments(task: Any, body: Any, headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def readable_arguments(task: Any, body: Any, headers: Mapping[str, Any]) -> dict
         headers: Of the message.
     """
     args, kwargs, _ = body
-    if not hasattr(task, "readable_arguments") and _is_simple(args) and _is_simple(kwargs):
+    if not hasattr(task, "readable_arguments") and is_simple(args) and is_simple(kwargs):
         return {"data": _plain_arguments(args, kwargs)}
     readable = getattr(task, "readable_arguments", _plain_arguments)(args, kwargs)
     try:
@@ -50,18 +51,28 @@ def optional_id(task_id: str | None) -> uuid.UUID | None:
     return None if task_id is None else job_id_for(task_id)
 
 
-def _is_simple(values: Any) -> bool:
-    """Whether these few values are JSON already, and short."""
+def is_simple(values: Any) -> bool:
+    """Whether these values, or names and values, are few, short, and JSON already."""
     if not values:
         return True
     if len(values) > _FEW:
         return False
     if isinstance(values, Mapping):
-        return _is_simple(list(values)) and _is_simple(list(values.values()))
+        return is_simple(list(values)) and is_simple(list(values.values()))
     return all(
         type(each) in _NUMBERS or (type(each) is str and len(each) <= _SHORT and "\x00" not in each)
         for each in values
     )
+
+
+def plain_reprs(args: Any, kwargs: Any) -> dict[str, str]:
+    """Give `argsrepr` and `kwargsrepr` of a few numbers, as Celery's `saferepr` has them; what is left out is its."""
+    told = {}
+    if type(args) is tuple and len(args) <= _FEW // 2 and all(type(each) in _PLAIN_NUMBERS for each in args):
+        told["argsrepr"] = repr(args)
+    if not kwargs:
+        told["kwargsrepr"] = "{}"
+    return told
 
 
 def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:
