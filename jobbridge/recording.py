@@ -28,6 +28,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -85,6 +86,7 @@ class JobRecorder:
         *,
         check_schema: bool = True,
         parcel: Parcel | None = None,
+        is_new: bool = False,
     ) -> events.Recorded:
         """Apply one event, in one round trip.
 
@@ -93,6 +95,7 @@ class JobRecorder:
             connection: Record within this connection's transaction; else at once, in one of its own.
             check_schema: False: try it even where the tables no longer serve this release.
             parcel: The message of what is submitted, to be stored in the same statement if that applies.
+            is_new: Nobody can know the job's id yet.
 
         Raises:
             DatabaseUnavailable: Postgres cannot be reached, also when tried once more. Safe to retry.
@@ -103,7 +106,7 @@ class JobRecorder:
         """
         if connection is None:
             recorded = self.database.run(
-                lambda own: apply(own, event, parcel=parcel, prepare=True),
+                lambda own: apply(own, event, parcel=parcel, prepare=True, is_new=is_new),
                 again=lambda own: apply(own, event, is_repeated=True, parcel=parcel, prepare=True),
                 check_schema=check_schema,
             )
@@ -230,6 +233,7 @@ def apply(
     is_repeated: bool = False,
     parcel: Parcel | None = None,
     prepare: bool | None = None,
+    is_new: bool = False,
 ) -> events.Recorded:
     """Apply one event on this connection.
 
@@ -239,11 +243,17 @@ def apply(
         is_repeated: It may have been applied just before, and its answer was lost.
         parcel: Of what is submitted: the message, stored by the same statement.
         prepare: What is submitted is sent all the time: prepared from the first time on.
+        is_new: There is no row of that id, unless this is repeated; only in autocommit mode.
     """
     statement, params = statement_of(event)
     if parcel is not None:
-        statement = submit.submit_with(parcel.put, parcel.told)
         params |= parcel.parameters
+        if isinstance(event, events.Submitted) and not is_repeated and submit.is_plainly_new(event):
+            statement = submit.insert_with(parcel.put, parcel.told, is_new=is_new)
+            with suppress(psycopg.errors.UniqueViolation):
+                if new := prepared(statement).tuples(connection, params, prepare=prepare):
+                    return _as_applied(event, new[0])
+        statement = submit.submit_with(parcel.put, parcel.told)
     for _ in range(3):
         if isinstance(event, events.Submitted):
             rows = prepared(statement).tuples(connection, params, prepare=prepare)
@@ -287,9 +297,9 @@ _LAST_WORDS = (
 
 
 def _as_applied(event: events.JobEvent, row: tuple[Any, ...]) -> events.Recorded:
-    recorded = events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1])
     if isinstance(event, events.Submitted):
-        return replace(recorded, outcome=row[2])
+        return events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1], outcome=row[2])
+    recorded = events.Recorded(applied=True, status=JobStatus(row[0]), attempt=row[1])
     if not isinstance(event, _ENDS):
         return recorded
     parent = None if row[2] is None else JobKey(tenant=TenantId(str(row[2])), job_id=row[3])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, cast, overload
 
 import celery
 from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
-from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
 from jobbridge.app import signals
@@ -22,8 +22,8 @@ from jobbridge.app.fanout import parent_task
 from jobbridge.app.fanout.parent import FanOuts
 from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
-from jobbridge.app.publish.checks import readable_ids
 from jobbridge.app.publish.consumers import Servers
+from jobbridge.app.publish.message.checks import readable_ids
 from jobbridge.app.results.listener import ResultListener, noting
 from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database
 from jobbridge.app.worker.losses import Losses
@@ -378,14 +378,14 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
                 options = readable_ids(kwargs)
                 options["task_id"] = options.get("task_id") or uuid()
                 with noting(self.__dict__.get("result_listener"), options["task_id"], self._sent):
-                    result: Result[Any] = super().send_task(*args, **options)
+                    result: Result[Any] | None = self.amqp.send_shortly(args, options)
+                    if result is None:
+                        result = cast("Result[Any]", super().send_task(*args, **options))
             sent = self._sent.get()
         finally:
             self._sent.reset(token)
         if sent is not None:
-            result.job = sent
-            if sent.task_id != result.id:
-                result.id = sent.task_id  # another job has the singleton key
+            result.job, result.id = sent, sent.task_id  # another job may have the singleton key
         return result
 
     def note_sent(self, sent: Sent | None) -> None:

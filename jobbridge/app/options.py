@@ -51,7 +51,9 @@ class JobOptions:
         Raises:
             UnsupportedOption: A value does not fit.
         """
-        taken = {field.name: options.pop(field.name, None) for field in fields(cls)}
+        if options.keys().isdisjoint(_NAMES):
+            return _NONE
+        taken = {name: options.pop(name, None) for name in _NAMES}
         for name in ("engine", "default_engine"):
             if taken[name] is not None:
                 taken[name] = engine_named(taken[name])
@@ -64,6 +66,11 @@ class JobOptions:
         check_singleton(taken["singleton_key"], taken["singleton_policy"])
         return cls(**taken)
 
+    @staticmethod
+    def names() -> frozenset[str]:
+        """Give the names of all."""
+        return _NAMES
+
     @property
     def former_trace(self) -> str | None:
         """The trace of the job whose metadata was handed on, if this one is that job sent again."""
@@ -74,6 +81,10 @@ class JobOptions:
         own = {name: value for name, value in (self.job_metadata or {}).items() if name not in _OF_MESSAGE}
         told = {TRACE: headers.get(TRACE), IGNORE_RESULT: headers.get(IGNORE_RESULT)}
         return own | {name: value for name, value in told.items() if value}
+
+
+_NAMES = frozenset(field.name for field in fields(JobOptions))
+_NONE = JobOptions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,7 +61,7 @@ def is_broadcast(app: Celery, queue: Any, exchange: Any) -> bool:
     """Whether many workers get a message: then it is not one job."""
     queue = app.amqp.queues.get(queue) if isinstance(queue, str) else queue
     name = str(getattr(exchange, "name", exchange) or "")
-    bound = [each for each in app.amqp.queues.values() if name and _has_exchange(each, name)]
+    bound = [each for each in app.amqp.queues.values() if _has_exchange(each, name)] if name else []
     if any(isinstance(each, Broadcast) for each in (bound or [queue])):
         return True
     return len(bound) > 1 and any(getattr(each.exchange, "type", None) == "fanout" for each in bound)

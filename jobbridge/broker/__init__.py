@@ -35,15 +35,24 @@ if TYPE_CHECKING:
     )
     from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
-    from jobbridge.broker.parcels import Parcel, Parcels
-    from jobbridge.broker.publishing import publishing_by, publishing_on
+    from jobbridge.broker.parcels import PUBLISH_MANY, Parcel, Parcels
+    from jobbridge.broker.publishing import (
+        PUBLISH_TO_QUEUE,
+        hand_over,
+        parameters_of,
+        publishing_by,
+        publishing_on,
+    )
     from jobbridge.broker.routing import topic_pattern
+    from jobbridge.broker.topology import is_declared
 
 #: As `requeue` of a rejection: the message goes back as if it had not been delivered, and so never becomes a dead
 #: letter by it. Another broker takes it for true.
 UNCOUNTED = "uncounted"
 
 __all__ = [
+    "PUBLISH_MANY",
+    "PUBLISH_TO_QUEUE",
     "UNCOUNTED",
     "BrokerError",
     "BrokerNotMigrated",
@@ -56,9 +65,12 @@ __all__ = [
     "WaitingMessage",
     "count_ahead",
     "delete_waiting",
+    "hand_over",
+    "is_declared",
     "leave",
     "look_at_queues",
     "messages_of",
+    "parameters_of",
     "publishing_by",
     "publishing_on",
     "queue_depths",
@@ -85,6 +97,11 @@ _PUBLIC = {
     "queue_names": "admin.queue_admin",
     "queues_bound": "admin.queue_admin",
     "topic_pattern": "routing",
+    "hand_over": "publishing",
+    "is_declared": "topology",
+    "parameters_of": "publishing",
+    "PUBLISH_MANY": "parcels",
+    "PUBLISH_TO_QUEUE": "publishing",
     "Parcel": "parcels",
     "Parcels": "parcels",
     "publishing_by": "publishing",

@@ -24,6 +24,7 @@ from jobbridge.broker.consume.window import Window
 from jobbridge.broker.errors import SessionLost, Unreadable
 from jobbridge.broker.options import NOBODY
 from jobbridge.broker.session import Row, Session
+from jobbridge.broker.topology import declared, forget_declared, is_declared
 
 if TYPE_CHECKING:
     from jobbridge.broker.transport import Transport
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 _TYPES = frozenset(["direct", "topic", "fanout"])
-
-#: What this process declared, by database: publishing asks for it again and again. Only what lasts.
-_declared: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
-
-
-def forget_declared(database: str) -> None:
-    """Declare everything again: the database may be another one after a lost session."""
-    _declared.pop(database, None)
 
 
 class Channel(kombu_sqlalchemy.Channel):
@@ -171,6 +164,7 @@ class Channel(kombu_sqlalchemy.Channel):
         )
         if lasts:
             self._remember("queue", queue, repr(arguments))
+            self._remember("queue", queue)
         return queue_declare_ok_t(queue, 0, self._queue_state(queue)["consumers"])
 
     def _queue_state(self, queue: str) -> Row:
@@ -196,7 +190,7 @@ class Channel(kombu_sqlalchemy.Channel):
         **kwargs: Any,
     ) -> None:
         exchange, routing_key = exchange or "amq.direct", routing_key or ""
-        lasts = ("queue", queue) in {each[:2] for each in _declared[self.connection.database]}
+        lasts = is_declared(self.connection.database, queue)
         if lasts and not self._is_new("binding", exchange, queue, routing_key):
             return
         topology.bind(self.own_session, exchange, queue, routing_key)
@@ -214,7 +208,7 @@ class Channel(kombu_sqlalchemy.Channel):
         exchange, routing_key = exchange or "amq.direct", routing_key or ""
         named = {"exchange": exchange, "queue": queue, "routing_key": routing_key}
         self.own_session.run(topology.UNBIND, named)
-        _declared[self.connection.database].discard(("binding", exchange, queue, routing_key))
+        declared[self.connection.database].discard(("binding", exchange, queue, routing_key))
 
     def list_bindings(self) -> Generator[tuple[str, str, str], None, None]:
         for row in self.own_session.rows(topology.LIST_BINDINGS):
@@ -235,10 +229,10 @@ class Channel(kombu_sqlalchemy.Channel):
         return purged if on_purge is None else purged + on_purge(queue)
 
     def _is_new(self, *entity: str) -> bool:
-        return entity not in _declared[self.connection.database]
+        return entity not in declared[self.connection.database]
 
     def _remember(self, *entity: str) -> None:
-        _declared[self.connection.database].add(entity)
+        declared[self.connection.database].add(entity)
 
     # -- consuming
 

@@ -27,7 +27,7 @@ class Parcel:
 
 
 # What a list of messages looks like: one JSON document, whose headers stay the text that they are.
-_PUT_MANY: Final[LiteralString] = """put AS (
+_PUT: Final[LiteralString] = """put AS (
     INSERT INTO jobbridge_broker.messages (
         queue, priority, due_at, expires_at, correlation_id, content_type, content_encoding, headers, properties, body
     )
@@ -46,8 +46,7 @@ _PUT_MANY: Final[LiteralString] = """put AS (
         ttl double precision, correlation_id text, content_type text, content_encoding text,
         headers text, properties text, body bytea
     )
-    JOIN moved ON moved.job_id = given.job_id
-    LEFT JOIN jobbridge_broker.queues ON queues.name = given.queue
+    <moved>LEFT JOIN jobbridge_broker.queues ON queues.name = given.queue
     ORDER BY given.number
     RETURNING queue, due_at
 ), woken AS (
@@ -59,6 +58,12 @@ _PUT_MANY: Final[LiteralString] = """put AS (
 _TOLD_MANY: Final[LiteralString] = f"""count(*) + 0 * (
         SELECT count(pg_notify({CHANNEL_OF_QUEUE}, how)) FROM woken
     )"""  # noqa: S608  # put together from constants
+_PUT_MANY: Final[LiteralString] = _PUT.replace("<moved>", "JOIN moved ON moved.job_id = given.job_id\n    ")
+
+#: Messages that nothing is written along with.
+PUBLISH_MANY: Final[LiteralString] = (
+    f"WITH {_PUT.replace('<moved>', '')}\nSELECT {_TOLD_MANY} FROM put\n"  # put together from constants
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,17 +75,17 @@ class Parcels:
     told: LiteralString = _TOLD_MANY
 
     @classmethod
-    def of(cls, parcels: Sequence[tuple[UUID, Parcel]]) -> Parcels:
-        """Put single ones together; each with the id of what is written along with it."""
+    def of(cls, parcels: Sequence[tuple[UUID | None, Parcel]]) -> Parcels:
+        """Put single ones together, each with the id of what is written along with it; for PUBLISH_MANY, without."""
         rows = [_row_of(number, key, parcel.parameters) for number, (key, parcel) in enumerate(parcels)]
         return cls(parameters={"messages": json.dumps(rows, separators=(",", ":"))})
 
 
-def _row_of(number: int, key: UUID, parameters: dict[str, Any]) -> dict[str, Any]:
+def _row_of(number: int, key: UUID | None, parameters: dict[str, Any]) -> dict[str, Any]:
     due_at, expires_at, ttl = (parameters[each] for each in ("due_at", "message_expires_at", "ttl"))
     return {
         "number": number,
-        "job_id": str(key),
+        "job_id": key and str(key),
         "queue": parameters["routing_key"],
         "priority": parameters["message_priority"],
         "due_at": due_at and due_at.isoformat(),

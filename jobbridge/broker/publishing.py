@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # not in the stubs
-from kombu.utils.json import dumps
+from kombu.utils.json import JSONEncoder
 
 from jobbridge.broker.consume.recheck import Throttle
 from jobbridge.broker.errors import PublishFailed
@@ -89,7 +89,8 @@ WITH put AS (
 
 _TOLD: Final[LiteralString] = f"count({_NOTIFIED})"
 
-_COMPACT: Final = (",", ":")  # what is stored is also logged, for each message
+# What is stored is also logged, for each message: no spaces.
+_compact: Final = JSONEncoder(separators=(",", ":")).encode
 
 # The same for whoever writes a row along with it: only if that was written.
 _PUT_WITH_ROW: Final[LiteralString] = f"""put AS (
@@ -171,25 +172,39 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
     parameters = parameters_of(message, exchange, routing_key)
     caller, write = callers_connection(), _writer.get()
+    if write is not None and not exchange:
+        hand_over(channel.connection.database, parameters, write)
+        return 1
     key = (channel.connection.database, routing_key)
     if is_throttled := not exchange and _commits_soon():
         parameters["is_notified"] = _throttle.is_needed(key, monotonic())
     try:
-        if write is not None and not exchange:
-            is_stored = write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD))
-            is_throttled, stored = is_throttled and is_stored, 1
-        elif caller is not None:
+        if caller is not None:
             # Prepared as the caller has it: behind a pooler of his, that is not at all.
             stored = caller.execute(statement, parameters).rowcount
         else:
             stored = channel.own_session.run(statement, parameters)
     except (psycopg.Error, ValueError) as error:
-        if write is not None:
-            raise
         raise PublishFailed(f"The message was not stored: {error}") from error
     if is_throttled and parameters["is_notified"] and parameters["due_at"] is None:
         _throttle.note(key, monotonic())
     return stored
+
+
+def hand_over(database: str, parameters: dict[str, Any], write: Callable[[Parcel], bool]) -> None:
+    """Hand a message for a queue to `write`, as `publishing_by` does; what that raises passes.
+
+    Args:
+        database: The transport's name for it.
+        parameters: Of the message, as `parameters_of` gives them.
+        write: Stores it, and says whether it did.
+    """
+    key = (database, parameters["routing_key"])
+    if is_throttled := _commits_soon():
+        parameters["is_notified"] = _throttle.is_needed(key, monotonic())
+    is_stored = write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD))
+    if is_throttled and is_stored and parameters["is_notified"] and parameters["due_at"] is None:
+        _throttle.note(key, monotonic())
 
 
 def _commits_soon() -> bool:
@@ -212,8 +227,8 @@ def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -
         "correlation_id": properties.get("correlation_id"),
         "content_type": message.get("content-type"),
         "content_encoding": message.get("content-encoding"),
-        "headers": dumps(headers, separators=_COMPACT),
-        "properties": dumps(properties, separators=_COMPACT),
+        "headers": _compact(headers),
+        "properties": _compact(properties),
         "body": body.encode() if isinstance(body, str) else bytes(body or b""),
     }
 

@@ -26,6 +26,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, NotNow, SessionLost
 from jobbridge.broker.routing import notification_channel
@@ -283,6 +284,10 @@ def _connect(engine: Engine) -> Connection:
         pooled = engine.raw_connection()
     except DatabaseUnavailable as error:
         raise in_our_words(error) from error
+    except DBAPIError as error:  # SQLAlchemy asks its first connection a few things
+        if isinstance(error.orig, psycopg.Error) and kind_of(error.orig) in (Kind.LOST, Kind.TRANSIENT):
+            raise SessionLost(f"The session was lost as it began: {error.orig}") from error
+        raise
     connection = pooled.driver_connection
     assert isinstance(connection, Connection)
     # The pool would keep the connection with its LISTENs and locks, and hand it to somebody else.

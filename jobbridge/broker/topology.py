@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,6 +120,21 @@ WHERE queues.auto_delete
         WHERE queue = left_queue.queue AND consumer <> %(consumer)s
     )
 """
+
+
+#: What this process declared, by database: publishing asks for it again and again. Only what lasts; of a queue also
+#: its mere name.
+declared: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+
+
+def forget_declared(database: str) -> None:
+    """Declare everything again: the database may be another one after a lost session."""
+    declared.pop(database, None)
+
+
+def is_declared(database: str, queue: str) -> bool:
+    """Whether this process declared the queue, and has no reason to do it again."""
+    return ("queue", queue) in declared.get(database, ())
 
 
 def declare_queue(

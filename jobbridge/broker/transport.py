@@ -28,7 +28,6 @@ from sqlalchemy import URL, Engine, create_engine
 
 from jobbridge.broker import register, urls
 from jobbridge.broker.channel import Channel as PostgresChannel
-from jobbridge.broker.channel import forget_declared
 from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.prefetch import Prefetch
 from jobbridge.broker.consume.settling import LateAcknowledgements, Settler, headers_of
@@ -37,6 +36,7 @@ from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.broker.options import Options, unknown_option
 from jobbridge.broker.publishing import needs_no_session
 from jobbridge.broker.session import SETTINGS, Row, Session
+from jobbridge.broker.topology import forget_declared
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
 
@@ -127,7 +127,7 @@ class Transport(kombu_sqlalchemy.Transport):
     def target(self) -> Target:
         return Target.of(self.url.render_as_string(hide_password=False))
 
-    @property
+    @functools.cached_property
     def database(self) -> str:
         """Which database it is, without a password: what is remembered of it is kept under this name."""
         return self.url.set(password=None).render_as_string()

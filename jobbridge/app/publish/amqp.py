@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  (Celery's name)
 
 from jobbridge.app.options import JobOptions
-from jobbridge.app.publish.checks import check_message
+from jobbridge.app.publish.direct import DirectWay
+from jobbridge.app.publish.message.checks import check_message
 from jobbridge.app.publish.producer import JobProducer
+from jobbridge.app.publish.short_way import ShortWay
 
 _Base: Any = CeleryAMQP  # the stubs leave out what is overridden here
 
@@ -24,6 +27,7 @@ class AMQP(_Base):  # type: ignore[misc]  # see _Base
     def _create_task_sender(self) -> Callable[..., Any]:
         send = super()._create_task_sender()
         app = self.app
+        self._short_way = ShortWay(app, self)
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             job_options = JobOptions.take_from(options)
@@ -37,7 +41,19 @@ class AMQP(_Base):  # type: ignore[misc]  # see _Base
             with observer.sending(name, prepared.headers, queue=queue, former=former):
                 return send(job_producer, name, prepared, **options)
 
+        self._own_sender = send_task_message
         return send_task_message
+
+    @cached_property
+    def direct(self) -> DirectWay:
+        """To which queues messages may go without kombu."""
+        return DirectWay()
+
+    def send_shortly(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Send a task as the app's `send_task` does; None: it has to go Celery's way, and nothing was done."""
+        if type(self) is not AMQP or self.send_task_message is not self._own_sender:
+            return None
+        return self._short_way.send(arguments, options)
 
 
 def _name_of(queue: Any) -> str:

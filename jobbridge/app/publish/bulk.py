@@ -3,7 +3,8 @@
 What is sent inside a block waits until a portion is full, or the block ends. A portion is one statement, so its rows
 and messages are there together or not at all. What if the process dies between two portions? Those that were written
 are sent, the others are not, and nobody was told that they were: the block has not ended. Twice: a portion whose commit
-went through unseen is written again, finds its own deliveries in the rows, and adds nothing.
+went through unseen is written again, finds its own deliveries in the rows, and adds nothing. Messages without rows are
+a statement of their own, written after the rows of their portion.
 
 Only new jobs wait. A retry or a replacement, a job with a singleton key, and one that is sent on another connection
 than the block's go their own way at once.
@@ -11,20 +12,19 @@ than the block's go their own way at once.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from jobbridge.broker import Parcel, Parcels
+from jobbridge.app.publish.delivery import log_duplicate
+from jobbridge.app.publish.direct import store
+from jobbridge.broker import PUBLISH_MANY, Parcel, Parcels
 from jobbridge.core.events import Submitted
 from jobbridge.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.publish.delivery import Delivery
-
-logger = logging.getLogger(__name__)
 
 #: Jobs in one statement: more is hardly faster, and takes longer until the first is seen.
 PORTION = 500
@@ -48,6 +48,7 @@ class Bulk:
         self._is_reached: bool | None = True if is_asked_for else None
         self._caller = app.caller_connection
         self._waiting: dict[UUID, tuple[Submitted, Parcel | None]] = {}
+        self._untracked: list[Parcel] = []
         self._size = 0
         self._repeating: Callable[[Callable[[Any], None]], None] | None = None
 
@@ -88,11 +89,20 @@ class Bulk:
             parcel: Its message; None: the row has it.
             repeating: How to try again while Postgres is away.
         """
-        self._repeating = repeating
-        if len(self._waiting) >= self._portion or self._size >= PORTION_SIZE:
-            repeating(lambda _: self.flush())
+        self._make_room(repeating)
         self._waiting[submitted.key.job_id] = (submitted, parcel)
         self._size += len(parcel.parameters["body"]) if parcel is not None else len(str(submitted.message))
+
+    def add_untracked(self, parcel: Parcel, repeating: Callable[[Callable[[Any], None]], None]) -> None:
+        """Keep a message that has no row, likewise."""
+        self._make_room(repeating)
+        self._untracked.append(parcel)
+        self._size += len(parcel.parameters["body"])
+
+    def _make_room(self, repeating: Callable[[Callable[[Any], None]], None]) -> None:
+        self._repeating = repeating
+        if len(self._waiting) + len(self._untracked) >= self._portion or self._size >= PORTION_SIZE:
+            repeating(lambda _: self.flush())
 
     def finish(self) -> None:
         """Write the rest; while Postgres is away, again as the last job's options say.
@@ -123,13 +133,11 @@ class Bulk:
             if job_id not in made:  # there is a row: one that may be sent again, or not, or this very one
                 recorded = recorder.record(submitted, connection, parcel=parcel)
                 if not recorded.applied and recorded.outcome != "repeated":
-                    logger.warning(
-                        "job.deduplicated",
-                        extra={
-                            "job_id": str(job_id),
-                            "tenant": submitted.key.tenant,
-                            "reason": recorded.reason,
-                        },
-                    )
+                    log_duplicate(submitted.key, recorded.reason)
         self._waiting.clear()
+        if self._untracked:  # last, for they have no rows by which a second try would know the first
+            store(
+                self._app, PUBLISH_MANY, Parcels.of([(None, parcel) for parcel in self._untracked]).parameters
+            )
+        self._untracked.clear()
         self._size = 0

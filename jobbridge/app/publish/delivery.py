@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from jobbridge.core.enqueue import Outcome
 from jobbridge.core.envelope import Envelope
-from jobbridge.core.events import Accepted
+from jobbridge.core.events import Accepted, Recorded
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.errors import EngineUnavailable
 from jobbridge.store.jobs import steps
@@ -72,3 +73,18 @@ def log_fallback(task_id: str, name: str, trouble: EngineUnavailable) -> None:
     logger.warning(
         "job.fell_back", extra={"job_id": task_id, "type": name, "engine": "celery", "reason": str(trouble)}
     )
+
+
+def log_duplicate(key: JobKey, reason: str | None) -> None:
+    """Warn that it was not sent, as there is such a job already."""
+    logger.warning(
+        "job.deduplicated", extra={"job_id": str(key.job_id), "tenant": key.tenant, "reason": reason}
+    )
+
+
+def outcome_of(key: JobKey, recorded: Recorded) -> Outcome:
+    """Say whether a job without a singleton key was sent by what was recorded; if not, that is logged."""
+    if recorded.applied or recorded.outcome == "repeated":  # a first try whose answer was lost counts
+        return Outcome.CREATED
+    log_duplicate(key, recorded.reason)
+    return Outcome.DEDUPLICATED

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.options import JobOptions
-from jobbridge.app.publish.checks import with_zones
+from jobbridge.app.publish.direct import over_kombu, store
+from jobbridge.app.publish.message.checks import with_zones
 from jobbridge.app.publish.publisher import JobPublication
+from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.routing import is_broadcast
-from jobbridge.broker import publishing_on
+from jobbridge.broker import PUBLISH_TO_QUEUE, publishing_by, publishing_on
 from jobbridge.core.enqueue import check_queue
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.keys import Engine, TenantId
@@ -19,6 +23,8 @@ from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+    from jobbridge.app.publish.bulk import Bulk
+    from jobbridge.broker import Parcel
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +43,7 @@ class JobProducer:
         self._options = options
         self._queue = queue
         self._sent = False
-        self._publication: JobPublication | None = None
+        self.publication: JobPublication | None = None  #: Of a job; None for what has no row.
         self._tenant: TenantId | None = options.tenant
 
     def __getattr__(self, name: str) -> Any:
@@ -82,13 +88,13 @@ class JobProducer:
             result = self._publish_untracked(body, options)
         else:
             # Celery may call again after an error: the same publication, so the same delivery.
-            self._publication = self._publication or JobPublication(
+            self.publication = self.publication or JobPublication(
                 self._app, self._producer, self._name, self._options, self._tenant, body, options, self._queue
             )
             if options["headers"].get("group"):
                 self._refuse_singleton("a group waits for each of its members")
-            result = self._publication.send()
-            self._app.note_sent(self._publication.sent)
+            result = self.publication.send()
+            self._app.note_sent(self.publication.sent)
         self._sent = True
         return result
 
@@ -102,11 +108,37 @@ class JobProducer:
 
     def _publish_untracked(self, body: Any, options: dict[str, Any]) -> Any:
         options["headers"][HEADER] = {"untracked": True}
-        caller = self._app.caller_connection
-        if caller is None or not self._app.shares_database_with_broker:
-            return self._producer.publish(body, **options)
-        with publishing_on(caller):
-            return self._producer.publish(body, **{**options, "retry": False})
+        caller, bulk = self._app.caller_connection, self._app.open_bulk
+        if not self._app.shares_database_with_broker:
+            return over_kombu(self._app, self._producer, body, options)
+        with publishing_on(caller) if caller is not None else nullcontext():
+            if bulk is not None and bulk.is_on(caller) and not options.get("exchange"):
+                return self._store_untracked(body, options, bulk)
+            if self._producer is None and self._app.amqp.direct.leads_to(options):
+                return self._store_untracked(body, options, None)
+            once = {} if caller is None else {"retry": False}
+            return over_kombu(self._app, self._producer, body, options | once)
+
+    def _store_untracked(self, body: Any, options: dict[str, Any], bulk: Bulk | None) -> Any:
+        app, direct = self._app, self._app.amqp.direct
+
+        def again(work: Callable[[Any], Any]) -> Any:
+            return repeating(work, app.caller_connection, options)
+
+        def write(parcel: Parcel) -> bool:
+            if bulk is None:
+                store(app, PUBLISH_TO_QUEUE, parcel.parameters)
+            else:
+                bulk.add_untracked(parcel, again)
+            return bulk is None
+
+        def send(_: Any) -> Any:
+            if direct.leads_to(options):
+                return direct.send(body, options, write)
+            with publishing_by(write):
+                return over_kombu(app, self._producer, body, options | {"retry": False})
+
+        return again(send)
 
     def _goes_without_row(self, body: Any, task_id: str) -> bool:
         """Tell whether its task, its caller, or the attempt that it goes on from chose to do without the record.

@@ -28,9 +28,10 @@ from jobbridge.app.execute.claim import current_run, in_pool_child
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
-from jobbridge.app.publish.delivery import log_fallback, note_fallback
-from jobbridge.app.publish.envelope import make_envelope
-from jobbridge.app.publish.fields import instant, optional_id, readable_arguments
+from jobbridge.app.publish.delivery import log_duplicate, log_fallback, note_fallback
+from jobbridge.app.publish.direct import over_kombu
+from jobbridge.app.publish.message.envelope import make_envelope
+from jobbridge.app.publish.message.fields import instant, optional_id, readable_arguments
 from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.publish.singletons import SingletonClaim
 from jobbridge.app.routing import queue_of, with_queue
@@ -85,6 +86,7 @@ class JobPublication:
         self._claim = self._singleton_claim()
         self._trouble: EngineUnavailable | None = None  #: Why it does not go to the engine that was chosen.
         self.sent: Sent | None = None  #: What came of it; None until it is sent.
+        self.stored: tuple[Submitted, Parcel] | None = None  #: What was stored in one statement, if it was.
         self._address()
 
     def send(self) -> Any:
@@ -107,9 +109,8 @@ class JobPublication:
         told = {"tenant": self._key.tenant, "delivery": str(self._delivery), "engine": self._engine.value}
         self._headers[HEADER] = told
         if self._queue_name != self._publish_options.get("routing_key"):
-            self._headers[HEADER]["queue"] = (
-                self._queue_name
-            )  # what it is taken from knows the routing key only
+            # What it is taken from knows the routing key only.
+            self._headers[HEADER]["queue"] = self._queue_name
 
     # -- deciding
 
@@ -141,7 +142,7 @@ class JobPublication:
 
     def _submitted(self, status: JobStatus, message: Any = None, *, broker: str | None = None) -> Submitted:
         headers, task = self._headers, self._task
-        max_retries = getattr(task, "max_retries", None)
+        max_retries, root_id = getattr(task, "max_retries", None), headers.get("root_id")
         eta, parent_id = instant(headers.get("eta")), optional_id(headers.get("parent_id"))
         return Submitted(
             key=self._key,
@@ -162,7 +163,7 @@ class JobPublication:
             external_id=self._task_id,
             message=message,
             broker=broker,
-            root_id=optional_id(headers.get("root_id")),
+            root_id=self._key.job_id if root_id == self._task_id else optional_id(root_id),
             parent_id=parent_id if parent_id != self._key.job_id else None,  # else it sends itself again
             group_id=headers.get("group"),
             **place_of(self._body, headers),
@@ -198,11 +199,15 @@ class JobPublication:
         submitted = self._submitted(JobStatus.QUEUED)
 
         def write(parcel: Parcel) -> bool:
+            self.stored = (submitted, parcel)
             return not self._waits_in_bulk(submitted, parcel) and self._record(submitted, connection, parcel)
 
+        direct = self._app.amqp.direct
         with ExitStack() as stack:
             if connection is not None:  # its consumers notice a silent message only after a while
                 stack.enter_context(publishing_on(connection))
+            if self._producer is None and direct.leads_to(self._publish_options):
+                return direct.send(self._body, self._publish_options, write)
             stack.enter_context(publishing_by(write))
             return self._publish()
 
@@ -229,7 +234,7 @@ class JobPublication:
     def _publish(self) -> Any:
         options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
         options["declare"] = with_queue(self._app, options, self._queue_name)
-        return self._producer.publish(self._body, **options)
+        return over_kombu(self._app, self._producer, self._body, options)
 
     def _record(
         self, submitted: Submitted, connection: DriverConnection | None, parcel: Parcel | None = None
@@ -244,13 +249,13 @@ class JobPublication:
             if holder is not None:
                 external_id = holder.external_id or holder.task_id
                 self._note_sent(Outcome.DEDUPLICATED, holder.key, holder.task_id, external_id)
-                self._log_duplicate(f"job {holder.key.job_id} has the singleton key")
+                log_duplicate(self._key, f"job {holder.key.job_id} has the singleton key")
                 return False
         recorded = self._app.recorder.record(submitted, connection, parcel=parcel)
         went_unseen = recorded.outcome == "repeated" or (recorded.applied and recorded.outcome is None)
         if not recorded.applied and not went_unseen:
             self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._task_id)
-            self._log_duplicate(recorded.reason)
+            log_duplicate(self._key, recorded.reason)
             return False
         if self._own_run is not None and (
             recorded.outcome == "continued" or (went_unseen and submitted.continues is not None)
@@ -270,10 +275,6 @@ class JobPublication:
 
     def _note_sent(self, outcome: Outcome, key: JobKey, task_id: str, external_id: str) -> None:
         self.sent = Sent(outcome=outcome, key=key, task_id=task_id, external_id=external_id)
-
-    def _log_duplicate(self, reason: str | None) -> None:
-        told = {"job_id": str(self._key.job_id), "tenant": self._key.tenant, "reason": reason}
-        logger.warning("job.deduplicated", extra=told)
 
     def _send_to_other_broker(self) -> Any:
         if self._app.caller_connection is not None:

@@ -14,6 +14,7 @@ from typing import Any, LiteralString
 
 from jobbridge.core import events
 from jobbridge.core.events import Submitted
+from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.jobs.transitions import STEP_OF_MOVED
 from jobbridge.store.statuses import FINAL_STATUSES
@@ -98,6 +99,46 @@ def submit_with(put: LiteralString, told: LiteralString) -> LiteralString:
         told: What is selected from `put`, to wake who waits for it.
     """
     return f"WITH {_SUBMITTED}, {put}{_SUBMITTED_AS},\n    (SELECT {told} FROM put)\nFROM moved\n"
+
+
+#: A job that is new, as most are; of one that there is already nothing comes of it, and SUBMIT knows more.
+_NEW: LiteralString = """moved AS (
+    INSERT INTO public.jobs AS job (
+        tenant, job_id, task_id, type, status, metadata, user_id, runner_type, external_id, queue, priority,
+        run_at, expires_at, root_id, parent_id, group_id, delivery, attempt, max_attempts, created_at, updated_at,
+        chord_id, chord_index
+    )
+    VALUES (
+        %(tenant)s, %(job_id)s, %(task_id)s, %(type)s,
+        CASE WHEN %(run_at)s::timestamptz > now() THEN 'scheduled' ELSE 'queued' END,
+        %(metadata)s, %(user_id)s, %(engine)s, %(external_id)s, %(queue)s, %(priority)s,
+        %(run_at)s::timestamptz, %(expires_at)s, %(root_id)s, %(parent_id)s, %(group_id)s,
+        %(delivery)s, 0, %(max_attempts)s, clock_timestamp(), clock_timestamp(),
+        %(chord_id)s, %(chord_index)s
+    )
+    <conflict>RETURNING status, attempt
+)"""
+
+
+@cache
+def insert_with(put: LiteralString, told: LiteralString, *, is_new: bool) -> LiteralString:
+    """Give the statement for a new job with its message, as `submit_with`; no row: there is such a job.
+
+    `is_new`: there is none, so that it need not be proven by a second record in the log; else UniqueViolation.
+    """
+    new = _NEW.replace("<conflict>", "" if is_new else "ON CONFLICT (tenant, job_id) DO NOTHING\n    ")
+    return f"WITH {new}, {put}\nSELECT status, attempt, 'created', (SELECT {told} FROM put) FROM moved\n"
+
+
+def is_plainly_new(event: Submitted) -> bool:
+    """Whether `insert_with` knows all that the event says."""
+    return (
+        event.continues is None
+        and event.message is None
+        and event.broker is None
+        and event.singleton_key is None
+        and event.status in (JobStatus.QUEUED, JobStatus.SCHEDULED)
+    )
 
 
 _INSERTED: LiteralString = """moved AS (

@@ -221,3 +221,47 @@ def test_a_chord_header_that_is_a_generator_runs_no_further_ahead(
     parts_of_it = outside.execute("SELECT chord_index FROM public.jobs ORDER BY chord_index").fetchall()
     assert sizes == [{"size": 1200, "counted": 0}]
     assert [each["chord_index"] for each in parts_of_it] == list(range(1200))
+
+
+def test_untracked_messages_are_written_in_portions_too(
+    app: Celery, outside: psycopg.Connection[Any]
+) -> None:
+    noop = app.tasks["bulk.noop"]
+
+    def stored() -> tuple[list[str], int]:
+        """Their ids, in order; by how many transactions."""
+        found = outside.execute(
+            "SELECT correlation_id, xmin::text FROM jobbridge_broker.messages ORDER BY id"
+        ).fetchall()
+        outside.execute("DELETE FROM jobbridge_broker.messages")
+        return [row["correlation_id"] for row in found], len({row["xmin"] for row in found})
+
+    with app.bulk(portion=10):
+        sent = [noop.apply_async((number,), track=False).id for number in range(25)]
+    assert stored() == (sent, 3)
+    result = group(noop.s(number).set(track=False) for number in range(25)).apply_async()
+    assert stored() == ([each.id for each in result], 1)
+    with app.bulk(portion=10):
+        for number in range(5):
+            noop.apply_async((number,), track=False)
+            noop.delay(number)
+    assert (len(stored()[0]), rows(outside)) == (10, 5)
+
+    def fail(number: int) -> tuple[int]:
+        return (number // (12 - number),)
+
+    with pytest.raises(ZeroDivisionError), app.bulk(portion=10):
+        [noop.apply_async(fail(number), track=False) for number in range(20)]
+    assert len(stored()[0]) == 10
+
+
+def test_untracked_messages_of_a_transaction_are_its_own(
+    app: Celery, outside: psycopg.Connection[Any], database_url: str
+) -> None:
+    for ends in (psycopg.Connection.rollback, psycopg.Connection.commit):
+        with psycopg.connect(database_url) as mine, app.enqueue_on(mine):
+            with app.bulk():
+                [app.tasks["bulk.noop"].apply_async((number,), track=False) for number in range(3)]
+            assert messages(outside) == 0
+            ends(mine)
+    assert messages(outside) == 3

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from kombu import Connection, Consumer, Queue
 from kombu.exceptions import OperationalError
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from jobbridge.broker import BrokerNotMigrated, BrokerRefused
 from jobbridge.broker.consume.settling import Settlement
@@ -174,6 +175,24 @@ def test_a_session_that_is_cut_off_amid_a_statement_is_lost(
     assert not connection.connected
     connection.ensure_connection(max_retries=3)
     send(connection, "x")
+    assert get(connection).payload == "x"
+
+
+def test_a_session_that_is_lost_as_it_begins_is_opened_again(
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, cut = PGDialect_psycopg.initialize, list[int]()
+
+    def ask_when_it_is_cut_off(self: Any, connection: Any) -> None:
+        if not cut:
+            cut.append(connection.connection.driver_connection.info.backend_pid)
+            tables.connection.execute("SELECT pg_terminate_backend(%s, 10000)", cut)
+        ask(self, connection)
+
+    monkeypatch.setattr(PGDialect_psycopg, "initialize", ask_when_it_is_cut_off)
+    send(connection, "x")
+
+    assert cut
     assert get(connection).payload == "x"
 
 

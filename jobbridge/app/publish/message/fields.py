@@ -14,6 +14,10 @@ from jobbridge.core.keys import job_id_for
 
 #: Arguments are kept in the row for people to read; larger ones only in the message. Characters.
 READABLE_LIMIT = 64 * 1024
+#: Values of which it is seen at once that they are JSON, and not too large: so many, so long.
+_FEW, _SHORT = 20, 1000
+_NUMBERS = frozenset({int, bool, type(None)})
+_PLAIN_NUMBERS = _NUMBERS | {float}
 
 
 def readable_arguments(task: Any, body: Any, headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,6 +29,8 @@ def readable_arguments(task: Any, body: Any, headers: Mapping[str, Any]) -> dict
         headers: Of the message.
     """
     args, kwargs, _ = body
+    if not hasattr(task, "readable_arguments") and is_simple(args) and is_simple(kwargs):
+        return {"data": _plain_arguments(args, kwargs)}
     readable = getattr(task, "readable_arguments", _plain_arguments)(args, kwargs)
     try:
         text = kombu_json.dumps(readable)
@@ -43,6 +49,30 @@ def instant(text: str | datetime | None) -> datetime | None:
 def optional_id(task_id: str | None) -> uuid.UUID | None:
     """Give the job id of a task id, if there is one."""
     return None if task_id is None else job_id_for(task_id)
+
+
+def is_simple(values: Any) -> bool:
+    """Whether these values, or names and values, are few, short, and JSON already."""
+    if not values:
+        return True
+    if len(values) > _FEW:
+        return False
+    if isinstance(values, Mapping):
+        return is_simple(list(values)) and is_simple(list(values.values()))
+    return all(
+        type(each) in _NUMBERS or (type(each) is str and len(each) <= _SHORT and "\x00" not in each)
+        for each in values
+    )
+
+
+def plain_reprs(args: Any, kwargs: Any) -> dict[str, str]:
+    """Give `argsrepr` and `kwargsrepr` of a few numbers, as Celery's `saferepr` has them; what is left out is its."""
+    told = {}
+    if type(args) is tuple and len(args) <= _FEW // 2 and all(type(each) in _PLAIN_NUMBERS for each in args):
+        told["argsrepr"] = repr(args)
+    if not kwargs:
+        told["kwargsrepr"] = "{}"
+    return told
 
 
 def _plain_arguments(args: Any, kwargs: Any) -> dict[str, Any]:

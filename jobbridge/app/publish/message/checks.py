@@ -21,6 +21,7 @@ from jobbridge.errors import UnsupportedOption
 LONGEST_ID = 255
 #: Celery writes them: `repr` has neither NULs nor half characters, and they may be long.
 _SAFE_HEADERS = frozenset({"argsrepr", "kwargsrepr", "origin", "lang"})
+_NUMBERS = frozenset({int, float, bool, type(None)})
 _IDS = ("task_id", "group_id", "root_id", "parent_id")
 _FARTHEST = 3650 * 86_400 * 100.0  # seconds; a thousand years
 
@@ -44,7 +45,9 @@ def readable_ids(options: dict[str, Any]) -> dict[str, Any]:
             raise UnsupportedOption(
                 f"{name} is {value!r:.60} seconds.", hint="Pass less than a thousand years."
             )
-    with_zones({name: options.get(name) for name in ("eta", "expires") if isinstance(options.get(name), str)})
+    texts = {name: options[name] for name in ("eta", "expires") if isinstance(options.get(name), str)}
+    if texts:
+        with_zones(texts)
     return options | ids if ids else options
 
 
@@ -66,15 +69,16 @@ def check_message(name: str, headers: Mapping[str, Any], options: Mapping[str, A
             hint=f"Pass text of 1 to {LONGEST_ID} characters; what is longer belongs into the arguments.",
         )
     check_priority(options.get("priority"))
-    named = {"task name": name, "task_id": task_id}
+    _check_text("task name", name)
+    _check_text("task_id", task_id)
     for option in ("queue", "routing_key", "exchange"):
         value = options.get(option)
-        named[option] = value if isinstance(value, str) else getattr(value, "name", None) or ""
-    for what, text in named.items():
-        _check_text(what, text)
+        if value is not None:
+            _check_text(option, value if isinstance(value, str) else getattr(value, "name", None) or "")
     for each in (headers, options.get("headers") or {}):
-        for path, text in _texts(each):
-            _check_text(f"header {path!r}", text)
+        if each and not _are_harmless(each):
+            for path, text in _texts(each):
+                _check_text(f"header {path!r}", text)
 
 
 def check_priority(value: Any) -> None:
@@ -113,7 +117,31 @@ def with_zones(headers: dict[str, Any]) -> dict[str, Any]:
     return headers | changed if changed else headers
 
 
+def _are_harmless(headers: Mapping[str, Any]) -> bool:
+    """Whether nothing need be looked for in them, seen at once: most are numbers, plain text, or nothing."""
+    texts = list(headers)
+    for value in headers.values():
+        if type(value) is str:
+            texts.append(value)
+        elif value and type(value) not in _NUMBERS and not _are_numbers(value):
+            return False
+    try:
+        return _is_harmless("".join(texts))
+    except TypeError:
+        return False  # a name that is no text
+
+
+def _are_numbers(value: Any) -> bool:
+    return type(value) is list and all(type(each) in _NUMBERS for each in value)
+
+
+def _is_harmless(text: str) -> bool:
+    return text.isascii() and "\x00" not in text
+
+
 def _check_text(what: str, text: str) -> None:
+    if _is_harmless(text):
+        return
     if "\x00" in text:
         raise UnsupportedOption(
             f"The {what} holds a NUL: {text[:60]!r}.", hint="Take it out: Postgres stores none in a text."

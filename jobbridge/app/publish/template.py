@@ -1,0 +1,321 @@
+"""What is the same in all messages of a task that are sent with the same options, made once.
+
+Most calls differ in arguments and ids only. The rest of their headers, properties and rows is taken from a message
+that was sent by the short way. Whether a template gives the same text as that way is tried on the very message that it
+is taken from; if it does not, there is none. It takes arguments that are few, short and plain, and ids that are UUIDs
+in their usual spelling. Whatever else is given goes the short way itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from celery.app.routes import MapRoute, Router
+from celery.utils.nodenames import anon_nodename
+from celery.utils.saferepr import saferepr
+from kombu import serialization
+from kombu.utils import json as kombu_json
+
+from jobbridge.app.execute.tenancy import inherited_tenant
+from jobbridge.app.options import Sent
+from jobbridge.app.publish.delivery import outcome_of
+from jobbridge.app.publish.message.fields import is_simple, plain_reprs
+from jobbridge.app.publish.repeating import repeating
+from jobbridge.broker import Parcel, hand_over
+from jobbridge.core.enqueue import Outcome
+from jobbridge.core.envelope import HEADER
+from jobbridge.core.events import Submitted
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey
+
+if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
+
+#: Of `send_task`, in which the messages of a template differ.
+_OWN = frozenset(
+    {
+        "task_id", "group_id", "group_index", "root_id", "parent_id", "reply_to", "add_to_parent", "result_cls",
+        "producer",
+    }
+)  # fmt: skip
+#: Those with which a message may become one. A change of any but its own makes another one.
+TEMPLATE_OPTIONS = _OWN | {
+    "link", "link_error", "shadow", "task_type", "queue", "routing_key", "exchange", "priority", "expires",
+    "serializer", "delivery_mode", "compression", "time_limit", "soft_time_limit", "immediate", "mandatory",
+    "ignore_result", "retry",
+}  # fmt: skip
+_OWN_HEADERS = frozenset(
+    {"id", "group", "group_index", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"}
+)
+_OWN_FIELDS = frozenset(
+    {"key", "task_id", "external_id", "delivery", "metadata", "root_id", "parent_id", "group_id"}
+)
+_OWN_PARAMETERS = frozenset({"correlation_id", "headers", "properties", "body", "is_notified"})
+_EMPTY = (
+    "run_at", "expires_at", "continues", "chord_id", "chord_index", "singleton_key", "user_id", "message", "broker",
+)  # fmt: skip
+_Router: Any = Router  # the stubs leave out what is read here
+_serialization: Any = serialization
+_encode = kombu_json.JSONEncoder().encode
+_compact = kombu_json.JSONEncoder(separators=(",", ":")).encode
+_text = json.encoder.encode_basestring_ascii
+#: Arguments whose text has one of these are not stored in the row as they are.
+_TRACES = ("\\u0000", "\\ud", "\\uD", "NaN", "Infinity")
+
+
+class Template:
+    """Of one task of one app.
+
+    Args:
+        app: Whose message it is.
+        options: Of `send_task`, by name.
+        publish_options: Of the producer.
+        body: Arguments and callbacks, not yet serialized.
+        submitted: What was recorded of it.
+        parameters: Of the message, as they were stored.
+
+    Raises:
+        ValueError: Its like cannot be made out of it.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        options: Mapping[str, Any],
+        publish_options: Mapping[str, Any],
+        body: Any,
+        submitted: Submitted,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self._app, self._amqp = app, app.amqp  # which takes a lock each time
+        self._task: Any = options["task_type"]
+        self._options = {name: value for name, value in options.items() if name not in _OWN}
+        self._traits = self._traits_now()
+        self._direct = {name: publish_options[name] for name in ("declare", "routing_key")}
+        self._retry = {name: publish_options[name] for name in ("retry", "retry_policy")}
+        self._max_depth = app.conf.task_repr_maxlevels
+        self._database = self._amqp.direct.database
+        names = [name for name in Submitted.__slots__ if name not in _OWN_FIELDS]
+        self._fields = {name: getattr(submitted, name) for name in names}
+        self._parameters = {name: value for name, value in parameters.items() if name not in _OWN_PARAMETERS}
+        headers = publish_options["headers"]
+        self._headers = _with_gaps(headers, _OWN_HEADERS)
+        self._properties = _with_gaps(json.loads(parameters["properties"]), {"correlation_id", "reply_to"})
+        self._embedded = f", {_encode(body[2])}]"
+        self._serializer = publish_options["serializer"]
+        self._encoder = _encoder_of(self._serializer)
+        self._check(headers, publish_options["reply_to"], body, submitted, parameters)
+
+    def _check(
+        self, headers: Mapping[str, Any], reply_to: str, body: Any, submitted: Submitted, parameters: Any
+    ) -> None:
+        """Try it on its own message."""
+        task, router = self._task, self._amqp.router
+        is_usual = (
+            submitted.engine is Engine.CELERY
+            and self._app._tasks.get(submitted.type) is task
+            and getattr(task, "prepare_arguments", None) is getattr(task, "readable_arguments", None) is None
+            and type(router) is _Router
+            and all(type(route) is MapRoute for route in router.routes)
+            and isinstance(self._options.get("queue") or "", str)
+            and not any(body[2].values())
+            and all(getattr(submitted, name) is None for name in _EMPTY)
+            and set(submitted.metadata) == {"data"}
+            and headers["root_id"] is not None
+            and self._encoder is not None
+        )
+        if not is_usual:
+            raise ValueError
+        args, kwargs = body[0] or (), body[1] or {}
+        told = self._headers_of(
+            headers["id"], str(submitted.delivery), submitted.key.tenant, args, kwargs,
+            {"group_id": headers["group"], "group_index": headers["group_index"], "root_id": headers["root_id"],
+             "parent_id": headers["parent_id"]},
+        )  # fmt: skip
+        is_same = (
+            told == parameters["headers"]
+            and self._properties_of(headers["id"], reply_to) == parameters["properties"]
+            and self._body_of(args, kwargs) == parameters["body"]
+            and {"data": {"args": list(args), "kwargs": dict(kwargs)}} == submitted.metadata
+        )
+        if not is_same:
+            raise ValueError
+
+    def send(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> str | None:
+        """Send such a message; gives its task id, or None if it is not such a one: then nothing was done.
+
+        Args:
+            args: Of the task, by position.
+            kwargs: Of the task, by name.
+            options: Of `send_task`, by name.
+        """
+        args, kwargs, ids = args or (), kwargs or {}, _uuids(options)
+        if ids is None or not self._fits(args, kwargs, options):
+            return None
+        body = self._body_of(args, kwargs)
+        if body is None:
+            return None
+        job_id, root_id, parent_id = ids
+        is_new = not options.get("task_id")
+        task_id, delivery, tenant = str(job_id), uuid4(), inherited_tenant() or SYSTEM_TENANT
+        reply_to = options.get("reply_to") or self._app.thread_oid
+        parameters = {
+            **self._parameters,
+            "is_notified": True,
+            "correlation_id": task_id,
+            "headers": self._headers_of(task_id, str(delivery), tenant, args, kwargs, options),
+            "properties": self._properties_of(task_id, reply_to),
+            "body": body,
+        }
+        submitted = Submitted(
+            key=JobKey(tenant=tenant, job_id=job_id),
+            task_id=task_id,
+            external_id=task_id,
+            delivery=delivery,
+            metadata={"data": {"args": list(args), "kwargs": dict(kwargs)}},
+            root_id=root_id or job_id,
+            parent_id=parent_id if parent_id != job_id else None,
+            group_id=options.get("group_id"),
+            **self._fields,
+        )
+        self._repeating(
+            lambda _: hand_over(
+                self._database, parameters, lambda parcel: self._write(submitted, parcel, is_new)
+            )
+        )
+        return task_id
+
+    def _repeating(self, write: Any) -> Any:
+        return repeating(write, None, self._retry)
+
+    def _write(self, submitted: Submitted, parcel: Parcel, is_new: bool) -> bool:
+        bulk, outcome = self._app.open_bulk, Outcome.CREATED
+        if bulk is not None and bulk.takes(submitted):
+            bulk.add(submitted, parcel, self._repeating)
+        else:
+            outcome = outcome_of(
+                submitted.key, self._app.recorder.record(submitted, parcel=parcel, is_new=is_new)
+            )
+        told = submitted.task_id
+        self._app.note_sent(Sent(outcome=outcome, key=submitted.key, task_id=told, external_id=told))
+        return outcome is Outcome.CREATED
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether what it depends on has changed."""
+        return self._traits_now() != self._traits
+
+    # -- whether it is such a message
+
+    def _fits(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
+        app, index, group_id = self._app, options.get("group_index"), options.get("group_id")
+        return (
+            {name: value for name, value in options.items() if name not in _OWN} == self._options
+            and type(args) in (tuple, list)
+            and type(kwargs) is dict
+            and is_simple(args)
+            and is_simple(kwargs)
+            and (index is None or type(index) is int)
+            and (
+                group_id is None or (type(group_id) is str and group_id.isascii() and group_id.isprintable())
+            )
+            and app.current_worker_task is None
+            and app.caller_connection is None
+            and not self.is_stale
+            and self._amqp.direct.leads_to(self._direct)
+            and _encoder_of(self._serializer) == self._encoder
+        )
+
+    def _traits_now(self) -> tuple[Any, ...]:
+        """Give what else a message depends on, and what may be changed in between."""
+        task, app = self._task, self._app
+        router = property_of(self._amqp, "router")
+        return (
+            task.max_retries, getattr(task, "engine", None), getattr(task, "track", None), app.default_engine,
+            id(router), len(getattr(router, "routes", ())),
+        )  # fmt: skip
+
+    # -- its text
+
+    def _headers_of(
+        self, task_id: str, delivery: str, tenant: str, args: Any, kwargs: Any, options: Mapping[str, Any]
+    ) -> str:
+        group_id, index, parent_id = (options.get(name) for name in ("group_id", "group_index", "parent_id"))
+        amqp, told = self._amqp, plain_reprs(args, kwargs)
+        return self._headers % {
+            "id": f'"{task_id}"',
+            "group": "null" if group_id is None else _text(group_id),
+            "group_index": "null" if index is None else index,
+            "root_id": f'"{options.get("root_id") or task_id}"',
+            "parent_id": "null" if parent_id is None else f'"{parent_id}"',
+            "argsrepr": _text(told.get("argsrepr") or self._repr_of(args, amqp.argsrepr_maxsize)),
+            "kwargsrepr": _text(told.get("kwargsrepr") or self._repr_of(kwargs, amqp.kwargsrepr_maxsize)),
+            "origin": _origin(os.getpid()),
+            "tenant": _text(tenant),
+            "delivery": f'"{delivery}"',
+        }
+
+    def _repr_of(self, value: Any, size: int) -> str:
+        return str(saferepr(value, size, maxlevels=self._max_depth))
+
+    def _properties_of(self, task_id: str, reply_to: str) -> str:
+        return self._properties % {"correlation_id": f'"{task_id}"', "reply_to": _text(reply_to)}
+
+    def _body_of(self, args: Any, kwargs: Any) -> bytes | None:
+        text = _encode((args, kwargs))
+        if any(trace in text for trace in _TRACES):
+            return None
+        return f"{text[:-1]}{self._embedded}".encode()
+
+
+def _with_gaps(told: Mapping[str, Any], own: frozenset[str] | set[str]) -> str:
+    """Write a JSON object as a format, with gaps (`%(name)s`) for the values of some keys."""
+    parts = []
+    for name, value in told.items():
+        if name in own:
+            text = f"%({name})s"
+        elif name == HEADER:
+            text = _with_gaps(value, {"tenant", "delivery"})
+        else:
+            text = _compact(value).replace("%", "%%")
+        parts.append(f"{_text(name)}:{text}".replace(_text(name), _text(name).replace("%", "%%"), 1))
+    return "{" + ",".join(parts) + "}"
+
+
+@lru_cache(maxsize=1)
+def _origin(_: int) -> str:
+    """Give the name of this process as Celery has it; one that is forked off has another."""
+    return _text(anon_nodename())
+
+
+def _encoder_of(serializer: str) -> Any:
+    """Give kombu's own encoder for JSON; None: it is another one."""
+    codec = _serialization.registry._encoders.get(serializer)
+    return codec if codec is not None and codec.encoder is kombu_json.dumps else None
+
+
+def _uuids(options: Mapping[str, Any]) -> tuple[UUID, UUID | None, UUID | None] | None:
+    """Give the ids of the job, its root and its parent; None: one of them is no UUID as it is usually spelt."""
+    found: list[UUID | None] = []
+    for name in ("task_id", "root_id", "parent_id"):
+        text = options.get(name) or None
+        if text is None:
+            found.append(None)
+            continue
+        try:
+            known = UUID(text)
+        except (ValueError, TypeError, AttributeError):
+            return None
+        if str(known) != text:
+            return None
+        found.append(known)
+    return found[0] or uuid4(), found[1], found[2]
+
+
+def property_of(amqp: Any, name: str) -> Any:
+    """Give one of its cached properties; kombu's take a lock each time."""
+    return amqp.__dict__[name] if name in amqp.__dict__ else getattr(amqp, name)
