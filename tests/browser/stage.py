@@ -18,6 +18,7 @@ from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId, job_id_for
 from jobbridge.dashboard.access.identity import COOKIE, Authenticator
+from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.process import free_port
 from jobbridge.settings import load_settings
@@ -48,7 +49,7 @@ class Stage:
         """Sign somebody in, and give their browser's cookie."""
         access = AccessStore(self.app.database)
         token, _ = access.create(f"{role}-{uuid.uuid4().hex[:6]}", role, tenant=tenant)
-        value = Authenticator(access).sign_in(token)
+        value = Authenticator(access, SigningKeys.of(self.app.settings)).sign_in(token)
         assert value is not None
         return {"name": COOKIE, "value": value, "url": self.url}
 
@@ -107,6 +108,7 @@ def run_stage(
         "TEMPORAL_ADDRESS": temporal_address,
         "TEMPORAL_JOB_TASK_QUEUE": f"browser-{uuid.uuid4().hex[:8]}",
         "TEMPORAL_UI_URL": "http://127.0.0.1:8233",
+        "JOBBRIDGE_SECRET_KEY": uuid.uuid4().hex,
     }
     port = free_port()
     app = make_app(settings=load_settings(environment), include=["tests.browser.app"])
