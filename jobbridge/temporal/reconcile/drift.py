@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from temporalio.client import Client, WorkflowExecution
+from temporalio.client import ActivityExecution, Client, WorkflowExecution
+from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.core.light import external_id_of
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs.open_jobs import OpenJob, jobs_under_way
 from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
 from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
-from jobbridge.temporal.wire.contract import MESSAGE_MEMO, WORKFLOW
+from jobbridge.temporal.wire.contract import EXECUTE_JOB_HANDLER, MESSAGE_MEMO, WORKFLOW
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -32,7 +34,7 @@ class Drift:
 
     Attributes:
         rows: Open jobs whose workflow does not run, each with how that is.
-        workflows: The ids of running workflows that no row is of.
+        workflows: The ids of running workflows that no row is of; of activities without one, as rows have them.
     """
 
     rows: tuple[tuple[OpenJob, str], ...]
@@ -64,7 +66,7 @@ def drift(app: Celery) -> Drift:
                 (job, "none is there" if end.status is None else f"it is {end.status.name}")
                 for job, end in ends.items()
             ),
-            workflows=_without_row(app, delivery),
+            workflows=_without_row(app, delivery) + _activities_without_row(app, delivery),
         )
     finally:
         delivery.close()
@@ -101,6 +103,29 @@ def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
         each.id
         for each in missing
         if each.id in sent or each.task_queue not in served or each.start_time < late
+    )
+
+
+def _activities_without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
+    query = f"ActivityType = '{EXECUTE_JOB_HANDLER}' AND ExecutionStatus = 'Running'"
+
+    async def running(client: Client) -> list[ActivityExecution]:
+        try:
+            return [found async for found in client.list_activities(query, limit=LIMIT)]
+        except RPCError as error:
+            if error.status in (RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.INVALID_ARGUMENT):
+                return []  # a server that knows none
+            raise
+
+    own = _task_queues_of(app)
+    executions = [each for each in delivery.ask(running) if each.task_queue in own]
+    ids = [job_id_for(each.activity_id) for each in executions]
+    known = {row.job_id for row in app.jobs.results_of(ids)}
+    late = datetime.now(UTC) - _BEGINS_WITHIN  # as of workflows, those that another client started
+    return tuple(
+        external_id_of(each.activity_id)
+        for each in executions
+        if job_id_for(each.activity_id) not in known and each.schedule_time < late
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -61,6 +61,12 @@ def cut(text: str) -> str:
 DATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.message"}
 #: Stands for a result that is too large.
 RESULT_REFERENCE: Mapping[str, str] = {"$ref": "jobs.result"}
+
+#: A worker that says nothing for so long is dead. The activity tells that it lives every two seconds.
+HEARTBEAT_TIMEOUT = timedelta(seconds=8)
+#: The pool enforces time limits; Temporal's are the backstop. Room for waiting in the worker (rate limits).
+_TIME_LIMIT_GRACE = timedelta(minutes=15)
+_NO_LIMIT = timedelta(days=3650)
 
 _LONGEST_LIMIT = 10 * 365 * 86_400  # seconds
 #: A signal that carries it tells what the row says already, so the workflow does not write it there.
@@ -353,6 +359,11 @@ class StatusUpdate:
 
 def _storable(text: str | None) -> str | None:
     return None if text is None else str(text).replace("\x00", "")  # Postgres has no NUL
+
+
+def longest_run(hard_limit: float | None) -> timedelta:
+    """Give Temporal's limit for an execution whose pool ends it after so many seconds; None: it does not."""
+    return timedelta(seconds=hard_limit) + _TIME_LIMIT_GRACE if hard_limit else _NO_LIMIT
 
 
 def temporal_priority(priority: int | None) -> int:

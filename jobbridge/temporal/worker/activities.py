@@ -10,12 +10,13 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
 from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
@@ -29,10 +30,12 @@ from jobbridge.temporal.wire.contract import (
     Outcome,
     OutcomeKind,
     StatusUpdate,
+    instant_of,
 )
 from jobbridge.temporal.wire.messages import envelope_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 from jobbridge.temporal.worker.incoming import message_for
+from jobbridge.temporal.worker.light import LightAttempt
 from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
 from jobbridge.temporal.workflows.generic_job import MAX_LOST
 
@@ -50,6 +53,14 @@ LONGEST_WAIT = timedelta(minutes=10)
 
 class NoFire(Exception):
     """What a schedule of Temporal started is none of its fires, or has been dealt with."""
+
+
+class NotDue(Exception):
+    """The message is to be executed later: a worker was lost between a retry and the next attempt."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__()
+        self.message = message
 
 
 class JobActivities:
@@ -74,14 +85,33 @@ class JobActivities:
 
     @activity.defn(name=contract.EXECUTE_JOB_HANDLER)
     async def execute_job_handler(self, document: Any) -> Any:
+        info = activity.info()
+        attempt = LightAttempt.of(info)
+        if attempt is None:
+            order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
+            return (await self._outcome_of(order, None))[0].to_json()
+        order = attempt.order(document, info.activity_id)
+        while True:
+            outcome, is_cancelled = await self._outcome_of(order, attempt)
+            pause = attempt.pause_before_the_next(outcome)
+            if pause is None or is_cancelled:
+                return attempt.end(outcome, info.activity_id, is_cancelled=is_cancelled)
+            attempt = attempt.goes_on()
+            order = replace(order, message=outcome.message, is_redelivery=False)
+            await asyncio.sleep(pause.total_seconds())
+
+    async def _outcome_of(self, order: ExecuteOrder, attempt: LightAttempt | None) -> tuple[Outcome, bool]:
+        """Execute it; tells how that ended, and whether Temporal was asked to cancel it."""
         holder = object()
         try:
-            execution = await self._execution(document, holder)
+            execution = await self._execution(order, holder, attempt)
         except NoFire as no_fire:
-            return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)).to_json()
+            return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)), False
+        except NotDue as not_due:
+            return Outcome(kind=OutcomeKind.CONTINUED, message=not_due.message), False
         except (NotMigrated, SchemaTooNew) as error:
-            # Another release's worker may take it: the workflow asks again, after a while.
-            return Outcome(kind=OutcomeKind.REQUEUED, error=f"{error} {error.hint}").to_json()
+            # Another release's worker may take it: it is asked again, after a while.
+            return Outcome(kind=OutcomeKind.REQUEUED, error=f"{error} {error.hint}"), False
         beating = asyncio.create_task(_beat(execution))
         try:
             settlement = await self._settlement(execution, holder)
@@ -91,15 +121,16 @@ class JobActivities:
             self._host.isolation.leave(execution)
             if execution.settled.done():
                 self._host.forget(execution, holder)
-        return outcome.to_json()
+        return outcome, execution.is_revoked
 
     # -- beginning
 
-    async def _execution(self, document: Any, holder: object) -> Execution:
+    async def _execution(
+        self, order: ExecuteOrder, holder: object, attempt: LightAttempt | None
+    ) -> Execution:
         info = activity.info()
-        order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
         try:
-            execution: Execution = await self._blocking(self._prepared, order, info)
+            execution: Execution = await self._blocking(self._prepared, order, info, attempt)
         except (NotMigrated, SchemaTooNew):
             raise
         except JobBridgeError as error:
@@ -120,14 +151,14 @@ class JobActivities:
         if running is not None:
             logger.info("temporal.job_adopted", extra={"job_id": running.task_id})
             return running
-        if order.is_redelivery or info.attempt > 1:
+        if order.is_redelivery or (info.attempt > 1 and attempt is None):
             await self._until_free(execution, info)
         execution.holder = holder
         reason = order.give_up or self._not_to_be_repeated(info)
         if reason is not None and not await self._blocking(self._has_ended, execution):
             self._host.give_up(execution, reason)
         else:
-            execution.is_suspect = info.attempt >= MAX_LOST
+            execution.is_suspect = info.attempt >= MAX_LOST if attempt is None else attempt.is_last
             await self._host.isolation.turn(execution)
             self._host.take(execution)
         return execution
@@ -169,28 +200,47 @@ class JobActivities:
             return False
         return row is not None and row.status in FINAL and str(row.delivery) == execution.delivery
 
-    def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
-        assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)
+    def _prepared(self, order: ExecuteOrder, info: activity.Info, attempt: LightAttempt | None) -> Execution:
+        external_id = attempt.external_id if attempt else str(info.workflow_id)
+        run_id = attempt.run_id if attempt else str(info.workflow_run_id)
         if order.fire is not None and order.message is None:
-            begun = begin_fire(
-                self._app, order.fire, workflow_id=info.workflow_id, run_id=info.workflow_run_id
-            )
+            begun = begin_fire(self._app, order.fire, workflow_id=external_id, run_id=run_id)
             if begun.skipped is not None:
                 raise NoFire(begun.skipped)
             order = replace(order, message=begun.message)
-        envelope = envelope_of(
-            order, self._app, queue=self._queue, run_id=info.workflow_run_id, load=self._stored_message
+        envelope = self._newest(order, attempt) or envelope_of(
+            order, self._app, queue=self._queue, run_id=run_id, load=self._stored_message
         )
         execution = Execution(
             key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
             task_id=envelope.id,
             task_name=envelope.task,
             delivery=envelope.delivery,
-            workflow_id=info.workflow_id,
-            run_id=info.workflow_run_id,
+            workflow_id=external_id,
+            run_id=run_id,
+            light=attempt,
         )
-        message_for(envelope, execution, self._app, is_redelivery=order.is_redelivery or info.attempt > 1)
+        is_redelivery = order.is_redelivery or (info.attempt > 1 and attempt is None)
+        message_for(envelope, execution, self._app, is_redelivery=is_redelivery)
         return execution
+
+    def _newest(self, order: ExecuteOrder, attempt: LightAttempt | None) -> Envelope | None:
+        """Give the message by which a job without a workflow goes on; None: the one it was started with.
+
+        Raises:
+            NotDue: It is to be executed later.
+        """
+        if attempt is None or not attempt.may_have_gone_on:
+            return None
+        told = order.message or {"tenant": order.job.tenant_id, "id": order.job.job_id}
+        stored = self._app.jobs.delivery_of(self._key(str(told["id"]), told["tenant"]))
+        if stored is None or stored.message is None:
+            return None
+        envelope = Envelope.from_json(stored.message)
+        due = instant_of(envelope.eta)
+        if due is not None and due > datetime.now(UTC) + _TICK:
+            raise NotDue(stored.message)
+        return envelope
 
     def _stored_message(self, key: JobKey) -> dict[str, Any] | None:
         stored = self._app.jobs.delivery_of(key)
@@ -210,9 +260,9 @@ class JobActivities:
             try:
                 return await asyncio.shield(settled)
             except asyncio.CancelledError:
-                self._on_cancelled(execution, holder)
+                await self._on_cancelled(execution, holder)
 
-    def _on_cancelled(self, execution: Execution, holder: object) -> None:
+    async def _on_cancelled(self, execution: Execution, holder: object) -> None:
         """Act on what Temporal says; returns when the job is still to be waited for.
 
         Raises:
@@ -226,8 +276,16 @@ class JobActivities:
         if current is not None:
             current.uncancel()
         if details.cancel_requested:
+            if execution.light is not None:  # else its workflow has said so
+                await self._blocking(self._record_cancelled, execution)
             self._host.revoke(execution)
         # Paused, or the worker shuts down: the job ends as it will.
+
+    def _record_cancelled(self, execution: Execution) -> None:
+        try:
+            self._app.recorder.record(Cancelled(key=execution.key, reason="The activity was cancelled."))
+        except DatabaseError as error:
+            logger.warning("job.status_not_recorded", extra={"status": "cancelled", "error": str(error)})
 
     # -- ending
 
@@ -325,5 +383,5 @@ async def _beat(execution: Execution) -> None:
         must_tell = execution.acks_early and execution.has_begun.is_set() and not has_told
         if must_tell or waited >= HEARTBEAT_INTERVAL:
             has_told = execution.acks_early and execution.has_begun.is_set()
-            activity.heartbeat({ACKNOWLEDGED: has_told, BEGUN: True})
+            activity.heartbeat(execution.told({ACKNOWLEDGED: has_told, BEGUN: True}))
             waited = timedelta()

@@ -63,7 +63,9 @@ class ProgressReporter:
         running = [
             execution
             for execution in self._host.executions
-            if now - execution.since > INTERVAL.total_seconds() and not execution.settled.done()
+            if now - execution.since > INTERVAL.total_seconds()
+            and not execution.settled.done()
+            and execution.light is None  # there is no workflow to be told
         ]
         self._shown = {
             task_id: shown for task_id, shown in self._shown.items() if self._runs(task_id, running)

@@ -32,13 +32,8 @@ from jobbridge.temporal.wire.contract import (
 )
 from jobbridge.temporal.wire.fire import Fire
 
-#: A worker that says nothing for so long is dead. The activity tells that it lives every two seconds.
-HEARTBEAT_TIMEOUT = timedelta(seconds=8)
 #: How many workers, and how many pool processes, one message may take with it before it counts as poison.
 MAX_LOST = 5
-#: The pool enforces time limits; Temporal's are the backstop. Room for waiting in the worker (rate limits).
-TIME_LIMIT_GRACE = timedelta(minutes=15)
-NO_LIMIT = timedelta(days=3650)
 REQUEUE_DELAY = timedelta(seconds=1)
 MAX_REQUEUE_DELAY = timedelta(seconds=30)
 #: Executions in one run; then the workflow continues as new, so that its history stays small.
@@ -204,10 +199,8 @@ class GenericJobWorkflow:
         return workflow.start_activity(
             contract.EXECUTE_JOB_HANDLER,
             order.to_json(),
-            heartbeat_timeout=HEARTBEAT_TIMEOUT,
-            start_to_close_timeout=timedelta(seconds=hard_limit) + TIME_LIMIT_GRACE
-            if hard_limit
-            else NO_LIMIT,
+            heartbeat_timeout=contract.HEARTBEAT_TIMEOUT,
+            start_to_close_timeout=contract.longest_run(hard_limit),
             # For dead workers only: a handler's own retries are executions of their own.
             retry_policy=RetryPolicy(
                 initial_interval=timedelta(seconds=1), backoff_coefficient=1.5, maximum_attempts=MAX_LOST

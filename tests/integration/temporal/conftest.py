@@ -175,7 +175,9 @@ def own_world(database_url: str, temporal: TemporalServer, tmp_path: Path) -> It
         yield make_world(database_url, temporal, tmp_path, started)
 
 
-def make_world(url: str, temporal: TemporalServer, folder: Path, started: ExitStack) -> TemporalWorld:
+def make_world(
+    url: str, temporal: TemporalServer, folder: Path, started: ExitStack, **settings: str
+) -> TemporalWorld:
     notes = folder / "notes"
     notes.mkdir()
     environment = {
@@ -184,6 +186,7 @@ def make_world(url: str, temporal: TemporalServer, folder: Path, started: ExitSt
         "PARITY_FOLDER": str(notes),
         "TEMPORAL_ADDRESS": temporal.address,
         "TEMPORAL_JOB_TASK_QUEUE": f"jobs-{uuid.uuid4().hex[:12]}",
+        **settings,
     }
     app = make_app(settings=load_settings(environment))
     app.finalize()
