@@ -12,6 +12,7 @@ import pytest
 from temporalio.client import ActivityExecutionDescription, ActivityExecutionStatus, Client
 from temporalio.service import RPCError
 
+from jobbridge import JobContext, job
 from jobbridge.core.keys import Engine
 from jobbridge.core.light import external_id_of
 from jobbridge.dev.temporal import TemporalServer, run_temporal
@@ -21,6 +22,11 @@ from jobbridge.temporal.reconcile.drift import drift
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld, make_world
 from tests.integration.temporal.test_reconciling import _look_twice
 from tests.support import wait_until
+
+
+@job("light.declared", temporal_light=True)
+def declared(ctx: JobContext, data: dict[str, Any]) -> None:
+    """Goes so, whatever the settings say."""
 
 
 @pytest.fixture
@@ -156,6 +162,12 @@ def test_where_the_server_has_none_it_goes_with_a_workflow(
 
         assert result.get(timeout=TIMEOUT) == 5
         world.wait_for_closed(result.id, "COMPLETED")
+
+
+def test_a_handler_may_be_declared_so(own_world: TemporalWorld) -> None:
+    result = own_world.task("light.declared").delay({})
+
+    assert own_world.row(result.id)["external_id"] == external_id_of(result.id)
 
 
 def test_it_is_refused_for_an_engine_that_has_no_workflows(light: TemporalWorld) -> None:
