@@ -28,10 +28,9 @@ from jobbridge.app.execute.claim import current_run, in_pool_child
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
-from jobbridge.app.publish.delivery import log_fallback, note_fallback
+from jobbridge.app.publish.delivery import address, chosen_light, log_fallback, note_fallback
 from jobbridge.app.publish.envelope import make_envelope
 from jobbridge.app.publish.fields import instant, optional_id, readable_arguments
-from jobbridge.app.publish.light import address, chosen_light
 from jobbridge.app.publish.repeating import repeating
 from jobbridge.app.publish.singletons import SingletonClaim
 from jobbridge.app.routing import queue_of, with_queue

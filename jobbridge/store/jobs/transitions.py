@@ -110,7 +110,7 @@ SET status = {becomes(events.Accepted)},
     external_run_id = coalesce(%(external_run_id)s, external_run_id),
     undelivered_since = NULL,
     updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND {may(events.Accepted)} AND {RELAXED}
+WHERE {_THIS_JOB} AND {may(events.Accepted)} AND (NOT %(is_alone)s OR {RELAXED})
 RETURNING status, attempt
 """
 

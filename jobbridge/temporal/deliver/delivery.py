@@ -312,6 +312,7 @@ def _accepted(envelope: Envelope, run_id: str | None, *, external_id: str | None
         engine=Engine.TEMPORAL,
         external_id=external_id or envelope.id,
         external_run_id=run_id,
+        is_alone=True,
     )
 
 

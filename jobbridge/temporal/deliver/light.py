@@ -66,6 +66,22 @@ async def start(
     return handle.run_id
 
 
+async def is_offered(client: Client) -> bool:
+    """Whether the server has activities without a workflow.
+
+    Raises:
+        RPCError: What else it answered.
+    """
+    request = DescribeActivityExecutionRequest(namespace=client.namespace, activity_id="of-nobody")
+    try:
+        await client.workflow_service.describe_activity_execution(request)
+    except RPCError as error:
+        if error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.UNIMPLEMENTED):
+            raise
+        return error.status is RPCStatusCode.NOT_FOUND
+    return True
+
+
 async def running(client: Client, activity_id: str) -> tuple[str | None, str | None] | None:
     """Give the delivery that an activity was started with, and its run; None: it does not run.
 

@@ -16,6 +16,7 @@ from jobbridge import JobContext, job
 from jobbridge.core.keys import Engine
 from jobbridge.core.light import external_id_of
 from jobbridge.dev.temporal import TemporalServer, run_temporal
+from jobbridge.diagnosis.engines import check_temporal
 from jobbridge.diagnosis.explain import explain
 from jobbridge.errors import UnsupportedOption
 from jobbridge.temporal.reconcile.drift import drift
@@ -58,6 +59,7 @@ def test_it_is_an_activity_with_the_row_of_any_job(light: TemporalWorld) -> None
     told = explain(light.app, row).reasons
     assert "In Temporal its activity is scheduled" in " ".join(reason.what for reason in told), told
     assert not drift(light.app)
+    assert [check.is_good for check in check_temporal(light.app, light.app.settings)] == [True]
     light.worker("-c", "1")
 
     assert result.get(timeout=TIMEOUT) == 5
@@ -158,6 +160,9 @@ def test_where_the_server_has_none_it_goes_with_a_workflow(
         assert "has no activities without a workflow" in caplog.text
         assert world.row(result.id)["external_id"] == result.id
         assert not drift(world.app)
+        (told,) = check_temporal(world.app, world.app.settings)
+        assert not told.is_good
+        assert "has no activities without a workflow" in told.found
         world.worker("-c", "1")
 
         assert result.get(timeout=TIMEOUT) == 5
