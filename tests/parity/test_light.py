@@ -38,6 +38,7 @@ from tests.parity.test_fan_out import (
     test_a_parent_completes_when_all_its_children_have,
     test_cancelling_a_parent_cancels_the_children_that_have_not_ended,
 )
+from tests.parity.test_kill_points import test_it_dies_after_the_end_is_written_and_before_it_is_acknowledged
 from tests.parity.test_retrying import test_a_failed_job_runs_again_as_the_same_job
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "test_an_error_is_failed_everywhere_with_its_traceback",
     "test_cancelling_a_parent_cancels_the_children_that_have_not_ended",
     "test_chain_group_and_chord",
+    "test_it_dies_after_the_end_is_written_and_before_it_is_acknowledged",
     "test_reject_with_requeue_runs_again",
     "test_replace_again_and_again",
     "test_replace_by_a_chain_ends_with_the_chains_result",
