@@ -95,7 +95,7 @@ def world(
     folder = tmp_path_factory.mktemp(f"world-{shared_engine}")
     url = postgres.create_database(f"world_{shared_engine}", template=migrated_template)
     with ExitStack() as started:
-        world = _world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
+        world = make_world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
         world.worker("-P", "prefork")
         yield world
 
@@ -106,16 +106,17 @@ def own_world(
 ) -> Iterator[World]:
     """A world of this test alone, with no worker yet."""
     with ExitStack() as started:
-        yield _world(engine, database_url, tmp_path, task_queue, request, started)
+        yield make_world(engine, database_url, tmp_path, task_queue, request, started)
 
 
-def _world(
+def make_world(
     engine: Engine,
     database_url: str,
     folder: Path,
     task_queue: str,
     request: pytest.FixtureRequest,
     started: ExitStack,
+    **settings: str,
 ) -> World:
     notes = folder / "notes"
     notes.mkdir()
@@ -126,6 +127,7 @@ def _world(
         "PARITY_FOLDER": str(notes),
         "TEMPORAL_ADDRESS": temporal,
         "TEMPORAL_JOB_TASK_QUEUE": task_queue,
+        **settings,
     }
     app = make_app(settings=load_settings(environment))
     app.finalize()
