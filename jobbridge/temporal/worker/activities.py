@@ -1,7 +1,7 @@
 """The activities: the half of the worker that lives on Temporal's thread.
 
 `executeJobHandler` makes a message, hands it to Celery's worker and waits for its acknowledgement, telling Temporal
-every second that it lives. The others keep books for what happens outside of an execution.
+every second that it lives. The others keep `books`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from jobbridge.core.envelope import Envelope
-from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
-from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
+from jobbridge.core.events import Cancelled
+from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal.schedules.fires import begin_fire
@@ -29,10 +28,10 @@ from jobbridge.temporal.wire.contract import (
     ExecuteOrder,
     Outcome,
     OutcomeKind,
-    StatusUpdate,
     instant_of,
 )
-from jobbridge.temporal.wire.messages import MissingMessage, bounded, envelope_of
+from jobbridge.temporal.wire.messages import MissingMessage, envelope_of
+from jobbridge.temporal.worker.books import Books, key_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 from jobbridge.temporal.worker.incoming import message_for
 from jobbridge.temporal.worker.light import LightAttempt
@@ -82,10 +81,11 @@ class JobActivities:
         self._host = host
         self._queue = queue
         self._executor = executor
+        self._books = Books(app, executor=executor)
 
     @property
     def all(self) -> list[Any]:
-        return [self.execute_job_handler, self.update_job_status, self.create_job_detail, self.get_job_data]
+        return [self.execute_job_handler, *self._books.all]
 
     @activity.defn(name=contract.EXECUTE_JOB_HANDLER)
     async def execute_job_handler(self, document: Any) -> Any:
@@ -260,7 +260,7 @@ class JobActivities:
         if attempt is None or not attempt.may_have_gone_on:
             return None
         told = order.message or {"tenant": order.job.tenant_id, "id": order.job.job_id}
-        stored = self._app.jobs.delivery_of(self._key(str(told["id"]), told["tenant"]))
+        stored = self._app.jobs.delivery_of(key_of(self._app, str(told["id"]), told["tenant"]))
         if stored is None or stored.message is None:
             return None
         envelope = Envelope.from_json(stored.message)
@@ -325,81 +325,6 @@ class JobActivities:
 
     async def _blocking(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-    # -- books for what happens outside of an execution
-
-    @activity.defn(name=contract.UPDATE_JOB_STATUS)
-    async def update_job_status(self, document: Any) -> Any:
-        """Record what happened to a job outside of an execution; tells the row's status afterwards."""
-        update = StatusUpdate.from_json(document)
-        return await self._blocking(self._update_status, update)
-
-    def _update_status(self, update: StatusUpdate) -> dict[str, Any]:
-        key = self._key(update.job_id, update.tenant_id)
-        recorded = self._app.recorder.record(self._event(key, update))
-        if recorded.applied and recorded.status is JobStatus.CANCELLED:
-            self._app.fan_outs.cancel(key, cancelled_by=update.cancelled_by)
-        return {"applied": recorded.applied, "status": recorded.status.value if recorded.status else None}
-
-    def _event(self, key: JobKey, update: StatusUpdate) -> JobEvent:
-        match update.status:
-            case "cancelled":
-                return Cancelled(key=key, reason=update.reason, cancelled_by=update.cancelled_by)
-            case "expired":
-                return Expired(key=key)
-            case "failed":
-                return Failed(key=key, attempt=None, error=update.reason or "failed", task_id=update.job_id)
-            case "processing":
-                row = self._app.jobs.get(key)
-                attempt = row.attempt if row else 0
-                return Progressed(
-                    key=key, attempt=attempt, progress=update.progress or 0.0, message=update.reason
-                )
-        raise ApplicationError(
-            f"The status {update.status!r} cannot be set from outside of an execution.", non_retryable=True
-        )
-
-    @activity.defn(name=contract.CREATE_JOB_DETAIL)
-    async def create_job_detail(self, document: Any) -> Any:
-        """Add a finished step `{jobId, tenantId, stepName, result?}` to a job."""
-        return await self._blocking(self._create_detail, document)
-
-    def _create_detail(self, document: dict[str, Any]) -> dict[str, Any]:
-        key = self._key(str(document["jobId"]), document.get("tenantId"))
-        row = self._app.jobs.get(key)
-        attempt = row.attempt if row else 0
-        with self._app.job_steps.step(
-            key, attempt, str(document["stepName"]), key=document.get("stepKey")
-        ) as step:
-            if not step.is_done:
-                step.result = document.get("result")
-        return {
-            "detailId": str(step.detail_id),
-            "result": bounded(step.result, {"$ref": "job_details.result"}),
-        }
-
-    @activity.defn(name=contract.GET_JOB_DATA)
-    async def get_job_data(self, document: Any) -> Any:
-        """Give `{status, data, result}` of the job `{jobId, tenantId}`; null when there is none."""
-        return await self._blocking(self._job_data, document)
-
-    def _job_data(self, document: dict[str, Any]) -> dict[str, Any] | None:
-        row = self._app.jobs.get(self._key(str(document["jobId"]), document.get("tenantId")))
-        if row is None:
-            return None
-        return {
-            "status": row.status.value,
-            "data": bounded(row.metadata.get("data"), contract.METADATA_REFERENCE),
-            "result": bounded(row.result, contract.RESULT_REFERENCE),
-        }
-
-    def _key(self, task_id: str, tenant: str | None) -> JobKey:
-        job_id = job_id_for(task_id)
-        if tenant is None:
-            row = self._app.jobs.find(job_id)
-            if row is not None:
-                return row.key
-        return JobKey(tenant=TenantId(tenant or SYSTEM_TENANT), job_id=job_id)
 
 
 async def _beat(execution: Execution) -> None:
