@@ -73,7 +73,7 @@ def look_at(app: Celery, workflow_id: str, queue: str) -> WorkflowFacts | None:
 
     async def describe(own: Client) -> WorkflowFacts:
         if activity_id := activity_id_in(workflow_id):
-            found = await own.get_activity_handle(activity_id).describe()
+            found = await own.get_activity_handle(activity_id).describe(include_last_failure=True)
             return _facts_of_activity(found, task_queue, await client.pollers(own, task_queue))
         description = await own.get_workflow_handle(workflow_id).describe()
         return WorkflowFacts(

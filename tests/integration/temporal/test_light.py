@@ -13,13 +13,16 @@ from temporalio.client import ActivityExecutionStatus, Client
 from temporalio.service import RPCError
 
 from jobbridge import JobContext, job
-from jobbridge.core.keys import Engine
+from jobbridge.core.events import Cancelled, Completed, Started
+from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.light import external_id_of
 from jobbridge.dev.temporal import TemporalServer, run_temporal
 from jobbridge.diagnosis.engines import check_temporal
 from jobbridge.diagnosis.explain import explain
 from jobbridge.errors import UnsupportedOption
 from jobbridge.temporal.reconcile.drift import drift
+from jobbridge.temporal.reconcile.inspect import look_at
+from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld, make_world
 from tests.integration.temporal.test_reconciling import _look_twice
 from tests.support import wait_until
@@ -70,6 +73,19 @@ def test_it_is_an_activity_with_the_row_of_any_job(light: TemporalWorld) -> None
         _do(light, describe_workflow)
 
 
+def test_it_is_told_why_its_last_attempt_ended(light: TemporalWorld) -> None:
+    light.worker("-c", "1")
+    result = light.task("parity.retry_slowly").delay()
+    external_id = external_id_of(result.id)
+
+    def last_failure() -> str | None:
+        facts = look_at(light.app, external_id, "celery")
+        return facts.activities[0].last_failure if facts and facts.activities else None
+
+    wait_until(last_failure, timeout=TIMEOUT, every=0.2)
+    assert light.app.cancel_job(result.id)
+
+
 def test_while_it_waits_it_is_cancelled_at_once(light: TemporalWorld) -> None:
     result = light.task("parity.add").apply_async((2, 3), countdown=3600)
 
@@ -105,6 +121,66 @@ def test_a_terminated_activity_cancels_its_job(light: TemporalWorld) -> None:
     assert drift(light.app).rows
     assert _look_twice(light.app) == {"cancelled": 1}
     assert light.row(result.id)["cancelled_by"] == "temporal"
+
+
+def test_an_activity_that_runs_though_its_row_has_ended_is_cancelled(light: TemporalWorld) -> None:
+    """That of a job which another installation gave the same id is left alone."""
+    waits, theirs = (light.task("parity.add").apply_async((1, 1), countdown=3600) for _ in range(2))
+    document = {"jobName": "parity.add", "data": {"args": [1, 1]}}
+
+    async def replace_by_another(client: Client) -> None:
+        await client.get_activity_handle(theirs.id).terminate()
+        await client.start_activity(
+            "executeJobHandler", document, id=theirs.id, start_to_close_timeout=timedelta(minutes=1),
+            task_queue=light.environment["TEMPORAL_JOB_TASK_QUEUE"], start_delay=timedelta(hours=1),
+        )  # fmt: skip
+
+    _do(light, replace_by_another)
+    for each in (waits, theirs):
+        key = light.app.jobs.find(job_id_for(each.id)).key
+        assert light.app.recorder.record(Cancelled(key=key, reason="Temporal was away.")).applied
+    reconciler = WorkflowReconciler(light.app, light.app.delivery(Engine.TEMPORAL))
+    wait_until(lambda: len(reconciler.overdue(quiet=timedelta())) == 1, timeout=TIMEOUT, every=0.2)
+
+    assert _look_twice(light.app) == {"workflow cancelled": 1}
+
+    assert light.activity(waits.id).status is ActivityExecutionStatus.CANCELED
+    assert light.activity(theirs.id).status is ActivityExecutionStatus.RUNNING
+    assert light.row(waits.id)["cancel_reason"] == "Temporal was away."
+
+
+def test_an_end_that_was_written_before_temporal_heard_of_it_is_told(light: TemporalWorld) -> None:
+    """A row that has ended has no message any more, and the activity has it by reference."""
+    result = light.task("temporal.length").delay("x" * 300_000)
+    key = light.app.jobs.find(job_id_for(result.id)).key
+    started = Started(
+        key=key, task_id=result.id, type="temporal.length", engine=Engine.TEMPORAL, queue="celery", worker="w@here",
+        delivery=light.row(result.id)["delivery"],
+    )  # fmt: skip
+    ended = Completed(key=key, attempt=1, result=7)
+    assert all(light.app.recorder.record(event).applied for event in (started, ended))
+
+    light.worker("-c", "1")
+
+    _wait_for_end(light, result.id, ActivityExecutionStatus.COMPLETED)
+
+
+def test_its_heartbeats_tell_its_progress(light: TemporalWorld) -> None:
+    light.worker("-c", "1")
+    result = light.task("temporal.progressing").delay({})
+    light.wait_for_start(result.id)
+
+    async def told(client: Client) -> Any:
+        description = await client.get_activity_handle(result.id).describe(include_heartbeat_details=True)
+        details = await description.heartbeat_details()
+        return details[0] if details else {}
+
+    wait_until(lambda: "progress" in _do(light, told), timeout=TIMEOUT, every=0.2)
+    heartbeat = _do(light, told)
+    assert (heartbeat["progress"], heartbeat["message"]) == (25.0, "a quarter")
+    assert heartbeat["delivery"] == str(light.row(result.id)["delivery"])
+    light.release(result.id)
+    _wait_for_end(light, result.id, ActivityExecutionStatus.COMPLETED)
 
 
 def test_a_job_that_must_not_run_twice_fails_when_its_worker_is_killed(light: TemporalWorld) -> None:
