@@ -148,3 +148,8 @@ def test_only_a_final_status_is_an_end() -> None:
 )
 def test_what_was_acknowledged_is_one_message(details: tuple[object, ...], is_so: bool) -> None:
     assert contract.was_acknowledged(details, "a") is is_so
+
+
+def test_what_was_acknowledged_may_be_whichever_message() -> None:
+    assert contract.was_acknowledged(({"acknowledged": True, "delivery": "b"},), None)
+    assert not contract.was_acknowledged(({"acknowledged": False, "delivery": "b"},), None)

@@ -12,9 +12,16 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from jobbridge.temporal.wire.contract import ACKNOWLEDGED, BEGUN, Outcome, OutcomeKind
+from jobbridge.temporal.wire.contract import (
+    ACKNOWLEDGED,
+    BEGUN,
+    DELIVERY,
+    Outcome,
+    OutcomeKind,
+    was_acknowledged,
+)
 from jobbridge.temporal.worker.light import LightAttempt
-from jobbridge.temporal.workflows.generic_job import MAX_LOST
+from jobbridge.temporal.workflows.execution import MAX_LOST
 
 _RUNNING = {ACKNOWLEDGED: False, BEGUN: True}
 
@@ -89,6 +96,17 @@ def test_an_attempt_tells_the_next_one_how_it_ended(
     assert (after.lost, after.requeued, after.is_redelivery) == (*counts, is_redelivery)
     assert not error.non_retryable
     assert error.next_retry_delay is not None
+
+
+def test_that_a_message_must_not_run_twice_is_told_on_until_its_row_can_be_read() -> None:
+    begun = {ACKNOWLEDGED: True, BEGUN: True, DELIVERY: "a", "lost": 0, "requeued": 0}
+
+    _, unread = _end(_attempt(2, begun), Outcome(kind=OutcomeKind.REQUEUED))
+    _, again = _end(_attempt(3, unread), Outcome(kind=OutcomeKind.REQUEUED))
+    _, goes_on = _end(_attempt(3, unread), Outcome(kind=OutcomeKind.CONTINUED, message={}))
+
+    assert (was_acknowledged([again], "a"), was_acknowledged([again], "b")) == (True, False)
+    assert not was_acknowledged([goes_on], "a")
 
 
 def test_a_retry_for_later_is_made_then() -> None:
