@@ -25,6 +25,8 @@ GET_JOB_DATA = "getJobData"
 
 #: In a heartbeat's details: the task began and its author wants it never run twice; and whether it has begun at all.
 ACKNOWLEDGED, BEGUN = "acknowledged", "begun"
+#: Of which message that is said.
+DELIVERY = "delivery"
 
 CANCEL_JOB = "cancelJob"
 UPDATE_PROGRESS = "updateProgress"
@@ -369,6 +371,15 @@ def longest_run(hard_limit: float | None) -> timedelta:
 def temporal_priority(priority: int | None) -> int:
     """Give Temporal's priority key (1 first … 5 last) of Celery's priority (9 first … 0 last)."""
     return 5 - max(0, min(9, priority or 0)) // 2
+
+
+def was_acknowledged(heartbeat: Sequence[Any], delivery: str | None) -> bool:
+    """Tell from the last details of an activity whether this message's task began, and must not be run twice.
+
+    Those of a release before this one do not say of which message they are.
+    """
+    details = heartbeat[0] if heartbeat and isinstance(heartbeat[0], dict) else {}
+    return bool(details.get(ACKNOWLEDGED)) and details.get(DELIVERY, delivery) == delivery
 
 
 def has_begun(heartbeat: Sequence[Any]) -> bool:

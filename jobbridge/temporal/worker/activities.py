@@ -51,6 +51,9 @@ _TICK = timedelta(milliseconds=200)
 LONGEST_WAIT = timedelta(minutes=10)
 
 
+_NOT_TWICE = "The worker was lost while the task ran, and the task is not to be run twice (acks_late=False)."
+
+
 class NoFire(Exception):
     """What a schedule of Temporal started is none of its fires, or has been dealt with."""
 
@@ -154,8 +157,10 @@ class JobActivities:
         if order.is_redelivery or (info.attempt > 1 and attempt is None):
             await self._until_free(execution, info)
         execution.holder = holder
-        reason = order.give_up or self._not_to_be_repeated(info)
-        if reason is not None and not await self._blocking(self._has_ended, execution):
+        reason = order.give_up
+        if contract.was_acknowledged(info.heartbeat_details, execution.delivery):
+            reason = reason or _NOT_TWICE
+        if reason is not None and not await self._blocking(self._is_over, execution):
             self._host.give_up(execution, reason)
         else:
             execution.is_suspect = info.attempt >= MAX_LOST if attempt is None else attempt.is_last
@@ -192,13 +197,15 @@ class JobActivities:
         except DatabaseError:
             return False  # books that cannot be read stop no job
 
-    def _has_ended(self, execution: Execution) -> bool:
-        """Whether the row says how it ended: then that is told, although the worker that ran it was lost since."""
+    def _is_over(self, execution: Execution) -> bool:
+        """Whether its row has ended, or goes on by another message: then that is told, whoever was lost since."""
         try:
             row = self._app.jobs.get(execution.key)
         except DatabaseError:
             return False
-        return row is not None and row.status in FINAL and str(row.delivery) == execution.delivery
+        if row is None or row.delivery is None:
+            return False
+        return row.status in FINAL or str(row.delivery) != execution.delivery
 
     def _prepared(self, order: ExecuteOrder, info: activity.Info, attempt: LightAttempt | None) -> Execution:
         external_id = attempt.external_id if attempt else str(info.workflow_id)
@@ -245,12 +252,6 @@ class JobActivities:
     def _stored_message(self, key: JobKey) -> dict[str, Any] | None:
         stored = self._app.jobs.delivery_of(key)
         return None if stored is None else stored.message
-
-    def _not_to_be_repeated(self, info: activity.Info) -> str | None:
-        details = info.heartbeat_details
-        if details and isinstance(details[0], dict) and details[0].get(ACKNOWLEDGED):
-            return "The worker was lost while the task ran, and the task is not to be run twice (acks_late=False)."
-        return None
 
     # -- waiting
 

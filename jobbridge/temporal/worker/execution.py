@@ -15,6 +15,7 @@ from kombu.message import Message
 from jobbridge.core.handlers import nearest
 from jobbridge.core.keys import JobKey
 from jobbridge.errors import UnknownHandler
+from jobbridge.temporal.wire.contract import DELIVERY
 
 if TYPE_CHECKING:
     from jobbridge.temporal.worker.light import LightAttempt
@@ -84,7 +85,8 @@ class Execution:
 
     def told(self, heartbeat: dict[str, Any]) -> dict[str, Any]:
         """Give a heartbeat with what the next attempt has to know."""
-        return heartbeat if self.light is None else {**heartbeat, **self.light.told()}
+        own = {**heartbeat, DELIVERY: self.delivery}
+        return own if self.light is None else {**own, **self.light.told()}
 
     def settle(self, settlement: Settlement) -> None:
         """Say how it ended; only the first time counts."""

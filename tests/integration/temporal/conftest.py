@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import ActivityExecutionDescription, Client
 
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.dev.postgres import PostgresServer
@@ -140,6 +141,15 @@ class TemporalWorld:
     def result(self, workflow_id: Any) -> Any:
         answer = self.cli("workflow", "result", "--workflow-id", str(workflow_id))
         return answer["result"]
+
+    def activity(self, activity_id: Any) -> ActivityExecutionDescription:
+        """Describe an activity that has no workflow."""
+
+        async def describe(client: Client) -> ActivityExecutionDescription:
+            return await client.get_activity_handle(str(activity_id)).describe()
+
+        found: ActivityExecutionDescription = self.app.delivery(Engine.TEMPORAL).client.call(describe)
+        return found
 
     def history(self, workflow_id: Any) -> list[dict[str, Any]]:
         return list(self.cli("workflow", "show", "--workflow-id", str(workflow_id))["events"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import ActivityExecutionDescription, ActivityExecutionStatus, Client
+from temporalio.client import ActivityExecutionStatus, Client
 from temporalio.service import RPCError
 
 from jobbridge import JobContext, job
@@ -36,16 +36,8 @@ def light(database_url: str, temporal: TemporalServer, tmp_path: Path) -> Iterat
         yield make_world(database_url, temporal, tmp_path, started, TEMPORAL_LIGHT="true")
 
 
-def _activity(world: TemporalWorld, task_id: str) -> ActivityExecutionDescription:
-    async def describe(client: Client) -> ActivityExecutionDescription:
-        return await client.get_activity_handle(task_id).describe()
-
-    found: ActivityExecutionDescription = world.app.delivery(Engine.TEMPORAL).client.call(describe)
-    return found
-
-
 def _wait_for_end(world: TemporalWorld, task_id: str, status: ActivityExecutionStatus) -> None:
-    wait_until(lambda: _activity(world, task_id).status is status, timeout=TIMEOUT, message=status.name)
+    wait_until(lambda: world.activity(task_id).status is status, timeout=TIMEOUT, message=status.name)
 
 
 def _do(world: TemporalWorld, work: Any) -> Any:
@@ -65,7 +57,7 @@ def test_it_is_an_activity_with_the_row_of_any_job(light: TemporalWorld) -> None
     assert result.get(timeout=TIMEOUT) == 5
     row = light.row(result.id)
     _wait_for_end(light, result.id, ActivityExecutionStatus.COMPLETED)
-    activity = _activity(light, result.id)
+    activity = light.activity(result.id)
     assert (row["external_id"], row["external_run_id"]) == (
         external_id_of(result.id),
         activity.activity_run_id,
@@ -84,7 +76,7 @@ def test_while_it_waits_it_is_cancelled_at_once(light: TemporalWorld) -> None:
     assert light.app.cancel_job(result.id)
 
     assert light.row(result.id)["status"] == "cancelled"
-    assert _activity(light, result.id).status is ActivityExecutionStatus.CANCELED
+    assert light.activity(result.id).status is ActivityExecutionStatus.CANCELED
 
 
 def test_who_cancels_the_activity_cancels_the_job(light: TemporalWorld) -> None:
@@ -119,7 +111,7 @@ def test_a_job_that_must_not_run_twice_fails_when_its_worker_is_killed(light: Te
     first = light.worker("-c", "1")
     result = light.task("temporal.early").delay()
     light.wait_for_start(result.id)
-    wait_until(lambda: _activity(light, result.id).total_heartbeat_count, timeout=TIMEOUT)
+    wait_until(lambda: light.activity(result.id).total_heartbeat_count, timeout=TIMEOUT)
 
     first.kill()
     light.worker("-c", "1")

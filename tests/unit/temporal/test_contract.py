@@ -110,3 +110,18 @@ def test_celerys_highest_priority_is_temporals_first() -> None:
     assert [contract.temporal_priority(priority) for priority in (9, 8, 7, 5, 4, 1, 0, None, 99)] == [
         1, 1, 2, 3, 3, 5, 5, 5, 1,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("details", "is_so"),
+    [
+        ((), False),
+        (("somebody's own",), False),
+        (({"acknowledged": False, "delivery": "a"},), False),
+        (({"acknowledged": True, "delivery": "a"},), True),
+        (({"acknowledged": True, "delivery": "b"},), False),  # the job has gone on by another message since
+        (({"acknowledged": True},), True),  # of an earlier release
+    ],
+)
+def test_what_was_acknowledged_is_one_message(details: tuple[object, ...], is_so: bool) -> None:
+    assert contract.was_acknowledged(details, "a") is is_so
