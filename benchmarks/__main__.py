@@ -26,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     only, systems = _names(options.only, UNITS), _names(options.systems, SYSTEMS)
     wanted = {system.server for name, system in SYSTEMS.items() if not systems or name in systems}
+    wanted -= {"temporal"}
+    if not only or any(measure.startswith("temporal_") for measure in only):
+        wanted.add("temporal")
     folder = Path(options.folder)
     with run_servers(folder, wanted) as servers:
         _name_missing(servers, systems)

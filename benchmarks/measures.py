@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OURS, UNTRACKED = "jobbridge", "jobbridge_untracked"
+LIGHT, BARE, FIVE = "jobbridge_light", "temporal_bare", "temporal_five"
 REDIS, RABBITMQ, CONFIRM, SQLA = "celery_redis", "celery_rabbitmq", "celery_rabbitmq_confirm", "celery_sqla"
 
 #: Measure: unit. `latest.json` has no others.
@@ -28,6 +29,15 @@ UNITS = {
     "finished_1m": "jobs/s",
     "chord1000": "s",
     "chord_part_growth": "times",
+    "temporal_drain": "jobs/s",
+    "temporal_cpu": "ms",
+    "temporal_cpu_worker": "ms",
+    "temporal_publish": "jobs/s",
+    "temporal_publish50": "jobs/s",
+    "temporal_latency_p50": "ms",
+    "temporal_get30_p50": "ms",
+    "temporal_chord100": "s",
+    "temporal_group1000": "s",
 }
 
 
@@ -50,6 +60,10 @@ class Amounts:
         ("backlog_1m", 1_000_000),
     )
     finished: int = 1_000_000
+    temporal_drain: int = 600
+    temporal_publish: int = 300
+    temporal_publish50: int = 600
+    temporal_latency: int = 50
 
 
 #: For a test: that everything works, not how fast.
@@ -65,6 +79,10 @@ SMALL = Amounts(
     largest_chord=15,
     backlogs=(("backlog_1k", 50),),
     finished=50,
+    temporal_drain=20,
+    temporal_publish=10,
+    temporal_publish50=20,
+    temporal_latency=5,
 )
 
 
@@ -122,4 +140,21 @@ COMPARISONS = (
     _at_most("chord of 1,000 : Redis", "chord1000", ("chord1000", REDIS), 1.2),
     _at_most("cost of a chord's part, 5,000 : 100", "chord_part_growth", None, 1.1),
     _at_most("idle memory : Redis", "memory", ("memory", REDIS), 1.1),
+    _at_least("on Temporal, drain : one activity", "temporal_drain", ("temporal_drain", BARE), 0.9),
+    _at_least("on Temporal, drain : five activities", "temporal_drain", ("temporal_drain", FIVE), 2.0),
+    _at_least("light, drain : one activity", "temporal_drain", ("temporal_drain", BARE), 1.4, system=LIGHT),
+    _at_most(
+        "on Temporal, latency p50 : one activity",
+        "temporal_latency_p50",
+        ("temporal_latency_p50", BARE),
+        1.25,
+    ),
+    _at_least("on Temporal, publish : the client", "temporal_publish", ("temporal_publish", BARE), 0.85),
+    _at_least(
+        "on Temporal, 50 callers : the client", "temporal_publish50", ("temporal_publish50", BARE), 0.9
+    ),
+    _at_most(
+        "on Temporal, group(1000) : the client", "temporal_group1000", ("temporal_group1000", BARE), 1.2
+    ),
+    _at_most("on Temporal, chord of 100 : on Celery", "temporal_chord100", ("chord100", OURS), 2.2),
 )

@@ -14,6 +14,7 @@ from benchmarks.measures import UNITS, Amounts
 from benchmarks.runs import Run, runs_of
 from benchmarks.stage import Stages
 from benchmarks.systems import SYSTEMS
+from benchmarks.temporal_runs import temporal_runs_of
 from jobbridge.dev.process import DevServerError
 
 
@@ -78,8 +79,12 @@ def run_rounds(
     """
     only, systems = set(only), set(systems)
     present = [name for name, system in SYSTEMS.items() if not system.missing(stages.servers)]
+    if "temporal" in stages.servers.missing:
+        only = (only or set(UNITS)) - {measure for measure in UNITS if measure.startswith("temporal_")}
     chosen = [name for name in present if not systems or name in systems]
-    wanted = [run for run in runs_of(amounts) if not only or only & set(run.measures)]
+    wanted = [
+        run for run in [*runs_of(amounts), *temporal_runs_of(amounts)] if not only or only & set(run.measures)
+    ]
     results = Results()
     for series in sorted({run.series for run in wanted}):
         for number in range(1, rounds + 1):

@@ -21,7 +21,7 @@ from tests.support import wait_until
 
 Numbers = dict[str, float]
 
-_WARM = 0.2  # of a drain's jobs: a worker's first ones, which it begins with one process
+WARM = 0.2  # of a drain's jobs: a worker's first ones, which it begins with one process
 _IDLE_JOBS = 20  # that a worker has run before it is called idle
 _STABLE = 0.01  # of its memory, between two looks
 _BACKLOG_JOBS = 3000  # that are drained from it
@@ -49,13 +49,13 @@ def drain(stages: Stages, system: System, amounts: Amounts) -> Numbers:
     with stages.open(system, "drain") as stage:
         if system.kind == "limit":
             return _take(stage, amounts.drain)
-        jobs = round(amounts.drain * (1 + _WARM))
+        jobs = round(amounts.drain * (1 + WARM))
         stage.send("fill", jobs)
         stage.wait_until_unfinished(jobs)
         stage.start_workers()
         stage.wait_for_runs(jobs)
         stage.wait_until_unfinished(0)
-        return {measure: _rate([when for _, when in stage.ledger.whole(jobs)], jobs - amounts.drain)}
+        return {measure: rate([when for _, when in stage.ledger.whole(jobs)], jobs - amounts.drain)}
 
 
 def latency(stages: Stages, system: System, amounts: Amounts) -> Numbers:
@@ -70,7 +70,7 @@ def latency(stages: Stages, system: System, amounts: Amounts) -> Numbers:
     took = sorted(1000 * (when - sent[number]) for number, when in runs if number >= warm)
     if took[0] <= 0:
         raise WrongNumber("a job ran before it was sent")
-    return {"latency_p50": _quantile(took, 0.5), "latency_p99": _quantile(took, 0.99)}
+    return {"latency_p50": quantile(took, 0.5), "latency_p99": quantile(took, 0.99)}
 
 
 def answers(stages: Stages, system: System, amounts: Amounts) -> Numbers:
@@ -121,10 +121,10 @@ def backlog(stages: Stages, system: System, _amounts: Amounts, *, measure: str, 
             stage.stop()
             runs = stage.ledger.runs()
             stage.ledger.refuse_repeated(runs)
-            warm = round(jobs * _WARM)
+            warm = round(jobs * WARM)
             ran += jobs
             took += runs[jobs - 1][1] - runs[warm - 1][1]
-    return {measure: ran * (1 - _WARM) / took}
+    return {measure: ran * (1 - WARM) / took}
 
 
 def finished(stages: Stages, system: System, amounts: Amounts) -> Numbers:
@@ -143,7 +143,7 @@ def finished(stages: Stages, system: System, amounts: Amounts) -> Numbers:
         stage.start_workers()
         stage.wait_for_runs(jobs)
         stage.wait_until_unfinished(0)
-        return {"finished_1m": _rate([when for _, when in stage.ledger.whole(jobs)], round(jobs * _WARM))}
+        return {"finished_1m": rate([when for _, when in stage.ledger.whole(jobs)], round(jobs * WARM))}
 
 
 def large_chord(stages: Stages, system: System, amounts: Amounts) -> Numbers:
@@ -177,15 +177,17 @@ def _who_can(ability: str) -> tuple[str, ...]:
     return tuple(name for name, system in SYSTEMS.items() if ability in system.can)
 
 
-_WITH_WORKERS = tuple(name for name, system in SYSTEMS.items() if system.kind != "limit")
+#: Those on Temporal have runs of their own (`temporal_runs`).
+_QUEUES = tuple(name for name, system in SYSTEMS.items() if system.server != "temporal")
+_WITH_WORKERS = tuple(name for name in _QUEUES if SYSTEMS[name].kind != "limit")
 
 
 def runs_of(amounts: Amounts) -> list[Run]:
     """Give all runs, in the order of a round."""
     runs = [
-        Run(measures=("publish",), systems=tuple(SYSTEMS), work=publish),
+        Run(measures=("publish",), systems=_QUEUES, work=publish),
         Run(measures=("publish_bulk",), systems=_who_can(BULK), work=publish_bulk),
-        Run(measures=("drain", "drain_tracked", "drain_by_100"), systems=tuple(SYSTEMS), work=drain),
+        Run(measures=("drain", "drain_tracked", "drain_by_100"), systems=_QUEUES, work=drain),
         Run(measures=("latency_p50", "latency_p99"), systems=_WITH_WORKERS, work=latency),
         Run(measures=("get_p50", "get30_p50"), systems=_who_can(RESULTS), work=answers),
         Run(measures=("chord100",), systems=_who_can(CHORDS), work=chord),
@@ -220,8 +222,8 @@ def _take(stage: Stage, amount: int) -> Numbers:
         stage.wait_until_unfinished(0)
         runs = stage.ledger.whole(amount)
         # A hundred are noted at once, when they are taken.
-        warm = round(amount * _WARM / 100) * 100 or 1
-        numbers[measure] = _rate([when for _, when in runs], warm)
+        warm = round(amount * WARM / 100) * 100 or 1
+        numbers[measure] = rate([when for _, when in runs], warm)
     return numbers
 
 
@@ -233,12 +235,12 @@ def _chord(stages: Stages, system: System, size: int) -> dict[int, float]:
     return {int(parts): seconds for parts, seconds in answer["seconds"].items()}
 
 
-def _rate(times: list[float], warm: int) -> float:
+def rate(times: list[float], warm: int) -> float:
     """Give runs per second after the first `warm`; they are sorted."""
     return (len(times) - warm) / (times[-1] - times[warm - 1])
 
 
-def _quantile(ordered: list[float], share: float) -> float:
+def quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ import psycopg
 
 from benchmarks.ledger import WrongNumber
 from jobbridge.dev.postgres import PostgresServer, run_postgres
-from jobbridge.dev.process import ManagedProcess, free_port
+from jobbridge.dev.process import DevServerError, ManagedProcess, free_port
+from jobbridge.dev.temporal import TemporalServer, run_temporal
 from tests.support import Value, wait_until
 
 #: Beyond the defaults of `jobbridge.dev.postgres`, for all systems that use it. A checkpoint by size or time would fall
@@ -35,6 +37,7 @@ class Servers:
     postgres: PostgresServer
     redis_port: int = 0
     rabbitmq_port: int = 0
+    temporal: TemporalServer | None = None
     missing: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -50,6 +53,14 @@ class Servers:
         """Ask Redis something."""
         return _output(["redis-cli", "-h", "127.0.0.1", "-p", str(self.redis_port), *words])
 
+    def temporal_running(self, task_queue: str, *, activities: bool) -> int:
+        """Ask Temporal how many workflows run on a task queue, or activities of none."""
+        assert self.temporal is not None
+        kind = "activity" if activities else "workflow"
+        query = f"TaskQueue = '{task_queue}' AND ExecutionStatus = 'Running'"
+        answer = json.loads(self.temporal.run_cli(kind, "count", "--query", query, "-o", "json"))
+        return int(answer.get("count", 0))
+
     @contextmanager
     def rabbitmq(self) -> Iterator[Any]:
         """Open a channel to RabbitMQ."""
@@ -59,7 +70,7 @@ class Servers:
 
 @contextmanager
 def run_servers(folder: Path, wanted: set[str]) -> Iterator[Servers]:
-    """Run Postgres, and of `redis` and `rabbitmq` those that are wanted and installed.
+    """Run Postgres, and of `redis`, `rabbitmq` and `temporal` those that are wanted and installed.
 
     Raises:
         WrongNumber: Postgres is not durable here.
@@ -147,9 +158,22 @@ def _start_rabbitmq(servers: Servers, home: Path, stack: ExitStack) -> str | Non
     return None
 
 
+def _start_temporal(servers: Servers, home: Path, stack: ExitStack) -> str | None:
+    home.mkdir()
+    try:
+        servers.temporal = stack.enter_context(run_temporal(log_path=home / "log"))
+    except DevServerError as error:
+        return str(error)
+    servers.versions["temporal"] = (
+        _output([str(servers.temporal.cli), "--version"]).split("Server ")[1].split(",")[0]
+    )
+    return None
+
+
 _STARTS: dict[str, Callable[[Servers, Path, ExitStack], str | None]] = {
     "redis": _start_redis,
     "rabbitmq": _start_rabbitmq,
+    "temporal": _start_temporal,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -175,6 +176,24 @@ class Stage:
 
 def pss(processes: Sequence[ManagedProcess]) -> float:
     """Give the memory of these and all their descendants in MB: what is shared counts in parts (`smaps_rollup`)."""
+    total = 0
+    for pid in _family(processes):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def cpu_seconds(processes: Sequence[ManagedProcess]) -> float:
+    """Give the processor time that these and their descendants have taken, those that have ended included."""
+    ticks = 0
+    for pid in _family(processes):
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))  # user, system, and both of children that were waited for
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _family(processes: Sequence[ManagedProcess]) -> set[int]:
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended meanwhile
@@ -182,8 +201,4 @@ def pss(processes: Sequence[ManagedProcess]) -> float:
     family = {process.pid for process in processes}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
-    total = 0
-    for pid in family:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
+    return family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import amqp
@@ -50,6 +50,11 @@ class System:
     def is_ours(self) -> bool:
         return self.name.startswith("jobbridge")
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether our own environment has what it needs."""
+        return self.is_ours or self.kind in ("limit", "temporal")
+
     def missing(self, servers: Servers) -> str | None:
         """Say why it cannot be measured here; None if it can."""
         if reason := servers.missing.get(self.server):
@@ -60,12 +65,13 @@ class System:
                 if _node()
                 else "pg-boss is not installed (it needs node and npm: `make bench` installs it)"
             )
-        if not self.is_ours and self.kind != "limit" and not PEERS_PYTHON.exists():
+        if not self.runs_here and not PEERS_PYTHON.exists():
             return f"there is no {PEERS_PYTHON.relative_to(REPOSITORY)} (`make bench` makes it)"
         return None
 
 
 _OURS = "SELECT (SELECT count(*) FROM jobbridge_broker.messages)"
+_ROWS = "SELECT (SELECT count(*) FROM public.jobs WHERE completed_at IS NULL)"
 _OURS_TRACKED = """
 SELECT (SELECT count(*) FROM jobbridge_broker.messages), (SELECT count(*) FROM public.jobs WHERE completed_at IS NULL)
 """
@@ -127,6 +133,14 @@ SYSTEMS = {
             unfinished="SELECT count(*) FROM pgboss.job WHERE name = 'bench' AND state <> 'completed'",
         ),
         System(
+            name="jobbridge_light",
+            title="JobBridge on Temporal, light",
+            server="temporal",
+            unfinished=_ROWS,
+        ),
+        System(name="temporal_bare", title="Temporal, one activity", kind="temporal", server="temporal"),
+        System(name="temporal_five", title="Temporal, five activities", kind="temporal", server="temporal"),
+        System(
             name="limit",
             title="bare Postgres",
             kind="limit",
@@ -135,6 +149,13 @@ SYSTEMS = {
         ),
     )
 }
+
+
+def on_temporal(system: System) -> System:
+    """Give that system as it runs on Temporal."""
+    if system.name != "jobbridge":
+        return system
+    return replace(system, server="temporal", unfinished=_ROWS)
 
 
 def _node() -> str | None:
@@ -154,6 +175,11 @@ class Place:
     database_url: str
     ledger_path: Path
 
+    @property
+    def task_queue(self) -> str:
+        """Temporal's: one for each place, as the database."""
+        return self.database_url.rpartition("/")[2]
+
     def unfinished(self) -> list[int]:
         """Give the number of jobs that are not done, by each of the system's books."""
         if self.system.server == "redis":
@@ -165,9 +191,14 @@ class Place:
                     return [int(channel.queue_declare(_QUEUE, passive=True).message_count)]
                 except amqp.NotFound:
                     return [0]
-        assert self.system.unfinished is not None
+        counts = []
+        if self.system.server == "temporal":
+            is_light = self.system.name == "jobbridge_light"
+            counts.append(self.servers.temporal_running(self.task_queue, activities=is_light))
+        if self.system.unfinished is None:
+            return counts
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            return list(connection.execute(self.system.unfinished.encode()).fetchone() or ())
+            return counts + list(connection.execute(self.system.unfinished.encode()).fetchone() or ())
 
     def clear(self) -> None:
         """Forget what others left in servers that all share; databases are new."""
@@ -185,7 +216,10 @@ class Place:
         settings: dict[str, str | None] = {
             "PYTHONPATH": str(REPOSITORY),
             "DATABASE_URL": self.database_url,
-            "JOB_RUNNER_TYPE": "celery",
+            "JOB_RUNNER_TYPE": "temporal" if self.system.server == "temporal" else "celery",
+            "TEMPORAL_ADDRESS": self.servers.temporal.address if self.servers.temporal else None,
+            "TEMPORAL_JOB_TASK_QUEUE": self.task_queue,
+            "TEMPORAL_LIGHT": "true" if self.system.name == "jobbridge_light" else None,
             "BENCH_SYSTEM": self.system.name,
             "BENCH_LEDGER": str(self.ledger_path),
             "BENCH_DATABASE": self.database_url,
@@ -204,6 +238,12 @@ class Place:
     def workers(self) -> list[list[str]]:
         """Give the commands that make two jobs run at a time."""
         match self.system.kind:
+            case "temporal":
+                return [[self._python(), "-m", "benchmarks.apps.temporal_app"]]
+            case "celery" if self.system.server == "temporal":
+                app = ["-A", "benchmarks.apps.celery_app:app", "-l", "WARNING"]
+                worker = [self._python(), "-m", "jobbridge.temporal.worker", *app]
+                return [[*worker, "-P", "prefork", "-c", str(CONCURRENCY)]]
             case "celery":
                 # No word for each job in the log, for nobody.
                 app = ["-A", "benchmarks.apps.celery_app:app", "worker", "-l", "WARNING"]
@@ -221,7 +261,7 @@ class Place:
                 raise AssertionError(f"{self.system.name} has no worker")
 
     def _python(self) -> str:
-        return sys.executable if self.system.is_ours or self.system.kind == "limit" else str(PEERS_PYTHON)
+        return sys.executable if self.system.runs_here else str(PEERS_PYTHON)
 
     @staticmethod
     def _pgboss() -> list[str]:

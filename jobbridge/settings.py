@@ -45,6 +45,7 @@ class Settings(BaseModel):
     )
     temporal_namespace: str = Field("default", validation_alias="TEMPORAL_NAMESPACE")
     temporal_job_task_queue: str = Field("alga-jobs", validation_alias="TEMPORAL_JOB_TASK_QUEUE")
+    temporal_light: bool = Field(False, validation_alias="TEMPORAL_LIGHT")
     temporal_api_key: SecretStr | None = Field(None, validation_alias="TEMPORAL_API_KEY")
     temporal_tls: bool = Field(False, validation_alias="TEMPORAL_TLS")
     temporal_tls_server_ca_cert: Path | None = Field(

@@ -132,3 +132,14 @@ def worker_process(
     finally:
         process.kill()  # a warm shutdown takes Celery seconds; a test of it calls stop() itself
         print(f"--- log of {name} ---\n{process.log()}")
+
+
+def children_of(pid: int) -> list[int]:
+    """Give the processes that this one has started, and that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found

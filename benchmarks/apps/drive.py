@@ -7,18 +7,21 @@ included, so the ledger can be compared with what was sent.
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.apps.senders import SENDERS, LimitSender, Sender
-from benchmarks.ledger import WrongNumber, note
+from benchmarks.ledger import PATH_VARIABLE, Ledger, WrongNumber, note
 
 _WARM_ANSWERS = 10
 _LONGEST = 15.0  # seconds in which a run of answers ends: some systems look for results twice a second
 _FEWEST = 8  # answers
+_IDLE_PAUSE = 0.15  # seconds, in which what follows a job's last line has ended, too
 _PAUSE = (0.020, 0.045)  # seconds: a job of before has ended, and no poll is met always at the same moment
 
 
@@ -30,6 +33,11 @@ def prepare(sender: Sender, _amount: int) -> None:
 def fill(sender: Sender, amount: int) -> None:
     """Send so many, by the fastest way."""
     sender.send_many(range(amount))
+
+
+def fill_from_many(sender: Sender, amount: int) -> None:
+    """Send so many from 50 callers: what `fill` does may be left to a worker."""
+    sender.send_from_many(range(amount))
 
 
 def send(sender: Sender, amount: int) -> None:
@@ -51,6 +59,24 @@ def publish(sender: Sender, amount: int) -> dict[str, Any]:
 def publish_bulk(sender: Sender, amount: int) -> dict[str, Any]:
     """Send so many in bulk, after a tenth as many to warm up."""
     return _timed(amount, sender.send_many)
+
+
+def publish_from_many(sender: Sender, amount: int) -> dict[str, Any]:
+    """Send so many from 50 callers, after a tenth as many to warm up."""
+    return _timed(amount, sender.send_from_many)
+
+
+def latency_idle(sender: Sender, amount: int) -> dict[str, Any]:
+    """Send so many, each when the one before has run for a while; when each was given to the system."""
+    ledger = Ledger(path=Path(os.environ[PATH_VARIABLE]))
+    sent = []
+    for number in range(amount):
+        time.sleep(_IDLE_PAUSE)
+        sent.append(time.monotonic_ns() / 1e9)
+        sender.send(number)
+        while ledger.count() <= number:
+            time.sleep(0.005)
+    return {"sent": sent}
 
 
 def latency(sender: Sender, amount: int) -> dict[str, Any]:
@@ -136,14 +162,19 @@ def _right(answer: int, expected: int) -> None:
 
 _STEPS: dict[str, Callable[[Any, int], dict[str, Any] | None]] = {
     step.__name__: step
-    for step in (prepare, fill, send, publish, publish_bulk, latency, answers, chords, groups, take, take_100)
+    for step in (
+        *(prepare, fill, fill_from_many, send, publish, publish_bulk, publish_from_many),
+        *(latency, latency_idle, answers, chords, groups, take, take_100),
+    )
 }
 
 
 def main() -> None:
     """Do the step that the arguments name."""
     kind, step, amount = sys.argv[1:]
-    print(json.dumps(_STEPS[step](SENDERS[kind](), int(amount)) or {}))
+    print(json.dumps(_STEPS[step](SENDERS[kind](), int(amount)) or {}), flush=True)
+    if kind == "temporal":
+        os._exit(0)  # the SDK's threads may abort a process that ends by itself (temporalio/sdk-python#300)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any, Protocol
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 import psycopg
 
 PORTION = 500  # jobs in one call, where the caller makes the portions; as many as ours makes by itself
+
+
+CALLERS = 50  # threads, or as many calls in flight
 
 
 class Sender(Protocol):
@@ -25,6 +29,9 @@ class Sender(Protocol):
 
     def send_many(self, numbers: Iterable[int]) -> None:
         """Send many, in the way that the system has for that."""
+
+    def send_from_many(self, numbers: Iterable[int]) -> None:
+        """Send them one by one, from 50 callers at the same time."""
 
     def ask(self, number: int, seconds: float) -> int:
         """Send a job that takes so long, and wait for its result."""
@@ -58,6 +65,11 @@ class CelerySender:
                 stack.enter_context(self._apps.app.bulk())
             for number in numbers:
                 self._apps.note.delay(number)
+
+    def send_from_many(self, numbers: Iterable[int]) -> None:
+        with ThreadPoolExecutor(CALLERS) as callers:
+            for _ in callers.map(self.send, numbers):
+                pass
 
     def ask(self, number: int, seconds: float) -> int:
         return int(self._apps.echo.delay(number, seconds).get(timeout=30))
@@ -190,9 +202,16 @@ class LimitSender:
         return json.dumps({"number": number, "filling": "x" * 900})
 
 
+def _temporal_sender() -> Sender:
+    from benchmarks.apps.temporal_app import TemporalSender
+
+    return TemporalSender()
+
+
 SENDERS: dict[str, Any] = {
     "celery": CelerySender,
     "potatoq": PotatoqSender,
     "procrastinate": ProcrastinateSender,
     "limit": LimitSender,
+    "temporal": _temporal_sender,
 }

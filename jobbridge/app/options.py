@@ -31,6 +31,7 @@ class JobOptions:
         may_fall_back: False: it waits for its engine, whatever the settings say.
         continues: The attempt after which the job goes on by this message, sent by its last child.
         track: False: a message and no row, as with plain Celery; None: as its task says.
+        temporal_light: On Temporal it runs as an activity, without a workflow; None: as its task says.
     """
 
     engine: Engine | None = None
@@ -43,6 +44,7 @@ class JobOptions:
     may_fall_back: bool | None = None
     continues: int | None = None
     track: bool | None = None
+    temporal_light: bool | None = None
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> JobOptions:

@@ -108,6 +108,7 @@ class Task(Protocol[P, Value]):
         job_metadata: Mapping[str, Any] | None = None,
         singleton_key: str | None = None,
         singleton_policy: SingletonPolicy | str | None = None,
+        temporal_light: bool | None = None,
         **options: Any,
     ) -> Result[Value]:
         """Send a job with Celery's options and JobBridge's (docs/runners.md)."""

@@ -5,7 +5,7 @@ The arguments of a JSON message stay readable. Any other content (pickle, yaml, 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Json = Any  # what json.loads returns
@@ -53,7 +53,10 @@ class Envelope:
 
     def to_json(self) -> dict[str, Json]:
         """Give it as a JSON object; empty fields are left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        fields = (
+            (name, getattr(self, name)) for name in self.__dataclass_fields__
+        )  # `asdict` copies all that is in it
+        return {name: value for name, value in fields if value is not None}
 
     @classmethod
     def from_json(cls, document: dict[str, Json]) -> Envelope:

@@ -68,6 +68,9 @@ class Accepted:
     """The engine has it: `pending` becomes `queued`, or `scheduled` when run_at is in the future.
 
     Applies only while the row holds this delivery. Later states keep theirs; the external ids are stored all the same.
+
+    Attributes:
+        is_alone: It is all that its transaction writes, which then need not wait for the disk.
     """
 
     key: JobKey
@@ -75,6 +78,7 @@ class Accepted:
     engine: Engine
     external_id: str
     external_run_id: str | None = None
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,7 @@ class HandlerSpec:
     schedule: str | timedelta | Recurrence | None = None
     description: str = ""
     enterprise_only: bool = False
+    temporal_light: bool | None = None
 
     @property
     def place(self) -> str:

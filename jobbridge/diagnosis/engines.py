@@ -21,6 +21,9 @@ _FALLBACKS_SHOWN = timedelta(days=1)
 _FALLBACK_IS_RECENT = timedelta(hours=1)
 #: The settings that say where jobs go.
 _DECISIVE = ("edition", "job_runner_type")
+_LIGHT_HINT = (
+    "TEMPORAL_LIGHT has no effect: jobs go with workflows. Upgrade Temporal to 1.31, or leave it out."
+)
 _FILES = (".env", ".jobbridge")
 
 
@@ -104,6 +107,7 @@ def check_temporal(app: Celery, settings: Settings) -> list[Check]:
 def _ask_temporal(settings: Settings) -> Check:
     from temporalio.service import RPCError
 
+    from jobbridge.temporal.deliver.light import is_offered
     from jobbridge.temporal.wire.client import TemporalClient
 
     client = TemporalClient(settings)
@@ -111,6 +115,8 @@ def _ask_temporal(settings: Settings) -> Check:
     why = _why_wanted(settings)
     try:
         workers = client.call(lambda own: client.pollers(own, settings.temporal_job_task_queue))
+        if settings.temporal_light and not client.call(is_offered):
+            return bad("temporal", f"{where}, has no activities without a workflow", _LIGHT_HINT)
     except JobBridgeError as error:
         return bad("temporal", str(error), f"{error.hint}{why}")
     except (RPCError, TimeoutError) as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobbridge.broker import count_ahead, messages_of, why_buried
 from jobbridge.core.keys import Engine
+from jobbridge.core.light import activity_id_in
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.diagnosis.consumers import knowing, serving, start_hint
 from jobbridge.diagnosis.findings import age, duration
@@ -187,13 +188,13 @@ def _workflow_of_a_running_job(app: Celery, job: JobRow) -> Iterator[Reason]:
     elif facts is None:
         yield Reason(
             code="no_workflow",
-            what="Temporal knows no workflow of it.",
+            what=f"Temporal knows no {_kind(job)} of it.",
             hint="The reconciler settles the row: run a Temporal worker.",
         )
     elif not facts.is_running:
         yield Reason(
             code="workflow_closed",
-            what=f"Its workflow is {facts.status}, which the row does not say yet.",
+            what=f"Its {_kind(job)} is {facts.status}, which the row does not say yet.",
             hint="The reconciler settles the row: run a Temporal worker.",
         )
 
@@ -253,12 +254,12 @@ def _at_temporal(app: Celery, job: JobRow) -> Iterator[Reason]:
     if facts is None:
         yield Reason(
             code="no_workflow",
-            what="Temporal knows no workflow of it.",
+            what=f"Temporal knows no {_kind(job)} of it.",
             hint="The reconciler sends it again: run a Temporal worker.",
         )
         return
     if not facts.is_running:
-        yield Reason(code="workflow_closed", what=f"Its workflow is {facts.status}; the row will follow.")
+        yield Reason(code="workflow_closed", what=f"Its {_kind(job)} is {facts.status}; the row will follow.")
         return
     for activity in facts.activities:
         failed = f" Its last failure: {activity.last_failure}" if activity.last_failure else ""
@@ -267,6 +268,10 @@ def _at_temporal(app: Celery, job: JobRow) -> Iterator[Reason]:
             what=f"In Temporal its activity is {activity.state} (try {activity.attempt}) "
             f"on {facts.task_queue!r}.{failed}",
         )
+
+
+def _kind(job: JobRow) -> str:
+    return "activity" if activity_id_in(job.external_id) else "workflow"
 
 
 def _facts(app: Celery, job: JobRow) -> WorkflowFacts | Reason | None:

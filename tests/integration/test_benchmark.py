@@ -24,6 +24,11 @@ _MEASURES = {
     "drain_tracked": {"jobbridge"},
     "start": {"jobbridge"},
     "memory": {"jobbridge"},
+    "temporal_publish": {"jobbridge", "jobbridge_light", "temporal_five"},
+    "temporal_drain": {"jobbridge", "jobbridge_light", "temporal_five"},
+    "temporal_cpu": {"jobbridge", "jobbridge_light", "temporal_five"},
+    "temporal_cpu_worker": {"jobbridge", "jobbridge_light", "temporal_five"},
+    "temporal_chord100": {"jobbridge", "jobbridge_light", "temporal_five"},
 }
 
 
@@ -33,7 +38,7 @@ def test_a_short_benchmark_measures_ours_and_the_limit() -> None:
     )  # on the disk that the checkout is on: durable, or it refuses
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks", "--small", "--rounds", "1", "--folder", str(folder)]
-    command += ["--systems", "jobbridge,limit", "--only", ",".join(_MEASURES)]
+    command += ["--systems", "jobbridge,jobbridge_light,temporal_five,limit", "--only", ",".join(_MEASURES)]
 
     done = subprocess.run(
         command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, check=False

@@ -21,7 +21,7 @@ _MOST = {
     "run celery": Cost(statements=2.2, commits=1.4, flushes=0.5, wal_bytes=3_000),
     "send plain": Cost(statements=1.2, commits=1.2, flushes=1.2, wal_bytes=1_400),
     "run plain": Cost(statements=1.8, commits=1.7, flushes=1.7, wal_bytes=1_000),
-    "send temporal": Cost(statements=2.3, commits=2.2, flushes=2.2, wal_bytes=5_300),
+    "send temporal": Cost(statements=2.3, commits=2.2, flushes=1.4, wal_bytes=5_300),
     "run temporal": Cost(statements=5.5, commits=3.4, flushes=3.4, wal_bytes=4_000),
 }
 _MOST_IN_AN_IDLE_MINUTE = {"celery": 90, "plain": 80, "temporal": 180}  # statements

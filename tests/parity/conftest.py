@@ -96,7 +96,7 @@ def world(
     folder = tmp_path_factory.mktemp(f"world-{shared_engine}")
     url = postgres.create_database(f"world_{shared_engine}", template=migrated_template)
     with ExitStack() as started:
-        world = made_world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
+        world = make_world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
         world.worker("-P", "prefork")
         yield world
 
@@ -107,10 +107,10 @@ def own_world(
 ) -> Iterator[World]:
     """A world of this test alone, with no worker yet."""
     with ExitStack() as started:
-        yield made_world(engine, database_url, tmp_path, task_queue, request, started)
+        yield make_world(engine, database_url, tmp_path, task_queue, request, started)
 
 
-def made_world(
+def make_world(
     engine: Engine,
     database_url: str,
     folder: Path,
@@ -118,6 +118,7 @@ def made_world(
     request: pytest.FixtureRequest,
     started: ExitStack,
     make: Callable[..., Celery] = make_app,
+    **settings: str,
 ) -> World:
     """Make a world of a migrated database, without a worker."""
     notes = folder / "notes"
@@ -129,6 +130,7 @@ def made_world(
         "PARITY_FOLDER": str(notes),
         "TEMPORAL_ADDRESS": temporal,
         "TEMPORAL_JOB_TASK_QUEUE": task_queue,
+        **settings,
     }
     app = make(settings=load_settings(environment))
     app.finalize()

@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,7 +21,7 @@ from jobbridge.core.keys import job_id_for
 from jobbridge.dev.process import ManagedProcess
 from tests.parity.conftest import World
 from tests.parity.test_following import KINDS, _Kind, _root
-from tests.support import wait_until
+from tests.support import children_of, wait_until
 
 _ALL: dict[str, _Kind] = KINDS | {
     "chord into a group": (
@@ -34,16 +33,6 @@ _ALL: dict[str, _Kind] = KINDS | {
         [[1, 1], [1, 1]],
     ),
 }
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 def _kill(*pids: int) -> None:
@@ -113,7 +102,7 @@ def _assert_all_ended(world: World, sent: dict[str, Any], first: set[int]) -> No
 def test_it_dies_before_the_end_is_written(own_world: World, dies: str) -> None:
     worker, sent = _sent_and_running(own_world)
     ids = [job_id_for(_root(result)) for result in sent.values()]
-    children = _children(worker.pid)
+    children = children_of(worker.pid)
 
     with _ends_are_held_up(own_world, ids):
         for result in sent.values():
@@ -134,7 +123,7 @@ def test_it_dies_before_the_end_is_written(own_world: World, dies: str) -> None:
 @pytest.mark.timeout(300)
 def test_it_dies_after_the_end_is_written_and_before_it_is_acknowledged(own_world: World) -> None:
     worker, sent = _sent_and_running(own_world)
-    children = _children(worker.pid)
+    children = children_of(worker.pid)
     before = {row["job_id"]: row["delivery"] for row in own_world.rows("status = 'processing'")}
     os.kill(worker.pid, signal.SIGSTOP)
 

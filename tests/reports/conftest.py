@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobbridge.dev.postgres import PostgresServer
-from tests.parity.conftest import World, engine, made_world, shared_engine
+from tests.parity.conftest import World, engine, make_world, shared_engine
 from tests.reports import tasks  # noqa: F401  (they are the app's)
 from tests.reports.app import make_reports_app
 
@@ -30,7 +30,7 @@ def world(
     url = postgres.create_database(f"reports_{shared_engine}", template=migrated_template)
     with ExitStack() as started:
         queue = f"reports-{uuid.uuid4().hex[:8]}"
-        world = made_world(shared_engine, url, folder, queue, request, started, make=make_reports_app)
+        world = make_world(shared_engine, url, folder, queue, request, started, make=make_reports_app)
         world.module = "tests.reports.app"
         world.worker("-P", "prefork")
         yield world
@@ -46,7 +46,7 @@ def own_world(
 ) -> Iterator[World]:
     """A world of this report alone, with no worker yet."""
     with ExitStack() as started:
-        world = made_world(
+        world = make_world(
             engine, database_url, tmp_path, task_queue, request, started, make=make_reports_app
         )
         world.module = "tests.reports.app"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobbridge.dev.postgres import PostgresServer
-from tests.parity.conftest import World, made_world, shared_engine
+from tests.parity.conftest import World, make_world, shared_engine
 from tests.redis_server import run_redis
 from tests.strangers.app import make_strangers_app
 
@@ -37,7 +37,7 @@ def world(
     with ExitStack() as started, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STRANGERS_REDIS", redis_url)
         queue = f"strangers-{uuid.uuid4().hex[:8]}"
-        world = made_world(shared_engine, url, folder, queue, request, started, make=make_strangers_app)
+        world = make_world(shared_engine, url, folder, queue, request, started, make=make_strangers_app)
         world.module = "tests.strangers.app"
         world.environment["STRANGERS_REDIS"] = redis_url
         world.worker("-P", "prefork")

@@ -73,6 +73,7 @@ def job(
     schedule: str | timedelta | Recurrence | None = None,
     description: str | None = None,
     enterprise_only: bool = False,
+    temporal_light: bool | None = None,
     force: bool = False,
 ) -> Declare:
     """Declare a handler `(ctx, data)`; gives back the Celery task, so `handler.delay({...})` sends a job.
@@ -88,6 +89,7 @@ def job(
         schedule: Cron (five fields), an interval, or a Recurrence that says more.
         description: One line for lists; else the docstring's first line.
         enterprise_only: Not registered in the community edition.
+        temporal_light: On Temporal without a workflow of its own; None: as TEMPORAL_LIGHT says.
         force: Replace a handler of that name.
 
     Raises:
@@ -116,6 +118,7 @@ def job(
             schedule=schedule,
             description=description or (inspect.getdoc(function) or "").partition("\n")[0],
             enterprise_only=enterprise_only,
+            temporal_light=temporal_light,
         )
         declared.register(spec, force=force)
         for app in _get_active_apps():
@@ -157,6 +160,7 @@ def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any
         spec=spec,
         __doc__=spec.function.__doc__,
         engine=spec.engine,
+        temporal_light=spec.temporal_light,
         max_retries=spec.retry.max_attempts - 1,
         soft_time_limit=limit,
         time_limit=None if limit is None else limit + KILL_GRACE.total_seconds(),

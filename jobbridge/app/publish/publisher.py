@@ -28,7 +28,7 @@ from jobbridge.app.execute.claim import current_run, in_pool_child
 from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
-from jobbridge.app.publish.delivery import log_duplicate, log_fallback, note_fallback
+from jobbridge.app.publish.delivery import address, chosen_light, log_duplicate, log_fallback, note_fallback
 from jobbridge.app.publish.direct import over_kombu
 from jobbridge.app.publish.message.envelope import make_envelope
 from jobbridge.app.publish.message.fields import instant, optional_id, readable_arguments
@@ -38,7 +38,7 @@ from jobbridge.app.routing import queue_of, with_queue
 from jobbridge.broker import publishing_by, publishing_on
 from jobbridge.core.chords import REPLACES, place_of
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
-from jobbridge.core.envelope import HEADER, Envelope
+from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Submitted
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
@@ -82,12 +82,13 @@ class JobPublication:
         is_own = self._parent_run is not None and self._parent_run.task_id == self._task_id
         self._own_run = self._parent_run if is_own else None
         self._engine = self._chosen_engine()
+        self._is_light = chosen_light(app, self._task, options, self._engine, is_own=is_own)
         self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
         self._claim = self._singleton_claim()
         self._trouble: EngineUnavailable | None = None  #: Why it does not go to the engine that was chosen.
         self.sent: Sent | None = None  #: What came of it; None until it is sent.
         self.stored: tuple[Submitted, Parcel] | None = None  #: What was stored in one statement, if it was.
-        self._address()
+        self._external_id = self._address()
 
     def send(self) -> Any:
         result = self._send()
@@ -104,13 +105,13 @@ class JobPublication:
             return self._send_with_row()
         return self._send_to_other_broker()
 
-    def _address(self) -> None:
-        """Write into the message whose job it is, and by which delivery."""
+    def _address(self) -> str:
+        """Write into the message whose job it is, and by which delivery; gives how its engine will know it."""
         told = {"tenant": self._key.tenant, "delivery": str(self._delivery), "engine": self._engine.value}
-        self._headers[HEADER] = told
         if self._queue_name != self._publish_options.get("routing_key"):
-            # What it is taken from knows the routing key only.
-            self._headers[HEADER]["queue"] = self._queue_name
+            told["queue"] = self._queue_name  # what it is taken from knows the routing key only
+        is_light = self._is_light and self._engine is Engine.TEMPORAL  # it may have fallen back since
+        return address(self._headers, told, self._task_id, is_light=is_light)
 
     # -- deciding
 
@@ -160,7 +161,7 @@ class JobPublication:
             max_attempts=None if max_retries is None else max_retries + 1,
             user_id=self._options.user_id,
             metadata={**readable_arguments(task, self._body, headers), **self._options.metadata_of(headers)},
-            external_id=self._task_id,
+            external_id=self._external_id,
             message=message,
             broker=broker,
             root_id=self._key.job_id if root_id == self._task_id else optional_id(root_id),
@@ -216,7 +217,7 @@ class JobPublication:
         if bulk is None or not bulk.takes(submitted):
             return False
         bulk.add(submitted, parcel, self._repeating)
-        self._note_sent(Outcome.CREATED, self._key, self._task_id, self._task_id)
+        self._note_sent(Outcome.CREATED, self._key, self._task_id, self._external_id)
         return True
 
     def _write_row_then_message(self, caller: Any) -> Any:
@@ -254,7 +255,7 @@ class JobPublication:
         recorded = self._app.recorder.record(submitted, connection, parcel=parcel)
         went_unseen = recorded.outcome == "repeated" or (recorded.applied and recorded.outcome is None)
         if not recorded.applied and not went_unseen:
-            self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._task_id)
+            self._note_sent(Outcome.DEDUPLICATED, self._key, self._task_id, self._external_id)
             log_duplicate(self._key, recorded.reason)
             return False
         if self._own_run is not None and (
@@ -263,13 +264,13 @@ class JobPublication:
             self._own_run.continued = True
         if not recorded.applied:  # the commit of the first try went through unseen, and the message with it
             if self.sent is None:
-                self._note_sent(Outcome.CREATED, self._key, self._task_id, self._task_id)
+                self._note_sent(Outcome.CREATED, self._key, self._task_id, self._external_id)
             return False
         if self._claim is not None and connection is not None:
             self._claim.settle(connection)
         is_replacing = self._claim is not None and self._claim.replaced is not None
         self._note_sent(
-            Outcome.REPLACED if is_replacing else Outcome.CREATED, self._key, self._task_id, self._task_id
+            Outcome.REPLACED if is_replacing else Outcome.CREATED, self._key, self._task_id, self._external_id
         )
         return True
 
@@ -360,7 +361,7 @@ class JobPublication:
     def _send_to_broker_instead(self, trouble: EngineUnavailable) -> Any:
         """Send it to the broker at once: that Temporal is away is known, so it was not even asked."""
         self._trouble, self._engine = trouble, Engine.CELERY
-        self._address()
+        self._external_id = self._address()
         result = self._send_with_row()
         if self.sent is not None and self.sent.outcome is not Outcome.DEDUPLICATED:
             log_fallback(self._task_id, self._name, trouble)

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from jobbridge.app.results.artifacts import artifacts_of
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
+from jobbridge.core.light import activity_id_in
 from jobbridge.core.status import FINAL
 from jobbridge.dashboard.access.redaction import reasons_for
 from jobbridge.dashboard.access.request_context import RequestContext, Rule, uuid_or_none
@@ -103,7 +104,9 @@ def _temporal_url(context: RequestContext, row: JobRow) -> str | None:
         return None
     if row.external_id is None or context.principal.tenant is not None:
         return None
-    parts = ["namespaces", settings.temporal_namespace, "workflows", row.external_id]
+    activity_id = activity_id_in(row.external_id)
+    known_as = ["activities", activity_id] if activity_id else ["workflows", row.external_id]
+    parts = ["namespaces", settings.temporal_namespace, *known_as]
     parts += [row.external_run_id] if row.external_run_id else []
     return "/".join([base, *(url_quote(part, safe="") for part in parts)])
 

@@ -23,7 +23,7 @@ from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.postgres.prepared import prepared
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.jobs.statements import statement_of
-from jobbridge.store.jobs.transitions import ENDED, GATE, LOST, STEP_OF_MOVED
+from jobbridge.store.jobs.transitions import ENDED, GATE, LOST, RELAXED, STEP_OF_MOVED
 from jobbridge.store.values import json_text
 
 #: Of the session that writes them. The statements read as many entries of the primary key as there are jobs; a plan
@@ -224,6 +224,7 @@ SET status = {becomes(events.Accepted)},
     updated_at = clock_timestamp()
 FROM told
 WHERE job.job_id = told.job_id AND job.tenant::text = told.tenant AND {_of_row(may(events.Accepted), ("delivery",))}
+  AND {RELAXED}
 RETURNING job.job_id
 """
 

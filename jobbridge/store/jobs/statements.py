@@ -24,6 +24,7 @@ def statement_of(event: events.JobEvent) -> tuple[LiteralString, _Params]:
                 "engine": event.engine.value,
                 "external_id": event.external_id,
                 "external_run_id": event.external_run_id,
+                "is_alone": event.is_alone,
             }
         case events.FellBack():
             return transitions.FALL_BACK, key | {

@@ -20,6 +20,9 @@ _THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
 #: What every end of a job leaves: nothing to deliver, and no envelope, which may be large.
 ENDED = "message = NULL, undelivered_since = NULL, completed_at = clock_timestamp(), updated_at = clock_timestamp()"
 
+#: In a condition: the transaction that moves the row does not wait for the disk.
+RELAXED = "set_config('synchronous_commit', 'off', true) = 'off'"
+
 #: What becomes of a step whose attempt never said how it ended. `lost` lets a late AttemptFailed correct it.
 LOST = """status = 'failed', error = 'The attempt was lost with its worker.',
         metadata = step.metadata || '{"lost": true}',
@@ -97,7 +100,8 @@ SELECT {_PART_COUNTED.rpartition("SELECT")[2]}"""
 #: What the statements that count a part return of the row.
 _ENDED_PART = "tenant, job_id, parent_id, status, attempt, chord_id, chord_index"
 
-#: Later states keep theirs; the ids are kept all the same.
+#: Later states keep theirs; the ids are kept all the same. It does not wait for the disk: should a crash forget it, the
+#: relay asks the engine, which has the job.
 ACCEPT: LiteralString = f"""
 UPDATE public.jobs AS job
 SET status = {becomes(events.Accepted)},
@@ -106,7 +110,7 @@ SET status = {becomes(events.Accepted)},
     external_run_id = coalesce(%(external_run_id)s, external_run_id),
     undelivered_since = NULL,
     updated_at = clock_timestamp()
-WHERE {_THIS_JOB} AND {may(events.Accepted)}
+WHERE {_THIS_JOB} AND {may(events.Accepted)} AND (NOT %(is_alone)s OR {RELAXED})
 RETURNING status, attempt
 """
 

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import Priority, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityAlreadyStartedError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Accepted
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.light import activity_id_in, external_id_of, is_light
 from jobbridge.errors import EngineUnavailable
 from jobbridge.settings import Settings
+from jobbridge.temporal.deliver import light
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.client import TemporalClient, is_unreachable, unavailable
-from jobbridge.temporal.wire.contract import temporal_priority
+from jobbridge.temporal.wire.contract import ExecuteOrder, temporal_priority
 from jobbridge.temporal.wire.messages import continuation, to_temporal
 from jobbridge.temporal.wire.signals import CancelRequest
 
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
 CLOSING_TIME = timedelta(seconds=1)
 #: Starts of a batch that wait for their answer at the same time: more are no faster (dev server, two cores).
 IN_FLIGHT = 50
+ALREADY_STARTED = (WorkflowAlreadyStartedError, ActivityAlreadyStartedError)
 Answer = TypeVar("Answer")
-Start = Callable[[Client], Awaitable[WorkflowHandle[Any, Any]]]
+Start = Callable[[Client], Awaitable[Accepted]]
 _FAIRNESS_KEY_LIMIT = 64
 #: Of a server that is away. One that only has too much to do is asked again at once.
 _SILENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
@@ -73,7 +76,7 @@ class TemporalDelivery:
         while True:
             try:
                 return self._start(envelope)
-            except WorkflowAlreadyStartedError:
+            except ALREADY_STARTED:
                 if accepted := self._same_delivery(envelope):
                     return accepted
             if time.monotonic() > deadline:
@@ -89,30 +92,28 @@ class TemporalDelivery:
 
         Nothing is raised: a server that is away is remembered as after any other call.
         """
-        starts: list[tuple[Envelope, Start]] = []
+        starts: list[Start] = []
         for envelope in envelopes:
             with suppress(TypeError, ValueError, KeyError):  # it says why when it is delivered alone
-                starts.append((envelope, self._start_of(envelope)))
+                starts.append(self._start_of(envelope))
         accepted: list[Accepted] = []
         turns = asyncio.Semaphore(IN_FLIGHT)
         is_away = False
 
-        async def start(client: Client, envelope: Envelope, work: Start) -> None:
+        async def start(client: Client, work: Start) -> None:
             nonlocal is_away
             async with turns:
                 if is_away:
                     return
                 try:
-                    handle = await work(client)
-                except WorkflowAlreadyStartedError:
+                    accepted.append(await work(client))
+                except ALREADY_STARTED:
                     return
                 except RPCError as error:
                     is_away = is_away or error.status in _SILENT
-                    return
-            accepted.append(_accepted(envelope, handle.first_execution_run_id))
 
         async def start_all(client: Client) -> None:
-            await asyncio.gather(*(start(client, *each) for each in starts))
+            await asyncio.gather(*(start(client, each) for each in starts))
 
         with suppress(EngineUnavailable):
             self._call(start_all)
@@ -128,9 +129,9 @@ class TemporalDelivery:
         """
         message = continuation(envelope.to_json())
 
-        if not self._signal(workflow_id, contract.RESUME_JOB, message):
+        if is_light(envelope.headers) or not self._signal(workflow_id, contract.RESUME_JOB, message):
             return self.deliver(envelope)
-        return _accepted(envelope, run_id=None, workflow_id=workflow_id)
+        return _accepted(envelope, run_id=None, external_id=workflow_id)
 
     def prepare(self, *, asks: bool) -> None:
         """Make sure, before a job is recorded, that the settings can work.
@@ -167,16 +168,18 @@ class TemporalDelivery:
         self.client.close()
 
     def cancel(self, task_id: str, *, reason: str | None, cancelled_by: str | None) -> bool:
-        """Signal the job's workflow; False when none runs.
+        """Signal the job's workflow, or stop its activity; False when none runs.
 
         Raises:
             EngineUnavailable: It could not be reached.
         """
         request = CancelRequest(reason=reason or "cancelled", cancelled_by=cancelled_by)
-        workflow_id = self._workflow_id(task_id)
+        known_as = self._external_id(task_id)
+        if activity_id := activity_id_in(known_as):
+            return self._found(lambda client: light.cancel(client, activity_id, request.reason)) or False
 
         async def cancel(client: Client) -> bool:
-            handle = client.get_workflow_handle(workflow_id)
+            handle = client.get_workflow_handle(known_as)
             try:
                 await handle.signal(contract.CANCEL_JOB, request.to_json())
             except RPCError as error:
@@ -188,13 +191,13 @@ class TemporalDelivery:
 
         return self._found(cancel) or False
 
-    def is_running(self, workflow_id: str) -> bool:
-        """Whether a workflow of that id runs now.
+    def is_running(self, external_id: str) -> bool:
+        """Whether a workflow, or an activity, that rows call by this external id runs now.
 
         Raises:
             EngineUnavailable: It could not be reached.
         """
-        return self._describe(workflow_id) is not None
+        return self._describe(external_id) is not None
 
     def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
         """Do several questions on the client's thread.
@@ -211,41 +214,52 @@ class TemporalDelivery:
     # -- starting
 
     def _start(self, envelope: Envelope) -> Accepted:
-        handle = self.ask(self._start_of(envelope))
-        return _accepted(envelope, handle.first_execution_run_id)
+        return self.ask(self._start_of(envelope))
 
     def _start_of(self, envelope: Envelope) -> Start:
         task = self._app.tasks.get(envelope.task)
         job, message = to_temporal(envelope, is_handler=hasattr(task, "spec"))
 
-        async def start(client: Client) -> WorkflowHandle[Any, Any]:
-            return await client.start_workflow(
+        task_queue = task_queue_for(self._app, envelope.queue)
+        priority = _priority(envelope)
+
+        async def start(client: Client) -> Accepted:
+            handle = await client.start_workflow(
                 contract.WORKFLOW,
                 job.to_json(),
                 id=envelope.id,
-                task_queue=task_queue_for(self._app, envelope.queue),
+                task_queue=task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 memo={contract.MESSAGE_MEMO: message},
-                priority=Priority(
-                    priority_key=temporal_priority(envelope.priority),
-                    fairness_key=envelope.tenant
-                    if len(envelope.tenant.encode()) <= _FAIRNESS_KEY_LIMIT
-                    else None,
-                ),
+                priority=priority,
                 static_summary=contract.cut_name(envelope.task),
             )
+            return _accepted(envelope, handle.first_execution_run_id)
 
-        return start
+        async def start_light(client: Client) -> Accepted:
+            order = ExecuteOrder(job=job, message=message)
+            run_id = await light.start(client, envelope, order, task_queue=task_queue, priority=priority)
+            if run_id is None:  # the server has none
+                return await start(client)
+            return _accepted(envelope, run_id, external_id=external_id_of(envelope.id))
+
+        return start_light if is_light(envelope.headers) else start
 
     def _same_delivery(self, envelope: Envelope) -> Accepted | None:
         """Whether the workflow that runs is the one of this very message."""
-        running = self._describe(envelope.id)
-        if running is None:
-            return None
-        delivery, run_id = running
-        return _accepted(envelope, run_id) if delivery == envelope.delivery else None
+        known_as = [external_id_of(envelope.id)] if is_light(envelope.headers) else []
+        for external_id in [*known_as, envelope.id]:
+            running = self._describe(external_id)
+            if running is not None and running[0] == envelope.delivery:
+                return _accepted(envelope, running[1], external_id=external_id)
+        return None
 
-    def _describe(self, workflow_id: str) -> tuple[str | None, str | None] | None:
+    def _describe(self, external_id: str) -> tuple[str | None, str | None] | None:
+        """Give delivery and run of what runs by that id."""
+        if activity_id := activity_id_in(external_id):
+            return self._found(lambda client: light.running(client, activity_id))
+        workflow_id = external_id
+
         async def describe(client: Client) -> tuple[str | None, str | None] | None:
             description = await client.get_workflow_handle(workflow_id).describe()
             if description.status is not WorkflowExecutionStatus.RUNNING:
@@ -290,19 +304,28 @@ class TemporalDelivery:
         self.client.note_failure(None)
         return answer
 
-    def _workflow_id(self, task_id: str) -> str:
+    def _external_id(self, task_id: str) -> str:
         # A foreign client may have started the job's workflow under another id.
         row = self._app.jobs.find(job_id_for(task_id))
         return row.external_id if row is not None and row.external_id else task_id
 
 
-def _accepted(envelope: Envelope, run_id: str | None, *, workflow_id: str | None = None) -> Accepted:
+def _priority(envelope: Envelope) -> Priority:
+    is_short = len(envelope.tenant.encode()) <= _FAIRNESS_KEY_LIMIT
+    return Priority(
+        priority_key=temporal_priority(envelope.priority),
+        fairness_key=envelope.tenant if is_short else None,
+    )
+
+
+def _accepted(envelope: Envelope, run_id: str | None, *, external_id: str | None = None) -> Accepted:
     return Accepted(
         key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
         delivery=UUID(envelope.delivery),
         engine=Engine.TEMPORAL,
-        external_id=workflow_id or envelope.id,
+        external_id=external_id or envelope.id,
         external_run_id=run_id,
+        is_alone=True,
     )
 
 

@@ -10,10 +10,15 @@ from uuid import UUID
 from temporalio.client import Client
 
 from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.core.light import external_id_of
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs.open_jobs import OpenJob, jobs_under_way
 from jobbridge.temporal.deliver.delivery import TemporalDelivery
-from jobbridge.temporal.reconcile.executions import running_workflows, task_queues_served
+from jobbridge.temporal.reconcile.executions import (
+    running_activities,
+    running_workflows,
+    task_queues_served,
+)
 from jobbridge.temporal.reconcile.overdue import overdue_workflows
 from jobbridge.temporal.reconcile.workflows import WorkflowReconciler
 from jobbridge.temporal.wire.contract import MESSAGE_MEMO
@@ -34,8 +39,8 @@ class Drift:
 
     Attributes:
         rows: Open jobs whose workflow does not run, each with how that is.
-        workflows: The ids of running workflows that no row is of.
-        overdue: Running workflows whose row has ended, each with how that is.
+        workflows: The ids of running workflows that no row is of; of activities without one, as rows have them.
+        overdue: Running workflows whose row has ended, each with how that is; and activities without one.
     """
 
     rows: tuple[tuple[OpenJob, str], ...]
@@ -69,7 +74,7 @@ def drift(app: Celery) -> Drift:
                 (job, "none is there" if end.status is None else f"it is {end.status.name}")
                 for job, end in ends.items()
             ),
-            workflows=_without_row(app, delivery),
+            workflows=_without_row(app, delivery) + _activities_without_row(app, delivery),
             overdue=tuple(map(str, overdue_workflows(app, delivery))),
         )
     finally:
@@ -100,4 +105,13 @@ def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
         each.id
         for each in missing
         if each.id in sent or each.task_queue not in served or each.start_time < late
+    )
+
+
+def _activities_without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
+    late = datetime.now(UTC) - _BEGINS_WITHIN  # as of workflows, those that another client started
+    executions = running_activities(app, delivery, limit=LIMIT, before=late)
+    known = {row.job_id for row in app.jobs.results_of([job_id_for(each.activity_id) for each in executions])}
+    return tuple(
+        external_id_of(each.activity_id) for each in executions if job_id_for(each.activity_id) not in known
     )

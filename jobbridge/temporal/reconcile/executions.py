@@ -1,4 +1,4 @@
-"""The running workflows of this installation, as Temporal lists them.
+"""The running workflows of this installation, and its activities without one, as Temporal lists them.
 
 Others may use the namespace, and even the same queue names: what is listed here may be this installation's, and whoever
 changes something has to see to it that it is.
@@ -6,19 +6,29 @@ changes something has to see to it that it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionAsyncIterator
+from temporalio.client import (
+    ActivityExecution,
+    ActivityExecutionAsyncIterator,
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionAsyncIterator,
+)
+from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.keys import Engine
 from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
-from jobbridge.temporal.wire.contract import WORKFLOW
+from jobbridge.temporal.wire.contract import EXECUTE_JOB_HANDLER, WORKFLOW
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+
+#: Says a server that has no activities without a workflow.
+_UNKNOWN = {RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.INVALID_ARGUMENT}
 
 
 def running_workflows(
@@ -40,17 +50,64 @@ def running_workflows(
         query += f" AND StartTime < '{before.isoformat()}'"
 
     own = task_queues_of(app)
-    return [each for each in islice(_listed(delivery, query), limit) if each.task_queue in own]
+    listed = _listed(delivery, lambda client: client.list_workflows(query))
+    return [each for each in islice(listed, limit) if each.task_queue in own]
 
 
-def _listed(delivery: TemporalDelivery, query: str) -> Iterator[WorkflowExecution]:
-    async def begin(client: Client) -> WorkflowExecutionAsyncIterator:
-        return client.list_workflows(query)
+def running_activities(
+    app: Celery, delivery: TemporalDelivery, *, limit: int, before: datetime
+) -> list[ActivityExecution]:
+    """Give running activities without a workflow on this installation's task queues.
+
+    Args:
+        app: Whose.
+        delivery: The way to Temporal.
+        limit: At most so many are looked at.
+        before: Only those that were started before it.
+
+    Raises:
+        EngineUnavailable: Temporal does not answer.
+    """
+    query = f"ActivityType = '{EXECUTE_JOB_HANDLER}' AND ExecutionStatus = 'Running'"
+
+    own = task_queues_of(app)
+    listed = _listed(delivery, lambda client: client.list_activities(query), may_be_unknown=True)
+    return [each for each in islice(listed, limit) if each.task_queue in own and each.schedule_time < before]
+
+
+@overload
+def _listed(
+    delivery: TemporalDelivery,
+    make_list: Callable[[Client], WorkflowExecutionAsyncIterator],
+    *,
+    may_be_unknown: bool = ...,
+) -> Iterator[WorkflowExecution]: ...
+
+
+@overload
+def _listed(
+    delivery: TemporalDelivery,
+    make_list: Callable[[Client], ActivityExecutionAsyncIterator],
+    *,
+    may_be_unknown: bool = ...,
+) -> Iterator[ActivityExecution]: ...
+
+
+def _listed(
+    delivery: TemporalDelivery, make_list: Callable[[Client], Any], *, may_be_unknown: bool = False
+) -> Iterator[Any]:
+    async def begin(client: Client) -> Any:
+        return make_list(client)
 
     pages = delivery.ask(begin)
 
-    async def next_page(_: Client) -> Sequence[WorkflowExecution]:
-        await pages.fetch_next_page()
+    async def next_page(_: Client) -> Sequence[Any]:
+        try:
+            await pages.fetch_next_page()
+        except RPCError as error:
+            if may_be_unknown and error.status in _UNKNOWN:
+                return ()
+            raise
         return pages.current_page or ()
 
     has_more = True

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from temporalio.api.enums.v1 import PendingActivityState
-from temporalio.client import Client
+from temporalio.client import ActivityExecutionDescription, Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from jobbridge.core.light import activity_id_in, external_id_of
 from jobbridge.errors import EngineUnavailable
 from jobbridge.temporal.deliver.delivery import task_queue_for
+from jobbridge.temporal.deliver.light import RUNNING
 from jobbridge.temporal.wire.client import TemporalClient
 
 if TYPE_CHECKING:
@@ -57,9 +59,10 @@ class WorkflowFacts:
 
 
 def look_at(app: Celery, workflow_id: str, queue: str) -> WorkflowFacts | None:
-    """Describe the newest run of a workflow; None: Temporal knows none of that id.
+    """Describe the newest run of a workflow, or of an activity without one; None: Temporal knows none of that id.
 
     Args:
+        workflow_id: As the job's row has it.
         queue: Celery's name of the queue that the job is in.
 
     Raises:
@@ -69,6 +72,9 @@ def look_at(app: Celery, workflow_id: str, queue: str) -> WorkflowFacts | None:
     task_queue = task_queue_for(app, queue)
 
     async def describe(own: Client) -> WorkflowFacts:
+        if activity_id := activity_id_in(workflow_id):
+            found = await own.get_activity_handle(activity_id).describe(include_last_failure=True)
+            return _facts_of_activity(found, task_queue, await client.pollers(own, task_queue))
         description = await own.get_workflow_handle(workflow_id).describe()
         return WorkflowFacts(
             workflow_id=workflow_id,
@@ -91,6 +97,29 @@ def look_at(app: Celery, workflow_id: str, queue: str) -> WorkflowFacts | None:
         raise EngineUnavailable("Temporal did not answer in time.") from error
     finally:
         client.close()
+
+
+def _facts_of_activity(
+    found: ActivityExecutionDescription, task_queue: str, pollers: list[str]
+) -> WorkflowFacts:
+    state = None if found.run_state is None else found.run_state.name.lower()
+    pending = PendingActivity(
+        state=state or "started",
+        attempt=found.attempt,
+        worker=found.last_worker_identity,
+        last_failure=found.raw_info.last_failure.message or None,
+    )
+    is_running = found.status in RUNNING
+    return WorkflowFacts(
+        workflow_id=external_id_of(found.activity_id),
+        run_id=found.activity_run_id,
+        status="RUNNING" if is_running else found.status.name,
+        started_at=found.schedule_time,
+        closed_at=found.close_time,
+        activities=(pending,) if is_running else (),
+        task_queue=task_queue,
+        pollers=tuple(pollers),
+    )
 
 
 def _activity(pending: Any) -> PendingActivity:

@@ -1,8 +1,8 @@
-"""Ends workflows that still run although the row of their job has ended.
+"""Ends workflows, and activities without one, that still run although the row of their job has ended.
 
 The row decides: what is final there stays so. Its workflow runs on where it could not be told (Temporal was away when
 the job was cancelled), or cannot hear (its tasks fail again and again). It is told how the row ended, and ends so
-itself; one whose tasks fail is terminated.
+itself; one whose tasks fail is terminated. An activity without a workflow is cancelled: it hears nothing else.
 
 Only what is proven to be this installation's is touched: the row names the very run, or the run has the very delivery
 that the row has. A name alone proves nothing, since others may use the same namespace and queues.
@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.client import ActivityExecution, Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from jobbridge.core.light import activity_id_in, external_id_of
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs.ends import EndedJob, ended_for_engine
 from jobbridge.store.jobs.rows import JobRow
+from jobbridge.temporal.deliver import light
 from jobbridge.temporal.deliver.delivery import TemporalDelivery
-from jobbridge.temporal.reconcile.executions import running_workflows
+from jobbridge.temporal.reconcile.executions import running_activities, running_workflows
 from jobbridge.temporal.wire.contract import END_JOB, MESSAGE_MEMO, RESULT_REFERENCE
 from jobbridge.temporal.wire.messages import bounded
 from jobbridge.temporal.wire.signals import ToldEnd
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: So many running workflows are looked at.
+#: So many running workflows, and so many activities, are looked at.
 LIMIT = 20_000
 #: Rows asked for in one statement.
 BATCH = 1_000
@@ -41,13 +43,15 @@ QUIET = timedelta(seconds=30)
 #: A workflow's task that has failed so often fails again.
 HOPELESS = 3
 
+_Running = WorkflowExecution | ActivityExecution
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overdue:
-    """A workflow that runs although its job has ended."""
+    """A workflow, or an activity without one, that runs although its job has ended."""
 
     job: EndedJob
-    run_id: str
+    run_id: str | None
 
     def __str__(self) -> str:
         return f"{self.job.engine_id} ({self.job.status.value})"
@@ -59,34 +63,57 @@ def overdue_workflows(app: Celery, delivery: TemporalDelivery, *, quiet: timedel
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    found = running_workflows(app, delivery, limit=LIMIT, before=datetime.now(UTC) - quiet)
-    pairs: list[tuple[WorkflowExecution, EndedJob]] = []
-    for start in range(0, len(found), BATCH):
-        by_id = {each.id: each for each in found[start : start + BATCH]}
-        ended = ended_for_engine(app.database, list(by_id), quiet=quiet)
-        pairs += [(by_id[job.engine_id], job) for job in ended]
+    before = datetime.now(UTC) - quiet
+    found: dict[str, _Running] = {
+        each.id: each for each in running_workflows(app, delivery, limit=LIMIT, before=before)
+    }
+    for activity in running_activities(app, delivery, limit=LIMIT, before=before):
+        found[external_id_of(activity.activity_id)] = activity
+    pairs: list[tuple[_Running, EndedJob]] = []
+    ids = list(found)
+    for start in range(0, len(ids), BATCH):
+        ended = ended_for_engine(app.database, ids[start : start + BATCH], quiet=quiet)
+        pairs += [(found[job.engine_id], job) for job in ended]
 
-    async def proven(_: Client) -> list[Overdue]:
+    async def proven(client: Client) -> list[Overdue]:
         return [
-            Overdue(job=job, run_id=execution.run_id)
-            for execution, job in pairs
-            if await _is_of(execution, job)
+            Overdue(job=job, run_id=_run_of(running))
+            for running, job in pairs
+            if await _is_of(client, running, job)
         ]
 
     return delivery.ask(proven) if pairs else []
 
 
-async def _is_of(execution: WorkflowExecution, job: EndedJob) -> bool:
-    runs = {execution.run_id, execution.raw_info.first_run_id}
+def _run_of(running: _Running) -> str | None:
+    return running.run_id if isinstance(running, WorkflowExecution) else running.activity_run_id
+
+
+async def _is_of(client: Client, running: _Running, job: EndedJob) -> bool:
+    runs = {_run_of(running)}
+    if isinstance(running, WorkflowExecution):
+        runs.add(running.raw_info.first_run_id)
     if job.external_run_id is not None and job.external_run_id in runs:
         return True
-    message = (await execution.memo()).get(MESSAGE_MEMO)
-    delivery = message.get("delivery") if isinstance(message, dict) else None
+    delivery = await _delivery_of(client, running)
     return delivery is not None and delivery == str(job.delivery)
 
 
-def end_workflow(app: Celery, delivery: TemporalDelivery, overdue: Overdue) -> str | None:
-    """End a workflow as its row has ended; gives how, None when there was nothing to do.
+async def _delivery_of(client: Client, running: _Running) -> str | None:
+    if isinstance(running, WorkflowExecution):
+        message = (await running.memo()).get(MESSAGE_MEMO)
+        return message.get("delivery") if isinstance(message, dict) else None
+    try:
+        told = await light.running(client, running.activity_id)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise
+    return None if told is None or told[1] != running.activity_run_id else told[0]
+
+
+def end_overdue(app: Celery, delivery: TemporalDelivery, overdue: Overdue) -> str | None:
+    """End what runs as its row has ended; gives how, None when there was nothing to do.
 
     Raises:
         EngineUnavailable: Temporal does not answer.
@@ -95,24 +122,33 @@ def end_workflow(app: Celery, delivery: TemporalDelivery, overdue: Overdue) -> s
     if row is None or not row.status.is_final or row.delivery != overdue.job.delivery:
         return None  # it runs again
     told = _end_of(row)
+    activity_id = activity_id_in(overdue.job.engine_id)
 
     async def end(client: Client) -> str | None:
+        if activity_id is not None:
+            why = f"Its job is {row.status.value}."
+            return (
+                "cancelled" if await light.cancel(client, activity_id, why, run_id=overdue.run_id) else None
+            )
         handle = client.get_workflow_handle(overdue.job.engine_id, run_id=overdue.run_id)
+        description = await handle.describe()
+        if description.status is not WorkflowExecutionStatus.RUNNING:
+            return None
+        if description.raw_description.pending_workflow_task.attempt >= HOPELESS:
+            await handle.terminate(reason=f"Its job is {row.status.value}, and its tasks fail.")
+            return "terminated"
+        await handle.signal(END_JOB, told.to_json())
+        return "told"
+
+    async def end_if_there(client: Client) -> str | None:
         try:
-            description = await handle.describe()
-            if description.status is not WorkflowExecutionStatus.RUNNING:
-                return None
-            if description.raw_description.pending_workflow_task.attempt >= HOPELESS:
-                await handle.terminate(reason=f"Its job is {row.status.value}, and its tasks fail.")
-                return "terminated"
-            await handle.signal(END_JOB, told.to_json())
+            return await end(client)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise
-        return "told"
 
-    how = delivery.ask(end)
+    how = delivery.ask(end_if_there)
     if how is not None:
         logger.warning("workflow.ended_by_its_row", extra={"job_id": overdue.job.engine_id, "how": how})
     return how

@@ -30,6 +30,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio.client import (
+    ActivityFailureError,
+    ActivityHandle,
     Client,
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
@@ -41,11 +43,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from jobbridge.app.execute.claim import is_at_most_once
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.events import Cancelled, Completed, Failed, JobEvent, Redelivered
+from jobbridge.core.light import activity_id_in
 from jobbridge.core.status import JobStatus
 from jobbridge.store.jobs import steps
 from jobbridge.store.jobs.open_jobs import OpenJob, count_steps
 from jobbridge.temporal.deliver.delivery import TemporalDelivery
-from jobbridge.temporal.reconcile.overdue import Overdue, end_workflow, overdue_workflows
+from jobbridge.temporal.deliver.light import RUNNING
+from jobbridge.temporal.reconcile.overdue import Overdue, end_overdue, overdue_workflows
 from jobbridge.temporal.wire.contract import RESULT_REFERENCE
 
 if TYPE_CHECKING:
@@ -140,7 +144,7 @@ class WorkflowReconciler:
         Raises:
             EngineUnavailable: Temporal does not answer.
         """
-        return end_workflow(self._app, self._delivery, overdue)
+        return end_overdue(self._app, self._delivery, overdue)
 
     def _redeliver(self, job: OpenJob, why: str) -> str | None:
         reason = self._not_to_be_redelivered(job)
@@ -174,8 +178,11 @@ class WorkflowReconciler:
         return None
 
 
-async def _end_of(client: Client, workflow_id: str) -> WorkflowEnd | None:
-    """Tell how the workflow ended; None while it runs."""
+async def _end_of(client: Client, external_id: str) -> WorkflowEnd | None:
+    """Tell how the workflow, or an activity without one, ended; None while it runs."""
+    if activity_id := activity_id_in(external_id):
+        return await _end_of_activity(client.get_activity_handle(activity_id))
+    workflow_id = external_id
     try:
         description = await client.get_workflow_handle(workflow_id).describe()
     except RPCError as error:
@@ -194,6 +201,22 @@ async def _outcome(client: Client, description: WorkflowExecutionDescription) ->
     except WorkflowFailureError as failure:
         return WorkflowEnd(status=description.status, error=_described(failure.cause))
     return WorkflowEnd(status=description.status, answer=answer)
+
+
+async def _end_of_activity(handle: ActivityHandle[Any]) -> WorkflowEnd | None:
+    try:
+        description = await handle.describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return WorkflowEnd(status=None)
+        raise
+    if description.status in RUNNING:
+        return None
+    status = getattr(_STATUS, description.status.name)
+    try:
+        return WorkflowEnd(status=status, answer=await handle.result())
+    except ActivityFailureError as failure:
+        return WorkflowEnd(status=status, error=_described(failure.cause))
 
 
 def _described(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -26,6 +26,8 @@ GET_JOB_DATA = "getJobData"
 
 #: In a heartbeat's details: the task began and its author wants it never run twice; and whether it has begun at all.
 ACKNOWLEDGED, BEGUN = "acknowledged", "begun"
+#: Of which message that is said.
+DELIVERY = "delivery"
 
 CANCEL_JOB = "cancelJob"
 UPDATE_PROGRESS = "updateProgress"
@@ -71,6 +73,12 @@ def cut_name(text: str) -> str:
 RESULT_REFERENCE: Mapping[str, str] = {"$ref": "jobs.result"}
 #: Stands for a job's data that is too large.
 METADATA_REFERENCE: Mapping[str, str] = {"$ref": "jobs.metadata.data"}
+
+#: A worker that says nothing for so long is dead. The activity tells that it lives every second.
+HEARTBEAT_TIMEOUT = timedelta(seconds=8)
+#: The pool enforces time limits; Temporal's are the backstop. Room for waiting in the worker (rate limits).
+_TIME_LIMIT_GRACE = timedelta(minutes=15)
+_NO_LIMIT = timedelta(days=3650)
 
 _LONGEST_LIMIT = 10 * 365 * 86_400  # seconds
 
@@ -325,9 +333,27 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else str(text).replace("\x00", "")  # Postgres has no NUL
 
 
+def longest_run(hard_limit: float | None) -> timedelta:
+    """Give Temporal's limit for an execution whose pool ends it after so many seconds; None: it does not."""
+    return timedelta(seconds=hard_limit) + _TIME_LIMIT_GRACE if hard_limit else _NO_LIMIT
+
+
 def temporal_priority(priority: int | None) -> int:
     """Give Temporal's priority key (1 first … 5 last) of Celery's priority (9 first … 0 last)."""
     return 5 - max(0, min(9, priority or 0)) // 2
+
+
+def was_acknowledged(heartbeat: Sequence[Any], delivery: str | None) -> bool:
+    """Tell from the last details of an activity whether a message's task began, and must not be run twice.
+
+    Those of a release before this one do not say of which message they are.
+
+    Args:
+        delivery: Of the message; None: whichever they are of.
+    """
+    details = heartbeat[0] if heartbeat and isinstance(heartbeat[0], dict) else {}
+    is_of_it = delivery is None or details.get(DELIVERY, delivery) == delivery
+    return bool(details.get(ACKNOWLEDGED)) and is_of_it
 
 
 def has_begun(heartbeat: Sequence[Any]) -> bool:

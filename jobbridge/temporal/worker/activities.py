@@ -1,7 +1,7 @@
 """The activities: the half of the worker that lives on Temporal's thread.
 
 `executeJobHandler` makes a message, hands it to Celery's worker and waits for its acknowledgement, telling Temporal
-every second that it lives. The others keep books for what happens outside of an execution.
+every second that it lives. The others keep `books`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
-from jobbridge.core.events import Cancelled, Expired, Failed, JobEvent, Progressed
-from jobbridge.core.keys import SYSTEM_TENANT, JobKey, TenantId, job_id_for
+from jobbridge.core.envelope import Envelope
+from jobbridge.core.events import Cancelled
+from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal.schedules.fires import begin_fire
@@ -28,11 +28,13 @@ from jobbridge.temporal.wire.contract import (
     ExecuteOrder,
     Outcome,
     OutcomeKind,
-    StatusUpdate,
+    instant_of,
 )
-from jobbridge.temporal.wire.messages import MissingMessage, bounded, envelope_of
+from jobbridge.temporal.wire.messages import MissingMessage, envelope_of
+from jobbridge.temporal.worker.books import Books, key_of
 from jobbridge.temporal.worker.execution import Execution, Settlement, SettlementKind
 from jobbridge.temporal.worker.incoming import message_for
+from jobbridge.temporal.worker.light import LightAttempt
 from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
 from jobbridge.temporal.workflows.execution import MAX_LOST
 
@@ -49,8 +51,19 @@ _TICK = timedelta(milliseconds=200)
 LONGEST_WAIT = timedelta(minutes=10)
 
 
+_NOT_TWICE = "The worker was lost while the task ran, and the task is not to be run twice (acks_late=False)."
+
+
 class NoFire(Exception):
     """What a schedule of Temporal started is none of its fires, or has been dealt with."""
+
+
+class NotDue(Exception):
+    """The message is to be executed later: a worker was lost between a retry and the next attempt."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__()
+        self.message = message
 
 
 class JobActivities:
@@ -68,23 +81,43 @@ class JobActivities:
         self._host = host
         self._queue = queue
         self._executor = executor
+        self._books = Books(app, executor=executor)
 
     @property
     def all(self) -> list[Any]:
-        return [self.execute_job_handler, self.update_job_status, self.create_job_detail, self.get_job_data]
+        return [self.execute_job_handler, *self._books.all]
 
     @activity.defn(name=contract.EXECUTE_JOB_HANDLER)
     async def execute_job_handler(self, document: Any) -> Any:
+        info = activity.info()
+        attempt = LightAttempt.of(info)
+        if attempt is None:
+            order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
+            return (await self._outcome_of(order, None))[0].to_json()
+        order = attempt.order(document, info.activity_id)
+        while True:
+            outcome, is_cancelled = await self._outcome_of(order, attempt)
+            pause = attempt.pause_before_the_next(outcome)
+            if pause is None or is_cancelled:
+                return attempt.end(outcome, info.activity_id, is_cancelled=is_cancelled)
+            attempt = attempt.goes_on()
+            order = replace(order, message=outcome.message, is_redelivery=False)
+            await asyncio.sleep(pause.total_seconds())
+
+    async def _outcome_of(self, order: ExecuteOrder, attempt: LightAttempt | None) -> tuple[Outcome, bool]:
+        """Execute it; tells how that ended, and whether Temporal was asked to cancel it."""
         holder = object()
         try:
-            execution = await self._execution(document, holder)
+            execution = await self._execution(order, holder, attempt)
         except NoFire as no_fire:
-            return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)).to_json()
+            return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)), False
+        except NotDue as not_due:
+            return Outcome(kind=OutcomeKind.CONTINUED, message=not_due.message), False
         except DatabaseError as error:
-            if self._not_to_be_repeated(activity.info()) is not None:
+            if attempt is None and contract.was_acknowledged(activity.info().heartbeat_details, None):
                 raise  # the activity's next attempt hears it, another activity would not
-            # It cannot be read now what is to be done; or another release's worker may. The workflow asks again.
-            return Outcome(kind=OutcomeKind.REQUEUED, error=f"{error} {error.hint}").to_json()
+            # It cannot be read now what is to be done; or another release's worker may. It is asked for again.
+            return Outcome(kind=OutcomeKind.REQUEUED, error=f"{error} {error.hint}"), False
         beating = asyncio.create_task(_beat(execution))
         try:
             settlement = await self._settlement(execution, holder)
@@ -94,15 +127,16 @@ class JobActivities:
             self._host.isolation.leave(execution)
             if execution.settled.done():
                 self._host.forget(execution, holder)
-        return outcome.to_json()
+        return outcome, execution.is_revoked
 
     # -- beginning
 
-    async def _execution(self, document: Any, holder: object) -> Execution:
+    async def _execution(
+        self, order: ExecuteOrder, holder: object, attempt: LightAttempt | None
+    ) -> Execution:
         info = activity.info()
-        order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
         try:
-            execution: Execution = await self._blocking(self._prepared, order, info)
+            execution: Execution = await self._blocking(self._prepared, order, info, attempt)
         except DatabaseError:
             raise
         except JobBridgeError as error:
@@ -125,14 +159,16 @@ class JobActivities:
         if running is not None:
             logger.info("temporal.job_adopted", extra={"job_id": running.task_id})
             return running
-        if order.is_redelivery or info.attempt > 1:
+        if order.is_redelivery or (info.attempt > 1 and attempt is None):
             await self._until_free(execution, info)
         execution.holder = holder
-        reason = order.give_up or self._not_to_be_repeated(info)
-        if reason is not None and not await self._blocking(self._has_ended, execution):
+        reason = order.give_up
+        if contract.was_acknowledged(info.heartbeat_details, execution.delivery):
+            reason = reason or _NOT_TWICE
+        if reason is not None and not await self._blocking(self._is_over, execution):
             self._host.give_up(execution, reason)
         else:
-            execution.is_suspect = info.attempt >= MAX_LOST
+            execution.is_suspect = info.attempt >= MAX_LOST if attempt is None else attempt.is_last
             await self._host.isolation.turn(execution)
             self._host.take(execution)
         return execution
@@ -166,70 +202,76 @@ class JobActivities:
         except DatabaseError:
             return False  # books that cannot be read stop no job
 
-    def _has_ended(self, execution: Execution) -> bool:
-        """Whether the row says how it ended: then that is told, although the worker that ran it was lost since."""
+    def _is_over(self, execution: Execution) -> bool:
+        """Whether its row has ended, or goes on by another message: then that is told, whoever was lost since."""
         try:
             row = self._app.jobs.get(execution.key)
         except DatabaseError:
             return False
-        return row is not None and row.status in FINAL and str(row.delivery) == execution.delivery
+        if row is None or row.delivery is None:
+            return False
+        return row.status in FINAL or str(row.delivery) != execution.delivery
 
-    def _prepared(self, order: ExecuteOrder, info: activity.Info) -> Execution:
-        assert info.workflow_id is not None and info.workflow_run_id is not None  # noqa: PT018  (ours is always of a workflow)
-        handed_over_by = order.handover or info.workflow_run_id
+    def _prepared(self, order: ExecuteOrder, info: activity.Info, attempt: LightAttempt | None) -> Execution:
+        external_id = attempt.external_id if attempt else str(info.workflow_id)
+        run_id = attempt.run_id if attempt else str(info.workflow_run_id)
+        handed_over_by = order.handover or run_id
         if order.fire is not None and order.message is None:
-            begun = begin_fire(self._app, order.fire, workflow_id=info.workflow_id, run_id=handed_over_by)
+            begun = begin_fire(self._app, order.fire, workflow_id=external_id, run_id=handed_over_by)
             if begun.skipped is not None:
                 raise NoFire(begun.skipped)
             order = replace(order, message=begun.message)
+
+        def execution_of(tenant: str, task_id: str, task_name: str, delivery: str) -> Execution:
+            return Execution(
+                key=JobKey(tenant=TenantId(tenant), job_id=job_id_for(task_id)),
+                task_id=task_id,
+                task_name=task_name,
+                delivery=delivery,
+                workflow_id=external_id,
+                run_id=run_id,
+                light=attempt,
+            )
+
         try:
-            envelope = envelope_of(
+            envelope = self._newest(order, attempt) or envelope_of(
                 order, self._app, queue=self._queue, run_id=handed_over_by, load=self._stored_message
             )
         except MissingMessage:
-            if (gone_on := self._gone_on(order, info)) is None:
+            # The row says what became of the job: its end was written, and whoever wrote it was lost before Temporal
+            # heard; or it goes on by another message.
+            message = order.message or {}
+            gone_on = execution_of(message["tenant"], message["id"], message["task"], message["delivery"])
+            if self._app.jobs.get(gone_on.key) is None:
                 raise
+            gone_on.settle(Settlement(kind=SettlementKind.IGNORED))
             return gone_on
-        execution = Execution(
-            key=JobKey(tenant=TenantId(envelope.tenant), job_id=job_id_for(envelope.id)),
-            task_id=envelope.id,
-            task_name=envelope.task,
-            delivery=envelope.delivery,
-            workflow_id=info.workflow_id,
-            run_id=info.workflow_run_id,
-        )
-        message_for(envelope, execution, self._app, is_redelivery=order.is_redelivery or info.attempt > 1)
+        execution = execution_of(envelope.tenant, envelope.id, envelope.task, envelope.delivery)
+        is_redelivery = order.is_redelivery or (info.attempt > 1 and attempt is None)
+        message_for(envelope, execution, self._app, is_redelivery=is_redelivery)
         return execution
 
-    def _gone_on(self, order: ExecuteOrder, info: activity.Info) -> Execution | None:
-        """Take the message for settled which a row does not hold any more: the row says what became of the job.
+    def _newest(self, order: ExecuteOrder, attempt: LightAttempt | None) -> Envelope | None:
+        """Give the message by which a job without a workflow goes on; None: the one it was started with.
 
-        Its end was written, and whoever wrote it was lost before Temporal heard; or it goes on by another message.
+        Raises:
+            NotDue: It is to be executed later.
         """
-        message = order.message or {}
-        key = JobKey(tenant=TenantId(message["tenant"]), job_id=job_id_for(message["id"]))
-        if self._app.jobs.get(key) is None:
+        if attempt is None or not attempt.may_have_gone_on:
             return None
-        execution = Execution(
-            key=key,
-            task_id=message["id"],
-            task_name=message["task"],
-            delivery=message["delivery"],
-            workflow_id=str(info.workflow_id),
-            run_id=str(info.workflow_run_id),
-        )
-        execution.settle(Settlement(kind=SettlementKind.IGNORED))
-        return execution
+        told = order.message or {"tenant": order.job.tenant_id, "id": order.job.job_id}
+        stored = self._app.jobs.delivery_of(key_of(self._app, str(told["id"]), told["tenant"]))
+        if stored is None or stored.message is None:
+            return None
+        envelope = Envelope.from_json(stored.message)
+        due = instant_of(envelope.eta)
+        if due is not None and due > datetime.now(UTC) + _TICK:
+            raise NotDue(stored.message)
+        return envelope
 
     def _stored_message(self, key: JobKey) -> dict[str, Any] | None:
         stored = self._app.jobs.delivery_of(key)
         return None if stored is None else stored.message
-
-    def _not_to_be_repeated(self, info: activity.Info) -> str | None:
-        details = info.heartbeat_details
-        if details and isinstance(details[0], dict) and details[0].get(ACKNOWLEDGED):
-            return "The worker was lost while the task ran, and the task is not to be run twice (acks_late=False)."
-        return None
 
     # -- waiting
 
@@ -239,9 +281,9 @@ class JobActivities:
             try:
                 return await asyncio.shield(settled)
             except asyncio.CancelledError:
-                self._on_cancelled(execution, holder)
+                await self._on_cancelled(execution, holder)
 
-    def _on_cancelled(self, execution: Execution, holder: object) -> None:
+    async def _on_cancelled(self, execution: Execution, holder: object) -> None:
         """Act on what Temporal says; returns when the job is still to be waited for.
 
         Raises:
@@ -255,8 +297,16 @@ class JobActivities:
         if current is not None:
             current.uncancel()
         if details.cancel_requested:
+            if execution.light is not None:  # else its workflow has said so
+                await self._blocking(self._record_cancelled, execution)
             self._host.revoke(execution)
         # Paused, or the worker shuts down: the job ends as it will.
+
+    def _record_cancelled(self, execution: Execution) -> None:
+        try:
+            self._app.recorder.record(Cancelled(key=execution.key, reason="The activity was cancelled."))
+        except DatabaseError as error:
+            logger.warning("job.status_not_recorded", extra={"status": "cancelled", "error": str(error)})
 
     # -- ending
 
@@ -276,81 +326,6 @@ class JobActivities:
     async def _blocking(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
-    # -- books for what happens outside of an execution
-
-    @activity.defn(name=contract.UPDATE_JOB_STATUS)
-    async def update_job_status(self, document: Any) -> Any:
-        """Record what happened to a job outside of an execution; tells the row's status afterwards."""
-        update = StatusUpdate.from_json(document)
-        return await self._blocking(self._update_status, update)
-
-    def _update_status(self, update: StatusUpdate) -> dict[str, Any]:
-        key = self._key(update.job_id, update.tenant_id)
-        recorded = self._app.recorder.record(self._event(key, update))
-        if recorded.applied and recorded.status is JobStatus.CANCELLED:
-            self._app.fan_outs.cancel(key, cancelled_by=update.cancelled_by)
-        return {"applied": recorded.applied, "status": recorded.status.value if recorded.status else None}
-
-    def _event(self, key: JobKey, update: StatusUpdate) -> JobEvent:
-        match update.status:
-            case "cancelled":
-                return Cancelled(key=key, reason=update.reason, cancelled_by=update.cancelled_by)
-            case "expired":
-                return Expired(key=key)
-            case "failed":
-                return Failed(key=key, attempt=None, error=update.reason or "failed", task_id=update.job_id)
-            case "processing":
-                row = self._app.jobs.get(key)
-                attempt = row.attempt if row else 0
-                return Progressed(
-                    key=key, attempt=attempt, progress=update.progress or 0.0, message=update.reason
-                )
-        raise ApplicationError(
-            f"The status {update.status!r} cannot be set from outside of an execution.", non_retryable=True
-        )
-
-    @activity.defn(name=contract.CREATE_JOB_DETAIL)
-    async def create_job_detail(self, document: Any) -> Any:
-        """Add a finished step `{jobId, tenantId, stepName, result?}` to a job."""
-        return await self._blocking(self._create_detail, document)
-
-    def _create_detail(self, document: dict[str, Any]) -> dict[str, Any]:
-        key = self._key(str(document["jobId"]), document.get("tenantId"))
-        row = self._app.jobs.get(key)
-        attempt = row.attempt if row else 0
-        with self._app.job_steps.step(
-            key, attempt, str(document["stepName"]), key=document.get("stepKey")
-        ) as step:
-            if not step.is_done:
-                step.result = document.get("result")
-        return {
-            "detailId": str(step.detail_id),
-            "result": bounded(step.result, {"$ref": "job_details.result"}),
-        }
-
-    @activity.defn(name=contract.GET_JOB_DATA)
-    async def get_job_data(self, document: Any) -> Any:
-        """Give `{status, data, result}` of the job `{jobId, tenantId}`; null when there is none."""
-        return await self._blocking(self._job_data, document)
-
-    def _job_data(self, document: dict[str, Any]) -> dict[str, Any] | None:
-        row = self._app.jobs.get(self._key(str(document["jobId"]), document.get("tenantId")))
-        if row is None:
-            return None
-        return {
-            "status": row.status.value,
-            "data": bounded(row.metadata.get("data"), contract.METADATA_REFERENCE),
-            "result": bounded(row.result, contract.RESULT_REFERENCE),
-        }
-
-    def _key(self, task_id: str, tenant: str | None) -> JobKey:
-        job_id = job_id_for(task_id)
-        if tenant is None:
-            row = self._app.jobs.find(job_id)
-            if row is not None:
-                return row.key
-        return JobKey(tenant=TenantId(tenant or SYSTEM_TENANT), job_id=job_id)
-
 
 async def _beat(execution: Execution) -> None:
     """Tell Temporal that the job lives, and at once when it began and must not be run twice."""
@@ -361,12 +336,5 @@ async def _beat(execution: Execution) -> None:
         must_tell = execution.acks_early and execution.has_begun.is_set() and not has_told
         if must_tell or waited >= HEARTBEAT_INTERVAL:
             has_told = execution.acks_early and execution.has_begun.is_set()
-            activity.heartbeat({ACKNOWLEDGED: has_told, BEGUN: True, **_progress(execution)})
+            activity.heartbeat(execution.told({ACKNOWLEDGED: has_told, BEGUN: True}))
             waited = timedelta()
-
-
-def _progress(execution: Execution) -> dict[str, Any]:
-    if execution.progress is None:
-        return {}
-    progress, message = execution.progress
-    return {"progress": progress, "message": contract.cut_name(message or "")}

@@ -8,13 +8,17 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.message import Message
 
 from jobbridge.core.handlers import nearest
 from jobbridge.core.keys import JobKey
 from jobbridge.errors import UnknownHandler
+from jobbridge.temporal.wire.contract import DELIVERY, cut_name
+
+if TYPE_CHECKING:
+    from jobbridge.temporal.worker.light import LightAttempt
 
 
 class SettlementKind(StrEnum):
@@ -51,6 +55,7 @@ class Execution:
         note: What the request said of its end; counts when the message is acknowledged.
         settled: Resolved once, from whatever thread.
         progress: How far the job is, and what it says to that, as its row had it lately.
+        light: Its attempt, if no workflow carries it.
         is_suspect: Workers fell silent with it so often that it runs alone now (`isolation`).
         holder: The activity attempt that waits for it; None: nobody does, for now.
     """
@@ -63,6 +68,7 @@ class Execution:
     run_id: str
     message: Any = None
     request: Any = None
+    light: LightAttempt | None = None
     acks_early: bool = False
     note: Settlement | None = None
     holder: object | None = None
@@ -78,6 +84,14 @@ class Execution:
         """Whether the pool has it, so that it may run at any moment."""
         request = self.request
         return self.has_begun.is_set() or (request is not None and request._apply_result is not None)
+
+    def told(self, heartbeat: dict[str, Any]) -> dict[str, Any]:
+        """Give a heartbeat with what the next attempt has to know, and how far the job is."""
+        own = {**heartbeat, DELIVERY: self.delivery}
+        if self.progress is not None:
+            progress, message = self.progress
+            own |= {"progress": progress, "message": cut_name(message or "")}
+        return own if self.light is None else {**own, **self.light.told()}
 
     def settle(self, settlement: Settlement) -> None:
         """Say how it ended; only the first time counts."""

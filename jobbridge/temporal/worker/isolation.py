@@ -43,9 +43,9 @@ class Isolation:
             return
         try:
             while self._is_held_up(execution):
-                activity.heartbeat({ACKNOWLEDGED: False, BEGUN: False})
+                activity.heartbeat(execution.told({ACKNOWLEDGED: False, BEGUN: False}))
                 await asyncio.sleep(LOOK)
-            activity.heartbeat({ACKNOWLEDGED: False, BEGUN: True})
+            activity.heartbeat(execution.told({ACKNOWLEDGED: False, BEGUN: True}))
             await asyncio.sleep(TOLD)
         except asyncio.CancelledError:
             self.leave(execution)

@@ -151,6 +151,7 @@ def _accepted(execution: Execution, delivery: UUID) -> Accepted:
         engine=Engine.TEMPORAL,
         external_id=execution.workflow_id,
         external_run_id=execution.run_id,
+        is_alone=True,
     )
 
 

@@ -12,13 +12,8 @@ from temporalio.workflow import ActivityCancellationType, ActivityHandle
 from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.contract import ExecuteOrder
 
-#: A worker that says nothing for so long is dead. The activity tells that it lives every second.
-HEARTBEAT_TIMEOUT = timedelta(seconds=8)
 #: How many workers, and how many pool processes, one message may take with it before it counts as poison.
 MAX_LOST = 5
-#: The pool enforces time limits; Temporal's are the backstop. Room for waiting in the worker (rate limits).
-TIME_LIMIT_GRACE = timedelta(minutes=15)
-NO_LIMIT = timedelta(days=3650)
 
 
 def start_execution(order: ExecuteOrder) -> ActivityHandle[Any]:
@@ -28,8 +23,8 @@ def start_execution(order: ExecuteOrder) -> ActivityHandle[Any]:
     return workflow.start_activity(
         contract.EXECUTE_JOB_HANDLER,
         order.to_json(),
-        heartbeat_timeout=HEARTBEAT_TIMEOUT,
-        start_to_close_timeout=timedelta(seconds=hard_limit) + TIME_LIMIT_GRACE if hard_limit else NO_LIMIT,
+        heartbeat_timeout=contract.HEARTBEAT_TIMEOUT,
+        start_to_close_timeout=contract.longest_run(hard_limit),
         # For dead workers only: a handler's own retries are executions of their own.
         retry_policy=RetryPolicy(
             initial_interval=timedelta(seconds=1), backoff_coefficient=1.5, maximum_attempts=MAX_LOST

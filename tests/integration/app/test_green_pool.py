@@ -10,7 +10,7 @@ from celery.exceptions import TaskRevokedError
 
 from jobbridge.core.keys import Engine
 from tests.parity import canvas_tasks  # noqa: F401  (its tasks are the app's)
-from tests.parity.conftest import World, made_world
+from tests.parity.conftest import World, make_world
 from tests.support import wait_until
 
 TIMEOUT = 30
@@ -21,7 +21,7 @@ def world(database_url: str, tmp_path: Path, task_queue: str, request: pytest.Fi
     from contextlib import ExitStack
 
     with ExitStack() as started:
-        yield made_world(Engine.CELERY, database_url, tmp_path, task_queue, request, started)
+        yield make_world(Engine.CELERY, database_url, tmp_path, task_queue, request, started)
 
 
 def test_many_that_wait_run_at_a_time_and_all_ends_are_right(world: World) -> None:

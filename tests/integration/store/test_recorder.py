@@ -343,6 +343,20 @@ def test_tenants_with_the_same_job_id_do_not_meet(books: Books) -> None:
     assert books.steps(theirs) == []
 
 
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_an_acceptance_does_not_wait_for_the_disk_where_nothing_else_is_written(
+    books: Books, job: EventsOf, is_alone: bool
+) -> None:
+    books.record(job.submitted(status=JobStatus.PENDING))
+
+    with books.database.transaction() as connection:
+        connection.execute("SET LOCAL synchronous_commit = 'on'")
+        assert books.recorder.record(job.accepted(is_alone=is_alone), connection).applied
+        waits = connection.execute("SELECT current_setting('synchronous_commit')").fetchone()
+
+    assert waits == ("off" if is_alone else "on",)
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_tables_say_what_the_machine_says(books: Books, data: st.DataObject) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import ActivityExecutionDescription, Client
 
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.dev.postgres import PostgresServer
@@ -141,6 +142,15 @@ class TemporalWorld:
         answer = self.cli("workflow", "result", "--workflow-id", str(workflow_id))
         return answer["result"]
 
+    def activity(self, activity_id: Any) -> ActivityExecutionDescription:
+        """Describe an activity that has no workflow."""
+
+        async def describe(client: Client) -> ActivityExecutionDescription:
+            return await client.get_activity_handle(str(activity_id)).describe()
+
+        found: ActivityExecutionDescription = self.app.delivery(Engine.TEMPORAL).client.call(describe)
+        return found
+
     def history(self, workflow_id: Any) -> list[dict[str, Any]]:
         return list(self.cli("workflow", "show", "--workflow-id", str(workflow_id))["events"])
 
@@ -175,7 +185,9 @@ def own_world(database_url: str, temporal: TemporalServer, tmp_path: Path) -> It
         yield make_world(database_url, temporal, tmp_path, started)
 
 
-def make_world(url: str, temporal: TemporalServer, folder: Path, started: ExitStack) -> TemporalWorld:
+def make_world(
+    url: str, temporal: TemporalServer, folder: Path, started: ExitStack, **settings: str
+) -> TemporalWorld:
     notes = folder / "notes"
     notes.mkdir()
     environment = {
@@ -184,6 +196,7 @@ def make_world(url: str, temporal: TemporalServer, folder: Path, started: ExitSt
         "PARITY_FOLDER": str(notes),
         "TEMPORAL_ADDRESS": temporal.address,
         "TEMPORAL_JOB_TASK_QUEUE": f"jobs-{uuid.uuid4().hex[:12]}",
+        **settings,
     }
     app = make_app(settings=load_settings(environment))
     app.finalize()

@@ -28,6 +28,16 @@ def early() -> int:
     return tries
 
 
+@shared_task(name="temporal.early_retrying", acks_late=False, bind=True)
+def early_retrying(self: Any) -> int:
+    """Must not run twice by itself, and wants to once."""
+    tries = note("started")
+    wait_for_file("go")
+    if tries == 1:
+        raise self.retry(countdown=0)
+    return tries
+
+
 @shared_task(name="temporal.steady", acks_late=True)
 def steady() -> int:
     tries = note("started")

@@ -22,7 +22,7 @@ from jobbridge.settings import load_settings
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.integration.temporal.tasks import make_app
 from tests.proxy import Proxy
-from tests.support import wait_until
+from tests.support import children_of, wait_until
 
 
 def test_a_killed_workers_job_is_run_by_another(own_world: TemporalWorld) -> None:
@@ -54,6 +54,30 @@ def test_a_job_that_must_not_run_twice_fails_when_its_worker_is_killed(own_world
     assert "not to be run twice" in row["error"]
     assert len(own_world.lines(result.id, "started")) == 1
     own_world.wait_for_closed(result.id, "FAILED")
+
+
+@pytest.mark.parametrize("is_light", [False, True], ids=["workflow", "light"])
+def test_a_retry_that_is_written_is_made_although_its_worker_was_killed(
+    own_world: TemporalWorld, is_light: bool
+) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("temporal.early_retrying").apply_async(temporal_light=is_light)
+    own_world.wait_for_start(result.id)
+    if is_light:
+        wait_until(lambda: own_world.activity(result.id).total_heartbeat_count, timeout=TIMEOUT)
+    else:
+        wait_for_word_of_its_beginning(own_world, result.id)
+    delivery, processes = own_world.row(result.id)["delivery"], children_of(first.pid)
+
+    os.kill(first.pid, signal.SIGSTOP)  # so that it does not tell Temporal
+    own_world.release(result.id)
+    wait_until(lambda: own_world.row(result.id)["delivery"] != delivery, timeout=TIMEOUT)
+    for pid in (first.pid, *processes):
+        os.kill(pid, signal.SIGKILL)
+    own_world.worker("-c", "1")
+
+    assert result.get(timeout=60) == 2
+    assert own_world.row(result.id)["status"] == "completed"
 
 
 def wait_for_word_of_its_beginning(world: TemporalWorld, workflow_id: str) -> None:

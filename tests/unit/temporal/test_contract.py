@@ -133,3 +133,23 @@ def test_only_a_final_status_is_an_end() -> None:
     assert ToldEnd.from_json("completed") is None
     end = ToldEnd(status="failed", error="ValueError: no", error_type="ValueError")
     assert ToldEnd.from_json(end.to_json()) == end
+
+
+@pytest.mark.parametrize(
+    ("details", "is_so"),
+    [
+        ((), False),
+        (("somebody's own",), False),
+        (({"acknowledged": False, "delivery": "a"},), False),
+        (({"acknowledged": True, "delivery": "a"},), True),
+        (({"acknowledged": True, "delivery": "b"},), False),  # the job has gone on by another message since
+        (({"acknowledged": True},), True),  # of an earlier release
+    ],
+)
+def test_what_was_acknowledged_is_one_message(details: tuple[object, ...], is_so: bool) -> None:
+    assert contract.was_acknowledged(details, "a") is is_so
+
+
+def test_what_was_acknowledged_may_be_whichever_message() -> None:
+    assert contract.was_acknowledged(({"acknowledged": True, "delivery": "b"},), None)
+    assert not contract.was_acknowledged(({"acknowledged": False, "delivery": "b"},), None)
