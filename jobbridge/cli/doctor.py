@@ -14,7 +14,7 @@ from rich.table import Table
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, write_json
 from jobbridge.cli.failures import FAILED
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 from jobbridge.diagnosis.findings import some
 from jobbridge.errors import JobBridgeError
 

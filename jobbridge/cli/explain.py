@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from jobbridge.cli.common import app_option, console, json_option, load_app, styled, tenant_option, write_json
 from jobbridge.cli.jobs import find_job
-from jobbridge.core.masking import masked, without_passwords
+from jobbridge.core.masking.values import masked, without_passwords
 
 
 @click.command("explain")

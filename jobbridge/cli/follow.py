@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from jobbridge.cli.common import visible
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 from jobbridge.core.status import FINAL
 from jobbridge.errors import JobNotFound, StillRunning
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from jobbridge.cli.common import ago, console, seconds_between, styled
-from jobbridge.core.masking import masked, without_passwords
+from jobbridge.core.masking.values import masked, without_passwords
 
 if TYPE_CHECKING:
     from jobbridge.core.fanout import ChildCounts

@@ -21,7 +21,7 @@ from jobbridge.cli.common import (
 )
 from jobbridge.cli.enqueue import read_data, read_instant
 from jobbridge.core.keys import Engine
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 from jobbridge.core.schedules.policies import FireOutcome, Overlap
 
 if TYPE_CHECKING:

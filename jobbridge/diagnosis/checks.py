@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobbridge.app.urls import default_broker_url
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 from jobbridge.diagnosis import connections, consumers, engines, holders, time_limits, upkeep, vacuum
 from jobbridge.diagnosis.findings import Check, bad, good
 from jobbridge.errors import JobBridgeError

@@ -12,7 +12,7 @@ from typing import Any
 from celery._state import get_current_worker_task
 
 from jobbridge.app.execute.claim import run_of
-from jobbridge.core.masking import masked, without_passwords
+from jobbridge.core.masking.values import masked, without_passwords
 
 #: What every record has, or has from Celery and uvicorn as something else already; the rest was passed as `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {

@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from jobbridge import __version__
 from jobbridge.app.execute.claim import run_of
 from jobbridge.core.envelope import HEADER, TRACE
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 
 if TYPE_CHECKING:
     from contextvars import Token

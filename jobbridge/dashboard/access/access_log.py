@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from jobbridge.core.masking import MASK
+from jobbridge.core.masking.values import MASK
 
 #: The secret of a link is in its path: whoever has the address sees the job.
 _LINK = re.compile(r"(/public/jobs/)[^/]+")

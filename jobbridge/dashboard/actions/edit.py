@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jobbridge.core.masking import MASK, masked
+from jobbridge.core.masking.values import MASK, masked
 from jobbridge.dashboard.access import bodies
 
 #: Characters; what is longer is not for editing in a browser.

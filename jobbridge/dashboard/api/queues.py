@@ -8,7 +8,7 @@ from fastapi import Path, Query
 from pydantic import Field
 
 from jobbridge.core.access import Role
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST, storable
 from jobbridge.dashboard.api.responses import Exact, Pause, Queue, QueuePaused, Queues, Waiting

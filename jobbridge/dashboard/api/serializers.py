@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobbridge.core.masking import masked, without_passwords
+from jobbridge.core.masking.values import masked, without_passwords
 from jobbridge.dashboard.access.redaction import IsSeen, seen_related
 from jobbridge.dashboard.access.request_context import RequestContext
 from jobbridge.dashboard.api.responses import Job, JobDetail, Step

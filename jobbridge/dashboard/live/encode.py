@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from jobbridge.core.keys import Engine
-from jobbridge.core.masking import without_passwords
+from jobbridge.core.masking.values import without_passwords
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.views.formats import exact, first_line
 from jobbridge.store.monitor.change_log import LiveRow, Totals

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from jobbridge.core.masking import MASK as MASK
-from jobbridge.core.masking import masked as masked
-from jobbridge.core.masking import without_passwords as without_passwords
+from jobbridge.core.masking.values import MASK as MASK
+from jobbridge.core.masking.values import masked as masked
+from jobbridge.core.masking.values import without_passwords as without_passwords
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.access.identity import Identity

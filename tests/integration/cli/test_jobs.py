@@ -10,7 +10,7 @@ import pytest
 from jobbridge import Celery
 from jobbridge.cli import explain, jobs
 from jobbridge.cli.root import run
-from jobbridge.core.masking import MASK
+from jobbridge.core.masking.values import MASK
 from jobbridge.settings import load_settings
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app

@@ -16,7 +16,7 @@ import pytest
 from jobbridge import Celery
 from jobbridge.app.worker.presence import Presence
 from jobbridge.core.keys import Engine
-from jobbridge.core.masking import MASK
+from jobbridge.core.masking.values import MASK
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.dev.postgres import run_postgres

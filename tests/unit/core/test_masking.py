@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobbridge.core.masking import MASK, masked, without_passwords
+from jobbridge.core.masking.values import MASK, masked, without_passwords
 
 HIDDEN = "hunter2-long-enough"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jobbridge.core.secret_texts import CREDENTIALS, MASK, TOKENS, without_passwords
+from jobbridge.core.masking.texts import CREDENTIALS, MASK, TOKENS, without_passwords
 
 __all__ = ["MASK", "is_secret", "masked", "without_passwords"]
 
