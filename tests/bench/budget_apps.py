@@ -8,6 +8,7 @@ from typing import Any
 import celery
 
 from jobbridge import Celery
+from jobbridge.app.execute import carried
 
 WARM, MEASURED = "warm", "measured"  # queues
 
@@ -41,6 +42,9 @@ def _add_task(app: Any) -> None:
 def __getattr__(name: str) -> Any:
     """Make the app that `-A tests.bench.budget_apps:NAME` asks for."""
     if name == "tracked":
+        # On a busy machine jobs wait longer for their process, and look at their rows once more. How busy the machine
+        # is is not what is counted here.
+        carried.LATE = 3600.0
         return make_tracked()
     if name == "plain":
         return make_plain(os.environ["BUDGET_BROKER"])

@@ -42,8 +42,8 @@ def test_a_task_that_takes_longer_than_a_visibility_timeout_runs_again(own_world
 
     There is no such timeout here: what is left of Redis' in the settings (a second) changes nothing.
     """
-    for _ in range(2):
-        own_world.worker("-P", "threads", "-c", "1")
+    for _ in range(2):  # neither takes what it cannot run now
+        own_world.worker("-P", "threads", "-c", "1", "--prefetch-multiplier", "1")
     running = task(own_world, "waits").delay()
     due = task(own_world, "identity").apply_async([1], countdown=3)
 
