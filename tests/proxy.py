@@ -93,4 +93,6 @@ class Proxy:
             while data := source.recv(65536):
                 gate.wait()
                 sink.sendall(data)
+        # Also when it was reset, as by who is killed with something unread: the other side would never hear of it.
+        with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
