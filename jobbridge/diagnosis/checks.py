@@ -58,7 +58,7 @@ def _check_broker(app: Celery, settings: Settings) -> Check:
     if app.conf.broker_url == default_broker_url(None) and settings.database_url is not None:
         return bad(
             "broker",
-            f"It is the database of DATABASE_URL, and {without_passwords(settings.database_url)} is none of Postgres.",
+            f"It is the database of DATABASE_URL, and {_place_of(settings.database_url)} is none of Postgres.",
             "Set DATABASE_URL=postgresql://user:password@host/name; or broker_url, to another broker.",
         )
     try:
@@ -71,6 +71,12 @@ def _check_broker(app: Celery, settings: Settings) -> Check:
             without_passwords(str(error)),
             getattr(error, "hint", "") or "Check the broker's URL, and that it runs.",
         )
+
+
+def _place_of(url: str) -> str:
+    """Give what of an address is no secret, whatever is in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _check_handlers(app: Celery) -> Check:

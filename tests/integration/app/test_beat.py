@@ -272,7 +272,8 @@ def test_an_older_release_that_starts_again_leaves_what_a_newer_one_declares(
     def started(declares: dict[str, Any]) -> list[str]:
         app.conf.beat_schedule = declares
         sync_declared(app)
-        return [row.name for row in app.schedules.list() if not row.name.startswith("celery.")]
+        # Celery's own are among them, and what handlers declare, if some test of this process has loaded them.
+        return [row.name for row in app.schedules.list() if row.name in ("both", "new")]
 
     assert started(older) == ["both"]
     assert started(newer) == ["both", "new"]
