@@ -67,7 +67,7 @@ soak: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
 
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=6
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4
 
 test: $(READY) chromium servers
 	$(PYTEST) -m "not long" $(PYTEST_ARGS)
