@@ -119,6 +119,7 @@ def test_to_run_a_parent_again_makes_no_second_children(world: World) -> None:
 def test_cancelling_a_parent_cancels_the_children_that_have_not_ended(world: World) -> None:
     result = send(world, children=9, concurrency=2, each={"holds": list(range(1, 9))})
     wait_until(lambda: "1" in world.lines(result, "children"))
+    wait_until(lambda: world.app.fan_outs.counts(row_key(world, result)).completed == 1)
 
     assert world.app.cancel_job(str(result), reason="enough", cancelled_by="ada")
 
