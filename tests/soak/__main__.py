@@ -62,14 +62,15 @@ def _wait_until_done(world: World) -> None:
         world.mend_workers()
         return int(world.look("SELECT count(*) FROM jobs WHERE completed_at IS NULL")[0][0])
 
-    # What was sent takes its time; what hangs does not get less.
+    # What was sent takes its time; what hangs does not get less. What was lost in an outage comes back by looks a
+    # minute apart, after a grace of a minute.
     fewest, since = open_jobs(), time.monotonic()
-    while fewest and time.monotonic() - since < 100:
+    while fewest and time.monotonic() - since < 240:
         time.sleep(0.5)  # between two looks
         if (now := open_jobs()) < fewest:
             fewest, since = now, time.monotonic()
     if not fewest:
-        wait_until(lambda: _is_empty(world), timeout=100)
+        wait_until(lambda: _is_empty(world), timeout=240)
 
 
 def _is_empty(world: World) -> bool:

@@ -17,7 +17,7 @@ def folder(server_folder: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_everything_breaks_and_nothing_is_lost_or_run_again(folder: Path) -> None:
     verdict = soak(folder, seconds=40, jobs=4_000, seed=7)
 

@@ -90,6 +90,11 @@ def _judge_tables(verdict: Verdict, world: World) -> None:
     }
     verdict.numbers["left"] = left
     verdict.wrong["left behind"] += [f"{number} in {table}" for table, number in left.items() if number]
+    for message in world.look(
+        "SELECT to_jsonb(m) - 'body' - 'properties', to_jsonb(c) FROM jobbridge_broker.messages AS m"
+        " LEFT JOIN jobbridge_broker.consumers AS c ON c.id = leased_by LIMIT 3"
+    ):
+        verdict.wrong["left behind"].append(str(message))
     [(size,)] = world.look("SELECT pg_total_relation_size('jobbridge_broker.messages')")
     verdict.numbers["bytes of an empty table of messages"] = size
     if not verdict.wrong["left behind"]:

@@ -99,12 +99,9 @@ class JobSettler:
         self._not_before = 0.0
         self._pause = FIRST_PAUSE
         own = {} if not app.shares_database_with_broker else {"synchronous_commit": "off"}
+        settings = {**SETTINGS, **own}
         self._database = Database(
-            app.database.target.url,
-            kept=1,
-            most=1,
-            purpose="settlements",
-            session_settings={**SETTINGS, **own},
+            app.database.target.url, kept=1, most=1, purpose="settlements", session_settings=settings
         )
         self._batches: tuple[object, Batches] | None = None
 
@@ -156,6 +153,7 @@ class JobSettler:
     def begin(self) -> None:
         """The loop turns, or will in a moment."""
         self._is_turning, self._not_before, self._pause = True, 0.0, FIRST_PAUSE
+        self._is_called = False  # the loop may have been reset, and have forgotten it
         self._waker = Waker(self._worker.hub)
         if self._ends:
             self._call_soon()

@@ -19,8 +19,11 @@ from time import monotonic
 SLOW = 0.02
 #: What was found holds from so much later on: a message with a lower number may be on its way. Seconds.
 SETTLES = 1.0
-#: Of the time, what looks at everything may take.
+#: So many slow ones in a row: one alone may have waited for somebody's lock, or for a busy machine.
+TIMES = 5
+#: Of the time, what looks at everything may take; it is done again after LONGEST seconds at the latest.
 SHARE = 0.05
+LONGEST = 10.0
 #: As they are sent; what has another is found by the looks at everything.
 PRIORITIES = tuple(range(9, -1, -1))
 
@@ -35,6 +38,7 @@ class Passed:
         #: When to look at everything again; None: claims are fast, and nothing is remembered.
         self.all_again_at: float | None = None
         self._newest = 0
+        self._slow_ones = 0
 
     def floors(self) -> list[int] | None:
         """Give the lowest numbers to look for, in the order of PRIORITIES; None: look at everything."""
@@ -70,8 +74,9 @@ class Passed:
                 self._found.setdefault(priority, lowest.get(priority, self._newest))
 
     def _all_took(self, seconds: float) -> None:
-        if seconds < SLOW:
+        self._slow_ones = 0 if seconds < SLOW else self._slow_ones + 1
+        if self._slow_ones >= TIMES:
+            self.all_again_at = monotonic() + min(seconds / SHARE, LONGEST)
+        else:
             self.all_again_at = None
             self._holds, self._found, self._found_since = {}, {}, monotonic()
-        else:
-            self.all_again_at = monotonic() + seconds / SHARE

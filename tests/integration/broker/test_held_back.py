@@ -39,8 +39,10 @@ def connection(tables: Tables) -> Iterator[Connection]:
 @pytest.fixture
 def session(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setattr(module, "SLOW", 0.0)  # each claim is slow
+    monkeypatch.setattr(module, "TIMES", 1)
     monkeypatch.setattr(module, "SETTLES", 0.0)
     monkeypatch.setattr(module, "SHARE", 1e-9)  # and nothing is looked at twice
+    monkeypatch.setattr(module, "LONGEST", 3600.0)
     found: Session = connection.channel().own_session
     return found
 
