@@ -21,7 +21,7 @@ from jobbridge.store.schema.migrate import migrate
 from tests.forked import start_python
 from tests.proxy import Proxy
 from tests.standby import run_standby
-from tests.support import clean_environment, wait_until
+from tests.support import children_of, clean_environment, wait_until
 
 POOLS = (("prefork", "2"), ("prefork", "3"), ("threads", "4"), ("solo", "1"))
 
@@ -204,16 +204,6 @@ class Chaos:
             self._world.done[action.__name__] += 1
             time.sleep(self._chance.uniform(1, 3))  # between two breaks
             self._world.mend_workers()
-
-
-def children_of(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 def _kill(*pids: int) -> None:

@@ -64,9 +64,11 @@ class Passed:
         for priority, number in found:
             lowest[priority] = min(number, lowest.get(priority, number))
         if was_all:
+            is_behind = any(lowest[each] < self._holds.get(each, 0) for each in lowest)
             self._all_took(seconds)
-            # What was behind may be more than was wanted.
-            self._holds |= {each: min(lowest[each], self._holds.get(each, 0)) for each in lowest}
+            if is_behind and len(found) >= limit and self.all_again_at is not None:
+                # There may be more than was wanted, also of priorities that this look did not come to.
+                self.all_again_at = 0.0
         # It came to the end of all, or of those above the last that gave something.
         last = -1 if len(found) < limit else min(lowest)
         for priority in PRIORITIES:
