@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, cast, ove
 import celery
 from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
-from kombu.utils.uuid import uuid
 
 from jobbridge.app import signals
 from jobbridge.app.broker_hooks import hooks_of
@@ -376,8 +375,7 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         try:
             with sending():
                 options = readable_ids(kwargs)
-                options["task_id"] = options.get("task_id") or uuid()
-                with noting(self.__dict__.get("result_listener"), options["task_id"], self._sent):
+                with noting(self.__dict__.get("result_listener"), options, self._sent):
                     result: Result[Any] | None = self.amqp.send_shortly(args, options)
                     if result is None:
                         result = cast("Result[Any]", super().send_task(*args, **options))

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
@@ -212,17 +212,20 @@ class ResultListener:
 
 
 @contextmanager
-def noting(listener: ResultListener | None, task_id: str, sent: ContextVar[Sent | None]) -> Iterator[None]:
+def noting(
+    listener: ResultListener | None, options: dict[str, Any], sent: ContextVar[Sent | None]
+) -> Iterator[None]:
     """Note that a job is sent inside: until the listener is told of it there is nothing to see of its end.
 
     Args:
         listener: None: nobody waits in this process.
-        task_id: The job's.
+        options: Of `send_task`. Without a listener the id is left to who sends: a new one is known to be new there.
         sent: What came of it, when it was sent. What there was before, or has no row, is forgotten again.
     """
     if listener is None or not listener.is_reliable:
         yield
         return
+    task_id = options["task_id"] = options.get("task_id") or str(uuid.uuid4())
     name = str(job_id_for(task_id))
     listener.note_sending(name)
     is_new = False
