@@ -7,7 +7,9 @@
 #   make soak     ten minutes of mixed work while everything breaks; SOAK_ARGS="--minutes 2 --jobs 20000 --seed 5"
 #   make screenshots  takes the pictures of docs/pictures anew
 #   make bench    how fast it is, beside other queues (an hour; ROUNDS=5 ONLY=publish,drain SYSTEMS=jobbridge,celery_redis)
+#   make docs     the documentation as a site, in build/site
 #   make conformance  writes docs/conformance.md anew
+#   make histories  records what workflows of this version leave at Temporal, to be replayed by all later ones
 #   make lint     format, lint, types, import contracts
 #   make ci       what continuous integration runs
 #
@@ -31,7 +33,7 @@ SOAK_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test test-long test-all soak chromium servers monitors screenshots conformance bench bench-peers dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all soak chromium servers monitors screenshots docs conformance histories bench bench-peers dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -64,8 +66,15 @@ demo: $(READY)
 soak: $(READY)
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
+# Strictly: a link that leads nowhere, or a page that nothing leads to, is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
+
+histories: $(READY)
+	$(BIN)/python -m tests.integration.temporal.record_histories
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4
 

@@ -12,22 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
-    from jobbridge.app.execute.context import JobContext
+    from jobbridge.app.execute.context import JobContext, current_job
     from jobbridge.app.execute.handlers import job
     from jobbridge.app.execute.tenancy import current_tenant, tenant_context
     from jobbridge.app.types import Handler, Result, Signature, Task
+    from jobbridge.core.durable import TIMED_OUT, Snooze
     from jobbridge.core.enqueue import Outcome, SingletonPolicy
     from jobbridge.core.fanout import Child, FanOut
     from jobbridge.core.handlers import JobHandlerRegistry
     from jobbridge.core.retry import RetryPolicy
-    from jobbridge.errors import ChildrenFailed, DuplicateJob, JobBridgeError, JobCancelled
+    from jobbridge.errors import (
+        CalledJobEnded,
+        ChildrenFailed,
+        DuplicateJob,
+        HandlerChanged,
+        JobBridgeError,
+        JobCancelled,
+        NoCurrentJob,
+    )
+    from jobbridge.runners.batches import batch
     from jobbridge.runners.blocks import bulk, transaction
+    from jobbridge.runners.events import send_event
     from jobbridge.runners.factory import JobRunnerFactory, get_job_runner
     from jobbridge.runners.handlers import (
         get_available_job_handlers,
         initialize_job_handlers_for_worker,
         register_all_job_handlers,
     )
+    from jobbridge.runners.links import event_link
     from jobbridge.runners.runner import CeleryJobRunner, JobRunner, TemporalJobRunner
     from jobbridge.runners.service import JobService
     from jobbridge.runners.types import JobStatusReport, ScheduledJob, ScheduleOptions
@@ -40,6 +52,8 @@ from jobbridge.broker import register as _register_broker
 __version__ = "0.2.0"
 
 __all__ = [
+    "TIMED_OUT",
+    "CalledJobEnded",
     "Celery",
     "CeleryJobRunner",
     "Child",
@@ -47,6 +61,7 @@ __all__ = [
     "DuplicateJob",
     "FanOut",
     "Handler",
+    "HandlerChanged",
     "JobBridgeError",
     "JobCancelled",
     "JobContext",
@@ -55,6 +70,7 @@ __all__ = [
     "JobRunnerFactory",
     "JobService",
     "JobStatusReport",
+    "NoCurrentJob",
     "Outcome",
     "Result",
     "RetryPolicy",
@@ -62,16 +78,21 @@ __all__ = [
     "ScheduledJob",
     "Signature",
     "SingletonPolicy",
+    "Snooze",
     "Task",
     "TemporalJobRunner",
     "UserQueue",
+    "batch",
     "bulk",
+    "current_job",
     "current_tenant",
+    "event_link",
     "get_available_job_handlers",
     "get_job_runner",
     "initialize_job_handlers_for_worker",
     "job",
     "register_all_job_handlers",
+    "send_event",
     "tenant_context",
     "transaction",
 ]
@@ -79,6 +100,13 @@ __all__ = [
 _PUBLIC = {
     "Celery": "jobbridge.bootstrap",
     "job": "jobbridge.app.execute.handlers",
+    "current_job": "jobbridge.app.execute.context",
+    "TIMED_OUT": "jobbridge.core.durable",
+    "Snooze": "jobbridge.core.durable",
+    "send_event": "jobbridge.runners.events",
+    "HandlerChanged": "jobbridge.errors",
+    "CalledJobEnded": "jobbridge.errors",
+    "NoCurrentJob": "jobbridge.errors",
     "current_tenant": "jobbridge.app.execute.tenancy",
     "tenant_context": "jobbridge.app.execute.tenancy",
     "JobContext": "jobbridge.app.execute.context",
@@ -97,7 +125,9 @@ _PUBLIC = {
     "ScheduleOptions": "jobbridge.runners.types",
     "ScheduledJob": "jobbridge.runners.types",
     "UserQueue": "jobbridge.temporal.worker.user_queues",
+    "batch": "jobbridge.runners.batches",
     "bulk": "jobbridge.runners.blocks",
+    "event_link": "jobbridge.runners.links",
     "transaction": "jobbridge.runners.blocks",
     "Outcome": "jobbridge.core.enqueue",
     "SingletonPolicy": "jobbridge.core.enqueue",

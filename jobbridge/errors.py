@@ -18,15 +18,24 @@ JobBridgeError                  everything below; `hint` says what to do
 ├── TenantRequired              the handler needs a tenant and none was given
 ├── JobNotFound                 no such job for that tenant
 ├── ScheduleNotFound            no such schedule, or several tenants have one
+├── BatchNotFound               no batch of that id
+├── BatchEnded                  the batch has ended, or was cancelled, and takes no more jobs
 ├── ChildrenFailed              of a job's children not all completed
+├── HandlerChanged              a handler made other durable calls than it recorded
+├── CalledJobEnded              a called job was cancelled, expired, skipped, or is gone
+├── NoCurrentJob                no job runs here
 ├── DuplicateJob                another job holds the singleton key
 ├── TokenRefused                a token cannot be made, or is of no use
 ├── JobCancelled                raised inside a handler whose job was cancelled
+├── EncryptionError             what is encrypted was altered, or stands in another place
+│   └── EncryptionKeyMissing    it was encrypted by a key that is not here
+├── PayloadTooLarge             a message or a result is larger than JOB_RUNNER_PAYLOAD_LIMIT_MB
 └── UnsupportedOption           an engine cannot honour what was asked
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 
@@ -177,16 +186,65 @@ class CannotRetry(JobBridgeError):
     hint = "Look at it with `jobbridge jobs show`."
 
 
+class RanAgain(CannotRetry):
+    """It ended later than those that are to be sent again."""
+
+
 class StillRunning(JobBridgeError):
     """A job has not ended within the time that was given."""
 
     hint = "Wait longer, or ask `jobbridge explain` what it waits for."
 
 
+class BatchNotFound(JobBridgeError):
+    """There is no batch of that id."""
+
+    hint = "See `jobbridge batches list`."
+
+    @classmethod
+    def with_id(cls, batch_id: str) -> Self:
+        return cls(f"There is no batch {batch_id!r}.")
+
+
+class BatchEnded(JobBridgeError):
+    """The batch has ended, or was cancelled, and takes no more jobs."""
+
+    hint = "Make a new one: with jobbridge.batch(...)."
+
+
 class ChildrenFailed(JobBridgeError):
     """Of a job's children not all completed; its metadata says how many."""
 
     hint = "Look at the children, then run those again with `jobbridge jobs retry PARENT --failed`."
+
+
+class HandlerChanged(JobBridgeError):
+    """A handler made another durable call than the recorded ones that it did not make yet."""
+
+    hint = (
+        "Put the new call behind `if ctx.version(name, 1):`, or have the names follow from data and recorded values; "
+        "then run the job again with `jobbridge jobs retry`."
+    )
+
+    @classmethod
+    def by(cls, name: str, call: str, untaken: Sequence[str]) -> Self:
+        """Say which call is new, and which were recorded."""
+        known = ", ".join(untaken[:5]) + (" …" if len(untaken) > 5 else "")
+        return cls(
+            f"{name} calls {call}, where {known} was recorded: it has changed, or does not do the same twice."
+        )
+
+
+class CalledJobEnded(JobBridgeError):
+    """A job that `ctx.call` or `ctx.gather` waited for did not run to its end."""
+
+    hint = "See why with `jobbridge jobs show`."
+
+
+class NoCurrentJob(JobBridgeError):
+    """There is no job in whose place this could be done."""
+
+    hint = "Call it from a task of the app while a worker runs it."
 
 
 class ScheduleNotFound(JobBridgeError):
@@ -220,5 +278,51 @@ class JobCancelled(JobBridgeError):
     """Raised inside a handler whose job was cancelled: let it pass, or clean up and raise it again."""
 
 
+class EncryptionError(JobBridgeError):
+    """What is encrypted was altered, or stands in another place than it was encrypted for."""
+
+    hint = "Whoever wrote it knows; restore it from a backup, or send the job again."
+
+
+class EncryptionKeyMissing(EncryptionError):
+    """What is encrypted was encrypted by a key that is not here."""
+
+    hint = "Add that key to JOBBRIDGE_ENCRYPTION_KEYS, behind the first one, which writes; then try again."
+
+    @classmethod
+    def named(cls, key_id: str, *, known: Sequence[str] = ()) -> Self:
+        have = ", ".join(map(repr, known)) or "none"
+        return cls(f"It is encrypted by the key {key_id!r}, and the keys here are: {have}.")
+
+
+class PayloadTooLarge(JobBridgeError):
+    """A message or a result is larger than the setting allows: nothing of it was stored.
+
+    Attributes:
+        size: In bytes, as it would have been stored.
+        limit: In bytes.
+    """
+
+    hint = (
+        "Keep the content elsewhere (a file, a bucket, a table) and send where it is; "
+        "or raise JOB_RUNNER_PAYLOAD_LIMIT_MB for senders and workers."
+    )
+    size: int = 0
+    limit: int = 0
+
+    @classmethod
+    def of(cls, what: str, *, size: int, limit: int) -> Self:
+        error = cls(
+            f"{what} is {megabytes(size)} MB, and JOB_RUNNER_PAYLOAD_LIMIT_MB allows {megabytes(limit)} MB."
+        )
+        error.size, error.limit = size, limit
+        return error
+
+
 class UnsupportedOption(JobBridgeError):
     """An engine cannot honour what was asked."""
+
+
+def megabytes(size: int) -> str:
+    """Say a number of bytes in megabytes."""
+    return f"{size / 1_000_000:,.3f}".rstrip("0").rstrip(".")

@@ -1,16 +1,14 @@
 """The recorder: the only writer of job status.
 
-Each event is one statement, guarded by the status, the attempt and the delivery that it speaks of. It either
-applies as a whole, with the attempt's step in `job_details`, or changes nothing. So there is nothing to repair after a
-crash *within* an event; what a crash *between* events leaves, and who goes on from there:
+Each event is one statement, guarded by the status, attempt and delivery that it speaks of: it applies as a whole, with
+the attempt's step in `job_details`, or changes nothing. What a crash *between* events leaves, and who goes on from it:
 
 - after Submitted, before the engine has it: cannot be on CE (the message is in the same transaction); on EE the row
   keeps its message and `undelivered_since`, and the relay delivers it.
 - after the engine took it, before Accepted: the relay delivers once more; the workflow id is the job id, so nothing
   starts twice, and Accepted comes then. If Started was faster, Accepted only adds the ids.
-- after Started, before the end (the worker was killed): the engine delivers the same delivery again. Started then
-  applies from `processing`, takes the next attempt number, and closes the step of the lost attempt. If the worker was
-  only thought dead, what its attempt says later carries an old number and is refused.
+- after Started, before the end (the worker was killed): it is delivered again; Started applies from `processing`, takes
+  the next attempt number, and closes the lost attempt's step. What a worker that was only thought dead says is refused.
 - after Completed, before the message is acknowledged: the message comes again, and Started is refused because the job
   is final. It does not run twice.
 - after a retry's Submitted, before AttemptFailed: the row is right; the open step is closed by the next start.
@@ -36,6 +34,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from jobbridge.codec.rows import seal_event
 from jobbridge.core import events
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide, is_as_left
@@ -46,12 +45,12 @@ from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.jobs import batches, submit, transitions
 from jobbridge.store.jobs.admission import gone_holder, is_paused, one_row, suspension_of
 from jobbridge.store.jobs.statements import statement_of
+from jobbridge.store.jobs.submit import PlainJob as PlainJob
 
 if TYPE_CHECKING:
     from jobbridge.broker import Parcel, Parcels
 
 _log = logging.getLogger(__name__)
-
 _Params = dict[str, Any]
 
 
@@ -104,6 +103,7 @@ class JobRecorder:
             DatabaseError: Postgres refused the statement. Within the caller's transaction, psycopg's own error
                 passes: that transaction is over.
         """
+        event = seal_event(self.database.codec, event)
         if connection is None:
             recorded = self.database.run(
                 lambda own: apply(own, event, parcel=parcel, prepare=True, is_new=is_new),
@@ -120,6 +120,23 @@ class JobRecorder:
             # In a caller's transaction nothing is certain yet: it calls this itself, or the sweeps see to it.
             self.attend(recorded)
         return recorded
+
+    def record_plain(self, job: PlainJob, parcel: Parcel) -> events.Recorded:
+        """Make a plain new job with its message; raises as `record` does."""
+
+        def insert(own: DriverConnection) -> events.Recorded:
+            is_made = submit.insert_plain(own, job, parcel.last)
+            return _PLAINLY_MADE if is_made else apply(own, job.made(), parcel=parcel, prepare=True)
+
+        recorded = self.database.run(
+            insert, again=lambda own: apply(own, job.made(), is_repeated=True, parcel=parcel, prepare=True)
+        )
+        return recorded if recorded.applied else self._count_refusal(job.made(), recorded)
+
+    @staticmethod
+    def params_of(event: events.Submitted) -> _Params:
+        """Give the parameters of the statements for new jobs."""
+        return statement_of(event)[1]
 
     def note_stopped(
         self,
@@ -179,16 +196,34 @@ class JobRecorder:
         Raises:
             DatabaseUnavailable, DatabaseError: As for `record`.
         """
+        submitted = [seal_event(self.database.codec, event) for event in submitted]
         statement, params = submit.SUBMIT_MANY, {"rows": submit.rows_of(submitted)}
         if parcels is not None:
             statement = submit.submit_many_with(parcels.put, parcels.told)
             params |= parcels.parameters
-        run = prepared(statement).tuples
-        if connection is None:
-            made = self.database.run(lambda own: run(own, params, prepare=True))
-        else:
-            made = run(driver_connection(connection), params)
+        return self._run_many(statement, params, connection)
+
+    def submit_plain(
+        self, jobs: Sequence[PlainJob], parcels: Parcels, connection: CallersConnection | None = None
+    ) -> set[UUID]:
+        """Make many plain jobs, as `submit_many`."""
+        params = submit.columns_of([job.params for job in jobs]) | parcels.parameters
+        new, known = submit.submit_many_plain_with(parcels.put, parcels.told)
+        if connection is not None or not all(job.is_new for job in jobs):
+            return self._run_many(known, params, connection)
+        made = self.database.run(
+            lambda own: submit.insert_first(own, new, known, params),
+            again=lambda own: prepared(known).tuples(own, params, prepare=True),
+        )
         return {row[0] for row in made}
+
+    def _run_many(
+        self, statement: LiteralString, params: _Params, connection: CallersConnection | None
+    ) -> set[UUID]:
+        run = prepared(statement).tuples
+        if connection is not None:
+            return {row[0] for row in run(driver_connection(connection), params)}
+        return {row[0] for row in self.database.run(lambda own: run(own, params, prepare=True))}
 
     def accept_many(self, accepted: Sequence[events.Accepted]) -> None:
         """Record that an engine has many jobs, in one statement.
@@ -208,13 +243,12 @@ class JobRecorder:
             if each.key.job_id not in known:
                 self.record(each)  # says why
 
-    def _count_refusal(self, event: events.JobEvent, recorded: events.Recorded) -> None:
+    def _count_refusal(self, event: events.JobEvent, recorded: events.Recorded) -> events.Recorded:
         kind = type(event).__name__
         self.refused[kind] += 1
-        _log.debug(
-            "job_event_refused",
-            extra={"job_id": str(event.key.job_id), "event": kind, "reason": recorded.reason},
-        )
+        told = {"job_id": str(event.key.job_id), "event": kind, "reason": recorded.reason}
+        _log.debug("job_event_refused", extra=told)
+        return recorded
 
 
 def _apply_for_caller(
@@ -249,10 +283,10 @@ def apply(
     if parcel is not None:
         params |= parcel.parameters
         if isinstance(event, events.Submitted) and not is_repeated and submit.is_plainly_new(event):
-            statement = submit.insert_with(parcel.put, parcel.told, is_new=is_new)
+            statement = submit.new_with(event, parcel.put, parcel.told, parcel.last, is_new=is_new)
             with suppress(psycopg.errors.UniqueViolation):
                 if new := prepared(statement).tuples(connection, params, prepare=prepare):
-                    return _as_applied(event, new[0])
+                    return _as_applied(event, new[0]) if len(new[0]) > 1 else _PLAINLY_MADE
         statement = submit.submit_with(parcel.put, parcel.told)
     for _ in range(3):
         if isinstance(event, events.Submitted):
@@ -282,9 +316,9 @@ def apply(
     return _recorded(state, applied=False, reason=decision.reason, outcome=decision.outcome)
 
 
+#: What `insert_plain_with` needs not answer.
+_PLAINLY_MADE = events.Recorded(applied=True, status=JobStatus.QUEUED, attempt=0, outcome="created")
 _ENDS = (events.Completed, events.Failed, events.Cancelled, events.Expired, events.Skipped)
-
-
 #: What an attempt says when it ends.
 _LAST_WORDS = (
     events.Completed,

@@ -1,7 +1,8 @@
 """Settings, and where each came from. The only reader of the environment.
 
-An explicit argument wins over the environment, that over a `.env` file in the working directory, that over what a
-running `jobbridge dev` left in `.jobbridge/dev.json`, and that over the default. Nothing is read at import.
+An explicit argument wins over the environment, that over `JOBBRIDGE` in Django's settings, that over a `.env` file in
+the working directory, that over what a running `jobbridge dev` left in `.jobbridge/dev.json`, that over Django's
+`DATABASES["default"]`, and that over the default. Nothing is read at import.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from jobbridge import django_settings
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ConfigurationError
@@ -26,6 +29,8 @@ DOTENV_FILE = Path(".env")
 _ABOUT_SOURCES = {"sources", "overruled"}
 #: Characters that a key must have: of 64 different ones, these are 192 bits.
 _KEY_SIZE = 32
+#: Of the broker and of the workflow, which know no settings: `max_deliveries`, `MAX_LOST`.
+DEFAULT_MAX_CRASHES = 5
 
 
 class Settings(BaseModel):
@@ -34,6 +39,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    join_transactions: bool = Field(True, validation_alias="JOBBRIDGE_JOIN_TRANSACTIONS")
     edition: Literal["community", "enterprise"] = Field("community", validation_alias="EDITION")
     job_runner_type: Engine | None = Field(None, validation_alias="JOB_RUNNER_TYPE")
     fallback_to_celery: bool = Field(
@@ -54,8 +60,13 @@ class Settings(BaseModel):
     temporal_tls_client_cert: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH")
     temporal_tls_client_key: Path | None = Field(None, validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH")
     temporal_ui_url: str | None = Field(None, validation_alias="TEMPORAL_UI_URL")
+    payload_limit_mb: float = Field(32.0, gt=0, le=256, validation_alias="JOB_RUNNER_PAYLOAD_LIMIT_MB")
+    encryption_keys: SecretStr | None = Field(None, validation_alias="JOBBRIDGE_ENCRYPTION_KEYS")
+    encryption_keys_file: Path | None = Field(None, validation_alias="JOBBRIDGE_ENCRYPTION_KEYS_FILE")
+    max_crashes: int = Field(DEFAULT_MAX_CRASHES, ge=1, le=1000, validation_alias="JOB_RUNNER_MAX_CRASHES")
     secret_key: SecretStr | None = Field(None, validation_alias="JOBBRIDGE_SECRET_KEY")
     secret_key_file: Path | None = Field(None, validation_alias="JOBBRIDGE_SECRET_KEY_FILE")
+    dashboard_url: str | None = Field(None, validation_alias="JOBBRIDGE_DASHBOARD_URL")
     tracing: bool = Field(False, validation_alias="JOB_RUNNER_TRACING")
     log_format: Literal["text", "json"] = Field("text", validation_alias="JOB_RUNNER_LOG_FORMAT")
     maintenance: bool = Field(True, validation_alias="JOB_RUNNER_MAINTENANCE")
@@ -96,6 +107,13 @@ class Settings(BaseModel):
         except ValueError:
             raise ValueError(f"it must be one of {', '.join(Engine)}") from None
 
+    @field_validator("dashboard_url")
+    @classmethod
+    def _check_dashboard_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/?#]+(/[^?#]*)?$", value):
+            raise ValueError("it must be an address such as https://jobs.example.com/ops")
+        return value
+
     @property
     def engine(self) -> Engine:
         """The engine of messages that name none: JOB_RUNNER_TYPE, else what the edition says."""
@@ -125,14 +143,27 @@ class Settings(BaseModel):
             return _keys_of(self.secret_key.get_secret_value(), "JOBBRIDGE_SECRET_KEY")
         if self.secret_key_file is None:
             return ()
-        try:
-            text = self.secret_key_file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"JOBBRIDGE_SECRET_KEY_FILE, {self.secret_key_file}, cannot be read: {error}.",
-                hint="Write 32 random characters or more into it, and let nobody else read it.",
-            ) from None
+        hint = "Write 32 random characters or more into it, and let nobody else read it."
+        text = _read(self.secret_key_file, "JOBBRIDGE_SECRET_KEY_FILE", hint=hint)
         return _keys_of(text, f"JOBBRIDGE_SECRET_KEY_FILE, {self.secret_key_file},")
+
+    def encryption_text(self) -> str | None:
+        """Give the keys by which arguments and results are encrypted, `id:base64,…`; None: nothing is.
+
+        Raises:
+            ConfigurationError: The file cannot be read.
+        """
+        if self.encryption_keys is not None:
+            return self.encryption_keys.get_secret_value()
+        if self.encryption_keys_file is None:
+            return None
+        hint = "Write id:key into it, a line for each, and let nobody else read it."
+        return _read(self.encryption_keys_file, "JOBBRIDGE_ENCRYPTION_KEYS_FILE", hint=hint)
+
+    @cached_property
+    def payload_limit(self) -> int:
+        """The most bytes of one message, or one result."""
+        return int(self.payload_limit_mb * 1_000_000)
 
     @property
     def init_failure_backoff(self) -> timedelta:
@@ -149,11 +180,17 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
     Raises:
         ConfigurationError: A value does not fit; names the variable, the value's source, and what is allowed.
     """
-    layers = [
-        (os.environ if environment is None else environment, "environment"),
-        (_dotenv(), str(DOTENV_FILE)),
-        (_dev_servers(), str(DEV_FILE)),
-    ]
+    if environment is None:
+        django_settings.load(os.environ.get("DJANGO_SETTINGS_MODULE"))
+    layers = _as_tested(
+        [
+            (os.environ if environment is None else environment, "environment"),
+            (django_settings.given(_names_in_django()), f"Django's {django_settings.SETTING}"),
+            (_dotenv(), str(DOTENV_FILE)),
+            (_dev_servers(), str(DEV_FILE)),
+            _djangos_database(),
+        ]
+    )
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     overruled: dict[str, dict[str, str]] = {}
@@ -179,6 +216,13 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
 def is_secret(field: str) -> bool:
     """Tell whether a setting's value is for nobody's eyes."""
     return "SecretStr" in str(Settings.model_fields[field].annotation)
+
+
+def _read(path: Path, name: str, *, hint: str) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{name}, {path}, cannot be read: {error}.", hint=hint) from None
 
 
 def _keys_of(text: str, source: str) -> tuple[str, ...]:
@@ -213,10 +257,45 @@ def _find(names: list[str], layers: list[tuple[Mapping[str, str], str]]) -> list
     Files and secrets end with a newline that nobody meant.
     """
     return [
-        (value, f"{origin} {name}")
+        (
+            value,
+            origin if origin.endswith("]") else f"{origin} {name}",
+        )  # one of DATABASES has no name of ours
         for layer, origin in layers
         for name in names
         if (value := layer.get(name, "").strip())
+    ]
+
+
+def _names_in_django() -> dict[str, str]:
+    """Give what each setting may be called in `JOBBRIDGE`: as in the environment, without prefix, as a field."""
+    known: dict[str, str] = {}
+    for field, info in Settings.model_fields.items():
+        if field in _ABOUT_SOURCES:
+            continue
+        for name in _names(info):
+            known |= {field.upper(): name, name.removeprefix("JOBBRIDGE_"): name, name: name}
+    return known
+
+
+def _djangos_database() -> tuple[dict[str, str], str]:
+    url = django_settings.database_url()
+    origin = f'Django\'s DATABASES["{django_settings.alias()}"]'
+    return ({} if url is None else {"DATABASE_URL": url}), origin
+
+
+def _as_tested(layers: list[tuple[Mapping[str, str], str]]) -> list[tuple[Mapping[str, str], str]]:
+    """While Django's tests run, take its test database for the one that the other sources name."""
+    if not django_settings.is_moved():
+        return layers
+    return [
+        (
+            {key: value for key, value in layer.items() if key != "DATABASE_URL"}
+            if origin == str(DEV_FILE) or django_settings.is_configured(layer.get("DATABASE_URL", "").strip())
+            else layer,
+            origin,
+        )
+        for layer, origin in layers
     ]
 
 

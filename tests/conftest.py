@@ -31,12 +31,21 @@ from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer, run_temporal
 from tests.forked import fork_server
-from tests.scheduling import Scheduling, group_of
-from tests.support import REPOSITORY, SETTING_PREFIXES, clean_environment, worker_process
+from tests.scheduling import Scheduling, take_first_what_is_long
+from tests.support import (
+    REPOSITORY,
+    SETTING_PREFIXES,
+    clean_environment,
+    worker_process,
+    workflow_tasks_may_fail,
+)
+from tests.took import Took
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+pytest_plugins = ["pytester"]
 
 _TEMPLATE = "template_jobbridge"
 _PREFIX = "jobbridge-test-"
@@ -47,21 +56,8 @@ _SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 #: The ids of all tests that there are, in a run that was asked for all of them.
 EVERYTHING = pytest.StashKey[list[str]]()
 
-#: Tests that start workers and servers, and wait for them: first, so that none of them is what the run ends with.
-#: Of them, and of the others, first those that one process has to run.
-_FIRST = (
-    "tests/acceptance/",
-    "tests/browser/",
-    "tests/integration/temporal/",
-    "integration/broker/test_workers",
-    "tests/parity/",
-    "tests/reports/",
-    "store/test_plans",
-)
-
-
 #: The folders whose tests share a database, an app and a worker.
-_HAVE_A_WORLD = {"parity", "reports", "strangers", "temporal"}
+HAVE_A_WORLD = {"parity", "reports", "strangers", "temporal"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,13 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stack.close)
     if not hasattr(config, "workerinput"):  # xdist's processes find it in the environment
         stack.enter_context(fork_server(clean_environment()))
+        config.pluginmanager.register(Took(REPOSITORY))
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(Scheduling(stack))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Have the tests that share a world run in one process of xdist, else each process makes that world again."""
-    if item.path.parent.name in _HAVE_A_WORLD and "world" in getattr(item, "fixturenames", ()):
+    if item.path.parent.name in HAVE_A_WORLD and "world" in getattr(item, "fixturenames", ()):
         parameters = (
             item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         )
@@ -122,15 +119,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if {Path(name).resolve() for name in config.args} <= {REPOSITORY, REPOSITORY / "tests"} and not is_part:
         config.stash[EVERYTHING] = [item.nodeid for item in items]  # before -m and -k take some away
     answer = yield
-    _take_first_what_is_long(items)
+    take_first_what_is_long(items)
     return answer
-
-
-def _take_first_what_is_long(items: list[pytest.Item]) -> None:
-    def is_short(item: pytest.Item) -> bool:
-        return item.get_closest_marker("long") is None and not any(part in item.nodeid for part in _FIRST)
-
-    items.sort(key=lambda item: (is_short(item), group_of(item) is None))  # stable: still random within
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -145,6 +135,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _workflow_tasks_fail_where_a_test_wants_it(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("workflow_tasks_fail") is None:
+        yield
+        return
+    workflow_tasks_may_fail.set()
+    yield
+    workflow_tasks_may_fail.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -288,10 +288,15 @@ def fresh_database(administrator: psycopg.Connection, *, template: str) -> Itera
     administrator.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+#: Each test has a task queue of its own, and Temporal keeps each partition of a queue going, four unless told
+#: otherwise: with one, a start takes a tenth less processor time, and 500 of them a fifth less memory.
+_ONE_PARTITION = {f"matching.numTaskqueue{way}Partitions": 1 for way in ("Read", "Write")}
+
+
 @pytest.fixture(scope="session")
 def temporal(server_folder: Path) -> Iterator[TemporalServer]:
     """A Temporal server of this test process, with its CLI (`.run_cli(…)`)."""
-    with run_temporal(log_path=server_folder / "temporal.log") as server:
+    with run_temporal(log_path=server_folder / "temporal.log", dynamic_config=_ONE_PARTITION) as server:
         yield server
 
 

@@ -51,8 +51,8 @@ _LIBRARIES = (
     "temporalio.worker",
     "uvicorn",
 )
-#: Not before the fork: handlers are registered by their import, which is an app's own choice.
-_NOT_OURS = ("jobbridge.handlers", "jobbridge.testing", "jobbridge._migrations")
+#: Not before the fork: handlers are registered by their import, which is an app's own choice; Django reads settings.
+_NOT_OURS = ("jobbridge.handlers", "jobbridge.django", "jobbridge.testing", "jobbridge._migrations")
 _READ_BY_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 #: Ours are imported from PYTHONPATH all the same; and output here is unbuffered in any case.
 _MAY_DIFFER = {"PYTHONPATH", "PYTHONUNBUFFERED"}

@@ -21,6 +21,7 @@ from jobbridge.core.events import (
     Failed,
     FellBack,
     JobEvent,
+    Moved,
     Progressed,
     Redelivered,
     Replaced,
@@ -55,6 +56,10 @@ class EventsOf:
 
     def replaced_by(self, delivery: UUID, *, attempt: int, **more: Any) -> Submitted:
         return self.submitted(delivery, continues=Continuation(attempt=attempt, is_retry=False), **more)
+
+    def suspended(self, delivery: UUID, *, attempt: int = 1, **more: Any) -> Submitted:
+        told = Continuation(attempt=attempt, is_retry=False, is_suspension=True)
+        return self.submitted(delivery, **{"continues": told, "status": JobStatus.WAITING} | more)
 
     def accepted(self, delivery: UUID = FIRST, external_id: str = "workflow-1", **more: Any) -> Accepted:
         return Accepted(key=self.key, delivery=delivery, engine=self.engine, external_id=external_id, **more)
@@ -92,6 +97,12 @@ class EventsOf:
             message={"once": "more"},
         )
 
+    def moved(
+        self, delivery: UUID = FIRST, new_delivery: UUID = SECOND, attempt: int = 0, **more: Any
+    ) -> Moved:
+        known = {"engine": Engine.CELERY, "attempt": attempt} | more
+        return Moved(key=self.key, delivery=delivery, new_delivery=new_delivery, **known)
+
     def replaced(self, attempt: int = 1) -> Replaced:
         return Replaced(key=self.key, attempt=attempt)
 
@@ -114,8 +125,12 @@ def any_events(of: EventsOf) -> st.SearchStrategy[list[JobEvent]]:
     known = st.one_of(st.none(), deliveries)
     attempts = st.integers(1, 3)
     run_at = st.sampled_from([None, LONG_AGO, FAR_AHEAD])
-    statuses = st.sampled_from([JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED])
-    continues = st.one_of(st.none(), st.builds(Continuation, attempt=attempts, is_retry=st.booleans()))
+    statuses = st.sampled_from([JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.WAITING])
+    continues = st.one_of(
+        st.none(),
+        st.builds(Continuation, attempt=attempts, is_retry=st.booleans()),
+        st.builds(Continuation, attempt=attempts, is_retry=st.just(False), is_suspension=st.just(True)),
+    )
     return st.lists(
         st.one_of(
             st.builds(of.submitted, deliveries, continues=continues, status=statuses, run_at=run_at),
@@ -132,9 +147,13 @@ def any_events(of: EventsOf) -> st.SearchStrategy[list[JobEvent]]:
             st.builds(of.failed, st.none(), waiting_at=st.integers(0, 3)),
             st.builds(of.requeued, attempts),
             st.builds(of.redelivered, deliveries, deliveries, st.integers(0, 3)),
+            st.builds(
+                of.moved, deliveries, deliveries, st.integers(0, 3), message=st.sampled_from([None, {}])
+            ),
             st.builds(of.replaced, attempts),
             st.builds(of.awaits_children, attempts),
             st.builds(of.cancelled),
+            st.builds(of.cancelled, delivery=deliveries),
             st.builds(of.expired),
             st.builds(of.skipped),
         ),

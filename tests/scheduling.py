@@ -1,4 +1,4 @@
-"""Which process of pytest-xdist runs which tests: those of one `xdist_group` in one.
+"""Which process of pytest-xdist runs which tests, and when: those of one `xdist_group` in one, the longest first.
 
 xdist has `--dist=loadgroup` for that, which does nothing with pytest 9.2: a process tells the name of a test's group at
 the end of its id, and ids cannot be changed any more (xdist 3.8.0, `remote.py`; there was no newer one). Everything
@@ -18,6 +18,44 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 _INPUT = "groups"
+
+#: Tests that start workers and servers, and wait for them: first, so that none of them is what the run ends with.
+#: Of them, and of the others, first those that one process has to run.
+_FIRST = (
+    "tests/acceptance/",
+    "tests/browser/",
+    "tests/integration/temporal/",
+    "integration/broker/test_workers",
+    "tests/parity/",
+    "tests/reports/",
+    "store/test_plans",
+)
+
+
+#: What one process has for a minute or more, by group or test, the longest first: begun late, a run would end with it
+#: alone. `.ci/run` tells at its end what is.
+LONGEST = (
+    "matrix-130",
+    "parity-world-temporal",
+    "postgres-away",
+    "parity-world-celery",
+    "test_budget",
+    "amid_a_mixture",
+    "there_and_back_with_twenty_kills",
+    "test_twenty_kills",
+    "matrix-40",
+    "following",
+    "test_upgrade",
+    "test_soak",
+    "test_idle_worker",
+    "kill-points",
+    "test_examples",
+    "test_chord_cost",
+    "temporal-world",
+    "test_suspects",
+    "million",
+    "reports-world",
+)
 
 
 class GroupScheduling(LoadScopeScheduling):
@@ -86,3 +124,17 @@ def group_of(item: pytest.Item) -> str | None:
     )  # there is no public way to ask which fixtures a test will use
     used = (each for found in fixtures.name2fixturedefs.values() for each in found) if fixtures else ()
     return str(item.path) if any(fixture.scope == "module" for fixture in used) else None
+
+
+def take_first_what_is_long(items: list[pytest.Item]) -> None:
+    """Put the tests in the order in which they are to begin."""
+
+    def is_short(item: pytest.Item) -> bool:
+        return item.get_closest_marker("long") is None and not any(part in item.nodeid for part in _FIRST)
+
+    def place(item: pytest.Item) -> int:
+        name = f"{group_of(item)} {item.nodeid}"
+        return next((place for place, part in enumerate(LONGEST) if part in name), len(LONGEST))
+
+    # Stable: still random within.
+    items.sort(key=lambda item: (place(item), is_short(item), group_of(item) is None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -117,7 +118,9 @@ def worker_process(
 ) -> Iterator[ManagedProcess]:
     """Run a Python program (`-m …` or a path) until the block ends; enter when its log says `ready`.
 
-    It is forked from a process that has imported what it will import: see tests/fork_server.py.
+    It is forked from a process that has imported what it will import: see tests/fork_server.py. It fails who has failed
+    a task of a workflow with it: that is code of ours that Temporal has run again and again, unless a test wants it so
+    (`@pytest.mark.workflow_tasks_fail`).
     """
     process = start_python(argv, name=name, log_path=log_path, env=env, cwd=cwd)
     try:
@@ -127,11 +130,23 @@ def worker_process(
                 timeout=timeout,
                 message=f"{name} is ready; its log:\n{process.tail(40)}",
             )
-            assert process.is_running, f"{name} ended with {process.exit_code}:\n{process.tail(60)}"
+            # One that was ready may have ended since: what it ran took it along.
+            assert process.is_running or ready in process.log(), (
+                f"{name} ended with {process.exit_code}:\n{process.tail(60)}"
+            )
         yield process
     finally:
         process.kill()  # a warm shutdown takes Celery seconds; a test of it calls stop() itself
         print(f"--- log of {name} ---\n{process.log()}")
+    failed = [
+        line for line in process.log().splitlines() if any(sign in line for sign in _WORKFLOW_TASK_FAILED)
+    ]
+    assert not failed or workflow_tasks_may_fail.is_set(), f"{name} has failed tasks of workflows: {failed}"
+
+
+#: What a worker of Temporal's logs then: the SDK's Python, for what the code raised, and its core, for the rest.
+_WORKFLOW_TASK_FAILED = ("Failed handling activation on workflow", "Failing workflow task")
+workflow_tasks_may_fail = threading.Event()
 
 
 def children_of(pid: int) -> list[int]:

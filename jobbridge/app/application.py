@@ -12,29 +12,30 @@ from celery import signals as celery_signals
 from celery.utils.objects import mro_lookup
 
 from jobbridge.app import signals
-from jobbridge.app.broker_hooks import hooks_of
+from jobbridge.app.batches.membership import with_batch
 from jobbridge.app.current import make_current
+from jobbridge.app.durable import events, links
 from jobbridge.app.errors import sending
 from jobbridge.app.execute import handlers, tenancy
-from jobbridge.app.execute.chords import Chords
+from jobbridge.app.execute.claim import tracked
 from jobbridge.app.fanout import parent_task
-from jobbridge.app.fanout.parent import FanOuts
+from jobbridge.app.loops.coroutines import synchronous
+from jobbridge.app.loops.submission import send_signatures_from_loops
 from jobbridge.app.publish import canvas, commands, retry
 from jobbridge.app.publish.blocks import Blocks
-from jobbridge.app.publish.consumers import Servers
 from jobbridge.app.publish.message.checks import readable_ids
-from jobbridge.app.results.listener import ResultListener, noting
+from jobbridge.app.publish.rules import declared
+from jobbridge.app.results.async_results import AsyncApp
+from jobbridge.app.results.listener import noting
+from jobbridge.app.services import Services
 from jobbridge.app.urls import BROKER_SCHEME, database_url_of, default_broker_url, same_database
+from jobbridge.app.worker.broker_hooks import hooks_of
 from jobbridge.app.worker.losses import Losses
+from jobbridge.codec.sealing import Codec
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.recording import JobRecorder
 from jobbridge.store.database import Database
-from jobbridge.store.jobs.keys import KeyStore
-from jobbridge.store.jobs.queries import JobStore
-from jobbridge.store.jobs.steps import StepStore
-from jobbridge.store.tenants.tenants import TenantStore
-from jobbridge.store.workers.workers import WorkerStore
 
 if TYPE_CHECKING:
     import logging
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from jobbridge.app.observer import Observer
     from jobbridge.app.options import Sent
     from jobbridge.app.publish.delivery import Delivery
-    from jobbridge.app.schedules.commands import ScheduleService
     from jobbridge.app.types import P, Result, Task, Value
     from jobbridge.app.worker.presence import Presence
     from jobbridge.app.worker.steps import Maintenance
@@ -70,16 +70,14 @@ DEFAULTS: dict[str, Any] = {
     "beat_scheduler": "jobbridge.app.schedules.beat:TableScheduler",
 }
 
-
 _Base: Any = celery.Celery  # the stubs leave out what is overridden here
 
 
-class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
+class Celery(Blocks, Services, AsyncApp, _Base):  # type: ignore[misc]  # see _Base
     """A Celery application whose messages run on Postgres or on Temporal, and whose jobs have rows.
 
-    Takes what `celery.Celery` takes. `DATABASE_URL` (or a `jobbridge+postgresql://` broker URL) says where
-    the tables are; `JOB_RUNNER_TYPE`, a task's `engine`, a route's `engine` or `apply_async(engine=…)` choose the
-    engine.
+    Takes what `celery.Celery` takes. `DATABASE_URL` (or a `jobbridge+postgresql://` broker URL) says where the tables
+    are; `JOB_RUNNER_TYPE`, a task's `engine`, a route's `engine` or `apply_async(engine=…)` choose the engine.
 
     Keyword Args:
         settings: Instead of what the environment says.
@@ -124,8 +122,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             make_current(self)
 
     def on_init(self) -> None:
-        signals.connect()
-        canvas.send_groups_in_bulk()
+        for prepare in (signals.connect, canvas.send_groups_in_bulk, send_signatures_from_loops):
+            prepare()
         for signal in (celery_signals.after_setup_logger, celery_signals.after_setup_task_logger):
             signal.connect(self._dress_logs)
         names = (
@@ -142,9 +140,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
             "WakeOnSignal",
         )
         self.steps["worker"].update(f"jobbridge.app.worker.steps:{name}" for name in names)
-        self.steps["worker"].update(
-            f"jobbridge.app.worker.own_process:{name}" for name in ("TellFailures", "EnforceTimeLimits")
-        )
+        own = "jobbridge.app.worker.own_process"
+        self.steps["worker"].update((f"{own}:TellFailures", f"{own}:EnforceTimeLimits"))
         self.steps["worker"].add("jobbridge.app.worker.strategies:OwnStrategies")
         self.steps["consumer"].add("jobbridge.app.worker.paused_queues:RespectPauses")
         self.steps["consumer"].add("jobbridge.app.worker.steps:TurnSettler")
@@ -202,63 +199,13 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
                 "No database is configured.",
                 hint="Set DATABASE_URL=postgresql://user:password@host/name, or start one with `jobbridge dev`.",
             )
-        return Database(url)
+        return Database(url, codec=Codec.of(self.settings.encryption_text()))
 
     @cached_property
     def recorder(self) -> JobRecorder:
         return JobRecorder(
             self.database, on_child_ended=self.fan_outs.attend, on_chord_due=self.chords.attend
         )
-
-    @cached_property
-    def fan_outs(self) -> FanOuts:
-        """Parents and their children."""
-        return FanOuts(self)
-
-    @cached_property
-    def chords(self) -> Chords:
-        """Chords and their parts."""
-        return Chords(self)
-
-    @cached_property
-    def jobs(self) -> JobStore:
-        """Questions about jobs."""
-        return JobStore(self.database)
-
-    @cached_property
-    def job_steps(self) -> StepStore:
-        return StepStore(self.database)
-
-    @cached_property
-    def keys(self) -> KeyStore:
-        return KeyStore(self.database)
-
-    @cached_property
-    def result_listener(self) -> ResultListener:
-        """Who hears of jobs' ends, for those who wait in this process."""
-        return ResultListener(self.database.target)
-
-    @cached_property
-    def schedules(self) -> ScheduleService:
-        """Recurring jobs: made, changed, paused, listed."""
-        from jobbridge.app.schedules.commands import ScheduleService
-
-        return ScheduleService(self)
-
-    @cached_property
-    def tenants(self) -> TenantStore:
-        """Which tenants there are; suspend and resume them."""
-        return TenantStore(self.database)
-
-    @cached_property
-    def workers(self) -> WorkerStore:
-        """Questions about workers."""
-        return WorkerStore(self.database)
-
-    @cached_property
-    def servers(self) -> Servers:
-        """Who can run what, as of a moment ago."""
-        return Servers(self.workers)
 
     @property
     def worker_number(self) -> int | None:
@@ -314,7 +261,8 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     ) -> Any:
         """Make a broker connection; ours tells what becomes of messages that no worker will see."""
         if isinstance(url, str) and url.startswith(BROKER_SCHEME):
-            transport_options = {**hooks_of(self), **(transport_options or {})}
+            own = self.conf.broker_transport_options or {}  # what that says goes before the settings
+            transport_options = {**hooks_of(self), **own, **(transport_options or {})}
         return super()._connection(url, *args, transport_options=transport_options, **options)
 
     # -- tasks
@@ -335,20 +283,17 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Make the task with the claim in front of its own `before_start`."""
-        from jobbridge.app.execute.claim import tracked
-
         own: dict[str, Any] = {key: options.pop(key) for key in ("before_start", "replace") if key in options}
-        base = base or self.Task
+        base, options = base or self.Task, declared.with_fleet_rate(options)
         if own:
             base = type(base.__name__, (base,), {**own, "abstract": True})
-        return super()._task_from_fun(fun, name=name, base=tracked(base), **options)
+        return super()._task_from_fun(synchronous(fun), name=name, base=tracked(base), **options)
 
     def register_task(self, task: Any, **options: Any) -> Any:
-        from jobbridge.app.execute.claim import tracked
-
         instance = task() if isinstance(task, type) else task
         if not mro_lookup(type(instance), "_jobbridge_tracked"):
             instance.__class__ = tracked(type(instance))
+        instance.run = synchronous(instance.run)
         return super().register_task(instance, **options)
 
     def finalize(self, auto: bool = False) -> None:
@@ -374,8 +319,9 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
         token = self._sent.set(None)
         try:
             with sending():
-                options = readable_ids(kwargs)
-                with noting(self.__dict__.get("result_listener"), options, self._sent):
+                options = with_batch(readable_ids(kwargs), self.current_worker_task)
+                told = noting(self.__dict__.get("result_listener"), options, self._sent)
+                with self._apart_if_it_goes_on(options), told:
                     result: Result[Any] | None = self.amqp.send_shortly(args, options)
                     if result is None:
                         result = cast("Result[Any]", super().send_task(*args, **options))
@@ -396,3 +342,5 @@ class Celery(Blocks, _Base):  # type: ignore[misc]  # see _Base
     retry_job = retry.retry_job
     fan_out = parent_task.fan_out
     retry_failed = parent_task.retry_failed
+    send_event = events.send_event
+    event_link = links.event_link

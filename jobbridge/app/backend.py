@@ -18,6 +18,7 @@ from celery.app.task import Context
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import str_to_bytes
 
+from jobbridge.app.errors import TooLarge
 from jobbridge.app.execute import carried
 from jobbridge.app.execute.claim import (
     Run,
@@ -32,7 +33,7 @@ from jobbridge.app.execute.claim import (
 from jobbridge.app.execute.together import together
 from jobbridge.app.paced import REPORTS, STATE
 from jobbridge.app.results.following_backend import place_of_unsent, unsent_request
-from jobbridge.app.results.forms import as_json, error_line, exception_of, revoked
+from jobbridge.app.results.forms import as_json, cut_exception, error_line, exception_of, revoked
 from jobbridge.app.results.waiting_backend import WaitingBackend
 from jobbridge.app.urls import BROKER_SCHEME, same_database
 from jobbridge.app.worker.batches import context_of
@@ -47,6 +48,7 @@ from jobbridge.core.events import (
     Recorded,
 )
 from jobbridge.core.keys import Engine, JobKey, job_id_for
+from jobbridge.core.shown import cut
 from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.errors import ConfigurationError
 from jobbridge.store.jobs.queries import StoredResult
@@ -66,6 +68,7 @@ CELERY_STATES = {
     JobStatus.SCHEDULED: states.PENDING,
     JobStatus.PROCESSING: states.PENDING,  # that it has started is stored where `track_started` says so
     JobStatus.RETRYING: states.RETRY,
+    JobStatus.WAITING: states.PENDING,
     JobStatus.COMPLETED: states.SUCCESS,
     JobStatus.FAILED: states.FAILURE,
     JobStatus.CANCELLED: states.REVOKED,
@@ -169,8 +172,9 @@ class JobBackend(WaitingBackend):
         return identified
 
     def _event(self, run: Run, result: Any, state: str, traceback: Any, request: Any) -> JobEvent | None:
-        readable, payload, content_type = self._encoded(result, state, traceback, request)
-        text = None if traceback is None else str(traceback)
+        limit = self.app.settings.payload_limit
+        text = None if traceback is None else cut(str(traceback), limit)
+        readable, payload, content_type = self._encoded(result, state, text, request)
         if state == states.SUCCESS and run.attempt is not None:
             return Completed(
                 key=run.key,
@@ -184,7 +188,7 @@ class JobBackend(WaitingBackend):
             return Failed(
                 key=run.key,
                 attempt=run.attempt,
-                error=error_line(result),
+                error=cut(error_line(result), limit),
                 traceback=text,
                 result=readable,
                 result_payload=payload,
@@ -198,7 +202,8 @@ class JobBackend(WaitingBackend):
                 **place_of_unsent(request),
             )
         if state == states.RETRY and run.attempt is not None:
-            return AttemptFailed(key=run.key, attempt=run.attempt, error=error_line(result), traceback=text)
+            line = cut(error_line(result), limit)
+            return AttemptFailed(key=run.key, attempt=run.attempt, error=line, traceback=text)
         if state == states.REVOKED:
             reason = error_line(result)
             return Expired(key=run.key) if "expired" in reason else Cancelled(key=run.key, reason=reason)
@@ -206,10 +211,9 @@ class JobBackend(WaitingBackend):
 
     def _engine_of(self, request: Any) -> Engine:
         """Give the engine that a job would have gone to which fails unsent."""
-        told = getattr(request, "engine", None)
+        told: str | None = getattr(request, "engine", None)
         task = self.app._tasks.get(getattr(request, "task", None))
-        told = told or getattr(task, "engine", None)
-        return Engine.parse(str(told)) if told else self.app.default_engine
+        return Engine.parse(told) if told else Engine.named_by(task) or self.app.default_engine
 
     def _origin(self, run: Run) -> dict[str, Any]:
         """Tell with whom a job belongs that fails unsent, since a link before it in its chain has failed."""
@@ -222,14 +226,38 @@ class JobBackend(WaitingBackend):
     def _encoded(
         self, result: Any, state: str, traceback: Any, request: Any
     ) -> tuple[Any, bytes | None, str | None]:
-        """Give the readable form, and the whole meta in the serializer's form where the readable one is not enough."""
-        readable, is_complete = as_json(result)
+        """Give the forms that are kept, if they are not too large; an exception is cut then: there is no other."""
+        *forms, size = self._forms(result, state, traceback, request)
+        if size > self.app.settings.payload_limit:
+            *forms, _ = self._forms(self._cut(result, size, state, request), state, traceback, request)
+        return tuple(forms)
+
+    def _forms(
+        self, result: Any, state: str, traceback: Any, request: Any
+    ) -> tuple[Any, bytes | None, str | None, int]:
+        """Give the readable form, the whole meta in the serializer's form where that is not enough, and the size."""
+        readable, is_complete, size = as_json(result)
         children = self.current_task_children(request)
         is_extended = request is not None and self.app.conf.find_value_for_key("extended", "result")
         if is_complete and not children and not is_extended and self.serializer == "json":
-            return readable, None, None
+            return readable, None, None, size
+        if size > self.app.settings.payload_limit and state not in states.EXCEPTION_STATES:
+            return readable, None, None, size  # is refused anyway
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        return readable, str_to_bytes(self.encode(meta)), self.content_type
+        payload = str_to_bytes(self.encode(meta))
+        return readable, payload, self.content_type, max(size, len(payload))
+
+    def _cut(self, result: Any, size: int, state: str, request: Any) -> Any:
+        """Give what is kept of what is too large.
+
+        Raises:
+            TooLarge: It is no exception.
+        """
+        limit = self.app.settings.payload_limit
+        if state in states.EXCEPTION_STATES:
+            return cut_exception(result, limit)
+        what = "result" if state == states.SUCCESS else f"state {state!r}"
+        raise TooLarge.of(f"The {what} of {getattr(request, 'task', None)!r}", size=size, limit=limit)
 
     def _store_custom_state(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any
@@ -239,8 +267,17 @@ class JobBackend(WaitingBackend):
     def _encoded_state(self, result: Any, state: str, traceback: Any, request: Any) -> Any:
         if request is not None:
             setattr(request, _HAS_STATE, True)
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        return self.encode(meta)
+
+        def encoded(kept: Any) -> Any:
+            return self.encode(
+                self._get_result_meta(result=kept, state=state, traceback=traceback, request=request)
+            )
+
+        whole = encoded(result)
+        if len(whole) <= self.app.settings.payload_limit:
+            return whole
+        traceback = None if traceback is None else cut(str(traceback), self.app.settings.payload_limit)
+        return encoded(self._cut(result, len(whole), state, request))
 
     def _report(self, run: Run, meta: Any, state: str, traceback: Any, request: Any) -> None:
         # Now, and not by the timer: the task may change what it has said.

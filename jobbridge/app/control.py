@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from celery.app.control import Control
+from celery.utils.functional import maybe_list
 from celery.worker.control import Panel
 
+from jobbridge.app.errors import commanding
 from jobbridge.core.events import Cancelled
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.status import WAITING
@@ -30,17 +33,65 @@ class JobControl(_Base):  # type: ignore[misc]  # see _Base
     """Celery's `app.control`."""
 
     def revoke(
-        self, task_id: str | Sequence[str], destination: Any = None, terminate: bool = False, **options: Any
+        self,
+        task_id: str | UUID | Iterable[str | UUID],
+        destination: Any = None,
+        terminate: bool = False,
+        **options: Any,
     ) -> Any:
         """Tell the workers, as Celery does; and the rows, which also workers know that start later.
 
         With `terminate` also jobs that run are cancelled in their rows at once.
         """
-        task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
-        for each in task_ids:
-            _remember(self.app, str(each), is_terminated=terminate)
-        told = task_id if isinstance(task_id, str) else task_ids
+        told = str(task_id) if isinstance(task_id, str | UUID) else [str(each) for each in task_id]
         return super().revoke(told, destination=destination, terminate=terminate, **options)
+
+    def broadcast(self, command: str, arguments: Any = None, *more: Any, **options: Any) -> Any:
+        """Send a command to the workers: all that revoke does come by here, the command line's own, too.
+
+        Raises:
+            NotSent: Postgres does not take it. With a connection of the caller's: what its transport raises.
+        """
+        if command in ("revoke", "terminate"):
+            told = dict(arguments or {})
+            task_ids = told.get("task_id") or ()
+            for each in [task_ids] if isinstance(task_ids, str | UUID) else task_ids:
+                is_terminated = command == "terminate" or bool(told.get("terminate"))
+                _remember(self.app, str(each), is_terminated=is_terminated)
+        if command == "revoke_by_stamped_headers":
+            _remember_stamps(self.app, dict(arguments or {}))
+        if options.get("connection") is not None or any(more[1:]):
+            # Whose connection it is asks its transport what an error means: a worker that joins others comes back.
+            return super().broadcast(command, arguments, *more, **options)
+        with commanding():
+            return super().broadcast(command, arguments, *more, **options)
+
+    def purge(self, connection: Any = None) -> int:
+        """Discard all that waits in the app's queues; gives the number of messages."""
+        if connection is not None:
+            return int(super().purge(connection))
+        with commanding():
+            return int(super().purge())
+
+    discard_all = purge
+
+
+def _remember_stamps(app: Celery, told: dict[str, Any]) -> None:
+    """Cancel the jobs that have one of these stamps by now; what is sent later is the running workers' matter."""
+    from jobbridge.store.monitor.scheduled import stamped_jobs  # a worker does without it
+
+    headers = told.get("headers") or {}
+    if not isinstance(headers, dict):  # the command line's own: `name=value`
+        pairs = [str(each).partition("=") for each in headers]
+        headers = {name: value for name, _, value in pairs}
+    stamps = {str(name): list(maybe_list(values) or ()) for name, values in headers.items()}
+    try:
+        task_ids = stamped_jobs(app.database, stamps)
+    except DatabaseError as error:
+        logger.warning("job.revoke_not_recorded", extra={"stamps": sorted(stamps), "error": str(error)})
+        return
+    for task_id in task_ids:
+        _remember(app, task_id, is_terminated=bool(told.get("terminate")))
 
 
 def _remember(app: Celery, task_id: str, *, is_terminated: bool) -> None:

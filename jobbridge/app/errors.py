@@ -7,6 +7,9 @@
         ├── NotSentWithoutTables    also NotMigrated
         └── NotSentToLaterTables    also SchemaTooNew
 
+    PayloadTooLarge, kombu.exceptions.EncodeError
+    └── TooLarge                    a message or a result is larger than the setting allows
+
 Celery's documented way is `except OperationalError` (`task.OperationalError`); ours is by `jobbridge.errors`. That
 module cannot know kombu, so these are made where callers meet them: here, at the edge.
 """
@@ -17,10 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 
 from jobbridge.broker.errors import BrokerNotMigrated, BrokerRefused, NotNow, PublishFailed, SessionLost
-from jobbridge.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable, NotMigrated, SchemaTooNew
+from jobbridge.errors import (
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    NotMigrated,
+    PayloadTooLarge,
+    SchemaTooNew,
+)
 from jobbridge.postgres.faults import Kind, kind_of, reason_of
 from jobbridge.store.database import refusal
 
@@ -58,6 +68,10 @@ class NotSentToLaterTables(NotSent, SchemaTooNew):
     hint = SchemaTooNew.hint
 
 
+class TooLarge(PayloadTooLarge, EncodeError):
+    """A message or a result is too large: for Celery's tracer, one that cannot be encoded, so that its job fails."""
+
+
 @contextmanager
 def sending() -> Iterator[None]:
     """Have what fails inside for Postgres' sake be of the family; all else passes.
@@ -72,6 +86,24 @@ def sending() -> Iterator[None]:
         if told is error:
             raise
         raise told from error
+
+
+@contextmanager
+def commanding() -> Iterator[None]:
+    """Have what keeps a command from the workers be of the family, too.
+
+    Raises:
+        NotSent: See the drawing above; its cause says what it was.
+    """
+    try:
+        with sending():
+            yield
+    except NotSentNow as error:
+        if error.hint == NotSentNow.hint:
+            error.hint = (
+                "Give the command again when Postgres is back. `jobbridge doctor` says what is wrong."
+            )
+        raise
 
 
 def _in_the_family(error: Exception) -> Exception:

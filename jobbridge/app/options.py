@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from celery.utils.functional import maybe_list
+
+from jobbridge.core.durable import Suspension
 from jobbridge.core.enqueue import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
 from jobbridge.core.envelope import TRACE
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import UnsupportedOption
+from jobbridge.store.batches.progress import BATCH
 
 #: Celery's header, and in a row's metadata: that nobody is to be told of its state and result.
 IGNORE_RESULT = "ignore_result"
+#: In a row's metadata: the message's stamps, each with a list of its values.
+STAMPS = "celery_stamps"
 #: What a row's metadata has from the message, and not from who sends it.
-_OF_MESSAGE = frozenset({"data", "argsrepr", "kwargsrepr", TRACE, IGNORE_RESULT})
+_OF_MESSAGE = frozenset({"data", "argsrepr", "kwargsrepr", TRACE, IGNORE_RESULT, STAMPS, BATCH})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +36,11 @@ class JobOptions:
         singleton_policy: What to do when another one has it; `skip` by default.
         may_fall_back: False: it waits for its engine, whatever the settings say.
         continues: The attempt after which the job goes on by this message, sent by its last child.
+        suspension: The job that runs is suspended, and goes on by this message.
         track: False: a message and no row, as with plain Celery; None: as its task says.
         temporal_light: On Temporal it runs as an activity, without a workflow; None: as its task says.
+        concurrency, rate_limit: Its rules across the fleet (`core.rules.limits`); None: as its task says; False: none.
+        unique, throttle, debounce: What makes it superfluous (`core.rules.unique`); likewise.
     """
 
     engine: Engine | None = None
@@ -43,8 +52,14 @@ class JobOptions:
     singleton_policy: SingletonPolicy | None = None
     may_fall_back: bool | None = None
     continues: int | None = None
+    suspension: Suspension | None = None
     track: bool | None = None
     temporal_light: bool | None = None
+    concurrency: Any = None
+    rate_limit: Any = None
+    unique: Any = None
+    throttle: Any = None
+    debounce: Any = None
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> JobOptions:
@@ -78,10 +93,16 @@ class JobOptions:
         """The trace of the job whose metadata was handed on, if this one is that job sent again."""
         return (self.job_metadata or {}).get(TRACE)
 
-    def metadata_of(self, headers: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the metadata of the row but for the arguments: whether its result is ignored, and its trace."""
+    def metadata_of(self, headers: Mapping[str, Any], task: Any) -> dict[str, Any]:
+        """Give the metadata of the row but for the arguments: whether its result is ignored, its trace and stamps."""
         own = {name: value for name, value in (self.job_metadata or {}).items() if name not in _OF_MESSAGE}
-        told = {TRACE: headers.get(TRACE), IGNORE_RESULT: headers.get(IGNORE_RESULT)}
+        tells_errors = getattr(task, "store_errors_even_if_ignored", False)  # and revokes, as Celery has it
+        told = {
+            TRACE: headers.get(TRACE),
+            IGNORE_RESULT: headers.get(IGNORE_RESULT) and not tells_errors,
+            STAMPS: stamps_of(headers),
+            BATCH: headers.get(BATCH),
+        }
         return own | {name: value for name, value in told.items() if value}
 
 
@@ -102,6 +123,13 @@ class Sent:
     key: JobKey
     task_id: str
     external_id: str
+
+
+def stamps_of(headers: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Give the stamps of a message, each with a list of its values: whoever stamped may have written one alone."""
+    stamps = headers.get("stamps") or {}
+    told = {name: maybe_list(stamps.get(name)) for name in headers.get("stamped_headers") or ()}
+    return {name: list(values) for name, values in told.items() if values}
 
 
 def engine_named(name: Engine | str) -> Engine:

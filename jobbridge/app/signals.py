@@ -22,7 +22,7 @@ from jobbridge.app.execute.killed import note_stopped
 from jobbridge.app.paced import REPORTS
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import HIDDEN, Cancelled, Completed, Expired, Failed, Replaced, Requeued
-from jobbridge.core.shown import error_line
+from jobbridge.core.shown import cut, error_line
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +64,12 @@ def on_failure(sender: Any = None, exception: Any = None, einfo: Any = None, **_
     run = _open_run(sender) or _parents_run(sender)
     if run is None or run.recorded or run.refused:
         return
+    limit, traceback = sender.app.settings.payload_limit, getattr(einfo, "traceback", None)
     event = Failed(
         key=run.key,
         attempt=run.attempt,
-        error=describe(exception),
-        traceback=getattr(einfo, "traceback", None),
+        error=cut(describe(exception), limit),
+        traceback=None if traceback is None else cut(traceback, limit),
         delivery=run.delivery,
         result_type=_hidden_if_ignored(sender),
     )
@@ -83,6 +84,8 @@ def on_postrun(
 ) -> None:
     """Note what ends an attempt without success, failure or retry: Ignore, replace, Reject."""
     REPORTS.close(str(task_id), writes=True)
+    if _of_app(sender):
+        sender.app.batches.note_end_of(sender.request)  # when this has returned, and its end is written
     if _of_app(sender) and run_of(sender.request) is not None:
         tenancy.leave()
     run = _open_run(sender)

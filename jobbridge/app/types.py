@@ -6,7 +6,7 @@ the arguments and the result of the function behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from jobbridge.app.application import Celery
     from jobbridge.app.options import Sent
+    from jobbridge.app.results.async_results import Progress
     from jobbridge.core.enqueue import SingletonPolicy
     from jobbridge.core.keys import Engine
 
@@ -33,6 +34,14 @@ class Result(Protocol[Value]):
 
     def get(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5) -> Value:
         """Wait for the job's end and give what it returned, as JSON has it; raises what it raised."""
+        ...
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> Value:
+        """Wait as `get` does, in a coroutine."""
+        ...
+
+    def aprogress(self, *, interval: float = 0.5) -> AsyncIterator[Progress]:
+        """Give the job's progress each time that it has changed, its end as the last."""
         ...
 
     def ready(self) -> bool: ...
@@ -60,6 +69,11 @@ class Signature(Protocol[Value]):
 
     def delay(self, *args: Any, **kwargs: Any) -> Result[Value]: ...
     def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Result[Value]: ...
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Result[Value]: ...
+    async def aapply_async(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Result[Value]: ...
 
@@ -91,6 +105,13 @@ class Task(Protocol[P, Value]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Value: ...
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[Value]: ...
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Result[Value]: ...
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Result[Value]:
+        """Send a job as `apply_async` does, in a coroutine."""
+        ...
+
     def apply_async(
         self,
         args: Sequence[Any] | None = None,
@@ -134,4 +155,5 @@ class Handler(Task[[Data | Mapping[str, Any]], Value], Protocol[Data, Value]):
 
     def __call__(self, data: Data | Mapping[str, Any] = ..., /, **fields: Any) -> Value: ...
     def delay(self, data: Data | Mapping[str, Any] = ..., /, **fields: Any) -> Result[Value]: ...
+    async def adelay(self, data: Data | Mapping[str, Any] = ..., /, **fields: Any) -> Result[Value]: ...
     def si(self, data: Data | Mapping[str, Any] = ..., /, **fields: Any) -> Signature[Value]: ...

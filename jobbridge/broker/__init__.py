@@ -20,6 +20,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobbridge.broker.admin.dead_letters import (
+        DeadLetter,
+        dead_letters,
+        delete_dead,
+        delete_dead_of,
+        send_dead_again,
+    )
     from jobbridge.broker.admin.queue_admin import (
         QueueDepth,
         QueueLook,
@@ -31,16 +38,27 @@ if TYPE_CHECKING:
         queue_depths,
         queue_names,
         queues_bound,
+        queues_keyed,
         why_buried,
+    )
+    from jobbridge.broker.admin.transfer import (
+        StoredMessage,
+        delete_messages,
+        forms_of,
+        headers_of,
+        hold_waiting,
+        store_messages,
     )
     from jobbridge.broker.consume.sweeping import leave
     from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, PublishFailed
+    from jobbridge.broker.headers import lean_headers
     from jobbridge.broker.parcels import PUBLISH_MANY, Parcel, Parcels
     from jobbridge.broker.publishing import (
         PUBLISH_TO_QUEUE,
         hand_over,
         parameters_of,
         publishing_by,
+        publishing_held,
         publishing_on,
     )
     from jobbridge.broker.routing import topic_pattern
@@ -57,26 +75,40 @@ __all__ = [
     "BrokerError",
     "BrokerNotMigrated",
     "BrokerRefused",
+    "DeadLetter",
     "Parcel",
     "Parcels",
     "PublishFailed",
     "QueueDepth",
     "QueueLook",
+    "StoredMessage",
     "WaitingMessage",
     "count_ahead",
+    "dead_letters",
+    "delete_dead",
+    "delete_dead_of",
+    "delete_messages",
     "delete_waiting",
+    "forms_of",
     "hand_over",
+    "headers_of",
+    "hold_waiting",
     "is_declared",
+    "lean_headers",
     "leave",
     "look_at_queues",
     "messages_of",
     "parameters_of",
     "publishing_by",
+    "publishing_held",
     "publishing_on",
     "queue_depths",
     "queue_names",
     "queues_bound",
+    "queues_keyed",
     "register",
+    "send_dead_again",
+    "store_messages",
     "topic_pattern",
     "why_buried",
 ]
@@ -96,18 +128,32 @@ _PUBLIC = {
     "messages_of": "admin.queue_admin",
     "queue_names": "admin.queue_admin",
     "queues_bound": "admin.queue_admin",
+    "queues_keyed": "admin.queue_admin",
     "topic_pattern": "routing",
     "hand_over": "publishing",
     "is_declared": "topology",
+    "lean_headers": "headers",
     "parameters_of": "publishing",
     "PUBLISH_MANY": "parcels",
     "PUBLISH_TO_QUEUE": "publishing",
     "Parcel": "parcels",
     "Parcels": "parcels",
     "publishing_by": "publishing",
+    "publishing_held": "publishing",
     "publishing_on": "publishing",
     "queue_depths": "admin.queue_admin",
     "why_buried": "admin.queue_admin",
+    "DeadLetter": "admin.dead_letters",
+    "dead_letters": "admin.dead_letters",
+    "delete_dead": "admin.dead_letters",
+    "delete_dead_of": "admin.dead_letters",
+    "send_dead_again": "admin.dead_letters",
+    "StoredMessage": "admin.transfer",
+    "delete_messages": "admin.transfer",
+    "forms_of": "admin.transfer",
+    "headers_of": "admin.transfer",
+    "hold_waiting": "admin.transfer",
+    "store_messages": "admin.transfer",
 }
 
 #: The first is what `Connection` splits off a URL. The others are what it takes for the scheme elsewhere.

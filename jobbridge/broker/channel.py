@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from amqp.protocol import queue_declare_ok_t
 from kombu.exceptions import ChannelError
 from kombu.log import get_logger
-from kombu.transport import sqlalchemy as kombu_sqlalchemy
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[attr-defined]  # not in the stubs
 from kombu.utils.uuid import uuid
 
-from jobbridge.broker import publishing, topology
+from jobbridge.broker import bases, publishing, topology
 from jobbridge.broker.consume.claiming import claim, payload_of, take
 from jobbridge.broker.consume.settling import REJECTED, Lease, Settlement, Settler, unreadable
 from jobbridge.broker.consume.window import Window
@@ -34,7 +33,7 @@ logger = get_logger(__name__)
 _TYPES = frozenset(["direct", "topic", "fanout"])
 
 
-class Channel(kombu_sqlalchemy.Channel):
+class Channel(bases.Channel):
     """A channel of the Postgres transport."""
 
     QoS = Window

@@ -14,30 +14,34 @@ from kombu.log import get_logger
 logger = get_logger(__name__)
 
 _REDIS = (
-    "ack_emulation client_name connection_class credential_provider fanout_patterns fanout_prefix global_keyprefix"
-    " health_check_interval master_name max_connections min_other_sentinels polling_interval priority_steps"
-    " queue_order_strategy retry_on_error retry_on_timeout sentinel_fanout_compat sentinel_kwargs sentinels sep"
-    " socket_connect_timeout socket_keepalive socket_keepalive_options socket_read_size socket_timeout"
-    " unacked_index_key unacked_key unacked_mutex_expire unacked_mutex_key unacked_restore_interval"
-    " unacked_restore_limit unacked_restore_throttle visibility_timeout"
+    "ack_emulation client_name connection_class credential_provider fanout_patterns fanout_prefix"
+    " global_keyprefix health_check_interval master_name max_connections min_other_sentinels polling_interval"
+    " priority_steps queue_order_strategy reauth_check_interval retry_on_error retry_on_timeout retry_policy"
+    " sentinel_fanout_compat sentinel_kwargs sentinels sep socket_connect_timeout socket_keepalive"
+    " socket_keepalive_options socket_read_size socket_timeout unacked_index_key unacked_key unacked_mutex_expire"
+    " unacked_mutex_key unacked_restore_interval unacked_restore_limit unacked_restore_throttle visibility_timeout"
 )
 _RABBITMQ = (
     "client_properties confirm_publish confirm_timeout connect_timeout failover_strategy frame_max heartbeat"
     " login_method login_response queue_type read_timeout socket_settings ssl use_ssl write_timeout"
 )
 _SQS = (
-    "access_key_id backoff_policy backoff_tasks endpoint_url fetch_message_attributes is_secure predefined_queues"
-    " queue_name_prefix queue_tags region secret_access_key session_token sqs-base64-encoding sts_role_arn"
-    " sts_token_buffer_time sts_token_timeout wait_time_seconds"
+    "access_key_id backoff_policy backoff_tasks endpoint_url fetch_message_attributes is_secure"
+    " predefined_exchanges predefined_queues queue_name_prefix queue_tags region regioninfo secret_access_key"
+    " session_token sqs-base64-encoding sqs-creation-attributes sqs_base64_encoding sts_role_arn"
+    " sts_token_buffer_time sts_token_timeout supports_fanout wait_time_seconds"
 )
 _OTHERS = (
     "ack_deadline_seconds ack_modify_batch_size allow_create_topics broadcast_collection bulk_max_messages"
-    " calc_queue_size capped_queue_size control_folder data_folder_in data_folder_out default_database"
-    " expiration_seconds kafka_admin_config kafka_common_config kafka_consumer_config kafka_producer_config"
-    " max_poll_seconds messages_collection num_partitions peek_lock_seconds processed_folder"
-    " queues_collection readpreference replication_factor retry_backoff_factor retry_backoff_max retry_timeout_seconds"
-    " retry_total routing_collection sasl_mechanism security_protocol store_processed topic_config ttl"
-    " uamqp_keep_alive_interval use_lock_renewal use_notify"
+    " calc_queue_size capped_queue_size client-config conn_string connection_wait_time_seconds control_folder"
+    " data_folder_in data_folder_out deadletter_queue default_database enable_exactly_once_delivery"
+    " expiration_seconds fifo_mode init_extension kafka_admin_config kafka_common_config kafka_consumer_config"
+    " kafka_producer_config max_lock_renewal_duration max_poll_seconds message_tablename messages_collection"
+    " notify_throttle_interval_ms num_partitions peek_lock_seconds poll_interval_ms processed_folder"
+    " queue_tablename queues_collection readpreference replication_factor retry_backoff_factor retry_backoff_max"
+    " retry_timeout_seconds retry_total routing_collection sasl_mechanism secure security_protocol ssl_certfile"
+    " ssl_keyfile ssl_skip_hostname_check ssl_trustfile store_processed topic_config ttl uamqp_keep_alive_interval"
+    " use_lock_renewal use_notify"
 )
 
 #: Option → of which broker it is.

@@ -23,8 +23,10 @@ from kombu.utils.json import JSONEncoder
 
 from jobbridge.broker.consume.recheck import Throttle
 from jobbridge.broker.errors import PublishFailed
+from jobbridge.broker.headers import lean_headers
 from jobbridge.broker.parcels import Parcel
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
+from jobbridge.broker.topology import forget_declared
 from jobbridge.postgres.caller_connection import driver_connection
 
 if TYPE_CHECKING:
@@ -102,19 +104,47 @@ _PUT_WITH_ROW: Final[LiteralString] = f"""put AS (
     RETURNING queue, due_at
 )"""  # noqa: S608  # put together from the constants above
 
-_caller: ContextVar[_Caller | None] = ContextVar("publishing_on", default=None)
+# And most messages, for less: without a second look at what was written, and at times that they do not have.
+_PUT_LAST: Final[LiteralString] = f"""INSERT INTO jobbridge_broker.messages AS message (
+    queue, priority, expires_at, correlation_id, content_type, content_encoding, headers, properties, body
+)
+SELECT %(routing_key)s::text, %(message_priority)s::smallint, clock_timestamp() + queues.message_ttl,
+    %(correlation_id)s::text, %(content_type)s::text, %(content_encoding)s::text,
+    %(headers)s::json, %(properties)s::json, %(body)s::bytea
+FROM moved
+LEFT JOIN jobbridge_broker.queues ON queues.name = %(routing_key)s::text
+RETURNING CASE WHEN %(is_notified)s::boolean THEN pg_notify({CHANNEL_OF_QUEUE}, '') END"""  # noqa: S608  # see above
+_TIMES: Final = ("due_at", "message_expires_at", "ttl")
+
+_caller: ContextVar[Caller | None] = ContextVar("publishing_on", default=None)
 _writer: ContextVar[Callable[[Parcel], bool] | None] = ContextVar("publishing_by", default=None)
+_held: ContextVar[datetime | str | None] = ContextVar("publishing_held", default=None)
 _throttle = Throttle()
+#: Where this process has sent to and a queue got it: database, exchange, routing key.
+_leading: set[tuple[str, str, str]] = set()
+_MOST_LEADING = 1000
+
+#: When a held message is due: never, until somebody says when.
+HELD: Final = "infinity"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Caller:
+@dataclass(kw_only=True)
+class Caller:
+    """Whose transaction it is.
+
+    Attributes:
+        connection: His.
+        is_brief: It will be committed soon.
+        stored: How many messages were stored in it: one for each queue that they lead to.
+    """
+
     connection: psycopg.Connection[Any]
     is_brief: bool
+    stored: int = 0
 
 
 @contextmanager
-def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[None]:
+def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[Caller]:
     """Publish on the caller's connection, in its transaction: its commit sends, its rollback leaves nothing.
 
     Nothing here commits. A publish that fails raises, and leaves the transaction to be rolled back.
@@ -124,12 +154,16 @@ def publishing_on(connection: object, *, is_brief: bool = False) -> Iterator[Non
         is_brief: The transaction will be committed within a fraction of a second. Then a process that publishes a lot
             notifies less often; with a long transaction, consumers would notice after `poll_interval` only.
 
+    Yields:
+        What counts the messages that were stored.
+
     Raises:
         UnsupportedOption: It is none of these.
     """
-    token = _caller.set(_Caller(connection=driver_connection(connection), is_brief=is_brief))
+    caller = Caller(connection=driver_connection(connection), is_brief=is_brief)
+    token = _caller.set(caller)
     try:
-        yield
+        yield caller
     finally:
         _caller.reset(token)
 
@@ -145,6 +179,21 @@ def publishing_by(write: Callable[[Parcel], bool]) -> Iterator[None]:
         yield
     finally:
         _writer.reset(token)
+
+
+@contextmanager
+def publishing_held(until: datetime | None, *, is_woken: bool = False) -> Iterator[None]:
+    """Hold back what is published inside until then, whatever its headers say.
+
+    Args:
+        until: An aware instant; None: it is due at once.
+        is_woken: Somebody makes it due (`jobbridge.wake_job`); without an instant it waits for that for ever.
+    """
+    token = _held.set(HELD if until is None and is_woken else until)
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 def needs_no_session() -> bool:
@@ -171,7 +220,7 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     """
     statement = PUBLISH_TO_EXCHANGE if exchange else PUBLISH_TO_QUEUE
     parameters = parameters_of(message, exchange, routing_key)
-    caller, write = callers_connection(), _writer.get()
+    caller, write = _caller.get(), _writer.get()
     if write is not None and not exchange:
         hand_over(channel.connection.database, parameters, write)
         return 1
@@ -181,13 +230,25 @@ def publish(channel: Channel, message: Mapping[str, Any], exchange: str, routing
     try:
         if caller is not None:
             # Prepared as the caller has it: behind a pooler of his, that is not at all.
-            stored = caller.execute(statement, parameters).rowcount
+            stored = caller.connection.execute(statement, parameters).rowcount
+            caller.stored += stored
         else:
             stored = channel.own_session.run(statement, parameters)
     except (psycopg.Error, ValueError) as error:
         raise PublishFailed(f"The message was not stored: {error}") from error
     if is_throttled and parameters["is_notified"] and parameters["due_at"] is None:
         _throttle.note(key, monotonic())
+    led = (channel.connection.database, exchange, routing_key)
+    if stored:
+        if len(_leading) >= _MOST_LEADING:
+            _leading.clear()
+        _leading.add(led)
+    elif not exchange or caller is not None or led in _leading:
+        # What this process declared may have been deleted since: whoever sends again declares it anew. Of an exchange
+        # that led nowhere before, as that of the events where nobody listens, there is nothing to say.
+        _leading.discard(led)
+        forget_declared(channel.connection.database)
+        channel.connection.client.declared_entities.clear()
     return stored
 
 
@@ -202,7 +263,8 @@ def hand_over(database: str, parameters: dict[str, Any], write: Callable[[Parcel
     key = (database, parameters["routing_key"])
     if is_throttled := _commits_soon():
         parameters["is_notified"] = _throttle.is_needed(key, monotonic())
-    is_stored = write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD))
+    last = _PUT_LAST if all(parameters[name] is None for name in _TIMES) else None
+    is_stored = write(Parcel(parameters=parameters, put=_PUT_WITH_ROW, told=_TOLD, last=last))
     if is_throttled and is_stored and parameters["is_notified"] and parameters["due_at"] is None:
         _throttle.note(key, monotonic())
 
@@ -221,13 +283,13 @@ def parameters_of(message: Mapping[str, Any], exchange: str, routing_key: str) -
         "routing_key": routing_key,
         "is_notified": True,
         "message_priority": _priority(properties.get("priority")),
-        "due_at": _instant(headers.get("eta")),
+        "due_at": _held.get() or _instant(headers.get("eta")),
         "message_expires_at": _instant(headers.get("expires")),
         "ttl": _time_to_live(properties.get("expiration")),
         "correlation_id": properties.get("correlation_id"),
         "content_type": message.get("content-type"),
         "content_encoding": message.get("content-encoding"),
-        "headers": _compact(headers),
+        "headers": _compact(lean_headers(headers)),
         "properties": _compact(properties),
         "body": body.encode() if isinstance(body, str) else bytes(body or b""),
     }

@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from jobbridge.broker.errors import BrokerError, BrokerNotMigrated, BrokerRefused, NotNow, SessionLost
 from jobbridge.broker.routing import notification_channel
@@ -73,19 +71,19 @@ class Session:
     """One connection to Postgres. Statements commit themselves. Threads may share it; processes do not.
 
     Args:
-        engine: Opens the connection; the session then owns it.
+        opened: Opens the connection; the session then owns it.
         target: Where that leads to.
         number_of_process: Gives the number under which the process holds leases; None: it has none.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        opened: Callable[[], Connection],
         target: Target,
         number_of_process: Callable[[], int | None] | None = None,
     ) -> None:
         self.pid = os.getpid()
-        self.connection = _connect(engine)
+        self.connection = _connect(opened)
         self._target = target
         self.consumer: int | None = None
         #: Whether that number is the process's: it lasts, whatever becomes of this session.
@@ -279,19 +277,19 @@ class Session:
         self.connection.close()
 
 
-def _connect(engine: Engine) -> Connection:
+def _connect(opened: Callable[[], Connection]) -> Connection:
     try:
-        pooled = engine.raw_connection()
+        connection = opened()
     except DatabaseUnavailable as error:
         raise in_our_words(error) from error
-    except DBAPIError as error:  # SQLAlchemy asks its first connection a few things
-        if isinstance(error.orig, psycopg.Error) and kind_of(error.orig) in (Kind.LOST, Kind.TRANSIENT):
-            raise SessionLost(f"The session was lost as it began: {error.orig}") from error
+    except psycopg.Error:
         raise
-    connection = pooled.driver_connection
-    assert isinstance(connection, Connection)
-    # The pool would keep the connection with its LISTENs and locks, and hand it to somebody else.
-    pooled.detach()
+    except Exception as error:
+        # SQLAlchemy asks its first connection a few things, and wraps what comes of it (`DBAPIError.orig`).
+        cause = getattr(error, "orig", None)
+        if isinstance(cause, psycopg.Error) and kind_of(cause) in (Kind.LOST, Kind.TRANSIENT):
+            raise SessionLost(f"The session was lost as it began: {cause}") from error
+        raise
     # Prepared statements differ by the types of parameters, and None has none: a few for each statement.
     connection.prepared_max = 500
     return connection

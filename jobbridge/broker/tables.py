@@ -51,6 +51,7 @@ messages = sa.Table(
     sa.Column("headers", sa.JSON, nullable=False),
     sa.Column("properties", sa.JSON, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("is_ruled", sa.Boolean),  # when it comes due, a trigger may hold it
     sa.PrimaryKeyConstraint("id"),
     # In the same page, the log has only what a lease changes; else the whole message once more.
     postgresql_with={**_CHURNING, "fillfactor": 50},

@@ -18,15 +18,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from kombu.log import get_logger
-from kombu.transport import sqlalchemy as kombu_sqlalchemy
 from kombu.transport import virtual
-from sqlalchemy import URL, Engine, create_engine
 
-from jobbridge.broker import register, urls
+from jobbridge.broker import bases, register, urls
 from jobbridge.broker.channel import Channel as PostgresChannel
 from jobbridge.broker.consume import sweeping
 from jobbridge.broker.consume.prefetch import Prefetch
@@ -37,8 +35,12 @@ from jobbridge.broker.options import Options, unknown_option
 from jobbridge.broker.publishing import needs_no_session
 from jobbridge.broker.session import SETTINGS, Row, Session
 from jobbridge.broker.topology import forget_declared
+from jobbridge.postgres.address import Address
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 logger = get_logger(__name__)
 
@@ -47,7 +49,7 @@ _late: defaultdict[tuple[int, str], LateAcknowledgements] = defaultdict(LateAckn
 _orphans: defaultdict[tuple[int, str], Orphans] = defaultdict(Orphans)
 
 
-class Transport(kombu_sqlalchemy.Transport):
+class Transport(bases.Transport):
     """One connection of kombu: at most one session with Postgres.
 
     Args:
@@ -67,7 +69,7 @@ class Transport(kombu_sqlalchemy.Transport):
         exchange_type=frozenset(["direct", "topic", "fanout"]),
     )
 
-    connection_errors: tuple[type[BaseException], ...] = (  # type: ignore[assignment]  # the stubs: of SQLAlchemy only
+    connection_errors: tuple[type[BaseException], ...] = (
         *virtual.Transport.connection_errors,
         SessionLost,
         NotNow,
@@ -85,7 +87,7 @@ class Transport(kombu_sqlalchemy.Transport):
         self._session: Session | None = None
         self._settler: Settler | None = None
 
-    def _take_url(self, client: Any) -> URL:
+    def _take_url(self, client: Any) -> Address:
         if client.cycle is not None and not isinstance(client.cycle, urls.WholeUrls):
             client.cycle = urls.WholeUrls(client.cycle)
         register()  # clones are looked up by the alias
@@ -102,7 +104,7 @@ class Transport(kombu_sqlalchemy.Transport):
         if password is not None:
             client.password = password
         elif client.password:
-            url = url.set(password=client.password)
+            url = url.with_password(client.password)
         client.uri_prefix = "jobbridge"
         return url
 
@@ -110,11 +112,25 @@ class Transport(kombu_sqlalchemy.Transport):
 
     @functools.cached_property
     def engine(self) -> Engine:
-        """The SQLAlchemy engine that opens our connections, with the caller's options for it."""
+        """A SQLAlchemy engine over our connections, with the caller's options for it."""
+        from sqlalchemy import create_engine
+
         try:
-            return create_engine(self.url, **{"creator": self._connect, **self.options.engine})
+            url = self.url.sqlalchemy_url()
+            return create_engine(url, **{"creator": self._connect, **self.options.engine})
         except TypeError as error:
             raise unknown_option(error, self.options) from error
+
+    def _open_connection(self) -> Connection:
+        """Open the session's connection: by the engine, if somebody has said something about it."""
+        if not self.options.engine:
+            return self._connect()
+        connection = self.engine.raw_connection()
+        driver_connection = connection.driver_connection
+        assert isinstance(driver_connection, Connection)
+        # The pool would keep the connection with its LISTENs and locks, and hand it to somebody else.
+        connection.detach()
+        return driver_connection
 
     def _connect(self) -> Connection:
         parameters = dict(self.options.engine.get("connect_args", {}))
@@ -125,12 +141,12 @@ class Transport(kombu_sqlalchemy.Transport):
 
     @functools.cached_property
     def target(self) -> Target:
-        return Target.of(self.url.render_as_string(hide_password=False))
+        return Target.of(self.url.written())
 
     @functools.cached_property
     def database(self) -> str:
         """Which database it is, without a password: what is remembered of it is kept under this name."""
-        return self.url.set(password=None).render_as_string()
+        return self.url.with_password(None).written()
 
     @property
     def session(self) -> Session:
@@ -154,7 +170,7 @@ class Transport(kombu_sqlalchemy.Transport):
         if self._session is not None:
             forget_declared(self.database)
         self._settler = None
-        self._session = Session(self.engine, self.target, self.options.number_of_process)
+        self._session = Session(self._open_connection, self.target, self.options.number_of_process)
         self._session.close_callbacks.append(self.prefetch.end_consumer)
         return self._session
 

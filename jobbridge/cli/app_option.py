@@ -11,7 +11,7 @@ from click.core import ParameterSource
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Where the `-A` before a command is kept for it.
-_APP = "jobbridge.cli.app"
+APP_NAME = "jobbridge.cli.app"
 
 
 def app_option(command: Command) -> Command:
@@ -19,7 +19,7 @@ def app_option(command: Command) -> Command:
 
     def chosen(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
         is_own = ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        return value if is_own else ctx.meta.get(_APP, value)
+        return value if is_own else ctx.meta.get(APP_NAME, value)
 
     return click.option(
         "-A", "--app", "app_name", metavar="MODULE", envvar="CELERY_APP", callback=chosen,
@@ -32,7 +32,7 @@ def app_option_of_group(group: Command) -> Command:
 
     def keep(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
-            ctx.meta[_APP] = value
+            ctx.meta[APP_NAME] = value
 
     return click.option(
         "-A", "--app", metavar="MODULE", expose_value=False, callback=keep, help="As of the commands."

@@ -35,6 +35,7 @@ STATUS_STYLES = {
     JobStatus.SKIPPED: "yellow",
     JobStatus.PROCESSING: "cyan",
     JobStatus.RETRYING: "magenta",
+    JobStatus.WAITING: "blue",
 }
 
 

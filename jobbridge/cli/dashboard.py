@@ -129,12 +129,12 @@ def _by_proxy(
     app: Celery, proxies: tuple[str, ...], headers: tuple[str, str | None, str | None], role: Role
 ) -> Authenticator:
     from jobbridge.dashboard.access.proxies import ProxyAuthenticator, ProxyHeaders
-    from jobbridge.dashboard.access.signing import SigningKeys
+    from jobbridge.dashboard.access.signing import keys_of
     from jobbridge.store.access.tokens import AccessStore
 
     user, of_role, of_tenant = headers
     named = ProxyHeaders(user=user, role=of_role, tenant=of_tenant, default_role=role)
-    keys = SigningKeys.of(app.settings)
+    keys = keys_of(app.settings)
     return ProxyAuthenticator(AccessStore(app.database), proxies=proxies, headers=named, keys=keys)
 
 

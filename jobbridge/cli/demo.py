@@ -1,9 +1,13 @@
-"""`jobbridge demo`: twelve handlers on real servers, which end with it; only the calendars' are imitations."""
+"""`jobbridge demo`: twelve handlers, and a job that waits for a person, on real servers, which end with it.
+
+Only the calendars' are imitations.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -31,6 +35,8 @@ from jobbridge.dev.process import ManagedProcess, free_port, is_port_free, stop_
 from jobbridge.dev.temporal import run_temporal
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from jobbridge.app.application import Celery
     from jobbridge.store.jobs.rows import JobRow
 
@@ -115,22 +121,33 @@ class Stage:
     dashboard_url: str
 
     def run(self, engine: Engine) -> EngineRun:
+        from jobbridge.handlers.approval import run_approval
         from jobbridge.handlers.demo import run_scenario
 
-        folder = self.output / engine.value
+        folder, tenant = self.output / engine.value, TENANTS[engine]
         with DemoView(console(), engine) as view:
-            job_ids, documents = run_scenario(self.app, engine, TENANTS[engine], folder, view.update)
-        rows = [row for job_id in job_ids if (row := self.app.jobs.find(job_id)) is not None]
+            job_ids, documents = run_scenario(self.app, engine, tenant, folder, view.update)
+            job_ids.append(
+                run_approval(
+                    self.app, engine, tenant, "2026-10", lambda new: view.update(self._rows([*job_ids, new]))
+                )
+            )
+        rows = self._rows(job_ids)
         return EngineRun(engine=engine, jobs=rows, documents=documents, mails=self.sinks[engine].paths())
+
+    def _rows(self, job_ids: Sequence[UUID]) -> list[JobRow]:
+        return [row for job_id in job_ids if (row := self.app.jobs.find(job_id)) is not None]
 
     def stay(self) -> None:
         """Serve the dashboard until Ctrl-C, with more to see than jobs that went well."""
+        from jobbridge.handlers.approval import send_approval
         from jobbridge.handlers.showcase import send_more
 
         if self.dashboard is None:
             return
         for engine in self.sinks:
             send_more(self.app, engine, TENANTS[engine])
+            send_approval(self.app, engine, TENANTS[engine], "2026-11")
         workers.wait_until_ready([self.dashboard])
         show_dashboard(console(), f"Dashboard: {self.dashboard_url}   Ctrl-C stops everything.")
         with suppress(KeyboardInterrupt):
@@ -150,7 +167,7 @@ def open_stage(
         stays: Also what only a dashboard needs: beat, and Temporal's web UI.
         port: Of the dashboard; by default the usual one if it is free.
     """
-    from jobbridge.bootstrap import make_app
+    from jobbridge.handlers.demo_app import make_demo_app
     from jobbridge.settings import load_settings
     from jobbridge.store.schema.migrate import migrate
 
@@ -187,7 +204,7 @@ def open_stage(
             stack.callback(dashboard.stop)
         yield Stage(
             output=output,
-            app=make_app(load_settings(settings)),
+            app=make_demo_app(load_settings(settings)),
             sinks=sinks,
             dashboard=dashboard,
             dashboard_url=url,
@@ -225,13 +242,19 @@ def _settings(database_url: str) -> dict[str, str]:
         "TEMPORAL_JOB_TASK_QUEUE": "alga-jobs",
         "TEMPORAL_TLS": "false",
         "MAIL_FROM": "billing@demo.example",
+        "JOBBRIDGE_SECRET_KEY": secrets.token_urlsafe(32),  # which links are signed with
     }
 
 
 def _worker(engine: Engine, output: Path, settings: dict[str, str]) -> ManagedProcess:
     make = workers.celery_worker if engine is Engine.CELERY else workers.temporal_worker
     log_path = output / "logs" / f"{engine.value}-worker.log"
-    return make("jobbridge", log_path=log_path, env=workers.child_environment(settings), concurrency=2)
+    return make(
+        "jobbridge.handlers.demo_app:app",
+        log_path=log_path,
+        env=workers.child_environment(settings),
+        concurrency=2,
+    )
 
 
 def _beat(output: Path, settings: dict[str, str]) -> ManagedProcess:

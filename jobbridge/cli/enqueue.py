@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import app_option, json_option, load_app, styled, write_json
 from jobbridge.cli.failures import FAILED
 from jobbridge.cli.follow import changes_of
@@ -65,6 +66,7 @@ def read_instant(ctx: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher first.")
 @click.option("--wait", is_flag=True, help="Wait for its end; the exit code is 1 unless it completed.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long --wait waits.")
+@by_option
 @app_option
 @json_option
 def command(
@@ -77,6 +79,7 @@ def command(
     priority: int | None,
     wait: bool,
     timeout: float | None,
+    by: str | None,
     app_name: str | None,
     as_json: bool,
 ) -> int:
@@ -85,10 +88,13 @@ def command(
     Example: jobbridge enqueue generate-invoice --data '{"tenantId": "…", …}' --wait
     """
     app = load_app(app_name)
-    handle = app.enqueue(
-        name, data, tenant=tenant, engine=engine, queue=queue, run_at=run_at, priority=priority
-    )
-    row = app.jobs.find(handle.job_id)
+    with on_record(app, "enqueue", by=by, tenant=tenant, details={"task": name}) as entry:
+        handle = app.enqueue(
+            name, data, tenant=tenant, engine=engine, queue=queue, run_at=run_at, priority=priority
+        )
+        row = app.jobs.find(handle.job_id)
+        entry.subject = str(handle.job_id)
+        entry.tenant = entry.tenant if row is None else row.tenant
     if wait and row is not None:
         row = _at_its_end(app, row, timeout)
     outcome = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.markup import escape
@@ -15,9 +15,8 @@ from jobbridge.cli.common import (
     tell_table,
     write_json,
 )
-
-if TYPE_CHECKING:
-    from jobbridge.core.handlers import HandlerSpec
+from jobbridge.core.handlers import handler_of
+from jobbridge.core.keys import Engine
 
 
 @click.group("handlers")
@@ -58,7 +57,7 @@ def list_handlers(app_name: str | None, as_json: bool) -> None:
 
 
 def _described(name: str, task: Any) -> dict[str, Any]:
-    spec: HandlerSpec | None = getattr(task, "spec", None)
+    spec, engine = handler_of(task), Engine.named_by(task)
     limit = task.soft_time_limit or task.time_limit
     retries = task.max_retries
     return {
@@ -66,7 +65,7 @@ def _described(name: str, task: Any) -> dict[str, Any]:
         "kind": "task" if spec is None else "handler",
         "description": ((task.__doc__ or "").strip().splitlines() or [""])[0],
         "module": task.__module__ if spec is None else spec.function.__module__,
-        "engine": None if getattr(task, "engine", None) is None else str(task.engine),
+        "engine": None if engine is None else engine.value,
         "queue": getattr(task, "queue", None) if spec is None else spec.queue,
         "timeout_seconds": limit,
         "max_attempts": None if retries is None else retries + 1,

@@ -1,4 +1,4 @@
-"""`jobbridge jobs list|show|cancel|retry|watch|recount`."""
+"""`jobbridge jobs list|show|cancel|retry|watch|recount`, and `jobs dead`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import (
     app_option,
     app_option_of_group,
@@ -20,6 +21,7 @@ from jobbridge.cli.common import (
     write_json,
     write_line,
 )
+from jobbridge.cli.dead import dead
 from jobbridge.cli.failures import FAILED, REFUSED
 from jobbridge.cli.follow import changes_of, told
 from jobbridge.cli.jobs_view import line, show_job
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 @app_option_of_group
 def command() -> None:
     """List, show, cancel, retry and watch jobs."""
+
+
+command.add_command(dead)
 
 
 @command.command("list")
@@ -101,21 +106,31 @@ def show(job_id: str, tenant: str | None, app_name: str | None, as_json: bool) -
 @click.argument("job_id")
 @tenant_option
 @click.option("--reason", default=None)
-@click.option("--by", "cancelled_by", metavar="NAME", help="Who cancels it.")
+@by_option
+@click.option("--whole", is_flag=True, help="All that has not ended of its chain, group and chord.")
 @app_option
 @json_option
 def cancel(
     job_id: str,
     tenant: str | None,
     reason: str | None,
-    cancelled_by: str | None,
+    by: str | None,
+    whole: bool,
     app_name: str | None,
     as_json: bool,
 ) -> int:
     """Cancel a job, waiting or running. The exit code is 5 when it had ended before."""
     app = load_app(app_name)
     row = find_job(app, job_id, tenant)
-    was_cancelled = app.cancel_job(row.job_id, row.tenant, reason=reason, cancelled_by=cancelled_by)
+    if whole:
+        with on_record(app, "cancel all", by=by, job=row.key, reason=reason) as entry:
+            number = _cancel_whole(app, row, reason, by)
+            entry.details["cancelled"] = number
+        tell(as_json, {"job_id": row.job_id, "cancelled": number}, f"Cancelled {number} jobs of the whole.")
+        return 0
+    with on_record(app, "cancel", by=by, job=row.key, reason=reason) as entry:
+        was_cancelled = app.cancel_job(row.job_id, row.tenant, reason=reason, cancelled_by=by)
+        entry.outcome = "done" if was_cancelled else "ended before"
     status = (app.jobs.get(row.key) or row).status
     if as_json:
         write_json({"job_id": row.job_id, "cancelled": was_cancelled, "status": status.value})
@@ -124,6 +139,18 @@ def cancel(
     else:
         click.echo(f"Not cancelled: {visible(row.type)} {row.job_id} is {status.value} already.", err=True)
     return 0 if was_cancelled else REFUSED
+
+
+def _cancel_whole(app: Celery, row: JobRow, reason: str | None, by: str | None) -> int:
+    """Cancel until nothing is open: what runs may end meanwhile, and send what follows."""
+    from jobbridge.core.status import OPEN
+    from jobbridge.store.fanout.graph import of_whole
+
+    cancelled = 0
+    while found := of_whole(app.database, row, sorted(OPEN)):
+        for key in found:
+            cancelled += app.cancel_job(key.job_id, key.tenant, reason=reason, cancelled_by=by)
+    return cancelled
 
 
 @command.command("retry")
@@ -139,6 +166,12 @@ def cancel(
 @click.option(
     "--failed", "only_children", is_flag=True, help="Only those of its children that did not complete."
 )
+@click.option(
+    "--from-step",
+    metavar="NAME",
+    help="Make this step and what was recorded after it again; also of a job that completed.",
+)
+@by_option
 @app_option
 @json_option
 def retry(
@@ -147,6 +180,8 @@ def retry(
     engine: str | None,
     as_new: bool,
     only_children: bool,
+    from_step: str | None,
+    by: str | None,
     app_name: str | None,
     as_json: bool,
 ) -> None:
@@ -154,13 +189,21 @@ def retry(
     app = load_app(app_name)
     row = find_job(app, job_id, tenant)
     if only_children:
-        if engine is not None or as_new:
-            raise click.UsageError("--failed goes with neither --engine nor --new.")
-        number = app.retry_failed(row.job_id, row.tenant)
+        if engine is not None or as_new or from_step is not None:
+            raise click.UsageError("--failed goes with neither --engine, --new nor --from-step.")
+        with on_record(app, "retry children", by=by, job=row.key) as entry:
+            number = app.retry_failed(row.job_id, row.tenant)
+            entry.details["children"] = number
         text = f"{number} children of {visible(row.type)} {row.job_id} run again."
         tell(as_json, {"job_id": row.job_id, "children": number}, text)
         return
-    sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new)
+    if as_new and from_step is not None:
+        raise click.UsageError("--new does not go with --from-step: a new job has no steps yet.")
+    with on_record(app, "run again" if as_new else "retry", by=by, job=row.key) as entry:
+        sent = app.retry_job(row.job_id, row.tenant, engine=engine, as_new=as_new, from_step=from_step)
+        entry.details["sent"] = str(sent.job_id)
+        if from_step is not None:
+            entry.details["from_step"] = from_step
     text = f"Sent {visible(sent.type)} {sent.job_id} again; it is {sent.status.value}."
     tell(as_json, _plain(sent), text)
 

@@ -106,7 +106,7 @@ def _steps(details: list[JobDetailRow]) -> Table:
         table.add_row(
             detail.step_name,
             detail.step_key or "",
-            styled(detail.status),
+            "superseded" if "superseded" in detail.metadata else styled(detail.status),
             str(detail.attempt),
             "" if seconds is None else f"{seconds:.2f}",
             error[0] if error else "",

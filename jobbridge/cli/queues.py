@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import (
     ago,
     app_option,
@@ -19,8 +20,8 @@ from jobbridge.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
     from jobbridge.diagnosis.queues import Waiting
-    from jobbridge.store.workers.queue_pauses import QueuePauses
 
 _MOST = 10_000
 
@@ -75,34 +76,50 @@ def _later(waiting: Waiting | None) -> str:
 @command.command("pause")
 @click.argument("queue")
 @click.option("--note", help="Why; shown in lists and by `explain`.")
-@click.option("--by", metavar="NAME", help="Who pauses it.")
+@by_option
 @app_option
 @json_option
 def pause(queue: str, note: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Have no worker take anything new from QUEUE, on either engine. What runs goes on; nothing is lost."""
-    is_new = _pauses(app_name).pause(queue, by=by, note=note)
+    from jobbridge.store.workers.queue_pauses import QueuePauses
+
+    app = load_app(app_name)
+    with on_record(app, "pause queue", by=by, subject=queue, reason=note) as entry:
+        is_new = QueuePauses(app.database).pause(queue, by=by, note=note)
+        entry.outcome = "done" if is_new else "was paused before"
     tell(
         as_json,
-        {"queue": queue, "paused": True, "changed": is_new},
+        {"queue": queue, "paused": True, "changed": is_new, **_warned(app, queue)},
         f"The queue {queue} is paused." if is_new else f"The queue {queue} was paused before.",
     )
 
 
 @command.command("resume")
 @click.argument("queue")
+@by_option
 @app_option
 @json_option
-def resume(queue: str, app_name: str | None, as_json: bool) -> None:
+def resume(queue: str, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Let workers take from QUEUE again."""
-    was_paused = _pauses(app_name).resume(queue)
+    from jobbridge.store.workers.queue_pauses import QueuePauses
+
+    app = load_app(app_name)
+    with on_record(app, "resume queue", by=by, subject=queue) as entry:
+        was_paused = QueuePauses(app.database).resume(queue)
+        entry.outcome = "done" if was_paused else "was not paused"
     tell(
         as_json,
-        {"queue": queue, "paused": False, "changed": was_paused},
+        {"queue": queue, "paused": False, "changed": was_paused, **_warned(app, queue)},
         f"The queue {queue} runs again." if was_paused else f"The queue {queue} was not paused.",
     )
 
 
-def _pauses(app_name: str | None) -> QueuePauses:
-    from jobbridge.store.workers.queue_pauses import QueuePauses
+def _warned(app: Celery, queue: str) -> dict[str, str]:
+    """Warn if there is no such queue, as far as is known; gives what programs are told of it."""
+    from jobbridge.diagnosis.queues import why_unknown
 
-    return QueuePauses(load_app(app_name).database)
+    reason = why_unknown(app, app.workers.alive(), queue)
+    if reason is None:
+        return {}
+    click.echo(f"Warning: {reason}", err=True)
+    return {"warning": reason}

@@ -14,6 +14,12 @@ from jobbridge.cli.failures import report
 
 #: Name → module, and the line in `--help`.
 _COMMANDS = {
+    "batches": ("jobbridge.cli.batches", "List, show and cancel batches."),
+    "codec-server": ("jobbridge.cli.codec_server", "Decrypt payloads for Temporal's web UI."),
+    "cutover": (
+        "jobbridge.cli.cutover",
+        "Move waiting jobs and schedules to the other engine, or from an old broker here.",
+    ),
     "dashboard": ("jobbridge.cli.dashboard", "Serve the dashboard and its API."),
     "demo": (
         "jobbridge.cli.demo",
@@ -22,19 +28,23 @@ _COMMANDS = {
     "dev": ("jobbridge.cli.dev", "Start Postgres, Temporal, beat and workers here, until Ctrl-C."),
     "doctor": ("jobbridge.cli.doctor", "Show every setting and its source, and what can be reached."),
     "enqueue": ("jobbridge.cli.enqueue", "Send a job by its handler's name."),
+    "events": ("jobbridge.cli.events", "Send what jobs wait for; list events; make links to answer by."),
     "explain": ("jobbridge.cli.explain", "Say why a job does not run, and what to do."),
     "handlers": ("jobbridge.cli.handlers", "List what this app can run."),
     "jobs": ("jobbridge.cli.jobs", "List, show, cancel, retry and watch jobs."),
+    "keys": ("jobbridge.cli.keys", "Make a key for encryption; see which keys are in use."),
     "maintain": (
         "jobbridge.cli.maintain",
         "Run the services that look after jobs: deliver, free, repair, delete.",
     ),
     "migrate": ("jobbridge.cli.migrate", "Make or update the tables."),
     "queues": ("jobbridge.cli.queues", "List, pause and resume queues."),
+    "rules": ("jobbridge.cli.rules", "List, set and remove rules across the fleet."),
     "schedules": (
         "jobbridge.cli.schedules",
-        "List, show, create, pause, resume, run, backfill and delete schedules.",
+        "List, show, create, pause, resume, run, backfill, delete and import schedules.",
     ),
+    "temporal-setup": ("jobbridge.cli.temporal_setup", "Add the search attributes of jobs to Temporal."),
     "tenants": ("jobbridge.cli.tenants", "List, suspend, resume and purge tenants."),
     "tokens": ("jobbridge.cli.tokens", "Make, list and revoke tokens of the dashboard and its API."),
     "temporal-worker": ("jobbridge.cli.temporal_worker", "Run jobs that Temporal delivers."),
@@ -68,11 +78,11 @@ def jobbridge(debug: bool) -> None:
     """Celery tasks on two engines: Postgres alone, or Temporal. One jobs table for both."""
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, prog_name: str = "jobbridge") -> int:
     """Run the command and give its exit code; errors are told on stderr."""
     is_debug = "--debug" in arguments or bool(os.environ.get("JOBBRIDGE_DEBUG"))
     try:
-        code = jobbridge.main(args=list(arguments), prog_name="jobbridge", standalone_mode=False)
+        code = jobbridge.main(args=list(arguments), prog_name=prog_name, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code

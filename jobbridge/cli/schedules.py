@@ -1,13 +1,16 @@
-"""`jobbridge schedules list|show|create|pause|resume|run|backfill|delete`."""
+"""`jobbridge schedules list|show|create|pause|resume|run|backfill|delete|import`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobbridge.cli.audit import Entry, by_option, on_record
 from jobbridge.cli.common import (
     ago,
     app_option,
@@ -40,7 +43,7 @@ _OUTCOME_STYLES = {
 @click.group("schedules")
 @app_option_of_group
 def command() -> None:
-    """Recurring jobs: list, show, create, pause, resume, run, backfill and delete them.
+    """Recurring jobs: list, show, create, pause, resume, run, backfill, delete and import them.
 
     SCHEDULE is its name or its id.
     """
@@ -112,11 +115,13 @@ def show(schedule: str, tenant: str | None, limit: int, app_name: str | None, as
 @engine_option
 @click.option("--queue", help="By default the handler's.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher first.")
+@by_option
 @app_option
 @json_option
 def create(
     task: str,
     when: str,
+    by: str | None,
     app_name: str | None,
     as_json: bool,
     **options: Any,
@@ -125,7 +130,12 @@ def create(
 
     WHEN is cron ("0 1 * * *"), an interval ("24 hours"), or an instant.
     """
-    handle = load_app(app_name).schedules.create(task, when, options.pop("data"), **options)
+    app = load_app(app_name)
+    name = options["name"] or task
+    with on_record(app, "create schedule", by=by, tenant=options["tenant"], subject=name) as entry:
+        handle = app.schedules.create(task, when, options.pop("data"), **options)
+        entry.subject, entry.outcome = handle.name, str(handle.outcome.value)
+        entry.details |= {"schedule_id": str(handle.schedule_id), "task": task, "when": when}
     following = f"; it fires next at {_instant(handle.next_fire_at)}" if handle.next_fire_at else ""
     tell(as_json, asdict(handle), f"The schedule {handle.name} is {handle.outcome.value}{following}.")
     if handle.warning and not as_json:
@@ -136,35 +146,45 @@ def create(
 @click.argument("schedule")
 @_tenant_option
 @click.option("--note", help="Why; shown in lists.")
+@by_option
 @app_option
 @json_option
-def pause(schedule: str, tenant: str | None, note: str | None, app_name: str | None, as_json: bool) -> None:
+def pause(
+    schedule: str, tenant: str | None, note: str | None, by: str | None, app_name: str | None, as_json: bool
+) -> None:
     """Keep it from firing until it is resumed."""
     app = load_app(app_name)
-    app.schedules.pause(schedule, tenant, note=note)
+    with _on_record(app, "pause", schedule, tenant, by, reason=note) as (row, _):
+        app.schedules.pause(row.schedule_id, row.tenant, note=note)
     _tell(app, schedule, tenant, "Paused", as_json=as_json)
 
 
 @command.command("resume")
 @click.argument("schedule")
 @_tenant_option
+@by_option
 @app_option
 @json_option
-def resume(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
+def resume(schedule: str, tenant: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Let it fire again, from now on."""
     app = load_app(app_name)
-    app.schedules.resume(schedule, tenant)
+    with _on_record(app, "resume", schedule, tenant, by) as (row, _):
+        app.schedules.resume(row.schedule_id, row.tenant)
     _tell(app, schedule, tenant, "Resumed", as_json=as_json)
 
 
 @command.command("run")
 @click.argument("schedule")
 @_tenant_option
+@by_option
 @app_option
 @json_option
-def run(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
+def run(schedule: str, tenant: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Make one job of it now, also while it is paused."""
-    job_id = load_app(app_name).schedules.run_now(schedule, tenant)
+    app = load_app(app_name)
+    with _on_record(app, "run now", schedule, tenant, by) as (row, entry):
+        job_id = app.schedules.run_now(row.schedule_id, row.tenant)
+        entry.details["sent"] = str(job_id)
     text = f"Sent job {job_id}. Follow it with `jobbridge jobs watch {job_id}`."
     tell(as_json, {"job_id": job_id}, text)
 
@@ -176,6 +196,7 @@ def run(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) 
 )
 @click.option("--to", "end", callback=read_instant, metavar="INSTANT", help="Now, by default.")
 @_tenant_option
+@by_option
 @app_option
 @json_option
 def backfill(
@@ -183,26 +204,82 @@ def backfill(
     start: datetime,
     end: datetime | None,
     tenant: str | None,
+    by: str | None,
     app_name: str | None,
     as_json: bool,
 ) -> None:
     """Make the jobs of past fires that have none."""
-    made = load_app(app_name).schedules.backfill(schedule, start, end or datetime.now(UTC), tenant)
+    app = load_app(app_name)
+    with _on_record(app, "backfill", schedule, tenant, by) as (row, entry):
+        made = app.schedules.backfill(row.schedule_id, start, end or datetime.now(UTC), row.tenant)
+        entry.details["jobs"] = len(made)
     tell(as_json, {"fires": list(made)}, f"Made {len(made)} job(s).")
 
 
 @command.command("delete")
 @click.argument("schedule")
 @_tenant_option
+@by_option
 @app_option
 @json_option
-def delete(schedule: str, tenant: str | None, app_name: str | None, as_json: bool) -> None:
+def delete(schedule: str, tenant: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Delete it; its history and the jobs that it made stay."""
     app = load_app(app_name)
-    row = app.schedules.find(schedule, tenant)
-    app.schedules.delete(row.schedule_id, row.tenant)
+    with _on_record(app, "delete", schedule, tenant, by) as (row, _):
+        app.schedules.delete(row.schedule_id, row.tenant)
     facts = {"schedule_id": row.schedule_id, "deleted": True}
     tell(as_json, facts, f"Deleted the schedule {row.name}.")
+
+
+@command.command("import")
+@click.option(
+    "--from", "source", type=click.Choice(["django-celery-beat"]), required=True, help="Whose schedules."
+)
+@click.option("--database-url", metavar="URL", help="Where its tables are; by default where ours are.")
+@click.option("--dry-run", is_flag=True, help="Write nothing, and say what would come of each.")
+@engine_option
+@by_option
+@app_option
+@json_option
+def import_(
+    source: str,
+    database_url: str | None,
+    dry_run: bool,
+    engine: str | None,
+    by: str | None,
+    app_name: str | None,
+    as_json: bool,
+) -> int:
+    """Make the schedules of another scheduler ours, by name; a second time, what was changed there.
+
+    Nothing is changed there: stop its beat, so that not both fire. The exit code is 1 when one is refused.
+    """
+    from jobbridge.app.schedules.django_celery_beat import import_schedules
+    from jobbridge.store.database import Database
+
+    app = load_app(app_name)
+    database = None if database_url is None else Database(database_url)
+    with nullcontext() if dry_run else on_record(app, "import schedules", by=by, subject=source):
+        found = import_schedules(app, database=database, engine=engine, is_tried=dry_run)
+    if as_json:
+        write_json([asdict(each) for each in found])
+    else:
+        rows = [(each.name, each.task, each.outcome, each.note or "") for each in found]
+        tell_table(rows, "schedule", "task", "outcome", "note", empty=f"{source} has no schedules.")
+    return 1 if any(each.outcome == "refused" for each in found) else 0
+
+
+@contextmanager
+def _on_record(
+    app: Celery, verb: str, schedule: str, tenant: str | None, by: str | None, *, reason: str | None = None
+) -> Iterator[tuple[ScheduleRow, Entry]]:
+    """Put on record what is done to a schedule inside."""
+    row = app.schedules.find(schedule, tenant)
+    details = {"schedule_id": str(row.schedule_id)}
+    with on_record(
+        app, f"{verb} schedule", by=by, tenant=row.tenant, subject=row.name, reason=reason, details=details
+    ) as entry:
+        yield row, entry
 
 
 def _tell(app: Celery, schedule: str, tenant: str | None, done: str, *, as_json: bool) -> None:

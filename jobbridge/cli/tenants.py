@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import (
     ago,
     app_option,
@@ -51,15 +52,15 @@ def list_tenants(only_suspended: bool, app_name: str | None, as_json: bool) -> N
 @command.command("suspend")
 @click.argument("tenant")
 @click.option("--reason")
-@click.option("--by", "suspended_by", metavar="NAME", help="Who suspends it.")
+@by_option
 @app_option
 @json_option
-def suspend(
-    tenant: str, reason: str | None, suspended_by: str | None, app_name: str | None, as_json: bool
-) -> None:
+def suspend(tenant: str, reason: str | None, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Keep the jobs of TENANT from starting: each becomes `skipped`. What runs already goes on."""
-    store = load_app(app_name).tenants
-    is_new = store.suspend(TenantId(tenant), reason=reason, suspended_by=suspended_by)
+    app = load_app(app_name)
+    with on_record(app, "suspend", by=by, tenant=tenant, reason=reason) as entry:
+        is_new = app.tenants.suspend(TenantId(tenant), reason=reason, suspended_by=by)
+        entry.outcome = "done" if is_new else "was suspended before"
     tell(
         as_json,
         {"tenant": tenant, "suspended": True, "changed": is_new},
@@ -69,11 +70,15 @@ def suspend(
 
 @command.command("resume")
 @click.argument("tenant")
+@by_option
 @app_option
 @json_option
-def resume(tenant: str, app_name: str | None, as_json: bool) -> None:
+def resume(tenant: str, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Let the jobs of TENANT start again. What was skipped stays so; `jobbridge jobs retry` sends it again."""
-    was_suspended = load_app(app_name).tenants.resume(TenantId(tenant))
+    app = load_app(app_name)
+    with on_record(app, "resume", by=by, tenant=tenant) as entry:
+        was_suspended = app.tenants.resume(TenantId(tenant))
+        entry.outcome = "done" if was_suspended else "was not suspended"
     tell(
         as_json,
         {"tenant": tenant, "suspended": False, "changed": was_suspended},
@@ -83,7 +88,7 @@ def resume(tenant: str, app_name: str | None, as_json: bool) -> None:
 
 @command.command("purge")
 @click.argument("tenant")
-@click.option("--by", metavar="NAME", help="Who wants it.")
+@by_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @app_option
 @json_option
@@ -91,8 +96,11 @@ def purge(tenant: str, by: str | None, yes: bool, app_name: str | None, as_json:
     """Delete the schedules, jobs and all other rows of TENANT, and keep it suspended."""
     if not yes:
         click.confirm(f"Delete everything of tenant {tenant}?", abort=True, err=True)
-    purged = load_app(app_name).purge_tenant(tenant, by=by)
-    rows = sum(purged.deleted.values())
+    app = load_app(app_name)
+    with on_record(app, "purge", by=by, tenant=tenant) as entry:
+        purged = app.purge_tenant(tenant, by=by)
+        rows = sum(purged.deleted.values())
+        entry.details["rows"] = rows
     tell(
         as_json,
         {"tenant": tenant, **asdict(purged)},

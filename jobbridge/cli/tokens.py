@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import (
     ago,
     app_option,
@@ -23,6 +24,7 @@ from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import TokenRefused
 
 if TYPE_CHECKING:
+    from jobbridge.app.application import Celery
     from jobbridge.store.access.tokens import AccessStore, TokenRow
 
 _LONGEST_DAYS = 3660
@@ -43,7 +45,7 @@ def command() -> None:
 @click.option(
     "--days", type=click.FloatRange(0, _LONGEST_DAYS, min_open=True), help="For so long. Default: for ever."
 )
-@click.option("--by", "created_by", metavar="NAME", help="Who makes it.")
+@by_option
 @app_option
 @json_option
 def create(
@@ -51,19 +53,22 @@ def create(
     role: str,
     tenant: str | None,
     days: float | None,
-    created_by: str | None,
+    by: str | None,
     app_name: str | None,
     as_json: bool,
 ) -> None:
     """Make a token for NAME and print it: it cannot be shown again."""
     _check(name, tenant)
-    token, row = _store(app_name).create(
-        name,
-        Role(role),
-        tenant=None if tenant is None else tenant_named(tenant),
-        expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
-        created_by=created_by,
-    )
+    app = load_app(app_name)
+    with on_record(app, "create token", by=by, subject=name) as entry:
+        token, row = _store(app).create(
+            name,
+            Role(role),
+            tenant=None if tenant is None else tenant_named(tenant),
+            expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
+            created_by=by,
+        )
+        entry.details |= {"role": row.role.value, "tenant": row.tenant, "token_id": str(row.token_id)}
     if as_json:
         write_json({"token": token, **_plain(row)})
         return
@@ -77,7 +82,7 @@ def create(
 @json_option
 def list_tokens(app_name: str | None, as_json: bool) -> None:
     """List all tokens that were made; not the tokens themselves, which nobody has."""
-    rows = _store(app_name).all()
+    rows = _store(load_app(app_name)).all()
     if as_json:
         write_json([_plain(row) for row in rows])
         return
@@ -94,14 +99,17 @@ def list_tokens(app_name: str | None, as_json: bool) -> None:
 
 @command.command("revoke")
 @click.argument("name")
+@by_option
 @app_option
 @json_option
-def revoke(name: str, app_name: str | None, as_json: bool) -> None:
+def revoke(name: str, by: str | None, app_name: str | None, as_json: bool) -> None:
     """Make the token NAME (or of that id) of no use, at once."""
-    if not _store(app_name).revoke(name):
-        raise TokenRefused(
-            f"There is no token {name!r} that is of use.", hint="List them with `jobbridge tokens list`."
-        )
+    app = load_app(app_name)
+    with on_record(app, "revoke token", by=by, subject=name):
+        if not _store(app).revoke(name):
+            raise TokenRefused(
+                f"There is no token {name!r} that is of use.", hint="List them with `jobbridge tokens list`."
+            )
     tell(as_json, {"name": name, "revoked": True}, f"Revoked {name}.")
 
 
@@ -116,10 +124,10 @@ def _check(name: str, tenant: str | None) -> None:
         raise TokenRefused(f"{name!r} is no name.", hint="Give one that can be read in the audit.")
 
 
-def _store(app_name: str | None) -> AccessStore:
+def _store(app: Celery) -> AccessStore:
     from jobbridge.store.access.tokens import AccessStore
 
-    return AccessStore(load_app(app_name).database)
+    return AccessStore(app.database)
 
 
 def _state(row: TokenRow) -> str:

@@ -26,11 +26,13 @@ class Envelope:
         delivery: Names this hand-over; see jobbridge.core.events.
         queue: The Celery queue it was sent to.
         eta: When it may start, ISO 8601; None: at once.
+        waits: Its job waits to be woken; `eta` is then the latest that it goes on.
         expires: When it is of no use any more, ISO 8601.
         priority: 0 to 9, higher first.
         timelimit: Hard and soft limit in seconds, as in Celery's header.
         arguments: `[args, kwargs, embed]` when the content is JSON; embed holds callbacks, errbacks, chain, chord.
         body: The encoded body in base64 when it is not.
+        max_crashes: How many workers it may take with it; None: as many as the workflow allows.
         headers: Celery's headers as sent.
         properties: AMQP properties as sent (correlation_id, reply_to, priority …).
     """
@@ -42,6 +44,7 @@ class Envelope:
     queue: str
     headers: dict[str, Json]
     eta: str | None = None
+    waits: bool | None = None
     expires: str | None = None
     priority: int = 0
     timelimit: tuple[float | None, float | None] = (None, None)
@@ -50,6 +53,7 @@ class Envelope:
     content_encoding: str = "utf-8"
     arguments: list[Json] | None = None
     body: str | None = None
+    max_crashes: int | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Give it as a JSON object; empty fields are left out."""

@@ -27,6 +27,9 @@ class Continuation:
 
     attempt: int
     is_retry: bool  # else `replace`: the same job goes on as another task
+    is_suspension: bool = (
+        False  # it sleeps or waits, and this attempt goes on: the start that follows has its number
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +38,8 @@ class Submitted:
 
     No row: it is made, with `status`. A final row: the job starts anew (attempt numbers go on). A row in `queued`
     without a delivery (left by `Replaced`) takes this one. A row in `processing` at `continues.attempt` becomes
-    `retrying` (`is_retry`) or `status`. Any other row: refused as a duplicate.
+    `retrying` (`is_retry`) or `status`; its attempt is put back by one if that is suspended. Any other row: refused as
+    a duplicate.
     """
 
     key: JobKey
@@ -44,7 +48,8 @@ class Submitted:
     engine: Engine
     delivery: UUID
     queue: str
-    status: JobStatus = JobStatus.QUEUED  # pending (EE), queued, or scheduled when run_at is in the future
+    # pending (EE), queued, or scheduled when run_at is in the future; waiting, of a suspended attempt
+    status: JobStatus = JobStatus.QUEUED
     continues: Continuation | None = None
     priority: int = 0
     run_at: datetime | None = None
@@ -55,6 +60,9 @@ class Submitted:
     metadata: Json = field(default_factory=dict)
     external_id: str | None = None
     message: Json = None  # EE: what the relay delivers; None on CE, where the broker holds it
+    is_relayed: bool = (
+        True  # EE: the relay is woken. It would be as fast as who hands it over, and do it again
+    )
     broker: str | None = None  # CE: which, if that is not the one in this database
     root_id: UUID | None = None
     parent_id: UUID | None = None
@@ -216,6 +224,22 @@ class Redelivered:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """A job that waits goes to another engine, or from another broker: by a new delivery, in this transaction.
+
+    From pending, queued, scheduled, retrying, at that attempt and by that delivery, which cannot start from then on.
+    """
+
+    key: JobKey
+    attempt: int
+    delivery: UUID
+    new_delivery: UUID
+    engine: Engine
+    message: Json = None  # for Temporal: what the relay delivers; None: the broker has it
+    external_id: str | None = None  # None: the one it has
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Replaced:
     """`processing` at that attempt goes back to `queued` without a delivery.
 
@@ -239,9 +263,10 @@ class AwaitsChildren:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cancelled:
-    """Any non-final status becomes `cancelled`."""
+    """Any non-final status becomes `cancelled`. With `delivery`, only while the row holds it."""
 
     key: JobKey
+    delivery: UUID | None = None
     reason: str | None = None
     cancelled_by: str | None = None
 
@@ -272,6 +297,7 @@ JobEvent = (
     | Failed
     | Requeued
     | Redelivered
+    | Moved
     | Replaced
     | AwaitsChildren
     | Cancelled

@@ -11,6 +11,8 @@ from typing import Any
 
 from jobbridge.core.keys import Engine
 from jobbridge.core.retry import RetryPolicy
+from jobbridge.core.rules.limits import FleetRule
+from jobbridge.core.rules.unique import UniqueRule
 from jobbridge.core.schedules.definition import Recurrence
 from jobbridge.errors import DuplicateHandler, UnknownHandler
 
@@ -41,6 +43,11 @@ class HandlerSpec:
     description: str = ""
     enterprise_only: bool = False
     temporal_light: bool | None = None
+    concurrency: tuple[FleetRule, ...] = ()
+    rate_limit: tuple[FleetRule, ...] = ()
+    unique: UniqueRule | None = None
+    throttle: UniqueRule | None = None
+    debounce: UniqueRule | None = None
 
     @property
     def place(self) -> str:
@@ -50,6 +57,12 @@ class HandlerSpec:
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
+
+
+def handler_of(task: object) -> HandlerSpec | None:
+    """Give what a handler's task was made of; None: it is another task, whatever that may call its `spec`."""
+    spec = getattr(task, "spec", None)
+    return spec if isinstance(spec, HandlerSpec) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,6 +31,16 @@ class Engine(StrEnum):
         name = text.strip().lower()
         return cls.CELERY if name == "pgboss" else cls(name)
 
+    @classmethod
+    def named_by(cls, task: object) -> Engine | None:
+        """Give the engine that a task's author chose; what else a task may call its engine (a database's) is none.
+
+        Raises:
+            ValueError: No engine has that name.
+        """
+        told = getattr(task, "engine", None)
+        return cls.parse(told) if isinstance(told, str) and told else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobKey:

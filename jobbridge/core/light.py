@@ -22,6 +22,11 @@ def is_light(headers: Mapping[str, Any] | None) -> bool:
     return bool(((headers or {}).get(HEADER) or {}).get(LIGHT))
 
 
+def as_light(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a message's headers, which say now that it goes without a workflow."""
+    return {**headers, HEADER: {**(headers.get(HEADER) or {}), LIGHT: True}}
+
+
 def external_id_of(activity_id: str) -> str:
     """Give the row's external id for an activity."""
     return _PREFIX + activity_id

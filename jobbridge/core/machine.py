@@ -73,6 +73,7 @@ class Target(Enum):
     DUE = auto()  # queued; scheduled while `run_at` is ahead
     SENT = auto()  # what the submission says, and is due
     RETRYING_OR_SENT = auto()  # retrying, if the attempt sent itself again
+    PENDING_OR_DUE = auto()  # pending, if the row has its message; else as it waits, and is due
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,10 @@ MOVES: Mapping[type[events.JobEvent], tuple[Move, ...]] = {
     ),
     events.Requeued: _held(JobStatus.QUEUED),
     events.Redelivered: (Move(OPEN, JobStatus.PENDING, (Guard.DELIVERY, Guard.ATTEMPT)),),
+    events.Moved: (Move(WAITING, Target.PENDING_OR_DUE, (Guard.DELIVERY, Guard.ATTEMPT)),),
     events.Replaced: _held(JobStatus.QUEUED),
     events.AwaitsChildren: _held(JobStatus.PROCESSING),
-    events.Cancelled: (Move(OPEN, JobStatus.CANCELLED),),
+    events.Cancelled: (Move(OPEN, JobStatus.CANCELLED, (Guard.DELIVERY_IF_TOLD,)),),
     events.Expired: (Move(WAITING, JobStatus.EXPIRED),),
     events.Skipped: (Move(WAITING, JobStatus.SKIPPED),),
 }
@@ -153,7 +155,7 @@ def is_as_left(state: JobState, event: events.JobEvent) -> bool:
     match event:
         case events.Submitted():
             return state.delivery == event.delivery
-        case events.FellBack() | events.Redelivered():
+        case events.FellBack() | events.Redelivered() | events.Moved():
             return state.delivery == event.new_delivery
         case events.Accepted() | events.Started() | events.Progressed() | events.AttemptFailed():
             return False  # these apply a second time
@@ -219,6 +221,11 @@ def _status(move: Move, state: JobState, event: Any, now: datetime) -> JobStatus
             return state.status
         case Target.DUE:
             return waiting_status(JobStatus.QUEUED, state.run_at, now)
+        case Target.PENDING_OR_DUE if event.message is not None:
+            return JobStatus.PENDING
+        case Target.PENDING_OR_DUE:
+            is_retry = state.status is JobStatus.RETRYING
+            return state.status if is_retry else waiting_status(JobStatus.QUEUED, state.run_at, now)
         case Target.RETRYING_OR_SENT if event.continues.is_retry:
             return JobStatus.RETRYING
         case Target.SENT | Target.RETRYING_OR_SENT:
@@ -228,11 +235,12 @@ def _status(move: Move, state: JobState, event: Any, now: datetime) -> JobStatus
 def _moved(state: JobState, event: events.JobEvent, status: JobStatus) -> JobState:
     match event:
         case events.Submitted():
-            return _sent(event, state.attempt, status)
+            is_suspended = event.continues is not None and event.continues.is_suspension
+            return _sent(event, state.attempt - is_suspended, status)
         case events.Started():
             delivery = event.delivery or state.delivery
             return replace(state, status=status, attempt=state.attempt + 1, delivery=delivery)
-        case events.FellBack() | events.Redelivered():
+        case events.FellBack() | events.Redelivered() | events.Moved():
             return replace(state, status=status, delivery=event.new_delivery)
         case events.Replaced() | events.AwaitsChildren():
             return replace(state, status=status, delivery=None)

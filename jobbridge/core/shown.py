@@ -6,6 +6,8 @@ be the worker's.
 
 from __future__ import annotations
 
+from jobbridge.errors import megabytes
+
 
 def shown(value: object, *, longest: int = 2000) -> str:
     """Give a value's repr, at most so many characters of it."""
@@ -26,3 +28,19 @@ def text_of(error: object) -> str:
 def error_line(error: BaseException) -> str:
     """Give an exception as rows have it: its class and its text."""
     return f"{type(error).__name__}: {text_of(error)}"
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut a text that is too large to keep to its beginning, and say how large it was.
+
+    Args:
+        text: As UTF-8 it may have `limit` bytes.
+        limit: Of what is larger a sixteenth of it stays: a row has the text more than once, and escaped.
+    """
+    if len(text) * 4 <= limit:  # no character has more bytes
+        return text
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) <= limit:
+        return text
+    kept = encoded[: limit // 16].decode("utf-8", "ignore")
+    return f"{kept} … (cut: it is {megabytes(len(encoded))} MB, and {megabytes(limit)} MB are allowed)"

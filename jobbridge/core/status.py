@@ -4,7 +4,11 @@ pending ─► queued ─► processing ─► completed
    │    scheduled ┘      │  ▲  └──► failed
    │                     ▼  │
    └────────────────► retrying       cancelled ◄─ any non-final status
-                                     expired, skipped: final, never ran
+                      scheduled      expired, skipped: final, never ran
+                      waiting
+
+A running job that sleeps is `scheduled`, with its time; one that waits for an event or for jobs that it called is
+`waiting`. Both are sent again by their own attempt, and go on by the same number.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ class JobStatus(StrEnum):
     SCHEDULED = "scheduled"
     PROCESSING = "processing"
     RETRYING = "retrying"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -34,5 +39,7 @@ FINAL = frozenset(
 )
 #: Ended, and not as it was meant.
 UNSUCCESSFUL = FINAL - {JobStatus.COMPLETED}
-WAITING = frozenset({JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING})
+WAITING = frozenset(
+    {JobStatus.PENDING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING, JobStatus.WAITING}
+)
 OPEN = frozenset(JobStatus) - FINAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -25,9 +26,9 @@ from jobbridge.dashboard.access.identity import Authenticator
 from jobbridge.dashboard.access.proxies import BehindProxies, UnderPath
 from jobbridge.dashboard.access.rate_limits import AttemptLimit
 from jobbridge.dashboard.access.request_context import RequestContext, Rule
-from jobbridge.dashboard.access.signing import SigningKeys
+from jobbridge.dashboard.access.signing import keys_of
 from jobbridge.dashboard.access.tenant_ids import TenantIds
-from jobbridge.dashboard.actions import bulk
+from jobbridge.dashboard.actions import bulk, events, whole
 from jobbridge.dashboard.actions import jobs as actions
 from jobbridge.dashboard.api import routes
 from jobbridge.dashboard.api.long_poll import Waiters
@@ -40,11 +41,14 @@ from jobbridge.dashboard.merge_counts import Folder
 from jobbridge.dashboard.pages import (
     access,
     clear_history,
+    dead,
+    event_link,
     health,
     job,
     jobs,
     overview,
     public,
+    queue,
     schedules,
     tenants,
     workers,
@@ -55,6 +59,7 @@ from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.counts.flow import FlowStore
 from jobbridge.store.monitor.search import MonitorStore
+from jobbridge.store.tenants.overview import TenantList
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -62,15 +67,17 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 RULES: Sequence[Rule] = (
-    *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *tenants.RULES, *health.RULES,
-    *actions.RULES, *bulk.RULES, *export.RULES, *sign_in.RULES, *probes.RULES, *metrics.RULES,
-    *access.RULES, *clear_history.RULES, *public.RULES, *routes.RULES, *stream.RULES,
+    *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *queue.RULES, *tenants.RULES,
+    *health.RULES, *actions.RULES, *events.RULES, *whole.RULES, *bulk.RULES, *export.RULES, *sign_in.RULES,
+    *probes.RULES, *metrics.RULES, *dead.RULES, *access.RULES, *clear_history.RULES, *public.RULES, *event_link.RULES,
+    *routes.RULES, *stream.RULES,
 )  # fmt: skip
 
 #: The pages of the bar at the top: route, text, least role, of the whole installation.
 NAVIGATION = (
     ("overview", "Overview", Role.VIEWER, False),
     ("jobs", "Jobs", Role.VIEWER, False),
+    ("dead", "Dead letters", Role.VIEWER, False),
     ("schedules", "Schedules", Role.VIEWER, False),
     ("workers", "Workers and queues", Role.VIEWER, True),
     ("tenants", "Tenants", Role.VIEWER, True),
@@ -94,7 +101,7 @@ class Dashboard:
     ) -> None:
         self.app = app
         self.access = AccessStore(app.database)
-        self.authenticator = authenticator or Authenticator(self.access, SigningKeys.of(app.settings))
+        self.authenticator = authenticator or Authenticator(self.access, keys_of(app.settings))
         self.counts = CountStore(app.database)
         self.folder = Folder(self.counts)
         self.flow = FlowStore(app.database)
@@ -111,6 +118,7 @@ class Dashboard:
         self.templates = _templates(app_name)
         #: The API's, once somebody asked for it.
         self.description: dict[str, Any] | None = None
+        self.tenants = TenantList(app.database)
         self.tenant_ids = TenantIds(app.database)
         self.waiters = Waiters(app.jobs)
         self.readiness = probes.Readiness()
@@ -186,6 +194,7 @@ def _templates(app_name: str | None) -> jinja2.Environment:
     environment.filters.update(formats.FILTERS)
     environment.filters |= {
         "in_shell": partial(shell_commands.in_shell, app_name=app_name),
+        "quoted": shlex.quote,
         "with_commands": partial(shell_commands.with_commands, app_name=app_name),
     }
     return environment

@@ -20,10 +20,12 @@ from jobbridge.errors import (
     DatabaseError,
     DatabaseUnavailable,
     DuplicateJob,
+    EncryptionError,
     EngineUnavailable,
     InvalidJobData,
     JobBridgeError,
     JobNotFound,
+    PayloadTooLarge,
     ScheduleNotFound,
     TenantRequired,
     TokenRefused,
@@ -42,10 +44,12 @@ _THEIRS: Mapping[type[JobBridgeError], int] = {
     JobNotFound: 404,
     ScheduleNotFound: 404,
     CannotRetry: 409,
+    EncryptionError: 409,
     DuplicateJob: 409,
     TokenRefused: 409,
     InvalidJobData: 422,
     TenantRequired: 422,
+    PayloadTooLarge: 413,
     UnsupportedOption: 422,
 }
 _SHOWN = 20
@@ -159,10 +163,15 @@ def words(error: Exception) -> Told:
             return _away("Temporal")
         case OperationalError():
             return _away("The broker")
-        case JobBridgeError() if type(error) in _THEIRS:
-            return Told(status=_THEIRS[type(error)], text=str(error), hint=error.hint)
+        case JobBridgeError() if (status := _status_of(error)) is not None:
+            return Told(status=status, text=str(error), hint=error.hint)
         case _:
             return Told(status=500, text="That could not be done.", hint="The server's log says why.")
+
+
+def _status_of(error: JobBridgeError) -> int | None:
+    """Give the status of an error, or of what it is a kind of: some are kombu's at the same time (`app.errors`)."""
+    return next((_THEIRS[kind] for kind in type(error).__mro__ if kind in _THEIRS), None)
 
 
 def _away(what: str, *, hint: str = "Try again in a moment; `jobbridge doctor` says what is wrong.") -> Told:

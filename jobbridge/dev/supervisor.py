@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -90,6 +91,7 @@ class Supervisor:
     members: list[Member] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     dashboard_url: str = field(default="", init=False)
+    dashboard_port: int = field(default=0, init=False)
     _stop: threading.Event = field(default_factory=threading.Event)
     _is_starting: bool = True
 
@@ -119,6 +121,7 @@ class Supervisor:
         if self.options.with_temporal:
             self._start_temporal(stack)
         self._start_mail(stack)
+        self._prepare_links()
         self.tell("Migrating the database …")
         self.migrate(self.settings["DATABASE_URL"])
         # After the workers; neither server needs the other, so that the two grace periods are one.
@@ -175,6 +178,22 @@ class Supervisor:
         self.settings["SMTP_URL"] = sink.url
         self.members.append(Member(name="mail sink", address=f"{sink.url}   writes to {sink.folder}"))
 
+    def _prepare_links(self) -> None:
+        """Have workers sign links that the dashboard knows, also after the next start."""
+        if not os.environ.get("JOBBRIDGE_SECRET_KEY_FILE"):
+            path = (self.options.folder / "secret-key").absolute()
+            if not path.exists():
+                path.touch(mode=0o600)
+                path.write_text(secrets.token_urlsafe(32) + "\n")
+            self.settings["JOBBRIDGE_SECRET_KEY_FILE"] = str(path)
+        if not self.options.with_dashboard:
+            return
+        port = self._choose_port("the dashboard", self.options.dashboard_port, DASHBOARD_PORT)
+        self.dashboard_port = port or free_port()
+        self.dashboard_url = f"http://127.0.0.1:{self.dashboard_port}/"
+        if not os.environ.get("JOBBRIDGE_DASHBOARD_URL"):
+            self.settings["JOBBRIDGE_DASHBOARD_URL"] = self.dashboard_url
+
     def _start_workers(self, stack: ExitStack) -> None:
         self.tell("Starting the workers …")
         options, logs = self.options, self.options.folder / "logs"
@@ -210,10 +229,11 @@ class Supervisor:
 
     def _dashboard(self, env: Mapping[str, str]) -> ManagedProcess:
         options = self.options
-        port = self._choose_port("the dashboard", options.dashboard_port, DASHBOARD_PORT) or free_port()
-        self.dashboard_url = f"http://127.0.0.1:{port}/"
         return workers.dashboard(
-            options.app, log_path=options.folder / "logs" / "dashboard.log", env=env, port=port
+            options.app,
+            log_path=options.folder / "logs" / "dashboard.log",
+            env=env,
+            port=self.dashboard_port,
         )
 
     def _choose_port(self, name: str, wanted: int | None, usual: int) -> int | None:

@@ -102,11 +102,10 @@ def run_temporal(
     Raises:
         DevServerError: It does not start.
     """
-    attempts = (
-        1 if port is not None else 3
-    )  # a free port may be taken by somebody else before Temporal has it
-    ui = (ui_port or free_port()) if has_ui else None
+    is_told = port is not None and (ui_port is not None or not has_ui)
+    attempts = 1 if is_told else 3  # a free port may be taken by somebody else before Temporal has it
     for remaining in reversed(range(attempts)):
+        ui = (ui_port or free_port()) if has_ui else None
         server = _launch(log_path, port or free_port(), ui, database, namespaces, dynamic_config or {})
         try:
             _wait_until_ready(server)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 from jobbridge.app.urls import default_broker_url
 from jobbridge.core.masking.values import without_passwords
-from jobbridge.diagnosis import connections, consumers, engines, holders, time_limits, upkeep, vacuum
+from jobbridge.diagnosis import (
+    connections,
+    consumers,
+    encryption,
+    engines,
+    holders,
+    time_limits,
+    upkeep,
+    vacuum,
+    waits,
+)
 from jobbridge.diagnosis.findings import Check, bad, good
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.counts.counts import CountStore
@@ -30,11 +40,13 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
         return checks
     checks.append(connections.check_connections(app))
     checks.append(vacuum.check_vacuum(app))
+    checks += encryption.check_keys(app)
     checks += consumers.check_workers(app)
     checks += time_limits.check_time_limits(app)
     checks += consumers.check_schedules(app)
     checks += engines.check_fallback(app)
     checks += holders.check_held(app)
+    checks += waits.check_waits(app)
     checks += upkeep.check_services(app)
     checks += upkeep.check_counts(app)
     if temporal and all(check.is_good for check in temporal):

@@ -12,10 +12,12 @@ from jobbridge.broker import count_ahead, messages_of, why_buried
 from jobbridge.core.keys import Engine
 from jobbridge.core.light import activity_id_in
 from jobbridge.core.status import FINAL, JobStatus
+from jobbridge.diagnosis import waits
 from jobbridge.diagnosis.consumers import knowing, serving, start_hint
 from jobbridge.diagnosis.findings import age, duration
 from jobbridge.errors import EngineUnavailable
 from jobbridge.store.jobs.admission import suspension_of
+from jobbridge.store.rules.holds import holdings
 from jobbridge.store.workers.queue_pauses import QueuePauses
 from jobbridge.store.workers.workers import WorkerRow
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from jobbridge.broker import WaitingMessage
     from jobbridge.core.fanout import ChildCounts
     from jobbridge.store.jobs.rows import JobRow
+    from jobbridge.store.rules.holds import Holding
+    from jobbridge.store.waits.queries import Wait
     from jobbridge.temporal.reconcile.inspect import WorkflowFacts
 
 
@@ -32,9 +36,10 @@ class Reason:
     """One thing that bears on a job.
 
     Attributes:
-        code: For programs: ended, not_due, pending, no_worker, unknown_task, in_line, prefetched, running, worker_lost,
-            no_message, buried, no_workflow, workflow_closed, unreachable, fell_back, expires, last_error, not_started,
-            waits_for_chain, suspended, children, queue_paused.
+        code: For programs: ended, not_due, held, pending, no_worker, unknown_task, in_line, prefetched, running,
+            worker_lost, no_message, buried, no_workflow, workflow_closed, unreachable, fell_back, expires, last_error,
+            not_started, waits_for_chain, suspended, children, queue_paused, sleeping, waits_for_event, waits_for_call,
+            wait_overdue.
         what: For people.
         hint: What to do, in the imperative; empty: nothing.
     """
@@ -73,6 +78,13 @@ def _by_status(app: Celery, job: JobRow) -> Iterator[Reason]:
         return
     yield from _suspended(app, job)
     yield from _in_paused_queue(app, job)
+    if (wait := waits.wait_of(app, job)) is not None:
+        yield from _waiting(app, job, wait)
+        return
+    if held := list(_held(app, job)):
+        yield from held
+        yield from _without_workers(app, job)
+        return
     if job.run_at is not None and job.run_at > datetime.now(UTC):
         due = duration(job.run_at - datetime.now(UTC))
         yield Reason(code="not_due", what=f"It is not due: it starts at {job.run_at.isoformat()}, in {due}.")
@@ -88,6 +100,17 @@ def _by_status(app: Celery, job: JobRow) -> Iterator[Reason]:
     elif app.shares_database_with_broker:
         yield from _in_the_broker(app, job)
     yield from _without_workers(app, job)
+
+
+def _waiting(app: Celery, job: JobRow, wait: Wait) -> Iterator[Reason]:
+    for code, what, hint in waits.told(wait):
+        yield Reason(code=code, what=what, hint=hint)
+    if job.runner_type is Engine.CELERY and app.shares_database_with_broker:
+        with app.database.transaction() as connection:
+            is_there = messages_of(connection, job.task_id)
+            buried = None if is_there else why_buried(connection, job.task_id)
+        if not is_there:
+            yield _without_message(buried)
 
 
 def _ended(job: JobRow) -> Reason:
@@ -146,6 +169,33 @@ def _in_paused_queue(app: Celery, job: JobRow) -> Iterator[Reason]:
             what=f"The queue {queue!r} is paused {pause}. Workers take nothing new from it.",
             hint=f"Let them take from it again with `jobbridge queues resume {quote(queue)}`.",
         )
+
+
+def _held(app: Celery, job: JobRow) -> Iterator[Reason]:
+    """Tell which rule across the fleet it waits for; nothing if none holds it."""
+    with app.database.connection() as connection:
+        found = holdings(connection, job.key)
+    for each in found:
+        if each.state == "running" and each.slot_at is not None and each.slot_at > datetime.now(UTC):
+            due = duration(each.slot_at - datetime.now(UTC))
+            yield Reason(
+                code="held", what=f"The rule {each.rule!r} lets it begin in {due}: {_allowed(each)}."
+            )
+        if each.state not in {"waiting", "passed"}:
+            continue
+        many = "10,000 or more" if each.ahead >= 10_000 else str(each.ahead)
+        yield Reason(
+            code="held",
+            what=f"The rule {each.rule!r} holds it: {_allowed(each)}, {each.running} have begun and not ended, "
+            f"{many} wait before it.",
+            hint="It starts when one of them has ended. See the rules with `jobbridge rules list`.",
+        )
+
+
+def _allowed(each: Holding) -> str:
+    if each.period is None:
+        return f"{each.allowed} at once"
+    return f"{each.allowed} in {duration(each.period)}"
 
 
 def _pending(job: JobRow) -> Reason:

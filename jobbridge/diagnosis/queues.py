@@ -5,11 +5,12 @@ Nothing here reads a queue to its end, and nobody waits long for Temporal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from jobbridge.app.routing import keyed_queues
 from jobbridge.broker import look_at_queues, queue_names
 from jobbridge.core.keys import Engine
 from jobbridge.errors import EngineUnavailable
@@ -92,22 +93,60 @@ def look(
     names = sorted(set(pauses) if only_paused else {name for _, name in used} | set(pauses))
     following = [name for name in names if name > after]
     shown = following[:limit]
-    celery = _at_celery(app, shown)
-    at_temporal = [name for name in shown if (Engine.TEMPORAL, name) in used]
-    temporal, problem = _at_temporal(app, at_temporal)
-    return Queues(
-        queues=[
-            Queue(
-                name=name,
-                waiting=[*celery.get(name, ()), *([temporal[name]] if name in temporal else [])],
-                workers=[(worker.engine, worker.name) for worker in workers if name in worker.queues],
-                pause=pauses.get(name),
-            )
-            for name in shown
-        ],
-        next=shown[-1] if len(following) > limit else None,
-        problem=problem,
-    )
+    found, problem = _look_at(app, workers, shown, used, pauses)
+    return Queues(queues=found, next=shown[-1] if len(following) > limit else None, problem=problem)
+
+
+def look_at(app: Celery, workers: Sequence[WorkerRow], name: str) -> tuple[Queue, str]:
+    """Give one queue, and why it is not known what waits in Temporal, if so.
+
+    Args:
+        app: Whose.
+        workers: Those that live.
+        name: The queue's; of one that nobody uses nothing waits.
+    """
+    pause = QueuePauses(app.database).get(name)
+    pauses = {} if pause is None else {name: pause}
+    [queue], problem = _look_at(app, workers, [name], _used(app, workers), pauses)
+    return queue, problem
+
+
+def why_unknown(app: Celery, workers: Sequence[WorkerRow], name: str) -> str | None:
+    """Say so if nobody knows a queue of that name, and to which ones it leads if it is a routing key; else None.
+
+    Args:
+        app: Whose.
+        workers: Those that live.
+        name: What somebody takes for a queue's name.
+    """
+    if name in {queue for _, queue in _used(app, workers)} | set(app.amqp.queues):
+        return None
+    queues = keyed_queues(app, name)
+    if queues:
+        plural = "s" if len(queues) > 1 else ""
+        return f"{name!r} is no queue but a routing key, of the queue{plural} {', '.join(map(repr, queues))}."
+    return f"Nobody knows a queue {name!r}: no worker serves it, nothing waits there, and no job was there lately."
+
+
+def _look_at(
+    app: Celery,
+    workers: Sequence[WorkerRow],
+    names: Sequence[str],
+    used: set[tuple[Engine, str]],
+    pauses: Mapping[str, QueuePause],
+) -> tuple[list[Queue], str]:
+    celery = _at_celery(app, names)
+    temporal, problem = _at_temporal(app, [name for name in names if (Engine.TEMPORAL, name) in used])
+    queues = [
+        Queue(
+            name=name,
+            waiting=[*celery.get(name, ()), *([temporal[name]] if name in temporal else [])],
+            workers=[(worker.engine, worker.name) for worker in workers if name in worker.queues],
+            pause=pauses.get(name),
+        )
+        for name in names
+    ]
+    return queues, problem
 
 
 def _used(app: Celery, workers: Sequence[WorkerRow]) -> set[tuple[Engine, str]]:

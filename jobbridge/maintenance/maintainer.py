@@ -2,7 +2,8 @@
 
 A maintainer holds one session with Postgres, and on it a lock for each service that it leads. When it dies its
 session ends, and within seconds another one leads. Before each run it looks whether that session is there still: who
-has lost it has lost the lead. A run is written down, on that very session, when it did something; else once a minute.
+has lost it has lost the lead. A run is written down, on that very session, when it did something; else every five
+minutes.
 
 What if it dies within a run? A service may be interrupted anywhere: each of its changes is a guarded event, or a
 statement of its own. For a moment two may run the same service (the session was lost within a run): that is harmless
@@ -36,7 +37,7 @@ TURN = 1.0
 #: How often it tries to, in seconds: a statement.
 LEAD_EVERY = 10.0
 #: A service that does nothing is written down so often, in seconds.
-NOTE_EVERY = 60.0
+NOTE_EVERY = 300.0
 #: After a lost session: between two tries to get another one, in seconds.
 LONGEST_PAUSE = 10.0
 

@@ -20,6 +20,7 @@ from jobbridge.store.access.links import LinkStore
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.jobs import singletons
 from jobbridge.store.jobs.open_jobs import BEGINNING
+from jobbridge.store.waits import waits
 from jobbridge.store.workers.retention import prune, shortest_retention
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ SECONDS = 5.0
 REST = timedelta(minutes=10)
 #: A key is in this list for so long after its job's end, at least.
 SINGLETONS = timedelta(days=1)
+#: So long an event is kept that nobody waits for.
+EVENTS = timedelta(days=90)
 
 
 class Pruner:
@@ -80,13 +83,14 @@ class Pruner:
         return portion.read < BATCH
 
     def _prune_lesser(self, stopped: threading.Event, until: float) -> Counter[str]:
-        """Delete keys whose time is over, singleton keys that nobody holds, old fires, deleted schedules."""
+        """Delete keys whose time is over, singleton keys and events of nobody, old fires, deleted schedules."""
         app, counters = self._app, Counter[str]()
         counters["keys"] += in_portions(lambda: app.keys.delete_expired(limit=BATCH), BATCH, stopped, until)
         counters["singletons"] += singletons.prune(app.database, older_than=SINGLETONS)
         counters["requests"] += idempotency.delete_old(app.database, limit=10 * BATCH)
         counters["sign_outs"] += AccessStore(app.database).delete_sign_outs(limit=10 * BATCH)
         counters["links"] += LinkStore(app.database).delete_expired(limit=10 * BATCH)
+        counters["events"] += waits.delete_kept(app.database, older_than=EVENTS, limit=10 * BATCH)
         longest = max(app.settings.retention.values(), default=None)
         if longest is not None:
             counters["fires"] += app.schedules.store.prune(older_than=longest, limit=10 * BATCH)

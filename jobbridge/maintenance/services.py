@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobbridge.core.keys import Engine
+from jobbridge.maintenance.batches import BatchService
 from jobbridge.maintenance.chords import ChordService
 from jobbridge.maintenance.counts import Counter
 from jobbridge.maintenance.fanout import FanOutService
@@ -16,6 +17,7 @@ from jobbridge.maintenance.pruner import Pruner
 from jobbridge.maintenance.reaper import Reaper
 from jobbridge.maintenance.reconciler import BrokerReconciler
 from jobbridge.maintenance.relay import RelayService, Sweeper
+from jobbridge.maintenance.rules import RuleService
 from jobbridge.maintenance.workflows import Settler, WorkflowService
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def make_maintainer(
         make_settler: The way to Temporal, for jobs that it should have.
     """
     offered: list[Service] = [Reaper(app), FanOutService(app), ChordService(app), Pruner(app), Counter(app)]
+    offered += [BatchService(app), RuleService(app)]
     if app.shares_database_with_broker:
         offered.append(BrokerReconciler(app))
     if engine is not Engine.TEMPORAL:

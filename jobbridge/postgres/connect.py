@@ -22,8 +22,10 @@ from collections.abc import Mapping
 from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
+from psycopg.waiting import wait_async
 
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
+from jobbridge.postgres import on_loop
 from jobbridge.postgres.faults import is_refused_at_connect, reason_of
 from jobbridge.postgres.names import application_name
 from jobbridge.postgres.pooler import shares_sessions
@@ -33,6 +35,15 @@ from jobbridge.postgres.target import Target
 #: Seconds, for each host.
 CONNECT_TIMEOUT: Final = 10
 
+#: For how long a transaction of ours may say nothing: its steps follow each other at once. A client that vanished
+#: behind a proxy which holds the line is seen by nobody else, and its locks would last for ever. Where users' code runs
+#: within (`JobContext.transaction`), it may take longer.
+IDLE_IN_TRANSACTION: Final = "60s"
+#: The same, with users' code between two statements.
+IDLE_IN_USERS_TRANSACTION: Final = "1h"
+
+#: Seconds after which who waits on a loop looks whether the server is still there.
+_LOOK_EVERY: Final = 0.5
 #: libpq's parameters, unless the URL has them. Milliseconds; seconds.
 _PARAMETERS: Final[dict[str, Any]] = {
     "connect_timeout": CONNECT_TIMEOUT,
@@ -55,7 +66,7 @@ SELECT pg_backend_pid(),
     set_config('default_transaction_isolation', 'read committed', is_pooled),
     set_config('statement_timeout', '0', is_pooled),
     set_config('lock_timeout', '0', is_pooled),
-    set_config('idle_in_transaction_session_timeout', '0', is_pooled),
+    set_config('idle_in_transaction_session_timeout', %(idle_in_transaction)s, is_pooled),
     set_config('idle_session_timeout', '0', is_pooled),
     set_config('tcp_keepalives_idle', '5', is_pooled),
     set_config('tcp_keepalives_interval', '2', is_pooled),
@@ -80,9 +91,20 @@ class Connection(psycopg.Connection[Any]):
     probe: Mapping[str, Any] | None = None
     #: A pooler stands between: nothing may be left in the session.
     is_pooled = False
+    #: Its statements wait on the event loop of whoever uses it.
+    is_on_loop = False
 
     def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
+        if self.is_on_loop:
+            return on_loop.wait(self._waited(_attended(gen, self)))
         return super().wait(_attended(gen, self), *arguments, **named)
+
+    async def _waited(self, gen: Any) -> Any:
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval=_LOOK_EVERY)
+        except asyncio.CancelledError:
+            self.pgconn.finish()  # what it waits for may come, or not: nobody reads it
+            raise
 
 
 class AsyncConnection(psycopg.AsyncConnection[Any]):
@@ -107,6 +129,7 @@ def connect(
     keeps_session: bool = False,
     must_write: bool = False,
     lasts_in_children: bool = False,
+    is_on_loop: bool = False,
 ) -> Connection:
     """Open a connection in autocommit mode.
 
@@ -118,6 +141,7 @@ def connect(
         keeps_session: It LISTENs, or holds locks: pooled by the transaction, it is refused.
         must_write: A standby is of no use.
         lasts_in_children: Its session lives until the last forked child has ended, too.
+        is_on_loop: It is for code that runs on an event loop (`on_loop`), and waits there.
 
     Raises:
         DatabaseUnavailable: Postgres cannot be reached, or is no primary yet. Safe to retry.
@@ -126,7 +150,7 @@ def connect(
     refuse_eventlet()
     given = _given(target, purpose, parameters)
     try:
-        connection = Connection.connect(**given, autocommit=True)
+        connection = _opened_on_loop(given) if is_on_loop else Connection.connect(**given, autocommit=True)
     except psycopg.Error as error:
         raise explained(error, target) from error
     try:
@@ -142,6 +166,14 @@ def connect(
             raise explained(error, target) from error
         raise
     (_lasting if lasts_in_children else _passing).add(connection)
+    return connection
+
+
+def _opened_on_loop(given: Mapping[str, Any]) -> Connection:
+    opened = on_loop.wait(AsyncConnection.connect(**given, autocommit=True))
+    connection = Connection(opened.pgconn)
+    del opened.pgconn  # it is the other's now; psycopg looks for it when it finalizes
+    connection._autocommit = connection.is_on_loop = True
     return connection
 
 
@@ -249,6 +281,7 @@ def _given(target: Target, purpose: str, parameters: Mapping[str, Any] | None) -
 def _prepared(connection: _Any, settings: Mapping[str, str] | None, *, keeps: bool = False) -> dict[str, Any]:
     own = settings or {}
     return {
+        "idle_in_transaction": IDLE_IN_TRANSACTION,
         "backend_pid": connection.info.backend_pid,
         "keeps": keeps,
         "names": list(own),

@@ -1,4 +1,4 @@
-"""Hearing of NOTIFY: on an event loop, for as long as the process runs, whatever becomes of the connection.
+"""Hearing of NOTIFY; on an event loop for as long as the process runs, whatever becomes of the connection.
 
 Who listens looks at the tables too, once in a while: a notification is a hint and no message, and what was notified
 while nobody listened is not told again. So each new connection begins with a look.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from jobbridge.errors import JobBridgeError
-from jobbridge.postgres.connect import AsyncConnection, connect_async
+from jobbridge.postgres.connect import AsyncConnection, Connection, connect_async
 from jobbridge.postgres.faults import reason_of
 from jobbridge.postgres.target import Target
 
@@ -29,6 +31,8 @@ HELD: Final = 60.0
 #: Seconds before it connects again, at first and at most. A connection that held so long makes it begin anew.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 15.0
+#: What came is read within this time; it may be no notification. Seconds.
+READING: Final = 0.1
 
 Work = Callable[[AsyncConnection], Awaitable[None]]
 
@@ -107,6 +111,49 @@ class _Trouble:
 
 async def wait(connection: AsyncConnection, seconds: float) -> bool:
     """Wait until something is notified, at most `seconds`; tell whether it was."""
-    async for _ in connection.notifies(timeout=seconds, stop_after=1):
-        return True
-    return False
+    return await heard(connection, seconds) is not None
+
+
+async def heard(connection: AsyncConnection, seconds: float) -> str | None:
+    """Wait until something is notified, at most `seconds`; give what was said, None: nothing.
+
+    Sleeps meanwhile: psycopg's own wait wakes ten times a second (psycopg 3.3, `connection_async._WAIT_INTERVAL`).
+    """
+    deadline = time.monotonic() + seconds
+    patience = 0.0
+    while True:
+        async for notification in connection.notifies(timeout=patience, stop_after=1):
+            return notification.payload
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        patience = READING if await _is_readable(connection.fileno(), left) else 0.0
+
+
+async def _is_readable(fd: int, seconds: float) -> bool:
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(fd, came.set)
+    try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(came.wait(), seconds)
+    finally:
+        loop.remove_reader(fd)
+    return came.is_set()
+
+
+def notified(connection: Connection, seconds: float) -> Sequence[str]:
+    """Wait until something is notified, at most `seconds`, and give the payloads; none: nothing was.
+
+    Sleeps meanwhile, as `wait` does.
+
+    Raises:
+        psycopg.OperationalError: The connection is lost.
+    """
+    payloads = [each.payload for each in connection.notifies(timeout=0)]
+    if not payloads:
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        if poll.poll(seconds * 1000):
+            payloads = [each.payload for each in connection.notifies(timeout=0)]
+    return payloads

@@ -10,6 +10,8 @@ A key is 64 bits. Two spaces hold a number in their lower 48 bits; all other key
 | 7308332045 | who leads `schedules`, Temporal's | as long as its session lives |
 | hash of `jobbridge migrate` | `jobbridge migrate` | its run |
 | hash of `jobbridge declared schedules` | who writes the declared schedules | its transaction |
+| hash of `jobbridge event TENANT JOB NAME`, `… key KEY NAME` | who sends that event, or waits | its transaction |
+| hash of `jobbridge calls TENANT JOB` | who ends a job that it called, or has it wait for such | its transaction |
 | hash of `psa.assets TENANT` | the shipped handler that imports assets of the tenant | its transaction |
 
 The keys are those of the release before: its processes and ours see each other's locks.
@@ -29,6 +31,13 @@ WORKERS = 0x4A57 << 48
 
 MIGRATE: LiteralString = "hashtextextended('jobbridge migrate', 0)"
 DECLARED_SCHEDULES: LiteralString = "hashtextextended('jobbridge declared schedules', 0)"
+#: As in migration 0028, by the parameters `tenant`, `name` and what is in `whom`; and by `tenant` and `job_id`.
+EVENT: LiteralString = (
+    "hashtextextended('jobbridge event ' || %(tenant)s::text || ' ' || whom || ' ' || %(name)s::text, 0)"
+)
+CALLS: LiteralString = (
+    "hashtextextended('jobbridge calls ' || %(tenant)s::text || ' ' || %(job_id)s::text, 0)"
+)
 
 #: Which of these nobody leads, for whoever asks: from now on, until its session ends.
 LEAD: LiteralString = """

@@ -9,6 +9,7 @@ second one within, is given it at once. Otherwise all could wait for each other:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 
 from jobbridge.errors import DatabaseUnavailable
+from jobbridge.postgres import on_loop
 from jobbridge.postgres.connect import Connection, close, is_there
 
 
@@ -54,13 +56,18 @@ class Pool:
             finally:
                 self._give_back(connection)
 
+    def forget_idle(self) -> None:
+        """Close those that are not lent: one was lost, and what ended it has likely ended the others."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            close(connection)
+
     def close(self) -> None:
         """Close those that are not lent; the others when they come back."""
         with self._changed:
             self._is_closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            close(connection)
+        self.forget_idle()
 
     @contextlib.contextmanager
     def _as_holder(self) -> Iterator[None]:
@@ -106,3 +113,33 @@ class Pool:
                 self._idle.append(connection)
                 return
         close(connection)
+
+
+class LoopPool(Pool):
+    """Those that synchronous code has on one event loop (`on_loop`). Who finds all lent waits on the loop."""
+
+    def __init__(
+        self, open_one: Callable[[], Connection], *, kept: int, most: int, patience: float = 30.0
+    ) -> None:
+        super().__init__(open_one, kept=kept, most=most, patience=patience)
+        self._free = asyncio.Semaphore(most)
+
+    @contextlib.contextmanager
+    def _as_holder(self) -> Iterator[None]:
+        holds: set[int] = on_loop.current().holds
+        if id(self) in holds:
+            yield
+            return
+        try:
+            on_loop.wait(asyncio.wait_for(self._free.acquire(), self._patience))
+        except TimeoutError:
+            raise DatabaseUnavailable(
+                f"None of {self.most} connections to Postgres became free within {self._patience:g} s.",
+                hint="Have fewer transactions open on one loop.",
+            ) from None
+        holds.add(id(self))
+        try:
+            yield
+        finally:
+            holds.discard(id(self))
+            self._free.release()

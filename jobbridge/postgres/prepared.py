@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection, cursor_on
+from jobbridge.postgres.psycopg2_connection import over_psycopg2
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
@@ -23,6 +24,7 @@ class Prepared:
 
     def __init__(self, statement: LiteralString) -> None:
         self._names: list[str] = []
+        self._statement = statement
         self._text = _PLACEHOLDER.sub(self._placed, statement).encode()
 
     def _placed(self, found: re.Match[str]) -> str:
@@ -50,9 +52,12 @@ class Prepared:
             parameters: By name; what the statement does not name is left out.
             prepare: On the server, from the first time on; None: as the connection does it.
         """
-        cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+        cursor: Any = cursor_on(connection, tuple_row, reads_numbered=True)
+        if over_psycopg2(connection) is not None:
+            cursor.execute(self._statement, parameters)
+            return cast("psycopg.RawCursor[tuple[Any, ...]]", cursor)
         cursor.execute(self._text, [parameters[name] for name in self._names], prepare=prepare)
-        return cursor
+        return cast("psycopg.RawCursor[tuple[Any, ...]]", cursor)
 
 
 @cache

@@ -23,6 +23,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobbridge.errors import ConfigurationError
+from jobbridge.postgres.address import Address
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -139,12 +140,15 @@ class Target:
     @property
     def url(self) -> str:
         """Write it in libpq's form, with the password."""
-        return self.sqlalchemy_url().set(drivername="postgresql").render_as_string(hide_password=False)
+        return self.address.written()
 
     def sqlalchemy_url(self) -> URL:
         """Give SQLAlchemy's form, for alembic and for whoever queries by SQLAlchemy."""
-        from sqlalchemy.engine import URL
+        return self.address.sqlalchemy_url()
 
+    @property
+    def address(self) -> Address:
+        """Give it as the parts of a URL."""
         rest: dict[str, Any] = dict(self.parameters)
         user, password, database = (rest.pop(name, None) for name in ("user", "password", "dbname"))
         hosts = self.hosts
@@ -152,9 +156,8 @@ class Target:
             rest.pop("host", None), rest.pop("port", None)
         elif len(hosts) > 1:
             rest.pop("port", None)
-            rest["host"] = [f"{host}:{port}" if port else host for host, port in hosts]
-        return URL.create(
-            "postgresql+psycopg",
+            rest["host"] = tuple(f"{host}:{port}" if port else host for host, port in hosts)
+        return Address(
             username=user,
             password=password,
             host=hosts[0][0] or None if is_plain else None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from jobbridge.app.loops.either import either
 from jobbridge.runners.apps import current_app
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def bulk(*, app: Celery | None = None) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@either
 def transaction(connection: Any = None, *, app: Celery | None = None) -> Iterator[None]:
     """Send what is sent inside in the caller's transaction; see `Celery.transaction`."""
     with (app or current_app()).transaction(connection):

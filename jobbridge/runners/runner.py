@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import wraps
@@ -23,6 +23,7 @@ from jobbridge.app.options import engine_named
 from jobbridge.app.publish.consumers import warn_if_nobody_runs
 from jobbridge.core.fanout import DEFAULT_CONCURRENCY, FanOut
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.signed.event_links import CHOICES, LASTS
 from jobbridge.errors import JobBridgeError, JobNotFound, UnsupportedOption
 from jobbridge.runners.handlers import register_all_job_handlers
 from jobbridge.runners.recurring import cancel_recurring, schedule_recurring
@@ -234,6 +235,42 @@ class JobRunner(ABC):
         except JobNotFound:
             return cancel_recurring(self.app, job_id, tenant_id)
 
+    def send_event(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        job_id: UUID | str | None = None,
+        key: str | None = None,
+        tenant: str | None = None,
+        once: str | None = None,
+        sent_by: str | None = None,
+    ) -> str:
+        """Send an event to a job, or to whoever waits for it by a key; gives `delivered`, `kept` or `repeated`.
+
+        Raises as `Celery.send_event`.
+        """
+        return str(
+            self.app.send_event(
+                name, payload, job_id=job_id, key=key, tenant=tenant, once=once, sent_by=sent_by
+            )
+        )
+
+    def event_link(
+        self,
+        job_id: UUID | str,
+        name: str,
+        *,
+        expires_in: timedelta = LASTS,
+        choices: Sequence[str] = CHOICES,
+        tenant: str | None = None,
+    ) -> str:
+        """Make a link to a page on which somebody without an account answers, once, what a job waits for.
+
+        Raises as `Celery.event_link`.
+        """
+        return str(self.app.event_link(job_id, name, expires_in=expires_in, choices=choices, tenant=tenant))
+
     def get_job_status(self, job_id: UUID | str, tenant_id: str | None = None) -> JobStatusReport | None:
         """Tell how a job is; None when there is no such job (of that tenant).
 
@@ -289,6 +326,7 @@ class JobRunner(ABC):
     afan_out = _on_a_thread(fan_out)
     aretry_failed = _on_a_thread(retry_failed)
     acancel_job = _on_a_thread(cancel_job)
+    asend_event = _on_a_thread(send_event)
     aget_job_status = _on_a_thread(get_job_status)
     astart = _on_a_thread(start)
     astop = _on_a_thread(stop)

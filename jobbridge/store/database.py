@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import psycopg
 
+from jobbridge.codec.sealing import PLAIN, Codec
 from jobbridge.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable, NotMigrated
+from jobbridge.postgres import on_loop
 from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
 from jobbridge.postgres.connect import Connection, close, connect, keep
 from jobbridge.postgres.faults import Kind, is_interrupted, kind_of, reason_of
-from jobbridge.postgres.pool import Pool
+from jobbridge.postgres.pool import LoopPool, Pool
 from jobbridge.postgres.target import Target
 from jobbridge.store.schema_range import check_revision
 
@@ -44,6 +47,9 @@ class _PerProcess:
     pool: Pool
     checked_at: float = field(default=float("-inf"))
 
+    def close(self) -> None:
+        self.pool.close()
+
 
 class Database:
     """The Postgres that holds the job tables.
@@ -56,6 +62,7 @@ class Database:
         check_schema_after: Seconds for which it is taken for granted that the tables serve this release.
         purpose: Of its connections, for `pg_stat_activity`.
         session_settings: Of Postgres, for their sessions.
+        codec: Seals what jobs carry, and opens it.
     """
 
     def __init__(
@@ -68,8 +75,10 @@ class Database:
         check_schema_after: float = 10.0,
         purpose: str = "jobs",
         session_settings: Mapping[str, str] | None = None,
+        codec: Codec = PLAIN,
     ) -> None:
         self.target = Target.of(url)
+        self.codec = codec
         self._purpose, self._session_settings = purpose, session_settings
         self._kept, self._most = kept, most
         self._connect_timeout = connect_timeout
@@ -119,7 +128,8 @@ class Database:
             NotMigrated: The tables are missing or older than this release works on.
             SchemaTooNew: They no longer serve it.
         """
-        with self._here().pool.lend() as connection:
+        pool = self._here().pool
+        with pool.lend() as connection:
             try:
                 if check_schema:
                     self._check_schema(connection)
@@ -128,6 +138,8 @@ class Database:
                 kind = kind_of(error, connection) if isinstance(error, psycopg.Error) else None
                 if kind is Kind.LOST or is_interrupted(connection):
                     close(connection)
+                if kind is Kind.LOST:
+                    pool.forget_idle()
                 if kind in (Kind.LOST, Kind.TRANSIENT):
                     raise DatabaseUnavailable(f"{self.target} cannot be used: {reason_of(error)}") from error
                 raise
@@ -205,7 +217,7 @@ class Database:
                 pauses = _PAUSES[Kind.TRANSIENT if _is_transient(error) else Kind.LOST]
                 if tries >= len(pauses):
                     raise
-                time.sleep(pauses[tries])
+                on_loop.sleep(pauses[tries])
                 tries += 1
             except psycopg.Error as error:
                 raise refusal(error) from error
@@ -226,9 +238,12 @@ class Database:
         """Close this process's connections. The next use opens new ones."""
         here = self._by_process.pop(os.getpid(), None)
         if here is not None:
-            here.pool.close()
+            here.close()
+        on_loop.forget(self)
 
     def _here(self) -> _PerProcess:
+        if on_loop.current() is not None:
+            return on_loop.of_loop(self, lambda: _PerProcess(self._make_pool(is_on_loop=True)))
         pid = os.getpid()
         # No lock, which a fork could copy while it is held; a pool that loses this race never connected.
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _PerProcess(self._make_pool()))
@@ -240,12 +255,20 @@ class Database:
             check_revision(connection)
             here.checked_at = time.monotonic()
 
-    def _make_pool(self) -> Pool:
+    def _make_pool(self, *, is_on_loop: bool = False) -> Pool:
+        if is_on_loop:
+            return LoopPool(partial(self._open, is_on_loop=True), kept=self._kept, most=on_loop.MOST)
         return Pool(self._open, kept=self._kept, most=self._most)
 
-    def _open(self) -> Connection:
+    def _open(self, *, is_on_loop: bool = False) -> Connection:
         given = {"connect_timeout": self._connect_timeout, **self.target.parameters}
-        return connect(self.target, self._purpose, settings=self._session_settings, parameters=given)
+        return connect(
+            self.target,
+            self._purpose,
+            settings=self._session_settings,
+            parameters=given,
+            is_on_loop=is_on_loop,
+        )
 
 
 def refusal(error: psycopg.Error) -> DatabaseError:

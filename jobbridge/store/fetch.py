@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, LiteralString, TypeVar
 
-import psycopg
 from psycopg import sql
-from psycopg.rows import kwargs_row, tuple_row
+from psycopg.rows import dict_row, kwargs_row, tuple_row
 
-from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection, cursor_on
+from jobbridge.postgres.psycopg2_connection import over_psycopg2
 
 _Row = TypeVar("_Row")
 _Statement = LiteralString | sql.Composed
@@ -20,7 +20,10 @@ def all_rows(
     connection: DriverConnection, make: Callable[..., _Row], statement: _Statement, params: _Params = None
 ) -> list[_Row]:
     """Give all rows, each made from its columns by name."""
-    with psycopg.Cursor(connection, row_factory=kwargs_row(make)) as cursor:
+    if over_psycopg2(connection) is not None:
+        with cursor_on(connection, dict_row) as by_name:
+            return [make(**row) for row in by_name.execute(statement, params).fetchall()]
+    with cursor_on(connection, kwargs_row(make)) as cursor:
         return cursor.execute(statement, params).fetchall()
 
 
@@ -35,7 +38,7 @@ def tuples(
     connection: DriverConnection, statement: _Statement, params: _Params = None
 ) -> list[tuple[Any, ...]]:
     """Give all rows as tuples."""
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with cursor_on(connection, tuple_row) as cursor:
         return cursor.execute(statement, params).fetchall()
 
 

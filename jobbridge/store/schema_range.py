@@ -20,7 +20,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from jobbridge.errors import NotMigrated, SchemaTooNew
-from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection, cursor_on
 
 #: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
 KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}
@@ -43,7 +43,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-THIS_RELEASE = SchemaRange(oldest="0019_chords", newest="0025_awaited")
+THIS_RELEASE = SchemaRange(oldest="0030_batches", newest="0030_batches")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def read_versions(connection: DriverConnection) -> list[SchemaVersion]:
         psycopg.errors.UndefinedTable: There is not even the table that says so.
     """
     # A caller's connection may make other rows.
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with cursor_on(connection, tuple_row) as cursor:
         rows = cursor.execute(_SELECT_VERSIONS).fetchall()
         # Django has its connections give jsonb as text.
         return [version_of(json.loads(row) if isinstance(row, str) else row) for (row,) in rows]

@@ -11,6 +11,9 @@ down_revision = "0003_singletons"
 branch_labels = None
 depends_on = None
 
+#: Whose names are put together below.
+makes = [f"public.job_schedules_{name}_idx" for name in ("to_tell", "to_tell_again", "to_remove", "overdue")]
+
 
 def upgrade() -> None:
     _create_schedules()

@@ -179,6 +179,8 @@ _TRIGGERS = {
     ),
 }
 
+makes = [f"public.{table}_part_idx" for table in _PART_INDEXES]
+
 
 def upgrade() -> None:
     op.execute("CREATE SEQUENCE public.job_count_parts")

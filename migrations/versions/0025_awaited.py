@@ -37,6 +37,9 @@ _TOLD = (
     {"name": "stored", "table": "job_keys", "column": "value", "told": "left(new.key, 1000)"},
 )
 
+#: Whose names are put together above.
+makes = [f"public.jobbridge_tell_{told['name']}" for told in _TOLD]
+
 
 def upgrade() -> None:
     op.create_table(

@@ -26,6 +26,7 @@ ONCE = {
     "credit-reconciliation",
     "expired-credits",
     "expiring-credits-notification",
+    "invoice-approval",
     "invoice_email",
     "invoice_zip",
     "reconcile-bucket-usage",

@@ -35,7 +35,8 @@ def layers() -> dict[str, list[str]]:
     for line in drawing.splitlines():
         layer, *words = line.split(maxsplit=1)
         text = words[0].split(": ")[-1] if words else ""
-        drawn[layer] = text.split(" · ") if " · " in text else []
+        is_one = bool(words) and re.search(r": \w+$", words[0]) is not None
+        drawn[layer] = text.split(" · ") if " · " in text or is_one else []
     return drawn
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import HAVE_A_WORLD
 from tests.forked import run_python
-from tests.support import clean_environment
+from tests.scheduling import LONGEST
+from tests.support import REPOSITORY, clean_environment
+from tests.took import told
 
 CONFTEST = """
 from contextlib import ExitStack
@@ -57,3 +63,28 @@ def test_what_is_shared_is_made_once_in_a_run_of_several_processes(tmp_path: Pat
     assert "16 passed" in done.stdout
     [world], [table] = (list((tmp_path / name).iterdir()) for name in ("world", "table"))
     assert {world.name, table.name} == {"gw0", "gw1"}
+
+
+@pytest.mark.parametrize("part", LONGEST)
+def test_what_begins_first_is_there(part: str) -> None:
+    worlds = [f"{folder}-world" for folder in HAVE_A_WORLD]
+    files = [path for path in (REPOSITORY / "tests").rglob("test_*.py") if path != Path(__file__)]
+
+    assert any(part.startswith(world) for world in worlds) or any(
+        part in path.name or part in path.read_text() for path in files
+    )
+
+
+def test_the_slowest_tests_and_the_time_of_each_folder_are_told() -> None:
+    seconds = Counter({"tests/a/test_x.py::test_one[1]": 2.0, "tests/a/test_y.py::test_two": 0.5})
+    seconds["tests/b/test_z.py::test_three"] = 1.0
+
+    assert told(seconds) == [
+        "The 3 slowest of 3 tests, in seconds:",
+        "     2.0  tests/a/test_x.py::test_one[1]",
+        "     1.0  tests/b/test_z.py::test_three",
+        "     0.5  tests/a/test_y.py::test_two",
+        "By folder, in seconds of all processes (4 in all):",
+        "     2.5  tests/a (2)",
+        "     1.0  tests/b (1)",
+    ]

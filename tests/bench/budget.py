@@ -70,6 +70,9 @@ class Cost:
     def times(self, factor: float) -> Cost:
         return self._with(self, lambda mine, _: mine * factor)
 
+    def least(self, other: Cost) -> Cost:
+        return self._with(other, min)
+
     def is_within(self, most: Cost) -> bool:
         return all(number <= getattr(most, name) for name, number in asdict(self).items())
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from jobbridge import event_link
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.store.access.links import LinkStore
 from tests.browser.stage import ACME, GLOBEX, Stage
@@ -28,6 +29,7 @@ class Books:
     schedules: dict[Engine, str]
     theirs: str
     link: str
+    event_link: str
 
     def example(self, parameter: str) -> Any:
         """Give a value for a parameter of a route: who adds a route with another one adds it here."""
@@ -37,6 +39,7 @@ class Books:
             "schedule": self.schedules[Engine.CELERY],
             "queue": "celery",
             "link": self.link,
+            "event_link": self.event_link,
         }[parameter]
 
 
@@ -61,9 +64,11 @@ def keep_books(stage: Stage) -> Books:
     stage.wait_for(theirs, "completed")
     key = JobKey(tenant=ACME, job_id=UUID(completed[Engine.CELERY]))
     link, _ = LinkStore(stage.app.database).create(key, lasts=timedelta(hours=1), created_by="tests")
+    asked = event_link(running[Engine.CELERY], EVIL, tenant=ACME, app=stage.app)
     return Books(
-        failed=failed, completed=completed, running=running, schedules=schedules, theirs=theirs, link=link
-    )
+        failed=failed, completed=completed, running=running, schedules=schedules, theirs=theirs, link=link,
+        event_link=asked.rpartition("/")[2],
+    )  # fmt: skip
 
 
 def _schedule(stage: Stage, engine: Engine) -> str:

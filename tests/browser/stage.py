@@ -18,7 +18,7 @@ from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, TenantId, job_id_for
 from jobbridge.dashboard.access.identity import COOKIE, Authenticator
-from jobbridge.dashboard.access.signing import SigningKeys
+from jobbridge.dashboard.access.signing import keys_of
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.process import free_port
 from jobbridge.settings import load_settings
@@ -49,7 +49,7 @@ class Stage:
         """Sign somebody in, and give their browser's cookie."""
         access = AccessStore(self.app.database)
         token, _ = access.create(f"{role}-{uuid.uuid4().hex[:6]}", role, tenant=tenant)
-        value = Authenticator(access, SigningKeys.of(self.app.settings)).sign_in(token)
+        value = Authenticator(access, keys_of(self.app.settings)).sign_in(token)
         assert value is not None
         return {"name": COOKIE, "value": value, "url": self.url}
 
@@ -97,7 +97,12 @@ def _routes(app: Celery) -> Any:
 
 @contextmanager
 def run_stage(
-    database_url: str, temporal_address: str, folder: Path, arguments: Sequence[str] = ()
+    database_url: str,
+    temporal_address: str,
+    folder: Path,
+    arguments: Sequence[str] = (),
+    *,
+    workers: Sequence[str] = ("celery worker", "temporal worker"),
 ) -> Iterator[Stage]:
     """Run the workers and the dashboard until the block ends."""
     notes = folder / "notes"
@@ -116,7 +121,7 @@ def run_stage(
     with ExitStack() as started:
         started.callback(app.database.close)
         started.callback(app.close)
-        for kind in ("celery worker", "temporal worker"):
+        for kind in workers:
             start = worker_starter(started, folder, kind)
             start("tests.browser.app", "-P", "threads", "-c", "6", **environment)
         options = ["--port", str(port), "--no-access-log", "-A", "tests.browser.app", *arguments]

@@ -63,8 +63,8 @@ def test_charts_follow_the_colours_and_the_width(arrives: Arrives) -> None:
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size(PHONE)
 
+    wait_until(lambda: page.evaluate(PICTURE) != light, message="it is drawn anew")
     expect(page.locator("figure .plot canvas")).to_have_count(3)
-    assert page.evaluate(PICTURE) != light
     fits(page, PHONE)
 
 

@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine
 from tests.browser.books import THEIRS, Books
+from tests.browser.checking import fits, problems_of_axe
 from tests.browser.conftest import Arrives
 from tests.browser.stage import ACME, GLOBEX, Stage
 from tests.browser.test_actions import a_tenant
@@ -72,6 +73,26 @@ def test_columns_that_were_chosen_stay(arrives: Arrives, books: Books) -> None:
     visitor.open("jobs", query={"status": "failed"})
     expect(page.get_by_role("columnheader", name="Queue")).to_have_count(0)
     expect(page.get_by_role("columnheader", name="Engine")).to_be_visible()
+
+
+def test_a_filter_is_saved_and_found_again_and_removed(arrives: Arrives, books: Books) -> None:
+    visitor = arrives(Role.VIEWER)
+    page = visitor.open("jobs", query={"status": "failed", "tenant": ACME})
+    page.get_by_text("Save this filter as …").click()
+    page.get_by_role("textbox", name="Name").fill("<i>Failed</i> at acme")
+    page.get_by_role("button", name="Save").click()
+
+    page = visitor.open("jobs")
+    saved = page.get_by_role("navigation", name="Saved filters")
+    saved.get_by_role("link", name="<i>Failed</i> at acme", exact=True).click()
+    expect(page).to_have_url(re.compile(r"\?status=failed&tenant=acme$"))
+    assert set(page.locator("tbody [data-field=status]").all_inner_texts()) == {"failed"}
+    assert problems_of_axe(page) == []
+    fits(page, PHONE)
+
+    page.get_by_role("button", name="Remove the filter <i>Failed</i> at acme").click()
+    expect(page).to_have_url(re.compile(r"\?status=failed&tenant=acme$"))
+    expect(saved).to_have_count(0)
 
 
 def test_what_is_found_is_downloaded_as_csv(arrives: Arrives, books: Books, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def test_a_queue_that_nobody_serves_says_what_waits(reader: Visitor, books: Book
     queue = page.locator("tbody").filter(has_text="nobody-serves-this")
     expect(queue).to_contain_text("nobody serves it")
     queue.get_by_role("link", name="nobody-serves-this").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("nobody serves it")
+    page.get_by_role("link", name="Its jobs").click()
     expect(page.locator("tbody [data-field=status]").first).to_be_visible()
     assert "queue=nobody-serves-this" in page.url
 

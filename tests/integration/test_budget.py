@@ -17,22 +17,31 @@ pytestmark = pytest.mark.long
 #: looks every three seconds, so a busy machine has more of its looks in a run of EE jobs). That a job which waits long
 #: for its process looks at its row once more (decision 0021) is left out.
 _MOST = {
-    "send celery": Cost(statements=1.2, commits=1.2, flushes=1.2, wal_bytes=2_600),
+    "send celery": Cost(statements=1.2, commits=1.2, flushes=1.2, wal_bytes=2_220),
     "run celery": Cost(statements=1.3, commits=0.9, flushes=0.8, wal_bytes=3_000),
-    "send plain": Cost(statements=1.2, commits=1.2, flushes=1.2, wal_bytes=1_400),
+    "send plain": Cost(statements=1.2, commits=1.2, flushes=1.2, wal_bytes=1_100),
     "run plain": Cost(statements=1.8, commits=1.7, flushes=1.7, wal_bytes=1_000),
-    "send temporal": Cost(statements=2.3, commits=2.2, flushes=1.4, wal_bytes=5_300),
-    "run temporal": Cost(statements=5.5, commits=3.4, flushes=3.4, wal_bytes=4_000),
+    "send temporal": Cost(statements=2.3, commits=2.2, flushes=1.4, wal_bytes=4_600),
+    "run temporal": Cost(statements=3.8, commits=2.6, flushes=2.6, wal_bytes=4_000),
 }
-_MOST_IN_AN_IDLE_MINUTE = {"celery": 90, "plain": 80, "temporal": 180}  # statements
+_MOST_IN_AN_IDLE_MINUTE = {"celery": 90, "plain": 80, "temporal": 130}  # statements
+
+
+#: A busy machine only ever adds: smaller batches, more idle work in a run. So the least of a few counts is the job's.
+_ROUNDS = 3
 
 
 @pytest.mark.parametrize("kind", list(_MOST_IN_AN_IDLE_MINUTE))
 def test_a_job_costs_no_more_than_its_budget(kind: str) -> None:
-    budget = measure(jobs=200, idle=12, kinds=[kind])
-
-    costs = {name: cost for name, cost in budget.per_job.items() if not cost.is_within(_MOST[name])}
+    cheapest: dict[str, Cost] = {}
+    idle = float("inf")
+    for _ in range(_ROUNDS):
+        budget = measure(jobs=200, idle=12, kinds=[kind])
+        assert budget.per_job[f"send {kind}"].statements >= 1  # it was counted at all
+        cheapest = {name: cost.least(cheapest.get(name, cost)) for name, cost in budget.per_job.items()}
+        idle = min(idle, budget.idle_minute[kind].statements)
+        costs = {name: cost for name, cost in cheapest.items() if not cost.is_within(_MOST[name])}
+        if not costs and idle <= _MOST_IN_AN_IDLE_MINUTE[kind]:
+            return
     assert not costs, f"over the budget, for one job: {costs}"
-    idle = budget.idle_minute[kind].statements
     assert idle <= _MOST_IN_AN_IDLE_MINUTE[kind], "statements of an idle worker in a minute"
-    assert budget.per_job[f"send {kind}"].statements >= 1  # it was counted at all

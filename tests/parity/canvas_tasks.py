@@ -153,3 +153,16 @@ def old_style(task_id: str) -> str:
     """An error callback that is a job of its own."""
     note("old_style", task_id)
     return task_id
+
+
+@shared_task(name="parity.retries_once", bind=True, max_retries=3)
+def retries_once(self: Any, countdown: float) -> str:
+    if note("retries_once") == 1:
+        raise self.retry(countdown=countdown)
+    return "again"
+
+
+@shared_task(name="parity.early_add", acks_late=False)
+def early_add(x: int, y: int) -> int:
+    note("early_add")
+    return x + y

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.settings import load_settings
-from tests.conftest import StartWorker, worker_starter
+from tests.beside import Case, Outcomes, had_beside_each_other
+from tests.conftest import StartWorker, fresh_database, worker_starter
+from tests.histories import assert_histories_replay
 from tests.parity.tasks import make_app
 from tests.support import Looking, wait_until
 
@@ -31,6 +34,10 @@ class World:
     starters: dict[Engine, StartWorker]
     looking: Looking
     module: str = "tests.parity.app"  # what its workers serve
+
+    @property
+    def task_queue(self) -> str:
+        return self.environment["TEMPORAL_JOB_TASK_QUEUE"]
 
     def worker(self, *arguments: str, engine: Engine | None = None) -> ManagedProcess:
         return self.starters[engine or self.engine](self.module, *arguments, **self.environment)
@@ -99,6 +106,8 @@ def world(
         world = make_world(shared_engine, url, folder, f"world-{uuid.uuid4().hex[:8]}", request, started)
         world.worker("-P", "prefork")
         yield world
+        if shared_engine is Engine.TEMPORAL:
+            assert_histories_replay(world.environment["TEMPORAL_ADDRESS"], world.task_queue)
 
 
 @pytest.fixture
@@ -108,6 +117,43 @@ def own_world(
     """A world of this test alone, with no worker yet."""
     with ExitStack() as started:
         yield make_world(engine, database_url, tmp_path, task_queue, request, started)
+
+
+@contextmanager
+def opened_world(engine: Engine, folder: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Open a world that is no test's own: for what a module has beside each other (tests/beside.py)."""
+    with ExitStack() as started:
+        administrator, template = (
+            request.getfixturevalue(name) for name in ("_administrator", "migrated_template")
+        )
+        name = started.enter_context(fresh_database(administrator, template=template))
+        url = request.getfixturevalue("postgres").url(name)
+        yield make_world(engine, url, folder, f"jobs-{uuid.uuid4().hex[:12]}", request, started)
+
+
+def had_in_worlds(
+    request: pytest.FixtureRequest,
+    engine: Engine,
+    cases: Iterable[Case],
+    have: Callable[[World, Case], object],
+) -> Outcomes[Case]:
+    """Have each case in a world of its own, with no worker yet, all of them at once."""
+    folders = request.getfixturevalue("tmp_path_factory")
+    with ExitStack() as opened:
+        worlds = {
+            case: opened.enter_context(opened_world(engine, folders.mktemp("beside"), request))
+            for case in cases
+        }
+
+        def have_one(case: Case) -> None:
+            worlds[case].app.set_current()  # of this thread
+            try:
+                have(worlds[case], case)
+            except BaseException as error:
+                error.add_note(f"logs of its workers: {worlds[case].folder.parent}")
+                raise
+
+        return had_beside_each_other({case: partial(have_one, case) for case in worlds})
 
 
 def make_world(
@@ -127,6 +173,7 @@ def make_world(
     environment = {
         "DATABASE_URL": database_url,
         "JOB_RUNNER_TYPE": engine.value,
+        "JOBBRIDGE_SECRET_KEY": "what-the-links-of-these-worlds-are-signed-with",
         "PARITY_FOLDER": str(notes),
         "TEMPORAL_ADDRESS": temporal,
         "TEMPORAL_JOB_TASK_QUEUE": task_queue,

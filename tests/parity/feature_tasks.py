@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from celery import shared_task
 
+from jobbridge import JobContext, job
 from tests.parity.tasks import note, wait_for_file
 
 #: Left out: `setup_logging`, for who receives it has to set up logging itself; `user_preload_options`: there are none;
@@ -47,3 +49,24 @@ def watched(self: Any, how: str) -> str:
     if how == "failure":
         raise ValueError(how)
     return how
+
+
+@job("parity.stages")
+def stages(ctx: JobContext, data: dict[str, Any]) -> list[int]:
+    """Three steps, of which each is made once; gives how often each has been made."""
+    results = []
+    for name in ("fetch", "render", "mail"):
+        with ctx.step(name, key=name) as step:
+            if not step.is_done:
+                step.result = note(f"stage.{name}")
+        results.append(step.result)
+    return results
+
+
+@shared_task(name="parity.spins")
+def spins() -> str:
+    """Run for long, always in Python, with no limits of its own."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.001)
+    return "nobody stopped it"

@@ -24,6 +24,22 @@ def quiet_retry(self: Any) -> str:
     return "done"
 
 
+@shared_task(
+    name="parity.tells_errors",
+    bind=True,
+    ignore_result=True,
+    store_errors_even_if_ignored=True,
+    max_retries=1,
+)
+def tells_errors(self: Any, end: str) -> str:
+    match end:
+        case "fail":
+            raise ValueError(end)
+        case "retry":
+            raise self.retry(countdown=300, exc=ValueError("not yet"))
+    return end
+
+
 @shared_task(name="parity.parked", bind=True)
 def parked(self: Any) -> None:
     """Store a state of its own, and have it stay: somebody else says how it ended."""

@@ -262,6 +262,20 @@ def test_a_killed_worker_loses_nothing(own_world: World) -> None:
     assert (row["status"], row["attempt"]) == ("completed", 2)
 
 
+def test_what_may_not_run_twice_does_not_when_its_worker_is_killed_as_it_begins(own_world: World) -> None:
+    first = own_world.worker("-c", "1")
+    result = own_world.task("hold_early").delay()
+    wait_until(lambda: own_world.lines(result, "hold.pids"), timeout=TIMEOUT)
+    first.kill()  # so soon that Temporal has not heard of the beginning
+
+    own_world.worker("-c", "1")
+    row = wait_until(
+        lambda: row if (row := own_world.row(result.id))["status"] == "failed" else None, timeout=90
+    )
+    assert "lost" in row["error"]
+    assert len(own_world.lines(result, "hold.pids")) == 1
+
+
 def test_a_killed_pool_process_is_replaced_and_the_job_runs_again(world: World) -> None:
     result = world.task("hold").delay()
     (pid,) = wait_until(lambda: world.lines(result, "hold.pids"), timeout=TIMEOUT)

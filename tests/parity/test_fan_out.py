@@ -11,11 +11,9 @@ import pytest
 
 from jobbridge import JobRunnerFactory, Outcome
 from jobbridge.core import fanout
-from jobbridge.core.events import Cancelled
 from jobbridge.core.fanout import Child, ChildCounts, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
 from jobbridge.errors import CannotRetry, InvalidJobData, TenantRequired, UnsupportedOption
-from jobbridge.recording import JobRecorder
 from jobbridge.store.tenants.tenants import TenantStore
 from tests.parity import fan_out_tasks as fan_out_tasks  # declares the handlers
 from tests.parity.conftest import World
@@ -258,42 +256,6 @@ def test_workers_that_are_killed_leave_a_fan_out_exact(own_world: World) -> None
     assert set(map(int, world.lines(result, "children"))) == set(range(60))
 
 
-def test_what_a_dead_process_left_undone_is_done(world: World) -> None:
-    """A child's end was written, and whoever wrote it died before the next step."""
-    result = send(world, children=3, concurrency=1, each={"holds": [0]})
-    key = row_key_when_it_waits(world, result)
-    lonely = JobRecorder(world.app.database)  # tells nobody that a child has ended
-
-    lonely.record(Cancelled(key=JobKey(tenant=key.tenant, job_id=fanout.child_id(key, "0"))))
-    world.release(result)
-
-    row = world.wait_for_status(str(result), "failed")
-    assert (row["metadata"]["fan_out"]["completed"], row["metadata"]["fan_out"]["cancelled"]) == (2, 1)
-
-
-def test_a_parent_that_was_cancelled_past_us_takes_its_children_along(world: World) -> None:
-    result = send(world, children=4, concurrency=2, each={"holds": [0, 1, 2, 3]})
-    key = row_key_when_it_waits(world, result)
-
-    JobRecorder(world.app.database).record(Cancelled(key=key, cancelled_by="sql"))
-
-    wait_until(lambda: world.app.fan_outs.counts(key).cancelled == 4)
-    world.release(result)
-
-
-def test_children_whose_rows_are_gone_do_not_hold_up_their_parent(world: World) -> None:
-    result = send(world, children=2, concurrency=1, each={"holds": [0]})
-    key = row_key_when_it_waits(world, result)
-    with psycopg.connect(world.database_url) as connection:
-        connection.execute("DELETE FROM jobs WHERE job_id = %s", [fanout.child_id(key, "0")])
-        connection.execute("UPDATE job_families SET updated_at = now() - interval '1 hour'")
-
-    row = world.wait_for_status(str(result), "failed")
-
-    assert (row["metadata"]["fan_out"]["completed"], row["metadata"]["fan_out"]["cancelled"]) == (1, 1)
-    world.release(result)
-
-
 def test_a_runner_fans_out_within_the_callers_transaction(world: World) -> None:
     runner = JobRunnerFactory(world.app).get_runner()
     items = [{"number": number} for number in range(3)]
@@ -315,8 +277,3 @@ def test_a_runner_fans_out_within_the_callers_transaction(world: World) -> None:
         runner.fan_out("parity.greet", [{"name": 1}], {"tenant": "acme"})
     with pytest.raises(TenantRequired):
         runner.fan_out("parity.for_tenant", [{}])
-
-
-def row_key_when_it_waits(world: World, result: Any) -> JobKey:
-    wait_until(lambda: "0" in world.lines(result, "children"))
-    return row_key(world, result)

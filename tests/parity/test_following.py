@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,30 @@ import psycopg
 import pytest
 from celery import chain, chord, group
 
-from jobbridge.dev.postgres import PostgresServer, run_postgres
-from jobbridge.dev.process import free_port
+from jobbridge.core.keys import Engine
 from jobbridge.store.schema.migrate import migrate
+from tests.beside import MIGRATING, Outcomes, chosen, had_beside_each_other
+from tests.outages import StoppablePostgres, stoppable_postgres
 from tests.parity import canvas_tasks  # noqa: F401  (shared tasks, of every app)
-from tests.parity.conftest import World
+from tests.parity.conftest import World, make_world
 from tests.support import wait_until
-
-
-class StoppablePostgres:
-    """A server of this test alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self._running = ExitStack()
-        self.server: PostgresServer
-
-    def start(self) -> None:
-        running = run_postgres(self._folder, port=self._port)
-        self.server = self._running.enter_context(running)
-
-    def stop(self) -> None:
-        self._running.close()
 
 
 @pytest.fixture
 def server(server_folder: Path) -> Iterator[StoppablePostgres]:
-    server = StoppablePostgres(server_folder / f"following-{uuid.uuid4().hex[:8]}")
-    server.start()
-    yield server
-    server.stop()
+    with stoppable_postgres(server_folder) as server:
+        yield server
 
 
 @pytest.fixture
 def database_url(server: StoppablePostgres) -> str:
+    return _migrated(server)
+
+
+def _migrated(server: StoppablePostgres) -> str:
     url = server.server.create_database("following")
-    migrate(url)
+    with MIGRATING:
+        migrate(url)
     return url
 
 
@@ -117,20 +106,46 @@ def _assert_all_went_on(world: World, sent: dict[str, Any]) -> None:
     assert {row["status"] for row in world.rows()} == {"completed"}
 
 
+@pytest.fixture(scope="module")
+def away(
+    request: pytest.FixtureRequest, server_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Outcomes[tuple[object, ...]]:
+    """Have Postgres away for each engine and each time, beside each other."""
+
+    def bear(engine: Engine, seconds: float) -> None:
+        with ExitStack() as opened:
+            server = opened.enter_context(stoppable_postgres(server_folder))
+            world = make_world(
+                engine, _migrated(server), tmp_path_factory.mktemp("away"), f"away-{uuid.uuid4().hex[:8]}",
+                request, opened,
+            )  # fmt: skip
+            world.app.set_current()  # of this thread
+            _bear(world, server, seconds)
+
+    cases = chosen(request, "engine", "seconds")
+    request.getfixturevalue("temporal_server")  # not for the first time in a thread
+    return had_beside_each_other({case: partial(bear, *case) for case in cases})
+
+
+@pytest.mark.xdist_group("following")
 @pytest.mark.parametrize("seconds", [5, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.timeout(300)
 def test_postgres_is_away_when_it_is_sent(
-    own_world: World, server: StoppablePostgres, seconds: float
+    away: Outcomes[tuple[object, ...]], engine: Engine, seconds: float
 ) -> None:
-    sent = _sent_and_running(own_world)
+    away.of((engine, seconds))
+
+
+def _bear(world: World, server: StoppablePostgres, seconds: float) -> None:
+    sent = _sent_and_running(world)
     server.stop()
 
     for result in sent.values():
-        own_world.release(_root(result))
+        world.release(_root(result))
     threading.Event().wait(seconds)  # what is to be borne
     server.start()
 
-    _assert_all_went_on(own_world, sent)
+    _assert_all_went_on(world, sent)
 
 
 @pytest.mark.timeout(300)

@@ -17,9 +17,10 @@ import psycopg
 import pytest
 from celery import chord, group
 
-from jobbridge.core.keys import job_id_for
+from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.dev.process import ManagedProcess
-from tests.parity.conftest import World
+from tests.beside import Outcomes, chosen
+from tests.parity.conftest import World, had_in_worlds
 from tests.parity.test_following import KINDS, _Kind, _root
 from tests.support import children_of, wait_until
 
@@ -27,6 +28,15 @@ _ALL: dict[str, _Kind] = KINDS | {
     "chord into a group": (
         lambda world: chord(
             [world.task("first").s(), world.task("one").s()],
+            group(world.task("then").s(), world.task("then").s()),
+        ).delay(),
+        2,
+        [[1, 1], [1, 1]],
+    ),
+    # Its body is sent by the part that ends last, and what that sends has its root.
+    "chord that ends with its other part": (
+        lambda world: chord(
+            [world.task("first").s(), world.task("one").s().set(countdown=6)],
             group(world.task("then").s(), world.task("then").s()),
         ).delay(),
         2,
@@ -64,9 +74,16 @@ _BLOCKED = (
 
 
 def _then(world: World, root: str, result: Any) -> list[str]:
-    """Give the notes of what followed. What nobody's run sent (a chord's body, its members) is a root of its own."""
-    members = {str(each.id) for each in getattr(result, "results", None) or ()}
-    return [line for each in {root, str(result.id), *members} for line in world.lines(each, "then")]
+    """Give the notes of what followed.
+
+    What nobody's run sent (a chord's body, its members) is a root of its own; what a part sent has that part's root,
+    and any of a chord's parts may be the last to end.
+    """
+    roots, node = {root}, result
+    while node is not None:
+        roots |= {str(node.id), *(str(each.id) for each in getattr(node, "results", None) or ())}
+        node = node.parent
+    return [line for each in roots for line in world.lines(each, "then")]
 
 
 #: What is run again after its process died has the next attempt's number, and does not begin as the first one does.
@@ -96,10 +113,46 @@ def _assert_all_ended(world: World, sent: dict[str, Any], first: set[int]) -> No
     assert world.looking.rows("SELECT id FROM jobbridge_broker.dead_letters") == []
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(each, id=each, marks=pytest.mark.xdist_group(f"kill-points-{each}")) for each in Engine
+    ],
+)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(request.param)
+
+
+_BEFORE, _AFTERWARDS = ("child", "parent", "both"), "all"
+
+
+@pytest.fixture(scope="module")
+def killed(request: pytest.FixtureRequest, engine: Engine) -> Outcomes[object]:
+    """Have all die at once: most of their time they wait until the dead are missed."""
+    cases = {dies for (dies,) in chosen(request, "dies")}
+    return had_in_worlds(request, engine, cases, _have_die)
+
+
+def _have_die(world: World, who: Any) -> None:
+    have_die_afterwards(world) if who == _AFTERWARDS else _have_die_before(world, who)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("dies", ["child", "parent", "both"])
+@pytest.mark.parametrize("dies", _BEFORE)
 @pytest.mark.timeout(300)
-def test_it_dies_before_the_end_is_written(own_world: World, dies: str) -> None:
+def test_it_dies_before_the_end_is_written(killed: Outcomes[object], dies: str) -> None:
+    killed.of(dies)
+
+
+@pytest.mark.parametrize("dies", [_AFTERWARDS])
+@pytest.mark.timeout(300)
+def test_it_dies_after_the_end_is_written_and_before_it_is_acknowledged(
+    killed: Outcomes[object], dies: str
+) -> None:
+    killed.of(dies)
+
+
+def _have_die_before(own_world: World, dies: str) -> None:
     worker, sent = _sent_and_running(own_world)
     ids = [job_id_for(_root(result)) for result in sent.values()]
     children = children_of(worker.pid)
@@ -120,8 +173,8 @@ def test_it_dies_before_the_end_is_written(own_world: World, dies: str) -> None:
     _assert_all_ended(own_world, sent, {1, 2} if dies == "parent" else {2})
 
 
-@pytest.mark.timeout(300)
-def test_it_dies_after_the_end_is_written_and_before_it_is_acknowledged(own_world: World) -> None:
+def have_die_afterwards(own_world: World) -> None:
+    """Have worker and children die when all ends are written, and see that nothing runs again."""
     worker, sent = _sent_and_running(own_world)
     children = children_of(worker.pid)
     before = {row["job_id"]: row["delivery"] for row in own_world.rows("status = 'processing'")}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+from uuid import UUID
 
 import pytest
-from celery import chain, states
+from celery import chain, group, states
 
 from jobbridge.core.keys import Engine
 from jobbridge.errors import UnsupportedOption
 from jobbridge.temporal.reconcile.inspect import look_at
+from tests.forked import run_python
 from tests.parity import result_tasks  # noqa: F401  (its tasks are the app's)
 from tests.parity.conftest import World
 from tests.parity.tasks import make_app
-from tests.support import wait_until
+from tests.support import clean_environment, wait_until
 
 TIMEOUT = 30
 
@@ -78,6 +81,56 @@ def test_a_revoke_that_no_worker_heard_is_remembered(own_world: World, countdown
     assert own_world.task("add").delay(2, 2).get(timeout=TIMEOUT) == 4
     assert own_world.row(revoked.id)["attempt"] == 0
     assert own_world.lines(revoked, "add") == []
+
+
+def test_a_revoke_is_remembered_whoever_tells_of_it(own_world: World) -> None:
+    """By a UUID, by several, as a command that is broadcast, and as Celery's own command line broadcasts it."""
+    control, add = own_world.app.control, own_world.task("add")
+    sent = [add.delay(1, number) for number in range(6)]
+    control.revoke(UUID(sent[0].id))
+    control.revoke([UUID(sent[1].id), sent[2].id.upper()])
+    control.broadcast("revoke", arguments={"task_id": sent[3].id})
+    for command in (["revoke", sent[4].id], ["terminate", "SIGTERM", sent[5].id]):
+        arguments = ["-m", "celery", "-A", own_world.module, "control", "--timeout", "0.1", *command]
+        run_python(arguments, env=clean_environment(own_world.environment))  # 69: nobody has answered
+
+    assert [own_world.row(each.id)["status"] for each in sent] == ["cancelled"] * 6
+    own_world.worker("-P", "threads")
+    assert add.delay(2, 2).get(timeout=TIMEOUT) == 4
+    assert [own_world.row(each.id)["attempt"] for each in sent] == [0] * 6
+
+
+def test_a_revoke_by_stamps_that_no_worker_heard_is_remembered(own_world: World) -> None:
+    """By one value, by a list, of a stamp that is a list, in a group, later, and as Celery's command line tells it."""
+    control, add = own_world.app.control, own_world.task("add")
+
+    def stamped(countdown: float | None = None, **stamps: Any) -> Any:
+        signature = add.s(1, 1)
+        signature.stamp(**stamps)
+        return signature.apply_async(countdown=countdown)
+
+    members = group(add.s(1, 1), add.s(1, 2))
+    members.stamp(batch="seven")
+    revoked = [
+        stamped(customer="a"),
+        stamped(customer=["b", "c"]),
+        stamped(300, customer="c"),
+        stamped(order=7),
+    ]
+    revoked += [stamped(customer="by command"), *members.apply_async().results]
+    kept = [stamped(customer="d"), stamped(order="7"), stamped(other="a")]
+
+    control.revoke_by_stamped_headers({"customer": ["a", "c"], "order": 7})
+    control.revoke_by_stamped_headers({"batch": "seven"}, terminate=True)
+    command = ["control", "--timeout", "0.1", "revoke_by_stamped_headers", "customer=by command"]
+    run_python(
+        ["-m", "celery", "-A", own_world.module, *command], env=clean_environment(own_world.environment)
+    )
+
+    assert [own_world.row(each.id)["status"] for each in revoked] == ["cancelled"] * len(revoked)
+    own_world.worker("-P", "threads")
+    assert [each.get(timeout=TIMEOUT) for each in kept] == [2, 2, 2]
+    assert [own_world.row(each.id)["attempt"] for each in revoked] == [0] * len(revoked)
 
 
 def test_purge_leaves_nothing_that_runs_later(own_world: World) -> None:

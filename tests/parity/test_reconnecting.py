@@ -120,3 +120,18 @@ def test_a_process_that_is_about_to_be_reaped_does_not_end_the_worker(own_world:
     assert own_world.task("add").delay(2, 3).get(timeout=20) == 5
     assert worker.is_running
     assert before not in children(worker)
+
+
+def test_a_process_that_ends_a_moment_after_its_descriptors_is_replaced_at_once(own_world: World) -> None:
+    """A busy machine takes some time over the end of a process that was killed at its hard time limit."""
+    worker = own_world.starters[own_world.engine](
+        "tests.parity.exiting_app", "-P", "prefork", "-c", "1", **own_world.environment
+    )
+    own_world.wait_for_status(own_world.task("add").delay(1, 2).id, "completed")
+    (before,) = children(worker)
+    own_world.app.control.broadcast("see_closed_descriptors", reply=True, timeout=10, limit=1)
+
+    os.kill(before, signal.SIGKILL)
+
+    wait_until(lambda: children(worker) and before not in children(worker))
+    assert own_world.task("add").delay(2, 3).get(timeout=20) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -32,6 +33,39 @@ def test_an_ignored_result_hides_the_state(world: World) -> None:
     world.wait_for_status(failed.id, "failed")
     for each in (by_task, by_call, failed):
         assert (result_of(world, each.id).state, result_of(world, each.id).result) == (states.PENDING, None)
+
+
+def test_an_ignored_result_hides_that_it_was_revoked_or_expired(own_world: World) -> None:
+    """Celery's request stores neither where results are ignored (celery 5.7, worker/request.py, `store_errors`)."""
+    revoked = [own_world.task("add").apply_async([1, 2], ignore_result=ignored) for ignored in (True, False)]
+    expired = own_world.task("add").apply_async([1, 2], ignore_result=True, expires=0.1)
+    for each in revoked:
+        each.revoke()
+    wait_until(lambda: datetime.now(UTC) > own_world.row(expired.id)["expires_at"])
+    own_world.worker("-P", "threads")
+
+    own_world.wait_for_status(expired.id, "expired")
+    assert [own_world.row(each.id)["status"] for each in revoked] == ["cancelled"] * 2
+    told = [result_of(own_world, each.id).state for each in (*revoked, expired)]
+    assert told == [states.PENDING, states.REVOKED, states.PENDING]
+
+
+def test_what_became_of_a_job_is_told_where_its_task_stores_errors_even_if_ignored(own_world: World) -> None:
+    revoked, expired, failed = (
+        own_world.task("tells_errors").apply_async([end], **more)
+        for end, more in (("done", {}), ("done", {"expires": 0.1}), ("fail", {}))
+    )
+    revoked.revoke()
+    wait_until(lambda: datetime.now(UTC) > own_world.row(expired.id)["expires_at"])
+    own_world.worker("-P", "threads")
+    done, retries = (own_world.task("tells_errors").delay(end) for end in ("done", "retry"))
+
+    own_world.wait_for_status(expired.id, "expired")
+    own_world.wait_for_status(failed.id, "failed")
+    own_world.wait_for_status(done.id, "completed")
+    own_world.wait_for_status(retries.id, "retrying")
+    told = [result_of(own_world, each.id).state for each in (revoked, expired, failed, done, retries)]
+    assert told == [states.REVOKED, states.REVOKED, states.FAILURE, states.PENDING, states.RETRY]
 
 
 def test_an_ignored_result_stays_so_over_a_retry(world: World) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobbridge.errors import CannotRetry, JobNotFound
+from tests.parity import feature_tasks  # noqa: F401  # its handlers are the app's
 from tests.parity.conftest import World
 from tests.support import wait_until
 
@@ -64,3 +65,26 @@ def test_a_job_that_goes_on_or_is_not_there_or_is_anothers_is_not_retried(world:
     wait_until(lambda: world.lines(job.job_id, "hold.pids"), message="it holds")
     world.release(job.job_id)
     world.wait_for_status(str(job.job_id), "completed")
+
+
+def test_a_completed_job_runs_again_from_a_step_on(world: World) -> None:
+    job = world.app.enqueue("parity.stages", {})
+    assert world.wait_for_status(str(job.job_id), "completed")["result"] == [1, 1, 1]
+
+    with pytest.raises(CannotRetry, match="no step 'rendr'") as refused:
+        world.app.retry_job(job.job_id, from_step="rendr")
+    assert "fetch, render, mail" in refused.value.hint
+    assert world.row(str(job.job_id))["status"] == "completed"
+    world.app.retry_job(job.job_id, from_step="render")
+
+    wait_until(lambda: world.row(str(job.job_id))["attempt"] == 2)
+    assert world.wait_for_status(str(job.job_id), "completed")["result"] == [1, 2, 2]
+    steps = [each for each in world.details(str(job.job_id)) if each["step_name"] != "attempt"]
+    assert [(each["step_name"], each["status"], "superseded" in each["metadata"]) for each in steps] == [
+        ("fetch", "completed", False),
+        ("render", "cancelled", True),
+        ("mail", "cancelled", True),
+        ("render", "completed", False),
+        ("mail", "completed", False),
+    ]
+    assert [each["result"] for each in steps] == [1, 1, 1, 2, 2]  # what was recorded can still be read

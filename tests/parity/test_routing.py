@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from celery import chord
+from kombu import Exchange, Queue
 
+import jobbridge
 from jobbridge import Celery
 from jobbridge.core.keys import Engine
 from jobbridge.errors import UnsupportedOption
@@ -98,3 +102,55 @@ def test_a_broadcast_runs_on_every_worker_or_is_refused(own_world: World, app: C
     wait_until(lambda: own_world.lines(sent, "add") == ["1+1", "1+1"], timeout=TIMEOUT)
     assert sent.get(timeout=TIMEOUT) == 2
     assert own_world.rows() == []
+
+
+def test_a_broadcast_cannot_be_a_part_of_a_chord(own_world: World, app: Celery) -> None:
+    add, total = app.tasks["parity.add"], app.tasks["parity.total"]
+
+    with pytest.raises(UnsupportedOption, match="many workers"):
+        chord([add.s(1, 1), add.s(1, 1).set(queue="everyone")], total.s()).delay()
+
+    assert own_world.rows() == []
+    assert own_world.looking.rows("SELECT FROM jobbridge_broker.messages", []) == []
+
+
+def test_what_leads_to_no_queue_is_refused_when_it_is_sent(own_world: World, app: Celery) -> None:
+    add = app.tasks["parity.add"]
+    nowhere = [
+        {"exchange": "post", "routing_key": "parcel.big"},
+        {"exchange": "nobodys", "routing_key": "celery"},
+    ]
+    for options in nowhere:
+        with pytest.raises(UnsupportedOption, match=r"leads to no queue"):
+            add.apply_async([1, 1], **options)
+        with pytest.raises(UnsupportedOption, match=r"leads to no queue"), jobbridge.bulk():
+            add.apply_async([1, 1], **options)
+        with (
+            psycopg.connect(own_world.database_url) as own,
+            jobbridge.transaction(own),
+            pytest.raises(UnsupportedOption, match=r"leads to no queue"),
+        ):
+            add.apply_async([1, 1], **options)
+    assert own_world.rows() == []
+    assert own_world.looking.rows("SELECT FROM jobbridge_broker.messages", []) == []
+
+
+def test_a_queue_that_was_deleted_since_is_declared_anew(own_world: World, app: Celery) -> None:
+    add = app.tasks["parity.add"]
+    options: dict[str, Any] = {"exchange": "post", "routing_key": "mail.now"}
+    first = add.apply_async([1, 1], **options)
+    own_world.looking.rows("DELETE FROM jobbridge_broker.bindings RETURNING 1", [])
+    own_world.looking.rows("DELETE FROM jobbridge_broker.queues RETURNING 1", [])
+
+    second = add.apply_async([2, 2], **options)
+
+    _work(own_world, "-P", "prefork", "-c", "1")
+    assert [each.get(timeout=TIMEOUT) for each in (first, second)] == [2, 4]
+
+
+def test_a_queue_of_the_caller_gets_what_is_sent_to_it(own_world: World, app: Celery) -> None:
+    own = Queue("own", Exchange("post", type="topic"), routing_key="own.#")
+
+    sent = app.tasks["parity.add"].apply_async([1, 1], queue=own, routing_key="own.thing")
+
+    assert own_world.row(sent.id)["queue"] == "own"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from celery import chain
+from celery import chain, group
 
 from jobbridge import Outcome
 from jobbridge.errors import UnsupportedOption
@@ -83,6 +83,21 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(world: World)
 def test_a_task_name_with_a_nul_is_refused(world: World) -> None:
     with pytest.raises(UnsupportedOption, match="NUL"):
         world.app.send_task("parity.add\x00")
+
+
+def test_a_compression_that_nobody_knows_is_refused(world: World) -> None:
+    before, add = len(world.rows()), world.task("add")
+
+    for send in (
+        lambda: add.apply_async([1, 1], compression="steam"),
+        lambda: group(add.s(1, 1), add.s(1, 1).set(compression="steam")).apply_async(),
+        lambda: world.app.send_task("parity.add", [1, 1], compression="steam", countdown=60),
+    ):
+        with pytest.raises(UnsupportedOption, match="steam"):
+            send()
+
+    assert len(world.rows()) == before
+    assert add.apply_async([1, 1], compression="gzip").get(timeout=30) == 2
 
 
 def test_naive_instants_are_utc(world: World) -> None:

@@ -76,6 +76,7 @@ def test_a_users_own_request_class_is_told_and_rows_are_right(world: World) -> N
         slow.get(timeout=TIMEOUT)
     assert [world.row(each.id)["status"] for each in (fine, fails, slow)] == ["completed", "failed", "failed"]
     assert [world.row(each.id)["attempt"] for each in (fine, fails, slow)] == [1, 1, 1]
+    assert world.lines(fine, "request") == [" ".join(["of its own"] * 5)]
     for each in (fails, slow):
         # A hard limit is told in both ways, in an order that the pool chooses.
         wait_until(

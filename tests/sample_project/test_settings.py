@@ -8,14 +8,13 @@ tasks of one of its modules are given `engine="temporal"`, as who moves task by 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.forked import run_python
 from tests.redis_server import run_redis
 from tests.support import Looking, clean_environment, wait_until, worker_process
 
@@ -65,10 +64,12 @@ def run(folder: Path, workers: list[list[str]], **settings: str) -> None:
                 beat, name="beat", log_path=log, env=environment, cwd=folder, ready="beat: Starting"
             )
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False,
-        )  # fmt: skip
+        done = run_python(
+            ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"],
+            cwd=folder,
+            env=environment,
+            timeout=250,
+        )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 

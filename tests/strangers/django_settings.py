@@ -1,4 +1,4 @@
-"""A Django project that has its results in django-celery-results' tables."""
+"""A Django project that has its results in django-celery-results' tables, and schedules in django-celery-beat's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 _url = urlsplit(os.environ["DATABASE_URL"])
 SECRET_KEY = "of a test"
 USE_TZ = True
-INSTALLED_APPS = ["django.contrib.contenttypes", "django_celery_results"]
+INSTALLED_APPS = ["django.contrib.contenttypes", "django_celery_beat", "django_celery_results"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",

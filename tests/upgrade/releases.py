@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,11 +18,14 @@ from pathlib import Path
 from jobbridge.core.keys import Engine
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.store.schema_range import THIS_RELEASE
+from tests.forked import run_python, start_python
 from tests.support import REPOSITORY, clean_environment, wait_until
 
 HERE = Path(__file__).parent
 #: As `.ci/build-wheel` made it of the last commit before schema versions could live side by side.
 WHEEL_BEFORE = HERE / "jobbridge-0.1.0-py3-none-any.whl"
+
+_RELEASES = REPOSITORY / "build" / "releases"
 
 _WORKERS = {
     Engine.CELERY: ["-m", "celery", "-A", "upgrade_app", "worker"],
@@ -63,8 +68,15 @@ class Release:
     settings: Mapping[str, str]
     notes: Path
 
+    @property
+    def _is_this_one(self) -> bool:
+        """Whether the tests' fork server has imported this release: another one needs a new process."""
+        return self.folder == REPOSITORY
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python with this release to its end."""
+        if self._is_this_one:
+            return run_python(arguments, cwd=self.notes, env=self._environment)
         return subprocess.run(
             [sys.executable, *arguments], cwd=self.notes, env=self._environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=60, check=False,
@@ -75,14 +87,14 @@ class Release:
 
     def send(self, task: str) -> str:
         """Send one job; gives its id."""
-        done = self.run(str(HERE / "programs/upgrade_sender.py"), f"upgrade.{task}")
+        done = self.run("-m", "upgrade_sender", f"upgrade.{task}")
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     @contextmanager
     def sender(self) -> Iterator[ManagedProcess]:
         """Send jobs as long as the block lasts."""
-        with self._process(str(HERE / "programs/upgrade_sender.py")) as process:
+        with self._process("-m", "upgrade_sender") as process:
             yield process
 
     @contextmanager
@@ -103,11 +115,16 @@ class Release:
     @contextmanager
     def _process(self, *arguments: str) -> Iterator[ManagedProcess]:
         name = f"{self.version}-{uuid.uuid4().hex[:6]}"
-        # Not forked from the tests' own process, which has imported this release.
-        process = ManagedProcess(
-            name=name, argv=[sys.executable, *arguments], log_path=self.notes.parent / f"{name}.log",
-            env=self._environment, cwd=self.notes, grace=timedelta(seconds=60),
-        ).start()  # fmt: skip
+        log, grace, environment = self.notes.parent / f"{name}.log", timedelta(seconds=60), self._environment
+        if self._is_this_one:
+            process = start_python(
+                arguments, name=name, log_path=log, env=environment, cwd=self.notes, grace=grace
+            )
+        else:
+            process = ManagedProcess(
+                name=name, argv=[sys.executable, *arguments], log_path=log,
+                env=environment, cwd=self.notes, grace=grace,
+            ).start()  # fmt: skip
         try:
             yield process
         finally:
@@ -115,19 +132,46 @@ class Release:
             print(f"--- log of {name} ---\n{process.log()}")
 
 
-def unpack_release_before(folder: Path) -> Path:
-    """Make the release before this one in a folder; gives that."""
-    with zipfile.ZipFile(WHEEL_BEFORE) as wheel:
-        wheel.extractall(folder)
+def release_before() -> Path:
+    """Give the folder of the release before this one."""
+    return _kept(f"before-{WHEEL_BEFORE.stat().st_mtime_ns}", _unpack)
+
+
+def next_release() -> Path:
+    """Give the folder of a release that is this one, and one contracting migration further."""
+    files = [
+        path for part in ("jobbridge", "migrations") for path in sorted((REPOSITORY / part).rglob("*.py"))
+    ]
+    told = "".join(f"{path}{(state := path.stat()).st_mtime_ns}{state.st_size}" for path in files)
+    return _kept(f"next-{hashlib.sha256((told + _CONTRACT).encode()).hexdigest()[:16]}", _make_next)
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """Make a release unless it is there: where it stays, it is compiled once."""
+    folder = _RELEASES / name
+    if not folder.exists():
+        _RELEASES.mkdir(parents=True, exist_ok=True)
+        for former in _RELEASES.glob(f"{name.partition('-')[0]}-*"):
+            if former != folder:  # another process may have just made it
+                shutil.rmtree(former, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(dir=_RELEASES))
+        make(unfinished)
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(unfinished)
     return folder
 
 
-def make_next_release(folder: Path) -> Path:
-    """Make a release that is this one, and one contracting migration further; gives its folder."""
+def _unpack(folder: Path) -> None:
+    with zipfile.ZipFile(WHEEL_BEFORE) as wheel:
+        wheel.extractall(folder)
+
+
+def _make_next(folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "jobbridge", folder / "jobbridge", ignore=ignored)
     shutil.copytree(REPOSITORY / "migrations", folder / "jobbridge" / "_migrations", ignore=ignored)
     (folder / "jobbridge/_migrations/versions/9001_contract.py").write_text(_CONTRACT)
     ranges = folder / "jobbridge/store/schema_range.py"
     ranges.write_text(ranges.read_text().replace(THIS_RELEASE.newest, "9001_contract"))
-    return folder

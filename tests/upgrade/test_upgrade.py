@@ -15,9 +15,9 @@ from jobbridge import __version__
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.store.schema import migrate as migrations
 from tests.support import REPOSITORY, wait_until
-from tests.upgrade.releases import Release, make_next_release, unpack_release_before
+from tests.upgrade.releases import Release, next_release, release_before
 
-#: Other releases cannot be forked from the tests' own process: a dozen new ones each.
+#: Other releases cannot be forked as this one can: a dozen new processes each.
 pytestmark = pytest.mark.long
 
 BEFORE, NEXT = "0.1.0", "the next one"
@@ -75,9 +75,9 @@ def installation(
 
 
 def test_the_release_before_and_this_one_serve_one_database(
-    installation: Installation, tmp_path: Path
+    installation: Installation,
 ) -> None:
-    old = installation.release(BEFORE, unpack_release_before(tmp_path / "before"))
+    old = installation.release(BEFORE, release_before())
     new = installation.release(__version__, REPOSITORY)
     engine = installation.engine
     assert old.run("-c", "import jobbridge; print(jobbridge.__version__)").stdout.strip() == BEFORE
@@ -117,10 +117,10 @@ def test_the_release_before_and_this_one_serve_one_database(
 
 
 def test_a_contracting_migration_ends_the_service_of_this_release_and_nothing_runs_unrecorded(
-    installation: Installation, tmp_path: Path
+    installation: Installation,
 ) -> None:
     new = installation.release(__version__, REPOSITORY)
-    later = installation.release(NEXT, make_next_release(tmp_path / "next"))
+    later = installation.release(NEXT, next_release())
     engine = installation.engine
     assert new.migrate().returncode == 0
 

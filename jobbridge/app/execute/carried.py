@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery.app.trace import task_has_custom
 
 from jobbridge.app.execute.together import together
+from jobbridge.codec.rows import seal_event
 from jobbridge.core.events import Completed, Failed, JobEvent
 from jobbridge.store.jobs.batches import Ended
 
@@ -20,6 +21,16 @@ BEGUN = "jobbridge_begun"
 LATE = 0.25
 
 _ended: Ended | None = None
+
+
+def begun_in(request: Any) -> Any:
+    """Give what the parent left of the row's claim; None: it left that to this process.
+
+    It is taken out of the headers that Celery sends along with a retry: that has not begun.
+    """
+    if request.headers:
+        request.headers.pop(BEGUN, None)
+    return getattr(request, BEGUN, None)
 
 
 def take() -> Ended | None:
@@ -45,5 +56,5 @@ def put(run: Run, event: JobEvent, task: Any) -> bool:
         return False
     if any(task_has_custom(task, name) for name in ("on_success", "on_failure", "after_return")):
         return False
-    _ended = Ended.of(event)
+    _ended = Ended.of(seal_event(task.app.database.codec, event))
     return True

@@ -11,6 +11,9 @@ is there until the body is sent.
 | the last count and the body | the row stays, due | a redelivered part, or the sweep, sends the body |
 | the body and the row's deletion | cannot be: one transaction | |
 | a link's end and the next link's row | cannot be: one transaction (see `following`) | |
+
+A broker of others has no part in the transaction: there the body is sent before the row goes. Who dies between leaves
+the row, and whoever finds it finds the body's row, too.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -36,11 +39,15 @@ from jobbridge.app.errors import sending
 from jobbridge.app.execute import tenancy
 from jobbridge.app.execute.claim import current_run
 from jobbridge.app.execute.together import Together, in_one_transaction, is_away, outside_of_tasks
+from jobbridge.codec.rows import open_result
+from jobbridge.codec.sealing import key_of
 from jobbridge.core.chords import mark_of_replaced, replaced_by_mark
 from jobbridge.core.keys import SYSTEM_TENANT, job_id_for
+from jobbridge.store.batches import rows as batch_rows
+from jobbridge.store.batches.progress import BATCH
 from jobbridge.store.jobs import chords as rows
 from jobbridge.store.jobs.chords import ChordRow
-from jobbridge.store.jobs.keys import set_key
+from jobbridge.store.jobs.keys import seal_key, set_key
 from jobbridge.store.jobs.rows import StoredResult
 
 if TYPE_CHECKING:
@@ -87,20 +94,27 @@ class Chords:
             saved: Key, value and time to live of what releases before look for.
         """
         serializer = self._app.conf.task_serializer
-        content_type, encoding, data = serialization.dumps(dict(body), serializer=serializer)
-        expires = self._app.backend.chord_expires
+        joins = self._app.batches.joined()
+        mark = {} if joins is None else {BATCH: str(joins)}
+        content_type, encoding, data = serialization.dumps({**body, **mark}, serializer=serializer)
+        expires, codec = self._app.backend.chord_expires, self._app.database.codec
+        stored = str_to_bytes(data)
+        if codec:
+            stored = codec.seal(stored, _place(chord_id))
         with self._app.database.transaction(self._app.caller_connection) as connection:
             rows.open_chord(
                 connection,
                 chord_id,
-                body=str_to_bytes(data),
+                body=stored,
                 body_type=f"{content_type} {encoding}",
                 header=_nesting(results),
                 lifetime=timedelta(seconds=expires) if expires else None,
             )
+            if joins is not None:  # which waits for the body
+                batch_rows.mark_chord(connection, chord_id, joins)
             if saved is not None:
                 key, value, ttl = saved
-                set_key(connection, key, value, ttl=ttl)
+                set_key(connection, key, seal_key(codec, key, value), ttl=ttl)
 
     @sending()
     def set_size(self, chord_id: str, size: int) -> None:
@@ -152,7 +166,9 @@ class Chords:
         return attended
 
     def _attend(self, chord_id: str, silence: timedelta | None) -> bool:
-        with in_one_transaction(self._app) as opened:
+        is_elsewhere = not self._app.shares_database_with_broker
+        apart = self._app.enqueue_apart() if is_elsewhere else nullcontext()
+        with in_one_transaction(self._app) as opened, apart:
             connection = opened.connection
             if silence is not None:
                 rows.recount(connection, chord_id, older_than=silence)
@@ -166,9 +182,9 @@ class Chords:
                 backend = self._app.backend
                 keys = [backend.get_key_for_group(chord_id), backend.get_key_for_chord(chord_id)]
                 rows.close(connection, chord_id, keys)
-                body = self._body(row)
+                body = self._body(row, chord_id)
                 # A worker of the release before may have counted all parts, and sent it.
-                if silence is None or not self._was_sent(opened, body):
+                if (silence is None and not is_elsewhere) or not self._was_sent(opened, body):
                     self._go_on(opened, chord_id, row, body)
             return True
 
@@ -183,19 +199,24 @@ class Chords:
                 try:
                     self._values(opened, row, [])
                 except ChordError as error:
-                    self._fail(chord_id, self._body(row), error)
+                    self._fail(chord_id, self._body(row, chord_id), error)
 
     def close_replaced(self, task_id: str) -> None:
         """A job that replaced itself waits no more: the task with its id is being sent, in the caller's transaction."""
         with self._app.database.transaction(self._app.caller_connection) as connection:
             rows.close(connection, mark_of_replaced(job_id_for(task_id)), [])
 
-    def _body(self, row: ChordRow) -> Any:
+    def _body(self, row: ChordRow, chord_id: str) -> Any:
         content_type, encoding = row.body_type.split()
+        is_sealed = key_of(row.body) is not None
+        body = self._app.database.codec.open(row.body, _place(chord_id)) if is_sealed else row.body
         decoded = serialization.loads(
-            row.body, content_type, encoding, accept=self._app.backend.accept | {content_type}
+            body, content_type, encoding, accept=self._app.backend.accept | {content_type}
         )
-        return maybe_signature(decoded, app=self._app)
+        batch = decoded.pop(BATCH, None)  # a canvas is made anew of what it knows
+        signature: Any = maybe_signature(decoded, app=self._app)
+        signature.jobbridge_batch = batch
+        return signature
 
     def _was_sent(self, opened: Together, body: Any) -> bool:
         return bool(rows.results_of(opened.connection, [job_id_for(name) for name in _members(body)]))
@@ -206,7 +227,8 @@ class Chords:
             try:
                 with opened.connection.transaction():
                     values = self._values(opened, row, parts)
-                    body.delay(values)
+                    with self._app.batches.joining(body.jobbridge_batch):
+                        body.delay(values)
             except Exception as error:
                 if is_away(error):
                     raise
@@ -251,7 +273,7 @@ class Chords:
         return [_filled(each, values_of) for each in nested]
 
     def _value(self, part: StoredResult) -> Any:
-        meta = self._app.backend.meta_of(part)
+        meta = self._app.backend.meta_of(open_result(self._app.database.codec, part))
         if meta["status"] in states.PROPAGATE_STATES:
             error = ChordError(f"Dependency {part.task_id} raised {meta['result']!r}")
             if isinstance(meta["result"], Exception):
@@ -272,6 +294,10 @@ class Chords:
             self._app.backend.chord_error_from_stack(body, error)
         finally:
             _unsent.reset(token)
+
+
+def _place(chord_id: str) -> str:
+    return f"{chord_id}/chord"
 
 
 def _members(body: Any) -> dict[str, Signature]:

@@ -29,10 +29,12 @@ from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
 from celery.utils.objects import mro_lookup
 
-from jobbridge.app.execute import carried, tenancy, time_limits
+from jobbridge.app.execute import carried, tenancy
+from jobbridge.app.execute.durable.suspending import called
 from jobbridge.app.execute.replacing import await_canvas
 from jobbridge.app.execute.returning import give_back
 from jobbridge.app.execute.together import Follows, in_one_transaction, patiently, together
+from jobbridge.app.loops.submission import Sending
 from jobbridge.app.routing import queue_of
 from jobbridge.broker.errors import NotNow, SessionLost
 from jobbridge.core.envelope import HEADER
@@ -127,7 +129,7 @@ def tracked(base: Any) -> Any:
     return type(base.__name__, (_Tracked, base), own)
 
 
-class _Tracked:
+class _Tracked(Sending):
     """What is put in front of a task class; see `tracked`."""
 
     _jobbridge_tracked = True
@@ -146,8 +148,7 @@ class _Tracked:
             return call(*args, **kwargs)
         setattr(request, _CALLED, True)
         call = self.run if self._jobbridge_calls_run else super().__call__  # type: ignore[attr-defined, misc]
-        with time_limits.enforced(self, request):
-            value = call(*args, **kwargs)
+        value = called(self, request, call, args, kwargs)
         run = run_of(request)
         if run is not None and may_end_together(self.app, run):  # type: ignore[attr-defined]  # the task class behind it
             run.follows = Follows.taken_from(request)
@@ -221,10 +222,9 @@ def claim(task: Any) -> None:
 
     Raises:
         AttemptRefused: It must not start.
-        Reject: It goes back. CE, and Postgres is away: the lease on the message cannot be proved. Or the tables do not
-            serve this release: nothing runs unrecorded, and a worker of another release takes it. Or another worker has
-            begun it and lives: Temporal lost sight of that one, and this one must wait for it. Or the queue is paused:
-            what the worker had taken of it, as CE's do ahead of time, waits in it like the rest.
+        Reject: It goes back, for nothing runs unrecorded. Postgres is away. Or the tables do not serve this release,
+            and a worker of another one takes it. Or another worker has begun it and lives: Temporal lost sight of that
+            one, and this one must wait for it. Or the queue is paused, and what was taken of it waits like the rest.
     """
     request = task.request
     run = identify(request)
@@ -232,20 +232,21 @@ def claim(task: Any) -> None:
         return
     attach(request, run)
     tenancy.enter(run.key.tenant)
-    begun = getattr(request, carried.BEGUN, None)
+    begun = carried.begun_in(request)
     if begun is not None and in_pool_child():
         run.attempt, run.is_carried, begun_at = begun
         if time.monotonic() - begun_at > carried.LATE:
             _look_again(task.app, run)
         return
     _acknowledge_first(task, run)
-    # A message that was acknowledged before its task began cannot go back: its task waits for Postgres.
-    write = task.app.recorder.record if task.acks_late else lambda event: _patiently(task.app, event)
+    # What must not run twice has begun by the engine's books, and cannot go back: it waits for Postgres.
+    is_patient = is_at_most_once(task)
+    write = task.app.recorder.record if not is_patient else lambda event: _patiently(task.app, event)
     started = started_by(task, request, run)
     try:
         recorded = write(started)
     except DatabaseUnavailable as error:
-        if task.acks_late and run.engine is Engine.CELERY and task.app.shares_database_with_broker:
+        if not is_patient and (run.engine is Engine.TEMPORAL or task.app.shares_database_with_broker):
             # Not counted: a database that is full or read-only for a while makes no dead letter of a job.
             _give_back(run, str(error))
         run.owed = started
@@ -265,7 +266,7 @@ def claim(task: Any) -> None:
             logger.info("job.given_back", extra={"job_id": run.task_id, "reason": QUEUE_PAUSED})
             _have_workers_look(task.app)
             _give_back(run, QUEUE_PAUSED, pauses_once=True)
-        if recorded.reason == CONTENDED and task.acks_late:
+        if recorded.reason == CONTENDED and (task.acks_late or run.engine is Engine.TEMPORAL):
             raise Reject(CONTENDED, requeue=True)
         if recorded.status in _COUNTED and request.chord:
             _repeat_chord_part(task, recorded.status)
@@ -352,8 +353,7 @@ def record_owed_start(app: Celery, run: Run | None) -> None:
     if run is None or run.owed is None:
         return
     started, run.owed = run.owed, None
-    recorded = record_end(app, started)
-    if recorded is not None and recorded.applied:
+    if (recorded := record_end(app, started)) is not None and recorded.applied:
         run.attempt = recorded.attempt
 
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from celery import current_task
 from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import Run, record, run_of
+from jobbridge.app.execute.durable.context import DurableContext
 from jobbridge.app.options import engine_named
 from jobbridge.app.paced import PROGRESS, REPORTS
 from jobbridge.app.routing import queue_of
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.events import Progressed
 from jobbridge.core.fanout import DEFAULT_CONCURRENCY, FanOut
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import JobCancelled
+from jobbridge.errors import JobCancelled, NoCurrentJob
+from jobbridge.postgres.connect import IDLE_IN_USERS_TRANSACTION
 from jobbridge.store.jobs.steps import Step
 
 if TYPE_CHECKING:
@@ -27,8 +32,12 @@ if TYPE_CHECKING:
     from jobbridge.app.types import Task
     from jobbridge.settings import Settings
 
+_BEGIN = """
+SELECT set_config('app.current_tenant', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)
+"""
 
-class JobContext:
+
+class JobContext(DurableContext):
     """The job that runs: who it is for, how far it is, and whether it should stop."""
 
     def __init__(self, task: Any) -> None:
@@ -37,7 +46,7 @@ class JobContext:
         #: What `fan_out` gave last.
         self.fanned_out: FanOut | None = None
         self.logger = logging.LoggerAdapter(
-            logging.getLogger(task.spec.function.__module__),
+            logging.getLogger(_module_of(task)),
             {"job_id": self.job_id, "tenant": self.tenant_id, "attempt": self.attempt},
         )
 
@@ -74,7 +83,12 @@ class JobContext:
 
     @property
     def max_attempts(self) -> int:
-        return int(self._task.spec.retry.max_attempts)
+        """The most that there are, if kinds of errors have numbers of their own."""
+        spec = handler_of(self._task)
+        if spec is not None:
+            return int(spec.retry.most_attempts)
+        most: int | None = self._task.max_retries
+        return sys.maxsize if most is None else most + 1
 
     @property
     def settings(self) -> Settings:
@@ -191,7 +205,28 @@ class JobContext:
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        """A transaction in the app's database, committed at the end, with `app.current_tenant` set."""
+        """A transaction in the app's database, committed at the end, with `app.current_tenant` set.
+
+        Postgres ends one in which nothing is asked for an hour: then its locks are held for nobody.
+        """
         with self._task.app.database.transaction() as connection:
-            connection.execute("SELECT set_config('app.current_tenant', %s, true)", [self.tenant_id])
+            connection.execute(_BEGIN, [self.tenant_id, IDLE_IN_USERS_TRANSACTION])
             yield connection
+
+
+def current_job() -> JobContext:
+    """Give the context of the job that runs here, of any task of the app.
+
+    Raises:
+        NoCurrentJob: None does.
+    """
+    task: Any = current_task
+    running = task._get_current_object() if task else None
+    if running is None or running.request.called_directly or not getattr(running.app, "is_jobbridge", False):
+        raise NoCurrentJob("No job of a jobbridge app runs here.")
+    return JobContext(running)
+
+
+def _module_of(task: Any) -> str:
+    spec = handler_of(task)
+    return str(task.__module__ if spec is None else spec.function.__module__)

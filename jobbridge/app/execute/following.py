@@ -55,7 +55,8 @@ def complete(
     def work(_: bool) -> Recorded:
         request._children = list(children)  # Celery gives no other way
         with in_one_transaction(app):
-            _send(app, follows, value, request)
+            with app.batches.going_on(request):
+                _send(app, follows, value, request)
             recorded = end()
             if recorded is None or not recorded.applied:
                 raise _AlreadyEnded

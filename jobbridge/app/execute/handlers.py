@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
@@ -17,11 +16,14 @@ from pydantic import BaseModel, ValidationError
 from jobbridge.app.current import current
 from jobbridge.app.execute.context import JobContext
 from jobbridge.app.execute.tenancy import inherited_tenant
+from jobbridge.app.loops import coroutines
 from jobbridge.app.periodic import beat_schedule
 from jobbridge.core.fanout import FAN_OUT_HEADER, FanOut
 from jobbridge.core.handlers import DEFAULT_TIMEOUT, HandlerSpec, JobHandlerRegistry
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.retry import RetryPolicy
+from jobbridge.core.rules.limits import concurrency_rules, rate_rules
+from jobbridge.core.rules.unique import unique_rule
 from jobbridge.core.schedules.definition import Recurrence
 from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import (
@@ -74,13 +76,18 @@ def job(
     description: str | None = None,
     enterprise_only: bool = False,
     temporal_light: bool | None = None,
+    concurrency: Any = None,
+    rate_limit: Any = None,
+    unique: Any = None,
+    throttle: Any = None,
+    debounce: Any = None,
     force: bool = False,
 ) -> Declare:
     """Declare a handler `(ctx, data)`; gives back the Celery task, so `handler.delay({...})` sends a job.
 
     Args:
         name: The task's name, and the workflow's jobName.
-        retry: Three attempts, 1 s, 2 s, at most 30 s apart, unless said otherwise.
+        retry: Three attempts, 1 s, 2 s, at most 30 s apart, unless said otherwise; also by kind of error.
         timeout: For one attempt, 5 minutes unless said otherwise; None: no limit.
         queue: A Celery queue; on Temporal the task queue of that name.
         engine: Always this engine, whatever JOB_RUNNER_TYPE says.
@@ -90,6 +97,12 @@ def job(
         description: One line for lists; else the docstring's first line.
         enterprise_only: Not registered in the community edition.
         temporal_light: On Temporal without a workflow of its own; None: as TEMPORAL_LIGHT says.
+        concurrency: How many of it run at once, in all workers: a number, or `{"limit": 3, "per": "tenant"}`
+            (docs/rules.md).
+        rate_limit: How many of it begin in a time, in all workers: `"100/s"`, or `{"limit": "10/m", "key": "{host}"}`.
+        unique: Whether it is left out while another of the same arguments is there: True, or a mapping.
+        throttle: For how many seconds after one was sent others are left out.
+        debounce: For how many seconds it waits; one that is sent meanwhile takes its place, and waits anew.
         force: Replace a handler of that name.
 
     Raises:
@@ -119,6 +132,11 @@ def job(
             description=description or (inspect.getdoc(function) or "").partition("\n")[0],
             enterprise_only=enterprise_only,
             temporal_light=temporal_light,
+            concurrency=concurrency_rules(concurrency),
+            rate_limit=rate_rules(rate_limit),
+            unique=unique_rule("unique", unique),
+            throttle=unique_rule("throttle", throttle),
+            debounce=unique_rule("debounce", debounce),
         )
         declared.register(spec, force=force)
         for app in _get_active_apps():
@@ -161,7 +179,12 @@ def add_handler(app: Celery, spec: HandlerSpec, *, replace: bool = False) -> Any
         __doc__=spec.function.__doc__,
         engine=spec.engine,
         temporal_light=spec.temporal_light,
-        max_retries=spec.retry.max_attempts - 1,
+        concurrency=spec.concurrency or None,
+        fleet_rate_limit=spec.rate_limit or None,
+        unique=spec.unique,
+        throttle=spec.throttle,
+        debounce=spec.debounce,
+        max_retries=spec.retry.most_attempts - 1,
         soft_time_limit=limit,
         time_limit=None if limit is None else limit + KILL_GRACE.total_seconds(),
         typing=False,
@@ -179,7 +202,7 @@ def _run_handler(task: Any, data: Any = None) -> Any:
         if task.request.get(FAN_OUT_HEADER):
             return task.app.fan_outs.resume(task)
         value = spec.function(context, checked)
-        value = asyncio.run(value) if inspect.iscoroutine(value) else value
+        value = coroutines.run(value, task) if inspect.iscoroutine(value) else value
         return task.app.fan_outs.begin(task, value) if _is_fan_out(context, value) else _plain(value)
     except (Retry, Ignore, Reject, ChildrenFailed):
         raise

@@ -18,6 +18,7 @@ from celery.worker import state as worker_state
 
 from jobbridge.app.execute.claim import identify
 from jobbridge.app.execute.together import in_one_transaction, is_away
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import Engine
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError
@@ -39,7 +40,7 @@ def is_retried(request: Any, exc_info: Any) -> bool:
     """
     error = exc_info.exception
     error = error.exc if isinstance(error, ExceptionWithTraceback) else error
-    spec = getattr(request.task, "spec", None)
+    spec = handler_of(request.task)
     if spec is None or not isinstance(error, TimeLimitExceeded) or worker_state.should_terminate:
         return False
     try:

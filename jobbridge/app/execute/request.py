@@ -36,23 +36,20 @@ def adopt(task: Any, settler: JobSettler) -> None:
     """Have the jobs of a task started and settled together. Once for each task and process."""
     base = symbol_by_name(task.Request)
     if not issubclass(base, JobRequest):
-        members = {"__module__": base.__module__, "settler": settler}
+        members = {"__module__": base.__module__, "_jobbridge_settler": settler}
         task.Request = type(base.__name__, (JobRequest, base), members)
 
 
 class JobRequest:
-    """What is put in front of a task's request class.
+    """What is put in front of a task's request class, which may be a user's: whatever is ours alone says so."""
 
-    Attributes:
-        started: The start that is to be written, or was.
-        begun: What came of it; None: the pool's process claims the row itself.
-        was_retried: It was stopped at its hard time limit, and another attempt follows.
-    """
-
-    settler: JobSettler
-    started: Started | None = None
-    begun: Begun | None = None
-    was_retried = False
+    _jobbridge_settler: JobSettler
+    #: The start that is to be written, or was.
+    _jobbridge_started: Started | None = None
+    #: What came of it; None: the pool's process claims the row itself.
+    _jobbridge_begun: Begun | None = None
+    #: It was stopped at its hard time limit, and another attempt follows.
+    _jobbridge_was_retried = False
 
     #: Celery's own, behind ours.
     _jobbridge_execute_using_pool: Callable[..., Any] = Request.execute_using_pool
@@ -76,11 +73,15 @@ class JobRequest:
 
     def execute_using_pool(self: Any, pool: Any, **options: Any) -> Any:
         """As Celery's own, but the pool's process is told that the row is claimed, and gives the end back."""
-        if self.begun is None:
+        if self._jobbridge_begun is None:
             return self._jobbridge_execute_using_pool(pool, **options)
         if self.revoked():
             raise TaskRevokedError(self.id)
-        self._request_dict[carried.BEGUN] = self.begun.attempt, not self.begun.is_counted, time.monotonic()
+        self._request_dict[carried.BEGUN] = (
+            self._jobbridge_begun.attempt,
+            not self._jobbridge_begun.is_counted,
+            time.monotonic(),
+        )
         hard, soft = self.time_limits
         result = pool.apply_async(
             trace_begun,
@@ -106,22 +107,16 @@ class JobRequest:
     def on_success(self: Any, outcome: tuple[Any, ...], **options: Any) -> Any:
         told, ended = outcome[:3], outcome[3] if len(outcome) > 3 else None
         if isinstance(told[2], float):
-            self.settler.note_runtime(told[2])
+            self._jobbridge_settler.note_runtime(told[2])
         if ended is not None:
-            self.settler.finish(self, ended, lambda: self._jobbridge_on_success(told, **options))
+            self._jobbridge_settler.finish(self, ended, lambda: self._jobbridge_on_success(told, **options))
             return None
         try:
             return self._jobbridge_on_success(told, **options)
         finally:
-            self.settler.look()
+            self._jobbridge_settler.look()
 
-    @property
-    def is_with_pool(self: Any) -> bool:
-        """Whether the pool has it, so that it may run at any moment."""
-        job = self._apply_result() if self._apply_result is not None else None
-        return job is not None and job._job in job._cache
-
-    def give_back(self: Any) -> None:
+    def _jobbridge_give_back(self: Any) -> None:
         """Let the message wait in its queue as before; the job was not started."""
         task_ready(self)
         self._on_reject(logger, self._connection_errors, UNCOUNTED)
@@ -129,10 +124,10 @@ class JobRequest:
 
     def on_failure(self: Any, exc_info: Any, *arguments: Any, **options: Any) -> Any:
         if is_retried(self, exc_info):
-            self.was_retried = True
+            self._jobbridge_was_retried = True
             task_ready(self)
             self.acknowledge()
-            self.settler.look()
+            self._jobbridge_settler.look()
             return None
         arguments = exc_info, *arguments
         try:
@@ -140,13 +135,13 @@ class JobRequest:
         finally:
             if self._already_revoked or not options.get("return_ok"):  # its process was stopped, or lost
                 note_stopped(self._app, self._context)
-            self.settler.look()
+            self._jobbridge_settler.look()
 
     def on_timeout(self: Any, soft: bool, timeout: float) -> None:
-        if self.was_retried:
+        if self._jobbridge_was_retried:
             return
         super().on_timeout(soft, timeout)  # type: ignore[misc]  # Celery's Request, behind it
-        self.settler.look()
+        self._jobbridge_settler.look()
 
 
 def trace_begun(task: str, task_id: str, request: dict[str, Any], *message: Any) -> tuple[Any, ...]:

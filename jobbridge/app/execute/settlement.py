@@ -91,8 +91,7 @@ class JobSettler:
         self._first_end_at = 0.0
         self._runtime: float | None = None  # of jobs, on average, in seconds
         self._ended_at = float("-inf")
-        self._is_turning = False
-        self._is_called = False
+        self._is_turning = self._is_called = False
         self._timer: Any = None
         self._return_timer: Any = None
         self._waker: Waker | None = None
@@ -184,13 +183,10 @@ class JobSettler:
 
     def _release_unaccepted(self) -> None:
         """Let go of jobs that were started ahead of a process that would take them: their messages go back."""
-        for request in tuple(worker_state.reserved_requests):
-            begun, started = getattr(request, "begun", None), getattr(request, "started", None)
-            if begun is None or started is None or request.time_start or request.is_with_pool:
-                continue
-            event = Requeued(key=started.key, attempt=begun.attempt, reason="It had not begun.")
+        forgotten: Any = getattr(self._worker.pool._pool, "take_forgotten", tuple)  # as Celery has, by now
+        for key, attempt in forgotten():
             with suppress(DatabaseError):  # else its next start closes the attempt
-                self._app.recorder.record(event)
+                self._app.recorder.record(Requeued(key=key, attempt=attempt, reason="It had not begun."))
 
     # -- turns
 
@@ -235,6 +231,8 @@ class JobSettler:
                 self._call_later(delay - age)
                 return
         self._settle(processes + self._ahead(processes) - busy)
+        if (hand_out := getattr(self._worker.pool._pool, "hand_out", None)) is not None:
+            hand_out(self._worker.hub)
         self._wake()  # acknowledgements are called soon
 
     def _give_back_soon(self) -> None:
@@ -250,7 +248,7 @@ class JobSettler:
             while len(self._waiting) > self._worker.consumer.qos.value:
                 request = self._waiting.pop()
                 if isinstance(request, JobRequest):
-                    request.give_back()
+                    request._jobbridge_give_back()
                 else:
                     self._worker._process_task(request)
             self._wake()
@@ -265,9 +263,9 @@ class JobSettler:
         batch, rest = self._next(room)
         ends, later = _distinct(self._ends)
         starts = [
-            request.started
+            request._jobbridge_started
             for request in batch
-            if isinstance(request, JobRequest) and request.started is not None
+            if isinstance(request, JobRequest) and request._jobbridge_started is not None
         ]
         try:
             done, begun = self._write([ended for _, ended, _ in ends], starts)
@@ -284,8 +282,8 @@ class JobSettler:
         self._pause = FIRST_PAUSE
         self._ends = later
         for request in batch:
-            if isinstance(request, JobRequest) and request.started is not None:
-                request.begun = begun.get(request.started.key.job_id)
+            if isinstance(request, JobRequest) and request._jobbridge_started is not None:
+                request._jobbridge_begun = begun.get(request._jobbridge_started.key.job_id)
             self._worker._process_task(request)
         for each in ends:
             self._end(*each, is_written=each[1].job_id in done)
@@ -306,6 +304,7 @@ class JobSettler:
             self._ends.append((request, ended, then))
             self._wait(error)
         else:
+            self._app.batches.note_end_of(request._context)
             then()
 
     def _try_held_up(self) -> None:
@@ -329,7 +328,7 @@ class JobSettler:
                 continue
             if run is not None:
                 seen.add(run.key.job_id)
-                request.started = started_by(request.task, request._context, run)
+                request._jobbridge_started = started_by(request.task, request._context, run)
             batch.append(request)
         return batch, rest
 
@@ -360,8 +359,8 @@ class JobSettler:
             recorder = self._app.recorder
             recorded = recorder.record(event, check_schema=False)
             is_forgotten = recorded.status in WAITING and recorded.attempt < ended.attempt
-            if not recorded.applied and is_forgotten and request.started is not None:
-                recorder.record(request.started, check_schema=False)
+            if not recorded.applied and is_forgotten and request._jobbridge_started is not None:
+                recorder.record(request._jobbridge_started, check_schema=False)
                 recorder.record(event, check_schema=False)
         except DatabaseUnavailable:
             raise

@@ -79,6 +79,7 @@ class TimeLimits:
         for seconds, kind in ((hard, TimeLimitExceeded), (soft, SoftTimeLimitExceeded)):
             if seconds is not None:
                 running.deadlines.append((now + seconds, kind))
+        running.deadlines.sort(key=lambda each: each[0], reverse=True)  # a hard limit may be the earlier one
         self._begin(running)
         try:
             yield

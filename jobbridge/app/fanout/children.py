@@ -14,7 +14,8 @@ from jobbridge.app.publish.commands import arguments_for, find_task
 from jobbridge.core import fanout
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.fanout import FAN_OUT_HEADER, Child, ChildCounts, FanOut, Member
-from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId
+from jobbridge.core.handlers import handler_of
+from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import ChildrenFailed, UnsupportedOption
@@ -90,7 +91,7 @@ def make(
 def _options(task: Any, fan_out: FanOut, default_engine: Engine) -> dict[str, Any]:
     """Give the options of every child, resolved here: who sends them later may not know the task."""
     own = {name: value for name, value in task._get_exec_options().items() if name in _SENDING_OPTIONS}
-    engine = Engine.parse(str(getattr(task, "engine", None) or default_engine))
+    engine = Engine.named_by(task) or default_engine
     given = {name: value for name, value in {**own, **fan_out.options}.items() if value is not None}
     return {"engine": engine.value, **given}
 
@@ -108,11 +109,15 @@ def _member(
 ) -> NewMember:
     args, kwargs, tenant = _prepared(task, parent.tenant, child)
     assert child.key is not None  # FanOut.children gives each one
+    arguments = _as_json([args, kwargs], f"The item {child.key!r}")
+    if codec := task.app.database.codec:
+        # The same for the same: what completed with these arguments is not run again with its parent.
+        arguments = codec.seal_text(arguments, _place(parent, child.key), is_stable=True)
     return NewMember(
         key=JobKey(tenant=tenant, job_id=id_of(tenant, child.key)),
         position=position,
         item_key=child.key,
-        arguments=_as_json([args, kwargs], f"The item {child.key!r}"),
+        arguments=arguments,
     )
 
 
@@ -122,7 +127,7 @@ def _prepared(task: Any, parents: TenantId, child: Child) -> tuple[list[Any], di
     tenant = tenant_named(child.tenant) if child.tenant else tenant_in(child.data)
     if tenant is None and parents != SYSTEM_TENANT:
         tenant = parents
-    if hasattr(task, "prepare_arguments"):
+    if handler_of(task) is not None:
         args, kwargs, tenant = task.prepare_arguments(args, kwargs, tenant)
     return args, kwargs, tenant or SYSTEM_TENANT
 
@@ -138,7 +143,34 @@ def resumption(task: Any) -> str:
         "kwargs": dict(signature.kwargs or {}),
         "options": {name: value for name, value in signature.options.items() if value is not None},
     }
-    return _as_json(message, f"The message of {task.name!r}")
+    text, codec = _as_json(message, f"The message of {task.name!r}"), task.app.database.codec
+    return codec.seal_text(text, f"{job_id_for(request.id)}/resumption") if codec else text
+
+
+def arguments_of(app: Celery, parent: JobKey, item_key: str, stored: str) -> tuple[list[Any], dict[str, Any]]:
+    """Give a child's arguments as its row has them.
+
+    Raises:
+        EncryptionError: They cannot be opened.
+    """
+    args, kwargs = kombu_json.loads(app.database.codec.open_text(stored, _place(parent, item_key)))
+    return args, kwargs
+
+
+def message_of(app: Celery, parent: JobKey, stored: str) -> dict[str, Any]:
+    """Give the message by which a parent goes on.
+
+    Raises:
+        EncryptionError: It cannot be opened.
+    """
+    message: dict[str, Any] = kombu_json.loads(
+        app.database.codec.open_text(stored, f"{parent.job_id}/resumption")
+    )
+    return message
+
+
+def _place(parent: JobKey, item_key: str) -> str:
+    return f"{parent.job_id}/item/{item_key}"
 
 
 def _trace(app: Celery) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery.exceptions import Ignore
-from kombu.utils import json as kombu_json
 
 from jobbridge.app.execute.claim import Run, run_of
 from jobbridge.app.execute.together import outside_of_tasks, patiently
@@ -216,7 +215,7 @@ class FanOuts:
         return bool(refused) or (len(members) == RELEASES < fan_out.room)
 
     def _send(self, connection: DriverConnection, fan_out: FanOutRow, member: ReleasedMember) -> bool:
-        args, kwargs = kombu_json.loads(member.arguments)
+        args, kwargs = children.arguments_of(self._app, fan_out.key, member.item_key, member.arguments)
         try:
             with outside_of_tasks():
                 self._app.send_task(
@@ -271,7 +270,7 @@ class FanOuts:
         continues: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        message = kombu_json.loads(fan_out.resumption or "")
+        message = children.message_of(self._app, fan_out.key, fan_out.resumption or "")
         with outside_of_tasks():
             self._app.send_task(
                 message["task"],
@@ -343,16 +342,17 @@ class FanOuts:
 
     # -- what nobody else saw to
 
-    def sweep(self, stopped: threading.Event | None = None) -> int:
+    def sweep(self, stopped: threading.Event | None = None, *, counts: bool = True) -> int:
         """See to fan-outs in which something was left undone; gives their number.
 
         Any number of processes may do so at once.
 
         Args:
             stopped: Set when it should come to an end.
+            counts: Also look for those in which nothing was heard, and count anew.
         """
         with self._app.database.connection() as connection:
-            silent = child_rows.quiet(connection, older_than=SILENCE)
+            silent = child_rows.quiet(connection, older_than=SILENCE) if counts else ()
             neglected = child_rows.neglected(connection, older_than=NEGLECT)
         for parent in silent:
             self._recount(parent)

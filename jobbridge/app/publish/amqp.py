@@ -47,7 +47,7 @@ class AMQP(_Base):  # type: ignore[misc]  # see _Base
     @cached_property
     def direct(self) -> DirectWay:
         """To which queues messages may go without kombu."""
-        return DirectWay()
+        return DirectWay(self.app)
 
     def send_shortly(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Send a task as the app's `send_task` does; None: it has to go Celery's way, and nothing was done."""

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
+from jobbridge.app.batches.batches import Batches
+from jobbridge.app.django_transaction import DjangoTransaction
 from jobbridge.app.errors import sending
+from jobbridge.app.loops.either import either
 from jobbridge.app.publish.bulk import PORTION, Bulk
-from jobbridge.django import default_connection
 from jobbridge.errors import UnsupportedOption
-from jobbridge.postgres.caller_connection import driver_connection
+from jobbridge.postgres.caller_connection import default_connection, driver_connection, is_async
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+
+#: In the place of a caller's connection: there is none, whatever Django has open.
+_APART = object()
+
+
+def _commits_by_itself(connection: Any) -> bool:
+    if is_async(connection) and not isinstance(connection, psycopg.AsyncConnection):
+        return False  # SQLAlchemy begins its transaction with the first statement
+    driver = connection if isinstance(connection, psycopg.AsyncConnection) else driver_connection(connection)
+    return driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE
 
 
 class Blocks:
@@ -24,7 +39,13 @@ class Blocks:
 
     def _make_blocks(self) -> None:
         self._caller_connection: ContextVar[Any] = ContextVar("jobbridge_caller_connection", default=None)
+        self.django_transaction = DjangoTransaction(self._as_app())
         self._open_bulk: ContextVar[Bulk | None] = ContextVar("jobbridge_open_bulk", default=None)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Jobs that belong together, and what follows when all have ended."""
+        return Batches(self._as_app())
 
     def _as_app(self) -> Celery:
         return cast("Celery", self)
@@ -42,7 +63,11 @@ class Blocks:
         finally:
             self._caller_connection.reset(token)
 
-    @contextmanager
+    def enqueue_apart(self) -> AbstractContextManager[None]:
+        """Send tasks in nobody's transaction, whichever is open here."""
+        return self.enqueue_on(_APART)
+
+    @either
     def transaction(self, connection: Any = None) -> Iterator[None]:
         """Send what is sent inside in the caller's transaction: its commit delivers, its rollback leaves nothing.
 
@@ -50,14 +75,14 @@ class Blocks:
 
         Args:
             connection: Of psycopg 3, a SQLAlchemy Connection or Session on one, or Django's; None: Django's default.
+                Also the asynchronous ones of psycopg and SQLAlchemy: inside it is `await task.adelay(...)`.
 
         Raises:
             UnsupportedOption: It is none of these, or commits each statement by itself now.
             ConfigurationError: None is named, and there is no Django here.
         """
         connection = default_connection() if connection is None else connection
-        driver = driver_connection(connection)
-        if driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE:
+        if _commits_by_itself(connection):
             raise UnsupportedOption(
                 "The connection is in autocommit mode, and no transaction is open on it.",
                 hint="Begin it before: `with atomic():` of Django, `with connection.transaction():` of psycopg.",
@@ -95,4 +120,17 @@ class Blocks:
 
     @property
     def caller_connection(self) -> Any:
-        return self._caller_connection.get()
+        """Whose transaction it is that is sent in: what a block names, else Django's that is open; None: nobody's."""
+        connection = self._caller_connection.get()
+        if connection is None:
+            return self.django_transaction.open_one() if "django.db" in sys.modules else None
+        return None if connection is _APART else connection
+
+    def _apart_if_it_goes_on(self, options: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Keep the running job's own next message out of Django's transaction: what it raises rolls that back."""
+        if "django.db" not in sys.modules or self._caller_connection.get() is not None:
+            return nullcontext()
+        running = self._as_app().current_worker_task
+        if running is None or running.request.id != options.get("task_id"):
+            return nullcontext()
+        return self.enqueue_on(_APART)

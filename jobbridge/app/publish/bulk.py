@@ -21,10 +21,12 @@ from jobbridge.app.publish.direct import store
 from jobbridge.broker import PUBLISH_MANY, Parcel, Parcels
 from jobbridge.core.events import Submitted
 from jobbridge.errors import EngineUnavailable
+from jobbridge.recording import PlainJob
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.app.publish.delivery import Delivery
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 #: Jobs in one statement: more is hardly faster, and takes longer until the first is seen.
 PORTION = 500
@@ -47,14 +49,15 @@ class Bulk:
         self.is_asked_for = is_asked_for
         self._is_reached: bool | None = True if is_asked_for else None
         self._caller = app.caller_connection
-        self._waiting: dict[UUID, tuple[Submitted, Parcel | None]] = {}
+        self._savepoints = savepoints_of(self._caller)
+        self._waiting: dict[UUID, tuple[Submitted | PlainJob, Parcel | None]] = {}
         self._untracked: list[Parcel] = []
         self._size = 0
         self._repeating: Callable[[Callable[[Any], None]], None] | None = None
 
     def is_on(self, connection: object) -> bool:
-        """Whether it writes in that transaction of the caller's; None: in its own."""
-        return connection is self._caller
+        """Whether it writes in that transaction of the caller's, and in its part of it; None: in its own."""
+        return connection is self._caller and savepoints_of(connection) == self._savepoints
 
     def reaches(self, delivery: Delivery) -> bool:
         """Whether the relay is to start its jobs: always in a block that was asked for.
@@ -78,6 +81,18 @@ class Bulk:
             and self.is_on(self._app.caller_connection)
             and submitted.key.job_id not in self._waiting
         )
+
+    def takes_plain(self, job_id: UUID) -> bool:
+        """Whether a plain new job may wait here."""
+        return self.is_on(self._app.caller_connection) and job_id not in self._waiting
+
+    def add_plain(
+        self, job: PlainJob, parcel: Parcel, repeating: Callable[[Callable[[Any], None]], None]
+    ) -> None:
+        """Keep it for the next portion, as `add`."""
+        self._make_room(repeating)
+        self._waiting[job.params["job_id"]] = (job, parcel)
+        self._size += len(job.params["body"])
 
     def add(
         self, submitted: Submitted, parcel: Parcel | None, repeating: Callable[[Callable[[Any], None]], None]
@@ -119,19 +134,12 @@ class Bulk:
         Raises:
             DatabaseUnavailable: Postgres is away; what waits is kept.
         """
-        with_message = [each for each in self._waiting.values() if each[1] is not None]
-        in_row = [submitted for submitted, parcel in self._waiting.values() if parcel is None]
         connection = None if self._caller is None else self._app.database.on(self._caller)
-        recorder = self._app.recorder
-        made: set[UUID] = set()
-        if with_message:
-            parcels = Parcels.of([(job.key.job_id, parcel) for job, parcel in with_message if parcel])
-            made |= recorder.submit_many([job for job, _ in with_message], parcels, connection)
-        if in_row:
-            made |= recorder.submit_many(in_row, None, connection)
-        for job_id, (submitted, parcel) in self._waiting.items():
+        made = self._write(connection)
+        for job_id, (waiting, parcel) in self._waiting.items():
             if job_id not in made:  # there is a row: one that may be sent again, or not, or this very one
-                recorded = recorder.record(submitted, connection, parcel=parcel)
+                submitted = _event(waiting)
+                recorded = self._app.recorder.record(submitted, connection, parcel=parcel)
                 if not recorded.applied and recorded.outcome != "repeated":
                     log_duplicate(submitted.key, recorded.reason)
         self._waiting.clear()
@@ -141,3 +149,46 @@ class Bulk:
             )
         self._untracked.clear()
         self._size = 0
+
+    def _write(self, connection: DriverConnection | None) -> set[UUID]:
+        """Write what waits as one statement; a second one has what has its message in the row."""
+        recorder, waiting = self._app.recorder, self._waiting.values()
+        plain = [job for job, _ in waiting if isinstance(job, PlainJob)]
+        if plain and len(plain) == len(waiting):
+            return recorder.submit_plain(plain, Parcels.timeless([job.params for job in plain]), connection)
+        jobs = [(_event(job), parcel) for job, parcel in waiting]
+        with_message = [(job, parcel) for job, parcel in jobs if parcel is not None]
+        in_row = [job for job, parcel in jobs if parcel is None]
+        made: set[UUID] = set()
+        if with_message:
+            parcels = Parcels.of([(job.key.job_id, parcel) for job, parcel in with_message])
+            made |= recorder.submit_many([job for job, _ in with_message], parcels, connection)
+        if in_row:
+            made |= recorder.submit_many(in_row, None, connection)
+        return made
+
+
+def _event(job: Submitted | PlainJob) -> Submitted:
+    return job.made() if isinstance(job, PlainJob) else job
+
+
+def savepoints_of(connection: Any) -> int:
+    """Count the blocks within the caller's transaction: what is sent in an inner one goes with that, if it rolls back.
+
+    Args:
+        connection: As for `transaction`.
+    """
+    for name in ("sync_session", "sync_connection"):  # SQLAlchemy's asynchronous ones
+        connection = getattr(connection, name, None) or connection
+    if (django := getattr(connection, "savepoint_ids", None)) is not None:
+        return len(django)
+    if (psycopg := getattr(connection, "_num_transactions", None)) is not None:
+        return int(psycopg)
+    count, nested = 0, getattr(connection, "get_nested_transaction", lambda: None)()
+    while nested is not None and getattr(nested, "nested", True):
+        # Of a session's, its parent; of a connection's, the one that it was begun in.
+        count, nested = (
+            count + 1,
+            getattr(nested, "parent", None) or getattr(nested, "_previous_nested", None),
+        )
+    return count

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from kombu.exceptions import OperationalError
-from kombu.utils.uuid import uuid
 
 from jobbridge.app.errors import sending
 from jobbridge.broker import delete_waiting
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.events import Cancelled
-from jobbridge.core.handlers import nearest
+from jobbridge.core.handlers import handler_of, nearest
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.errors import EngineUnavailable, InvalidJobData, JobNotFound, UnknownHandler
+from jobbridge.store.batches.progress import BATCH
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -54,6 +54,11 @@ def enqueue(
     expires: datetime | timedelta | None = None,
     singleton_key: str | None = None,
     singleton_policy: SingletonPolicy | str | None = None,
+    concurrency: Any = None,
+    rate_limit: Any = None,
+    unique: Any = None,
+    throttle: Any = None,
+    debounce: Any = None,
     default_engine: Engine | None = None,
     add_to_parent: bool = True,
 ) -> JobHandle:
@@ -71,6 +76,8 @@ def enqueue(
         expires: It does not start after that instant, or so long after now.
         singleton_key: At most one job of the tenant that has not ended has this key.
         singleton_policy: `skip` (default), `replace` or `raise`, when another job has the key.
+        concurrency, rate_limit, unique, throttle, debounce: Its rules across the fleet, instead of the task's own
+            (docs/rules.md).
         default_engine: This one, unless the task says otherwise.
         add_to_parent: A task that sends it remembers it as its child (`AsyncResult.children`).
 
@@ -91,12 +98,16 @@ def enqueue(
         "expires": lifetime,
         "singleton_key": singleton_key,
         "singleton_policy": singleton_policy,
+        "concurrency": concurrency,
+        "rate_limit": rate_limit,
+        "unique": unique,
+        "throttle": throttle,
+        "debounce": debounce,
         "default_engine": default_engine,
     }
     result = task.apply_async(
         args=args,
         kwargs=kwargs,
-        task_id=uuid(),
         tenant=tenant,
         engine=engine,
         user_id=user_id,
@@ -134,7 +145,7 @@ def arguments_for(task: Any, data: Any) -> tuple[list[Any], dict[str, Any]]:
     Raises:
         InvalidJobData: `args` is no list, or `kwargs` no object.
     """
-    if hasattr(task, "spec"):
+    if handler_of(task) is not None:
         return [data if data is not None else {}], {}
     if isinstance(data, dict) and data and set(data) <= {"args", "kwargs"}:
         args, kwargs = data.get("args") or [], data.get("kwargs") or {}
@@ -191,6 +202,9 @@ def cancel_job(
         return False
     _stop(app, row, reason, cancelled_by)
     app.fan_outs.cancel(row.key, cancelled_by=cancelled_by)
+    app.durable.cancel_called(row.key, cancelled_by=cancelled_by)
+    if (batch_id := row.metadata.get(BATCH)) is not None:
+        app.batches.attend_safely(UUID(batch_id))
     return True
 
 

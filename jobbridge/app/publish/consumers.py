@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import Engine
 from jobbridge.errors import DatabaseError
 from jobbridge.store.workers.workers import WorkerRow, WorkerStore
@@ -74,7 +75,7 @@ def warn_if_nobody_runs(
 ) -> str | None:
     """Warn if no worker can run what was just scheduled; gives the reason, None if one can."""
     task: Any = app.tasks.get(name)
-    chosen = engine or getattr(task, "engine", None) or default_engine
+    chosen = engine or Engine.named_by(task) or default_engine
     return app.servers.warn_if_none(
         name, queue=queue or _queue_of(app, task), engine=Engine.parse(str(chosen))
     )
@@ -82,7 +83,7 @@ def warn_if_nobody_runs(
 
 def _queue_of(app: Celery, task: Any) -> str | None:
     """Give the queue that a task goes to by itself; None where a router decides."""
-    declared = getattr(getattr(task, "spec", None), "queue", None) or getattr(task, "queue", None)
+    declared = getattr(handler_of(task), "queue", None) or getattr(task, "queue", None)
     if declared:
         return str(declared)
     return None if app.conf.task_routes else str(app.conf.task_default_queue)

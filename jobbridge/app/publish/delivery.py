@@ -32,6 +32,10 @@ class Delivery(Protocol):
         """
         ...
 
+    def accept(self, accepted: Accepted) -> None:
+        """Have the row say that the engine has it, now or within a moment. Trouble is logged: its start says so."""
+        ...
+
     def prepare(self, *, asks: bool) -> None:
         """Make sure, before a job is recorded, that its settings can work; `asks`: it may also be asked.
 

@@ -17,7 +17,10 @@ import psycopg
 from kombu import serialization
 from kombu.entity import maybe_delivery_mode
 
-from jobbridge.broker import hand_over, is_declared, parameters_of
+from jobbridge.app.publish.message.encryption import sealed_message
+from jobbridge.app.publish.message.size import check_body
+from jobbridge.app.routing import unroutable
+from jobbridge.broker import hand_over, is_declared, parameters_of, publishing_on
 from jobbridge.postgres.prepared import prepared
 from jobbridge.store.database import refusal
 
@@ -26,12 +29,14 @@ if TYPE_CHECKING:
 
     from jobbridge.app.application import Celery
     from jobbridge.broker import Parcel
+    from jobbridge.postgres.caller_connection import DriverConnection
 
 
 class DirectWay:
     """To which queues of one app's broker messages may go directly."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: Celery) -> None:
+        self._app = app
         self.database: str | None = None  #: As the transport names it; None: nothing was sent yet.
         self._queues: dict[str, Any] = {}
 
@@ -66,9 +71,15 @@ class DirectWay:
             EncodeError: An argument cannot be serialized.
         """
         assert self.database is not None  # leads_to
-        content_type, content_encoding, data = serialization.dumps(
-            body, serializer=publish_options.get("serializer")
-        )
+        data, publish_options = sealed_message(self._app, body, publish_options)
+        if data is body:
+            content_type, content_encoding, data = serialization.dumps(
+                body, serializer=publish_options.get("serializer")
+            )
+        else:
+            content_type, content_encoding = (
+                publish_options[each] for each in ("content_type", "content_encoding")
+            )
         queue, expiration = publish_options["routing_key"], publish_options.get("expiration")
         properties: dict[str, Any] = {
             "correlation_id": publish_options["correlation_id"],
@@ -97,13 +108,44 @@ def over_kombu(app: Celery, producer: Any, body: Any, options: Mapping[str, Any]
         producer: None: one of the app's.
         body: Arguments and callbacks, not yet serialized.
         options: Of `Producer.publish`.
+
+    Raises:
+        TooLarge: Nothing was sent.
     """
+    check_body(app, body, options)
+    return _over_kombu(app, producer, *sealed_message(app, body, options))
+
+
+def _over_kombu(app: Celery, producer: Any, body: Any, options: Mapping[str, Any]) -> Any:
     if producer is not None:
         sent = producer.publish(body, **options)
         app.amqp.direct.learn(producer, options)
         return sent
     with app.producer_or_acquire() as own, own.connection._reraise_as_library_errors():
-        return over_kombu(app, own, body, options)
+        return _over_kombu(app, own, body, options)
+
+
+def publish_on(
+    connection: DriverConnection, publish: Callable[[], Any], options: Mapping[str, Any], *, is_brief: bool
+) -> Any:
+    """Publish in the transaction of a connection, so that at least one queue gets it.
+
+    Args:
+        connection: Whose transaction it is.
+        publish: Publishes one message over kombu, and declares its queue before.
+        options: Of the message.
+        is_brief: The transaction will be committed soon.
+
+    Raises:
+        UnsupportedOption: No queue is bound so. The transaction is to be rolled back.
+    """
+    with publishing_on(connection, is_brief=is_brief) as told:
+        result = publish()
+        if not told.stored:  # its queue was declared, and deleted since; now it is declared anew
+            result = publish()
+        if not told.stored:
+            raise unroutable(options.get("exchange"), options.get("routing_key"))
+        return result
 
 
 def store(app: Celery, statement: LiteralString, parameters: Mapping[str, Any]) -> None:

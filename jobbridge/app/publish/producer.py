@@ -12,12 +12,16 @@ from kombu.exceptions import OperationalError
 from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.direct import over_kombu, store
 from jobbridge.app.publish.message.checks import with_zones
+from jobbridge.app.publish.message.size import check_stored
 from jobbridge.app.publish.publisher import JobPublication
 from jobbridge.app.publish.repeating import repeating
+from jobbridge.app.publish.rules.declared import is_ruled
+from jobbridge.app.publish.rules.unique import unique_of
 from jobbridge.app.routing import is_broadcast
 from jobbridge.broker import PUBLISH_TO_QUEUE, publishing_by, publishing_on
 from jobbridge.core.enqueue import check_queue
 from jobbridge.core.envelope import HEADER
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.errors import UnsupportedOption
 
@@ -68,35 +72,48 @@ class JobProducer:
                 "Messages of Celery's task protocol 1 cannot become jobs.", hint="Set task_protocol to 2."
             )
         headers = with_zones(headers)
-        prepare = getattr(self._app._tasks.get(self._name), "prepare_arguments", None)
-        if prepare is not None:
+        task = self._app._tasks.get(self._name)
+        if handler_of(task) is not None:
             args, kwargs, embed = body
-            args, kwargs, self._tenant = prepare(args, kwargs, self._tenant)
+            args, kwargs, self._tenant = task.prepare_arguments(args, kwargs, self._tenant)
             body = (args, kwargs, embed)
         return message._replace(headers=headers, properties=properties, body=body, sent_event=sent_event)
 
     def publish(self, body: Any, **options: Any) -> Any:
         if self._sent:
             return self._publish_event(body, options)
-        if is_broadcast(self._app, self._queue, options.get("exchange")):
-            # One message, many workers: not one job.
-            self._refuse_singleton("a message for many workers is not one job")
-            self._refuse_broadcast_on_temporal()
-            result = self._publish_untracked(body, options)
-        elif self._goes_without_row(body, str(options["headers"]["id"])):
-            self._refuse_singleton("it has no row, which would hold the key")
+        if not self.check(body, options):
             result = self._publish_untracked(body, options)
         else:
             # Celery may call again after an error: the same publication, so the same delivery.
             self.publication = self.publication or JobPublication(
                 self._app, self._producer, self._name, self._options, self._tenant, body, options, self._queue
             )
-            if options["headers"].get("group"):
-                self._refuse_singleton("a group waits for each of its members")
             result = self.publication.send()
             self._app.note_sent(self.publication.sent)
         self._sent = True
         return result
+
+    def check(self, body: Any, options: dict[str, Any]) -> bool:
+        """Tell whether it becomes a job, or is a message without a row.
+
+        Raises:
+            UnsupportedOption: It can be neither.
+        """
+        if is_broadcast(self._app, self._queue, options.get("exchange")):
+            # One message, many workers: not one job.
+            self._refuse_singleton("a message for many workers is not one job")
+            self._refuse_rules("a message for many workers is not one job")
+            self._refuse_broadcast_on_temporal()
+            self._refuse_broadcast_in_chord(body)
+            return False
+        if self._goes_without_row(body, str(options["headers"]["id"])):
+            self._refuse_singleton("it has no row, which would hold the key")
+            self._refuse_rules("it has no row, whose end would let others begin")
+            return False
+        if options["headers"].get("group"):
+            self._refuse_singleton("a group waits for each of its members")
+        return True
 
     def _publish_event(self, body: Any, options: dict[str, Any]) -> Any:
         """Send what Celery tells of the message: the job is sent, whatever comes of this."""
@@ -126,6 +143,7 @@ class JobProducer:
             return repeating(work, app.caller_connection, options)
 
         def write(parcel: Parcel) -> bool:
+            check_stored(app, self._name, parcel.parameters)
             if bulk is None:
                 store(app, PUBLISH_TO_QUEUE, parcel.parameters)
             else:
@@ -162,19 +180,37 @@ class JobProducer:
         return True
 
     def _refuse_broadcast_on_temporal(self) -> None:
-        declared = getattr(self._app._tasks.get(self._name), "engine", None)
-        options = self._options
+        declared, options = Engine.named_by(self._app._tasks.get(self._name)), self._options
         engine = options.engine or declared or options.default_engine or self._app.default_engine
-        if Engine.parse(str(engine)) is Engine.TEMPORAL:
+        if engine is Engine.TEMPORAL:
             raise UnsupportedOption(
                 f"{self._name!r} cannot go to many workers at once on Temporal, which gives a job to one.",
                 hint="Send it with engine='celery' to `celery worker`s that serve the queue, or once for each queue.",
             )
 
+    def _refuse_broadcast_in_chord(self, body: Any) -> None:
+        if body[2].get("chord"):  # it has no row that would count, so the chord would wait for ever
+            raise UnsupportedOption(
+                f"{self._name!r} cannot go to many workers at once as a part of a chord, which waits for one of it.",
+                hint="Send the broadcast beside the chord, or the part to a queue of which one worker takes it.",
+            )
+
     def _refuse_singleton(self, reason: str) -> None:
-        key = self._options.singleton_key
+        key, task = self._options.singleton_key, self._app._tasks.get(self._name)
         if key is not None:
             raise UnsupportedOption(
                 f"{self._name!r} cannot have the singleton_key {key!r}: {reason}.",
                 hint="Send it without the key.",
+            )
+        if (rule := unique_of(self._app, task, self._name, self._options)) is not None:
+            raise UnsupportedOption(
+                f"{self._name!r} cannot have {rule.option}: {reason}.",
+                hint=f"Send it with {rule.option}=False.",
+            )
+
+    def _refuse_rules(self, reason: str) -> None:
+        if is_ruled(self._app, self._app._tasks.get(self._name), self._name, self._options):
+            raise UnsupportedOption(
+                f"{self._name!r} cannot have rules across the fleet: {reason}.",
+                hint="Send it with concurrency=False and rate_limit=False.",
             )

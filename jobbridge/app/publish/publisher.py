@@ -4,8 +4,8 @@ What if the process dies between two steps?
 
 * CE, broker and tables in one database: row and message are one statement (with an exchange that may lead to several
   queues, with a singleton key, or after falling back: one transaction). Nothing is between them.
-* CE, another broker (Redis, RabbitMQ, the stock SQL one): the row is committed as `pending`, then the message sent.
-  Death between: a `pending` row and no message; the row shows it, and no worker runs it.
+* CE, another broker (Redis, RabbitMQ, the stock SQL one): the row is committed as `pending`, then the message sent
+  (what is large stays in the row: `message.reference`). Death between: a `pending` row and no message, as it shows.
 * EE: the row holds the message and is committed as `pending`; then the workflow is started, then the row
   says `queued`. Death before the start: the relay starts it. Death after: the relay starts it again, under the same
   workflow id, which Temporal refuses while it runs; when it has closed, the claim of the row refuses the attempt.
@@ -29,17 +29,22 @@ from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.execute.together import patiently
 from jobbridge.app.options import JobOptions, Sent
 from jobbridge.app.publish.delivery import address, chosen_light, log_duplicate, log_fallback, note_fallback
-from jobbridge.app.publish.direct import over_kombu
+from jobbridge.app.publish.direct import over_kombu, publish_on
+from jobbridge.app.publish.message.continuing import continuation_of, held
 from jobbridge.app.publish.message.envelope import make_envelope
-from jobbridge.app.publish.message.fields import instant, optional_id, readable_arguments
+from jobbridge.app.publish.message.reference import LIMIT, as_sent
+from jobbridge.app.publish.message.size import check_body, check_stored
+from jobbridge.app.publish.message.submitted import submitted_of
 from jobbridge.app.publish.repeating import repeating
-from jobbridge.app.publish.singletons import SingletonClaim
-from jobbridge.app.routing import queue_of, with_queue
+from jobbridge.app.publish.rules.job_holds import JobHolds, holds_of
+from jobbridge.app.publish.rules.unique import unique_by
+from jobbridge.app.publish.singletons import claim_of
+from jobbridge.app.routing import queue_to_send_to, with_queue
 from jobbridge.broker import publishing_by, publishing_on
-from jobbridge.core.chords import REPLACES, place_of
-from jobbridge.core.enqueue import Outcome, SingletonPolicy
+from jobbridge.core.chords import REPLACES
+from jobbridge.core.enqueue import Outcome
 from jobbridge.core.envelope import Envelope
-from jobbridge.core.events import Accepted, Continuation, Failed, FellBack, Submitted
+from jobbridge.core.events import Accepted, Failed, FellBack, Submitted
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, EngineUnavailable, UnsupportedOption
@@ -67,8 +72,6 @@ class JobPublication:
         queue: Any = None,
     ) -> None:
         self._app = app
-        exchange, routing_key = publish_options.get("exchange"), publish_options.get("routing_key")
-        self._queue_name = queue_of(app, exchange, routing_key, chosen=queue)
         self._producer = producer
         self._name = name
         self._options = options
@@ -82,9 +85,14 @@ class JobPublication:
         is_own = self._parent_run is not None and self._parent_run.task_id == self._task_id
         self._own_run = self._parent_run if is_own else None
         self._engine = self._chosen_engine()
+        self._queue_name = queue_to_send_to(app, publish_options, self._engine, chosen=queue, goes_on=is_own)
         self._is_light = chosen_light(app, self._task, options, self._engine, is_own=is_own)
+        self._unique = None
+        if self._is_first:
+            self._unique, self._options = unique_by(app, self._task, name, options, body, self._headers)
         self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
-        self._claim = self._singleton_claim()
+        self._claim = claim_of(app, self._key, self._options, self._unique, is_first=self._own_run is None)
+        self._holds = self._holds_now()
         self._trouble: EngineUnavailable | None = None  #: Why it does not go to the engine that was chosen.
         self.sent: Sent | None = None  #: What came of it; None until it is sent.
         self.stored: tuple[Submitted, Parcel] | None = None  #: What was stored in one statement, if it was.
@@ -120,64 +128,41 @@ class JobPublication:
             return self._options.engine
         if self._own_run is not None:
             return self._own_run.engine  # a retry stays where it runs
-        declared = getattr(self._task, "engine", None)
-        if declared:
-            return Engine.parse(str(declared))
-        return self._options.default_engine or self._app.default_engine
+        return Engine.named_by(self._task) or self._options.default_engine or self._app.default_engine
 
     def _chosen_tenant(self, tenant: TenantId | None) -> TenantId:
         parent = self._parent_run
         return tenant or (parent.key.tenant if parent else inherited_tenant()) or SYSTEM_TENANT
 
-    def _singleton_claim(self) -> SingletonClaim | None:
-        key = self._options.singleton_key
-        if key is None:
-            return None
-        if self._own_run is not None:
-            raise UnsupportedOption(
-                f"Job {self._task_id} goes on by this message, and cannot take the singleton_key {key!r} now.",
-                hint="Give the key when the job is sent for the first time.",
-            )
-        policy = self._options.singleton_policy or SingletonPolicy.SKIP
-        return SingletonClaim(self._app, self._key, key, policy)
+    @property
+    def _is_first(self) -> bool:
+        return self._own_run is None and self._options.continues is None
 
-    def _submitted(self, status: JobStatus, message: Any = None, *, broker: str | None = None) -> Submitted:
-        headers, task = self._headers, self._task
-        max_retries, root_id = getattr(task, "max_retries", None), headers.get("root_id")
-        eta, parent_id = instant(headers.get("eta")), optional_id(headers.get("parent_id"))
-        return Submitted(
+    def _holds_now(self) -> JobHolds:
+        """Give what is to hold it; what goes on by this message has passed its rules."""
+        if not self._is_first:
+            return JobHolds()
+        task = (self._app, self._task, self._name, self._options)
+        return holds_of(*task, self._key, self._task_id, self._queue_name, self._body, self._publish_options)
+
+    def _submitted(self, status: JobStatus, message: Any = None, **more: Any) -> Submitted:
+        return submitted_of(
+            self._task,
+            self._body,
+            self._publish_options,
+            self._options,
+            type=self._name,
             key=self._key,
             task_id=self._task_id,
-            type=self._name,
             engine=self._engine,
             delivery=self._delivery,
             queue=self._queue_name,
-            status=JobStatus.SCHEDULED if eta is not None and status is JobStatus.QUEUED else status,
-            continues=self._continuation(),
-            priority=int(self._publish_options.get("priority") or 0),
-            run_at=eta,
-            expires_at=instant(headers.get("expires")),
-            singleton_key=self._options.singleton_key,
-            max_attempts=None if max_retries is None else max_retries + 1,
-            user_id=self._options.user_id,
-            metadata={**readable_arguments(task, self._body, headers), **self._options.metadata_of(headers)},
+            status=status,
+            continues=continuation_of(self._options, self._own_run, self._headers),
             external_id=self._external_id,
             message=message,
-            broker=broker,
-            root_id=self._key.job_id if root_id == self._task_id else optional_id(root_id),
-            parent_id=parent_id if parent_id != self._key.job_id else None,  # else it sends itself again
-            group_id=headers.get("group"),
-            **place_of(self._body, headers),
+            **more,
         )
-
-    def _continuation(self) -> Continuation | None:
-        if self._options.continues is not None:
-            return Continuation(attempt=self._options.continues, is_retry=False)
-        run = self._own_run
-        if run is None or run.attempt is None:
-            return None
-        is_retry = int(self._headers.get("retries") or 0) > run.retries
-        return Continuation(attempt=run.attempt, is_retry=is_retry)
 
     # -- the broker
 
@@ -192,7 +177,7 @@ class JobPublication:
         return repeating(write, caller, self._publish_options)
 
     def _write_row_and_message(self, caller: Any) -> Any:
-        if self._publish_options.get("exchange") or self._claim is not None or self._trouble is not None:
+        if self._publish_options.get("exchange") or self._claim is not None or self._trouble or self._holds:
             return self._write_row_then_message(caller)
         if caller is None:
             self._app.database.check()  # the broker, which declares its queue first, would say it in its own words
@@ -200,6 +185,7 @@ class JobPublication:
         submitted = self._submitted(JobStatus.QUEUED)
 
         def write(parcel: Parcel) -> bool:
+            check_stored(self._app, self._name, parcel.parameters)
             self.stored = (submitted, parcel)
             return not self._waits_in_bulk(submitted, parcel) and self._record(submitted, connection, parcel)
 
@@ -214,7 +200,7 @@ class JobPublication:
 
     def _waits_in_bulk(self, submitted: Submitted, parcel: Parcel | None = None) -> bool:
         bulk = self._app.open_bulk
-        if bulk is None or not bulk.takes(submitted):
+        if bulk is None or self._holds or not bulk.takes(submitted):
             return False
         bulk.add(submitted, parcel, self._repeating)
         self._note_sent(Outcome.CREATED, self._key, self._task_id, self._external_id)
@@ -226,11 +212,12 @@ class JobPublication:
                 return None
             if self._trouble is not None:
                 note_fallback(connection, self._key, self._trouble)
-            return self._publish_on(connection, is_brief=caller is None)
+            return self._holds.publish(
+                connection, lambda: self._publish_on(connection, is_brief=caller is None)
+            )
 
     def _publish_on(self, connection: DriverConnection, *, is_brief: bool) -> Any:
-        with publishing_on(connection, is_brief=is_brief):
-            return self._publish()
+        return publish_on(connection, self._publish, self._publish_options, is_brief=is_brief)
 
     def _publish(self) -> Any:
         options = {**self._publish_options, "retry": False, "headers": dict(self._headers)}
@@ -268,6 +255,8 @@ class JobPublication:
             return False
         if self._claim is not None and connection is not None:
             self._claim.settle(connection)
+        if self._holds and connection is not None:
+            self._holds.write(connection, is_new=recorded.outcome == "created")
         is_replacing = self._claim is not None and self._claim.replaced is not None
         self._note_sent(
             Outcome.REPLACED if is_replacing else Outcome.CREATED, self._key, self._task_id, self._external_id
@@ -283,24 +272,32 @@ class JobPublication:
                 "The broker is not in the database of the caller's transaction, so it cannot be part of it.",
                 hint="Use a jobbridge+postgresql:// broker on the same database.",
             )
-        submitted = self._submitted(JobStatus.PENDING, broker=self._app.broker_scheme)
+        if self._holds:
+            raise UnsupportedOption(
+                f"{self._name!r} has rules across the fleet, and its broker is not in the database of the jobs.",
+                hint="Use a jobbridge+postgresql:// broker on the same database.",
+            )
+        is_large = check_body(self._app, self._body, self._publish_options) > LIMIT
+        in_row = self._envelope().to_json() if is_large else None
+        submitted = self._submitted(JobStatus.PENDING, in_row, broker=self._app.broker_scheme)
         if not self._repeating(lambda caller: self._write_row(submitted, caller)):
             return None
         try:
-            result = self._producer.publish(self._body, **self._publish_options)
+            body, options = as_sent(self._app, self._body, self._publish_options, is_in_row=is_large)
+            result = self._producer.publish(body, **options)
         except Exception as error:
-            self._app.recorder.record(
-                Failed(
-                    key=self._key,
-                    attempt=None,
-                    error=f"Could not be sent: {error!r}",
-                    delivery=self._delivery,
-                )
-            )
+            why = f"Could not be sent: {error!r}"
+            failed = Failed(key=self._key, attempt=None, error=why, delivery=self._delivery)
+            self._app.recorder.record(failed)
             raise
-        self._record_accepted(
-            Accepted(key=self._key, delivery=self._delivery, engine=self._engine, external_id=self._task_id)
+        accepted = Accepted(
+            key=self._key, delivery=self._delivery, engine=self._engine, external_id=self._task_id
         )
+        try:
+            self._app.recorder.record(accepted)
+        except DatabaseError as error:  # its start says so, too
+            told = {"job_id": self._task_id, "error": str(error)}
+            logger.warning("job.acceptance_not_recorded", extra=told)
         return result
 
     # -- Temporal
@@ -316,12 +313,13 @@ class JobPublication:
         if trouble is not None and self._may_fall_back:
             return self._send_to_broker_instead(trouble)
         envelope = self._envelope()
-        submitted = self._submitted(JobStatus.QUEUED if continues else JobStatus.PENDING, envelope.to_json())
-        is_relayed = is_others or trouble is not None
+        is_relayed = is_others or trouble is not None or bool(self._holds)
+        status = JobStatus.QUEUED if continues else JobStatus.PENDING
+        is_told = is_relayed and not continues and not self._holds
+        submitted = self._submitted(status, envelope.to_json(), is_relayed=is_told)
         if bulk is not None and (is_relayed or bulk.reaches(delivery)) and self._waits_in_bulk(submitted):
             return None
-        is_new = self._repeating(lambda caller: self._write_row(submitted, caller))
-        if not is_new or continues or is_relayed:
+        if not self._repeating(lambda caller: self._write_row(submitted, caller)) or continues or is_relayed:
             return None  # the running workflow, or the relay, takes it from the row
         # From here on the job is there, and whoever sends it must not take it for unsent.
         try:
@@ -334,19 +332,11 @@ class JobPublication:
         except Exception as error:
             logger.exception("job.waits_for_temporal", extra={"job_id": self._task_id, "error": repr(error)})
             return None
-        self._record_accepted(accepted)
+        delivery.accept(accepted)
         return None
 
-    def _record_accepted(self, accepted: Accepted) -> None:
-        try:
-            self._app.recorder.record(accepted)
-        except DatabaseError as error:  # its start says so, too
-            logger.warning(
-                "job.acceptance_not_recorded", extra={"job_id": self._task_id, "error": str(error)}
-            )
-
     def _write_row(self, submitted: Submitted, caller: Any) -> bool:
-        if self._claim is None:
+        if self._claim is None and not self._holds:
             return self._record(submitted, None if caller is None else self._app.database.on(caller))
         with self._app.database.transaction(caller) as connection:
             return self._record(submitted, connection)
@@ -388,7 +378,7 @@ class JobPublication:
         return result
 
     def _envelope(self) -> Envelope:
-        return make_envelope(
+        envelope = make_envelope(
             self._app,
             self._task,
             self._name,
@@ -398,3 +388,4 @@ class JobPublication:
             body=self._body,
             publish_options=self._publish_options,
         )
+        return held(envelope, self._options)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numbers
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.message.checks import check_message
 from jobbridge.app.publish.message.fields import plain_reprs
 from jobbridge.app.publish.producer import JobProducer
-from jobbridge.app.publish.template import TEMPLATE_OPTIONS, Template, property_of
+from jobbridge.app.publish.rules.run_time import run_time_rules
+from jobbridge.app.publish.template import Template, may_vary, property_of
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -77,8 +79,8 @@ _ARE_ORIGINAL = (
 )
 _Router: Any = Router  # the stubs leave out what is read or called here
 _time: Any = celery_time
-#: What messages of one template have in common: the task's name, the queue that is asked for, the priority.
-_Kind = tuple[str, Any, Any]
+#: What messages of one template have in common: the task's name, the queue, priority and engine that are asked for.
+_Kind = tuple[str, Any, Any, str]
 _MOST_TEMPLATES, _TRIES = 1000, 3
 _is_retrying: Any = getattr(celery_amqp, "_callback_publish_retry", None)
 
@@ -93,6 +95,7 @@ class ShortWay:
 
     def __init__(self, app: Celery, amqp: Any) -> None:
         self._app, self._amqp = app, amqp
+        self._rules = run_time_rules(app)
         self._retry = app.conf.task_publish_retry
         self._policy = dict(app.conf.task_publish_retry_policy or {})
         self._delivery_mode = app.conf.task_default_delivery_mode
@@ -114,11 +117,13 @@ class ShortWay:
         if len(arguments) != 3 or not self._is_open_now():
             return None
         name, args, kwargs = arguments
-        template = self._templates.get(_kind_of(name, options))
+        template = None if self._rules.concern(name) else self._templates.get(_kind_of(name, options))
+        parent = app.current_worker_task
         if template is not None and _is_plain(options.get("producer")):
-            sent_as = template.send(args, kwargs, options)
+            lineage = {} if parent is None else self._lineage(parent, options)
+            sent_as = None if lineage is None else template.send(args, kwargs, options | lineage)
             if sent_as is not None:
-                return self._result(sent_as, options)
+                return self._result(sent_as, options, parent)
         if not _is_known(given):
             return None
         task = given.pop("task_type")
@@ -137,9 +142,8 @@ class ShortWay:
         queue, sent = routed
         if lifetime is not None:
             sent["expiration"] = lifetime
-        parent = app.current_worker_task
-        if parent is not None and not (message["root_id"] and message["parent_id"]):
-            if app.conf.task_inherit_parent_priority:
+        if parent is not None:
+            if not (message["root_id"] and message["parent_id"]) and app.conf.task_inherit_parent_priority:
                 return None
             message["root_id"] = message["root_id"] or parent.request.root_id or parent.request.id
             message["parent_id"] = message["parent_id"] or parent.request.id
@@ -147,14 +151,24 @@ class ShortWay:
             task_id, name, args, kwargs, create_sent_event=False, **message, **plain_reprs(args, kwargs)
         )
         self._send(name, made, queue, sent, options)
-        result = self._result(task_id, options)
-        if given.get("add_to_parent", True) and parent is not None:
-            parent.add_trail(result)
-        return result
+        return self._result(task_id, options, parent)
 
-    def _result(self, task_id: str, options: dict[str, Any]) -> Any:
+    def _lineage(self, parent: Any, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Give the ids of what is sent inside a task, as far as they are not given; None: there is more to it."""
+        root_id, parent_id, request = given.get("root_id"), given.get("parent_id"), parent.request
+        if given.get("task_id") == request.id:
+            return None  # it goes on by this message
+        if root_id and parent_id:
+            return {}
+        if self._app.conf.task_inherit_parent_priority:
+            return None
+        return {"root_id": root_id or request.root_id or request.id, "parent_id": parent_id or request.id}
+
+    def _result(self, task_id: str, options: Mapping[str, Any], parent: Any) -> Any:
         result = (options.get("result_cls") or self._app.AsyncResult)(task_id)
         result.ignored = options.get("ignore_result")
+        if parent is not None and options.get("add_to_parent", True):
+            parent.add_trail(result)
         return result
 
     def _is_open_now(self) -> bool:
@@ -280,7 +294,11 @@ class ShortWay:
         kind, told = _kind_of(submitted.type, options), parcel.parameters
         known = self._templates.get(kind)
         is_due = known.is_stale if known is not None else self._refused[kind] < _TRIES
-        if not is_due or not options.keys() <= TEMPLATE_OPTIONS or len(self._templates) >= _MOST_TEMPLATES:
+        if (
+            not is_due
+            or not all(may_vary(*option) for option in options.items())
+            or len(self._templates) >= _MOST_TEMPLATES
+        ):
             return
         try:
             self._templates[kind] = Template(self._app, options, publish_options, body, submitted, told)
@@ -302,7 +320,12 @@ def _is_plain(producer: Any) -> bool:
 
 def _kind_of(name: str, options: dict[str, Any]) -> _Kind:
     queue, priority = options.get("queue"), options.get("priority")
-    return name, queue if type(queue) is str else None, priority if type(priority) is int else None
+    return (
+        name,
+        queue if type(queue) is str else None,
+        priority if type(priority) is int else None,
+        str(options.get("engine") or options.get("default_engine") or ""),
+    )
 
 
 def _is_known(given: dict[str, Any]) -> bool:

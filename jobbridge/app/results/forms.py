@@ -9,20 +9,20 @@ from typing import Any
 from celery import exceptions
 from kombu.utils import json as kombu_json
 
+from jobbridge.core.shown import cut, shown
 from jobbridge.core.shown import error_line as line_of
-from jobbridge.core.shown import shown
 
 
-def as_json(value: Any) -> tuple[Any, bool]:
-    """Give a readable form, and whether Celery can restore the value from it."""
+def as_json(value: Any) -> tuple[Any, bool, int]:
+    """Give a readable form, whether Celery can restore the value from it, and its length as text."""
     try:
         text = kombu_json.dumps(value)
     except Exception:  # a value's own code may be asked, and it may be nested too deep
-        return {"repr": shown(value).replace("\x00", "")}, False
+        return {"repr": shown(value).replace("\x00", "")}, False, 0
     if "\\u0000" in text:
-        return json.loads(text.replace("\\u0000", "")), False  # Postgres has no NUL in jsonb
+        return json.loads(text.replace("\\u0000", "")), False, len(text)  # Postgres has no NUL in jsonb
     # Nor NaN, Infinity and lone surrogates. These words also occur in plain text, which then is only kept twice.
-    return json.loads(text), not any(word in text for word in ("NaN", "Infinity", "\\ud"))
+    return json.loads(text), not any(word in text for word in ("NaN", "Infinity", "\\ud")), len(text)
 
 
 def revoked(reason: str) -> dict[str, Any]:
@@ -55,3 +55,18 @@ def error_line(result: Any) -> str:
         text = " ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
         return f"{result['exc_type']}: {text}"
     return line_of(result) if isinstance(result, BaseException) else str(result)
+
+
+def cut_exception(result: Any, limit: int) -> dict[str, Any]:
+    """Give an exception that is too large to keep in Celery's readable form, with the beginning of its text.
+
+    Args:
+        result: The exception, or Celery's readable form of it.
+        limit: In bytes, of everything that is kept of it.
+    """
+    if isinstance(result, dict):
+        kind, module = result.get("exc_type", "Exception"), result.get("exc_module")
+    else:
+        kind, module = type(result).__name__, type(result).__module__
+    text = error_line(result).removeprefix(f"{kind}: ")
+    return {"exc_type": kind, "exc_message": [cut(text, limit)], "exc_module": module}

@@ -30,6 +30,7 @@ from jobbridge.core.keys import job_id_for
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres.connect import Connection, close, connect
 from jobbridge.postgres.faults import Kind, kind_of, reason_of
+from jobbridge.postgres.listen import notified
 from jobbridge.postgres.target import Target
 from jobbridge.store.workers.awaiters import AWAIT, CHANNEL, LEASE, LEAVE, LONGEST
 
@@ -194,8 +195,8 @@ class ResultListener:
                 connection.execute(AWAIT, who)
                 renewed_at = now
                 self._listens_since = self._listens_since or time.monotonic()
-            for notification in connection.notifies(timeout=_TICK):
-                self._tell(notification.payload)
+            for name in notified(connection, _TICK):
+                self._tell(name)
 
     def _tell(self, name: str) -> None:
         with self._lock:

@@ -20,9 +20,13 @@ from jobbridge.app.schedules.declared import (
     refused_declarations,
     said_of,
     sendable,
+    sync_declared,
 )
 from jobbridge.app.schedules.firing import ScheduleFirer
+from jobbridge.app.schedules.rehearsal import rehearse
+from jobbridge.codec.schedules import open_schedule, readable_schedule
 from jobbridge.core.enqueue import check_queue
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition, overlap_named
 from jobbridge.core.schedules.fires import fires
@@ -116,6 +120,7 @@ class ScheduleService:
             InvalidJobData: The data does not fit.
             TenantRequired: The handler needs a tenant.
             UnsupportedOption: A value cannot be honoured, or code declares the schedule of that name.
+            PayloadTooLarge: Its jobs could not be sent.
         """
         known = find_task(self._app, task)
         args, kwargs, owner = _prepared(known, data, tenant)
@@ -149,8 +154,9 @@ class ScheduleService:
         Raises:
             ScheduleNotFound: There is none.
             UnsupportedOption: A value cannot be honoured, or code declares it.
+            EncryptionError: What is to stay cannot be opened.
         """
-        row = self.find(schedule, tenant)
+        row = open_schedule(self._app.database.codec, self._found(schedule, tenant))
         if "when" in changes:
             changes["spec"] = parse_spec(changes.pop("when"))
         if "overlap" in changes:
@@ -166,7 +172,9 @@ class ScheduleService:
     @sending()
     def save(self, definition: ScheduleDefinition) -> ScheduleHandle:
         """Make a schedule what the definition says. Raises as `create`."""
-        definition = sendable(definition)
+        definition = sendable(self._app, definition)
+        # Options are Celery's own, and may be for routers and receivers that only who fires it has.
+        rehearse(self._app, replace(definition, options={}))
         if definition.queue is not None:
             check_queue(definition.queue, event_prefix=self._app.conf.event_queue_prefix)
         saved = self.store.save(definition)
@@ -186,12 +194,19 @@ class ScheduleService:
         return declare_missing(self._app, engine)
 
     @sending()
+    def sync(self) -> None:
+        """Make the app's declared schedules what its code says, as beat does at its start."""
+        sync_declared(self._app)
+
     def find(self, schedule: str | UUID, tenant: str | None = None) -> ScheduleRow:
-        """Give the schedule of that name or id.
+        """Give the schedule of that name or id; arguments that cannot be opened here say so.
 
         Raises:
             ScheduleNotFound: There is none, or several tenants have one.
         """
+        return readable_schedule(self._app.database.codec, self._found(schedule, tenant))
+
+    def _found(self, schedule: str | UUID, tenant: str | None) -> ScheduleRow:
         found = self.store.find(str(schedule), None if tenant is None else TenantId(tenant))
         if not found:
             raise ScheduleNotFound.named(str(schedule))
@@ -205,9 +220,10 @@ class ScheduleService:
     def list(
         self, *, tenant: str | None = None, task: str | None = None, engine: Engine | None = None
     ) -> Sequence[ScheduleRow]:
-        """Give all schedules by tenant and name."""
-        known = None if tenant is None else TenantId(tenant)
-        return self.store.list(tenant=known, task=task, engine=engine, limit=None)
+        """Give all schedules by tenant and name; arguments that cannot be opened here say so."""
+        known, codec = None if tenant is None else TenantId(tenant), self._app.database.codec
+        rows = self.store.list(tenant=known, task=task, engine=engine, limit=None)
+        return [readable_schedule(codec, row) for row in rows]
 
     def refused(self) -> Sequence[str]:
         """Say which schedules the app's code declares that cannot be honoured, and why."""
@@ -296,7 +312,7 @@ class ScheduleService:
 def queue_of(app: Celery, task: str, queue: str | None) -> str:
     """Name the queue that a task's message goes to."""
     known = app.tasks.get(task)
-    own = getattr(getattr(known, "spec", None), "queue", None) or getattr(known, "queue", None)
+    own = getattr(handler_of(known), "queue", None) or getattr(known, "queue", None)
     chosen = queue or own
     options = {"queue": chosen} if chosen else {}
     routed = app.amqp.router.route(dict(options), task)
@@ -307,9 +323,8 @@ def queue_of(app: Celery, task: str, queue: str | None) -> str:
 def _prepared(task: Any, data: Any, tenant: str | None) -> tuple[list[Any], dict[str, Any], TenantId]:
     args, kwargs = arguments_for(task, data)
     given = None if tenant is None else tenant_named(tenant)
-    prepare = getattr(task, "prepare_arguments", None)
-    if prepare is not None:
-        args, kwargs, given = prepare(args, kwargs, given)
+    if handler_of(task) is not None:
+        args, kwargs, given = task.prepare_arguments(args, kwargs, given)
     return args, kwargs, given or SYSTEM_TENANT
 
 

@@ -1,10 +1,10 @@
 """The schedules that code declares, brought into the table: `beat_schedule`, and `@job(schedule=…)`.
 
-A declared schedule is changed when its declaration changed, and deleted when it is gone; not by an older release that
-starts again while a newer one declares it (`releases`), and one that comes back is paused as it was. Only those that
-the same app declared are looked at: what people and programs made is theirs. A module that cannot be imported is raised
-before anything is changed. An entry that cannot be honoured is named and left out, and the others are as their code
-says; what was declared under its name before stays as it was.
+A declared schedule is changed when its declaration changed, and deleted when it is gone; neither by an older release
+that starts again while a newer one declares it (`releases`), and one that comes back is paused as it was. Only those
+that the same app declared are looked at: what people and programs made is theirs. A module that cannot be imported is
+raised before anything is changed. An entry that cannot be honoured is named and left out, and the others are as their
+code says; what was declared under its name before stays as it was.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
+from uuid import UUID
 
 from kombu.exceptions import KombuError
 from kombu.utils import json as kombu_json
 
+from jobbridge.app.errors import TooLarge
 from jobbridge.app.options import engine_named, user_id_of
 from jobbridge.app.periodic import spec_of
+from jobbridge.app.schedules.rehearsal import rehearse
 from jobbridge.app.schedules.releases import declared_later
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import SYSTEM_TENANT, Engine
 from jobbridge.core.schedules.definition import Recurrence, ScheduleDefinition, overlap_named
 from jobbridge.core.schedules.policies import Overlap
 from jobbridge.core.schedules.specs import parse_spec
 from jobbridge.core.tenant_names import tenant_named
-from jobbridge.errors import UnsupportedOption
+from jobbridge.errors import JobBridgeError, UnsupportedOption
 from jobbridge.postgres import locks
 from jobbridge.store.schedules.repository import SaveOutcome, database_clock
 
@@ -38,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 #: Celery's beat sends whether the last one has ended or not, and makes up for little.
 _CELERYS = Recurrence("1 hour", overlap=Overlap.ALLOW, catchup=timedelta(hours=1))
+
+#: Bytes of a message beside its arguments, with their `argsrepr` and `kwargsrepr`.
+_HEADERS = 3_000
 
 #: Two that bring in their declarations at once take turns.
 _TAKE_TURNS: LiteralString = f"SELECT pg_advisory_xact_lock({locks.DECLARED_SCHEDULES})"
@@ -51,7 +58,7 @@ class Synced:
     updated: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     not_ours: list[str] = field(default_factory=list)
-    #: A release that came later declares them.
+    #: A release that came later declares them, or declares them otherwise.
     kept: list[str] = field(default_factory=list)
     #: Why each cannot be honoured.
     refused: dict[str, str] = field(default_factory=dict)
@@ -72,13 +79,18 @@ def sync_declared(app: Celery, entries: Sequence[Any] | None = None, *, is_repea
     synced = Synced(refused=refused)
     with app.database.transaction() as connection:
         connection.execute(_TAKE_TURNS)
+        # An app without a name cannot tell its schedules from those of another one without.
+        later = set[UUID]()
+        if declared_by:
+            later = declared_later(connection, declared_by, definitions, now=database_clock(connection))
         for definition in definitions:
+            if definition.schedule_id in later:
+                synced.kept.append(definition.name)
+                continue
             outcome = app.schedules.store.save(definition, connection).outcome
             _note(synced, outcome, definition.name)
-        # An app without a name cannot tell its schedules from those of another one without.
         if declared_by:
             own = {definition.schedule_id for definition in definitions}
-            later = declared_later(connection, declared_by, own, now=database_clock(connection))
             for row in app.schedules.store.list(declared_by=declared_by, limit=None, connection=connection):
                 if row.schedule_id in own or row.name in refused:
                     continue
@@ -159,7 +171,7 @@ def _read(app: Celery, entries: Sequence[Any] | None) -> tuple[list[ScheduleDefi
     for entry in made.values() if entries is None else entries:
         try:
             definitions.append(declared(app, entry))
-        except UnsupportedOption as error:
+        except JobBridgeError as error:
             refused[str(entry.name)] = f"{error} {error.hint}"
         except (TypeError, ValueError, AttributeError) as error:
             refused[str(entry.name)] = f"{type(error).__name__}: {error}"
@@ -170,12 +182,12 @@ def declared(app: Celery, entry: Any) -> ScheduleDefinition:
     """Give the definition that one of Celery's entries declares.
 
     Raises:
-        UnsupportedOption: It cannot be honoured.
+        JobBridgeError: It cannot be honoured; each of its fires would fail.
     """
     task = app.tasks.get(entry.task)
     recurrence, spec = _recurrence(task, entry)
     options = dict(entry.options)
-    engine = options.pop("engine", None) or getattr(task, "engine", None)
+    engine = options.pop("engine", None) or Engine.named_by(task)
     user_id = options.pop("user_id", None)
     definition = ScheduleDefinition(
         name=entry.name,
@@ -195,17 +207,22 @@ def declared(app: Celery, entry: Any) -> ScheduleDefinition:
         jitter=recurrence.jitter,
         declared_by=app.main or "",
     )
-    return sendable(definition)
+    stored = sendable(app, definition)
+    rehearse(app, definition)
+    return stored
 
 
-def sendable(definition: ScheduleDefinition) -> ScheduleDefinition:
+def sendable(app: Celery, definition: ScheduleDefinition) -> ScheduleDefinition:
     """Give it with arguments and options as a row holds them: as JSON, where kombu has a form for dates and the like.
 
     Raises:
-        UnsupportedOption: `delay()` could not send them either, or a text holds a NUL.
+        UnsupportedOption: `delay()` could not send them either, a text holds a NUL, or its jobs are to have
+            no workflow.
+        TooLarge: Its jobs could not be sent.
     """
     parts = {"args": definition.args, "kwargs": definition.kwargs, "options": definition.options}
     stored: dict[str, Any] = {}
+    size = 0
     for part, value in parts.items():
         if isinstance(value, str):
             raise UnsupportedOption(
@@ -219,10 +236,19 @@ def sendable(definition: ScheduleDefinition) -> ScheduleDefinition:
                 hint="Pass what JSON can hold, and make the rest in the task.",
             ) from None
         stored[part] = json.loads(text)
+        size += len(text)
         if "\\u0000" in text:
             raise UnsupportedOption(
                 f"The {part} of the schedule {definition.name!r} hold a NUL.", hint="Take it out."
             )
+    limit, size = app.settings.payload_limit, size + _HEADERS
+    if size > limit:
+        raise TooLarge.of(f"A message of the schedule {definition.name!r}", size=size, limit=limit)
+    if stored["options"].get("temporal_light"):
+        raise UnsupportedOption(
+            f"The schedule {definition.name!r} asks for temporal_light; Temporal's own starts workflows only.",
+            hint="Leave it out, or have its task send another one with temporal_light.",
+        )
     names = {"task": definition.task, "queue": definition.queue, "tenant": definition.tenant}
     for what, name in names.items():
         if what == "queue" and name is None:
@@ -246,7 +272,7 @@ def app_zone(app: Celery) -> str:
 
 
 def _recurrence(task: Any, entry: Any) -> tuple[Recurrence, Any]:
-    handler = getattr(task, "spec", None)
+    handler = handler_of(task)
     if handler is None or handler.schedule is None or entry.name != handler.name:
         return _CELERYS, spec_of(entry.name, entry.schedule)
     own = handler.schedule if isinstance(handler.schedule, Recurrence) else Recurrence(handler.schedule)
@@ -267,7 +293,4 @@ def engine_for(app: Celery, task: Any, engine: Engine | str | None, default: Eng
     """Choose the engine of a schedule as that of a message is chosen."""
     if engine is not None:
         return engine_named(engine)
-    own = getattr(task, "engine", None)
-    if own:
-        return Engine.parse(str(own))
-    return default or app.default_engine
+    return Engine.named_by(task) or default or app.default_engine

@@ -6,8 +6,8 @@ See `jobbridge.store.schedules.fires` for what is written in one transaction, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -16,6 +16,7 @@ import psycopg
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.schedules.declared import restored
+from jobbridge.codec.schedules import open_schedule
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.events import Json
 from jobbridge.core.keys import Engine, JobKey, TenantId
@@ -26,11 +27,18 @@ from jobbridge.core.schedules.policies import (
     Overlap,
     OverlapDecision,
     Trigger,
+    decide_after_cancel,
     decide_overlap,
     fire_job_id,
 )
 from jobbridge.core.schedules.specs import zone_named
-from jobbridge.errors import DatabaseUnavailable, JobNotFound, ScheduleNotFound, UnsupportedOption
+from jobbridge.errors import (
+    DatabaseUnavailable,
+    EncryptionError,
+    JobNotFound,
+    ScheduleNotFound,
+    UnsupportedOption,
+)
 from jobbridge.store.schedules import fires
 from jobbridge.store.schedules.repository import Clock, database_clock
 from jobbridge.store.schedules.rows import ScheduleRow
@@ -130,12 +138,13 @@ class ScheduleFirer:
     def _fire_row(self, connection: DriverConnection, row: ScheduleRow, now: datetime) -> None:
         try:
             planned = plan(row.state, now)
-        except UnsupportedOption as error:
+            open_schedule(self._app.database.codec, row)  # what has no key here waits for it
+        except (UnsupportedOption, EncryptionError) as error:
             logger.error("schedule.unreadable", extra={"schedule": row.name, "error": str(error)})
             fires.postpone(connection, row, now + UNREADABLE_POLL)
             return
         progress = _Progress(self._app, connection, row)
-        progress.settle_buffered()
+        progress.settle_buffered(is_overtaken=bool(planned.due))
         if planned.missed is not None:
             progress.note_missed(planned.missed.first, planned.missed.until)
         is_more_due = planned.due_at is not None and planned.due_at <= now
@@ -155,11 +164,20 @@ class _Progress:
         self._last_fire_at: datetime | None = None
         self._last_job_id: UUID | None = None
         self.trouble: str | None = None  # why the last job could not be made
-        self._open = fires.still_open(connection, row)
+        self._open = fires.still_open(connection, row, row.open_jobs)
 
-    def settle_buffered(self) -> None:
-        """Make the job of the fire that waits, if the earlier job has ended."""
-        if self._buffered is None or self._open:
+    def settle_buffered(self, *, is_overtaken: bool) -> None:
+        """Make the job of the fire that waits, if the earlier job has ended.
+
+        Args:
+            is_overtaken: Another fire is due, which would cancel that job if the policy is to cancel.
+        """
+        if self._buffered is None:
+            return
+        if is_overtaken and self._row.overlap is Overlap.CANCEL_OTHER:
+            self._drop_buffered()
+            return
+        if self._open:
             return
         fire_at, self._buffered = self._buffered, None
         outcome, job_id, reason = self._send(fire_at)
@@ -194,7 +212,10 @@ class _Progress:
             is_overtaken=is_overtaken,
         )
         if decision.cancels:
-            self._cancel_open(fire_at)
+            # Before the new job is made. Whoever is not reached stays among the open ones.
+            cancel_jobs(self._app, self._row, self._open, fire_at)
+            self._open = fires.still_open(self._connection, self._row, self._open)
+            decision = decide_after_cancel(is_stopping=bool(self._open))
         if decision.outcome is FireOutcome.ENQUEUED:
             self.enqueue(fire_at, Trigger.SCHEDULE)
         else:
@@ -234,26 +255,18 @@ class _Progress:
             return due_at
         return min(due_at or now + BUFFER_POLL, now + BUFFER_POLL)
 
+    def _drop_buffered(self) -> None:
+        fire_at, self._buffered = self._buffered, None
+        if fire_at is not None:
+            reason = "a later fire is due already, and would cancel its job"
+            fires.settle_fire(self._connection, self._row, fire_at, FireOutcome.SKIPPED, reason=reason)
+
     def _leave(self, fire_at: datetime, decision: OverlapDecision) -> None:
         is_new = fires.note_fire(
             self._connection, self._row, fire_at, decision.outcome, reason=decision.reason
         )
         if is_new and decision.outcome is FireOutcome.BUFFERED:
             self._buffered = fire_at
-
-    def _cancel_open(self, fire_at: datetime) -> None:
-        # Before the new job is made. Whoever is not reached stays among the open ones, and is cancelled by the next
-        # fire at the latest.
-        for job_id in self._open:
-            try:
-                self._app.cancel_job(
-                    job_id,
-                    self._row.tenant,
-                    reason=f"The schedule {self._row.name!r} fired again at {fire_at.isoformat()}.",
-                    cancelled_by="schedule",
-                )
-            except JobNotFound:
-                continue
 
     def _send(self, fire_at: datetime) -> tuple[FireOutcome, UUID | None, str | None]:
         """Make the job; a schedule whose job cannot be made does not keep others from theirs."""
@@ -284,6 +297,18 @@ class _Progress:
         return isinstance(error, OperationalError) and not self._app.shares_database_with_broker
 
 
+def cancel_jobs(app: Celery, row: ScheduleRow, job_ids: Sequence[UUID], fire_at: datetime) -> None:
+    """Cancel earlier jobs of a schedule for a fire's sake; they may go on for a moment."""
+    for job_id in job_ids:
+        with suppress(JobNotFound):
+            app.cancel_job(
+                job_id,
+                row.tenant,
+                reason=f"The schedule {row.name!r} fired again at {fire_at.isoformat()}.",
+                cancelled_by="schedule",
+            )
+
+
 def send_fire(
     app: Celery, connection: DriverConnection, row: ScheduleRow, fire_at: datetime, job_id: UUID
 ) -> Outcome:
@@ -304,7 +329,12 @@ def send_fire(
 
 
 def apply(app: Celery, row: ScheduleRow, options: dict[str, Any]) -> Any:
-    """Send a schedule's task, also one that this process does not know."""
+    """Send a schedule's task, also one that this process does not know.
+
+    Raises:
+        EncryptionError: Its arguments cannot be opened.
+    """
+    row = open_schedule(app.database.codec, row)
     task, args, kwargs = app.tasks.get(row.task), list(restored(row.args)), dict(restored(row.kwargs))
     if task is not None:
         return task.apply_async(args, kwargs, **options)

@@ -8,7 +8,7 @@ tracer does not see them one by one. That call is where their rows start and end
 | a job was cancelled meanwhile | it is left out of the call |
 | the call returns | jobs of which the task has not said how they ended are completed, without a result |
 | the call raises | they have failed |
-| Postgres is away at the start | they run, and are written at the end |
+| Postgres is away at the start | the call waits for it, as long as an end does |
 | the worker dies | their messages come again |
 
 What a strategy acknowledges that neither ran so nor by Celery's tracer is completed then (`complete_unseen`).
@@ -35,8 +35,9 @@ from jobbridge.app.execute.claim import (
     run_of,
     started_by,
 )
+from jobbridge.app.execute.together import patiently
 from jobbridge.core.events import HIDDEN, Completed, Failed
-from jobbridge.core.shown import error_line
+from jobbridge.core.shown import cut, error_line
 from jobbridge.core.status import WAITING
 from jobbridge.errors import DatabaseError, DatabaseUnavailable
 
@@ -90,7 +91,7 @@ def _begin(task: Any, request: Any) -> bool:
     # It cannot go back to a paused queue: its strategy acknowledges all that it was given.
     started = replace(started_by(task, context, run), goes_back=False)
     try:
-        recorded = task.app.recorder.record(started)
+        recorded = patiently(lambda _: task.app.recorder.record(started), event="Started", job_id=run.task_id)
     except DatabaseUnavailable:
         run.owed = started
         return True
@@ -110,15 +111,14 @@ def _end_all(task: Any, requests: list[Any], error: Exception | None) -> None:
             continue
         record_owed_start(task.app, run)
         if run.attempt is not None:
-            record_end(task.app, _ended(run, run.attempt, error))
+            record_end(task.app, _ended(task.app, run, run.attempt, error))
 
 
-def _ended(run: Run, attempt: int, error: Exception | None) -> Completed | Failed:
+def _ended(app: Celery, run: Run, attempt: int, error: Exception | None) -> Completed | Failed:
     if error is None:
         return Completed(key=run.key, attempt=attempt, is_part=True, result_type=HIDDEN)
-    return Failed(
-        key=run.key, attempt=attempt, error=error_line(error), delivery=run.delivery, result_type=HIDDEN
-    )
+    line = cut(error_line(error), app.settings.payload_limit)
+    return Failed(key=run.key, attempt=attempt, error=line, delivery=run.delivery, result_type=HIDDEN)
 
 
 def complete_unseen(app: Celery, task: Any, request: Any) -> None:
@@ -140,4 +140,4 @@ def complete_unseen(app: Celery, task: Any, request: Any) -> None:
     )
     recorded = record(app, replace(started_by(task, request._context, run), goes_back=False))
     if recorded is not None and recorded.applied:
-        record(app, _ended(run, recorded.attempt, None))
+        record(app, _ended(app, run, recorded.attempt, None))

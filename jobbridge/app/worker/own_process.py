@@ -16,6 +16,7 @@ from celery import bootsteps
 from celery.concurrency.prefork import TaskPool
 
 from jobbridge.app.execute.time_limits import TimeLimits
+from jobbridge.core.handlers import handler_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,4 @@ class EnforceTimeLimits(_Step):  # type: ignore[misc]  # untyped base
 
 def with_hard_limits(app: Any) -> list[str]:
     """Name the tasks that somebody gave a hard time limit; a handler's comes from its timeout."""
-    return sorted(
-        name for name, task in app.tasks.items() if task.time_limit and getattr(task, "spec", None) is None
-    )
+    return sorted(name for name, task in app.tasks.items() if task.time_limit and handler_of(task) is None)

@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 REFRESH = 60.0
 #: How often a Temporal worker looks which queues are paused. On CE whoever gives a message of a paused queue back tells
 #: it; on EE what came is begun, so that a notification that was lost would not be noticed. Seconds.
-LOOK = 5.0
+LOOK = 10.0
 #: How often it looks whether its session is there still, and tries to get another one. Seconds.
 CHECK = 1.0
 #: Whoever needs the proof waits so long for its session, which may be waiting for an answer. Seconds.

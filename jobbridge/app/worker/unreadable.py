@@ -18,9 +18,11 @@ from uuid import UUID
 from celery import bootsteps, signals
 from kombu.utils.encoding import safe_repr
 
+from jobbridge.app.publish.message.encryption import open_message
+from jobbridge.app.publish.message.reference import fetch_body
 from jobbridge.core.envelope import HEADER
 from jobbridge.core.keys import Engine
-from jobbridge.errors import DatabaseError
+from jobbridge.errors import DatabaseError, DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ _ConsumerStep: Any = bootsteps.StartStopStep  # untyped
 
 _MOST_RETRIES = 2**31 - 1
 _LONGEST_LIMIT = 10 * 365 * 86_400.0  # seconds
+#: A message whose arguments Postgres has, and cannot give now, stays with the worker. Seconds between two tries.
+_AGAIN_AFTER = 1.0
 
 
 class BuryUnreadable(_ConsumerStep):  # type: ignore[misc]  # untyped base
@@ -44,12 +48,29 @@ class BuryUnreadable(_ConsumerStep):  # type: ignore[misc]  # untyped base
         consumer.on_unknown_message = lambda body, message: _bury(consumer, message, "it is no task's")
         consumer.on_invalid_task = lambda body, message, error: _bury(consumer, message, error)
 
+    def info(self, consumer: Any) -> dict[str, Any]:
+        """Give for `inspect stats` the ids of the keys that open messages here: has a rotation come everywhere?"""
+        key_ids = consumer.app.database.codec.key_ids
+        return {"encryption": {"writes": next(iter(key_ids), None), "reads": list(key_ids)}}
+
 
 def _guarded(consumer: Any, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
     passing = (*consumer.connection_errors, *consumer.channel_errors, DatabaseError, MemoryError)
 
+    def come_again(message: Any, session: int) -> None:
+        if consumer.restart_count == session:  # else the broker delivers it again
+            on_task_received(message)
+
     def on_task_received(message: Any) -> Any:
         try:
+            try:
+                is_wanted = fetch_body(consumer.app, message)
+            except DatabaseUnavailable as error:
+                logger.warning("worker.arguments_awaited: %s", error)
+                return consumer.timer.call_after(_AGAIN_AFTER, come_again, (message, consumer.restart_count))
+            if not is_wanted:
+                return message.ack_log_error(logger, consumer.connection_errors)
+            open_message(consumer.app, message)
             why = why_unreadable(message)
             if why is not None:
                 return _bury(consumer, message, why)
@@ -112,7 +133,7 @@ def _of_headers(headers: Mapping[str, Any]) -> str | None:
     retries = headers.get("retries")
     if retries is not None and not _is_number(retries, at_most=_MOST_RETRIES):
         return f"its retries are {retries!r:.60}"
-    return _of_limits(headers.get("timelimit")) or _of_ours(headers.get(HEADER))
+    return _of_limits(headers.get("timelimit")) or _of_stamps(headers) or _of_ours(headers.get(HEADER))
 
 
 def _of_limits(limits: Any) -> str | None:
@@ -123,6 +144,16 @@ def _of_limits(limits: Any) -> str | None:
     if all(each is None or _is_number(each, at_most=_LONGEST_LIMIT) for each in limits):
         return None
     return f"its timelimit is {limits!r:.60}"
+
+
+def _of_stamps(headers: Mapping[str, Any]) -> str | None:
+    """A request is asked for them before it runs, to see whether one of them is revoked, in the worker's own loop."""
+    names, stamps = headers.get("stamped_headers"), headers.get("stamps") or {}
+    if not names:
+        return None
+    if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+        return f"its stamped_headers are {names!r:.60}"
+    return None if isinstance(stamps, Mapping) else f"its stamps are {stamps!r:.60}"
 
 
 def _of_ours(header: Any) -> str | None:
@@ -155,7 +186,13 @@ def _of_body(message: Any) -> str | None:
         value = embed.get(name)
         if value is not None and not isinstance(value, (kind, tuple) if kind is list else kind):
             return f"its {name} is {value!r:.60}"
+        if name != "chord" and not all(_is_signature(each) for each in value or ()):
+            return f"its {name} is {value!r:.60}, and not of signatures"
     return None
+
+
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("task"), str)
 
 
 def _is_name(value: Any) -> bool:

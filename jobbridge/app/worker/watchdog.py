@@ -93,6 +93,11 @@ class Watchdog:
                 return f"its {name} loop has not turned for {silent.total_seconds():.0f} s"
         return None
 
+    def is_stopping(self) -> bool:
+        """Whether Celery has begun to take the worker down, whoever asked for it."""
+        blueprint = getattr(self._worker, "blueprint", None)
+        return blueprint is not None and blueprint.state in (CLOSE, TERMINATE)
+
     def runs_something(self) -> bool:
         """Whether a task is being run that is not known to have lost its process."""
         return bool(running())
@@ -178,6 +183,6 @@ def _has_process(request: Any) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # somebody else's; or the number of a greenlet
         return True
     return True

@@ -68,6 +68,20 @@ WHERE exchanges.name = %(exchange)s::text
 ORDER BY bindings.queue
 """
 
+# By whatever exchange, but for one that looks at no key.
+QUEUES_KEYED = """
+SELECT DISTINCT bindings.queue
+FROM jobbridge_broker.exchanges
+JOIN jobbridge_broker.bindings ON bindings.exchange = exchanges.name
+WHERE exchanges.type <> 'fanout'
+    AND (
+        bindings.routing_key = %(routing_key)s::text
+        OR (exchanges.type = 'topic' AND '.' || %(routing_key)s::text ~ bindings.pattern)
+    )
+ORDER BY bindings.queue
+LIMIT 100
+"""
+
 # Of each queue the first entries of two indexes, and of each priority the first one: the oldest is among those. Tasks'
 # priorities are 0 to 9.
 LOOK = """
@@ -99,14 +113,17 @@ CROSS JOIN LATERAL (
 ) AS oldest
 """
 
-# Two looks, since only what waits has an index on the correlation id; what is leased is little.
+# Two looks, since only what waits has an index on the correlation id; what is leased is little. What is held is due at
+# infinity, which Python does not have.
 OF_CORRELATION_ID = """
 SELECT message.*, consumer.host, consumer.pid FROM (
-    SELECT id, queue, priority, due_at, expires_at, leased_by, deliveries, published_at
+    SELECT id, queue, priority, expires_at, leased_by, deliveries, published_at,
+        CASE WHEN due_at < 'infinity' THEN due_at WHEN due_at IS NOT NULL THEN '9999-12-31 00:00Z' END AS due_at
     FROM jobbridge_broker.messages
     WHERE correlation_id = %(correlation_id)s AND leased_by IS NULL
     UNION ALL
-    SELECT id, queue, priority, due_at, expires_at, leased_by, deliveries, published_at
+    SELECT id, queue, priority, expires_at, leased_by, deliveries, published_at,
+        CASE WHEN due_at < 'infinity' THEN due_at WHEN due_at IS NOT NULL THEN '9999-12-31 00:00Z' END AS due_at
     FROM jobbridge_broker.messages
     WHERE correlation_id = %(correlation_id)s AND leased_by IS NOT NULL
 ) AS message
@@ -188,6 +205,12 @@ def queues_bound(connection: object, exchange: str, routing_key: str) -> list[st
     """Name the queues to which an exchange sends what has that routing key, in order."""
     told = {"exchange": exchange, "routing_key": routing_key}
     return [name for (name,) in driver_connection(connection).execute(QUEUES_BOUND, told).fetchall()]
+
+
+def queues_keyed(connection: object, routing_key: str) -> list[str]:
+    """Name the queues that are bound by this routing key, or by a pattern that it fits, in order; a hundred at most."""
+    told = {"routing_key": routing_key}
+    return [name for (name,) in driver_connection(connection).execute(QUEUES_KEYED, told).fetchall()]
 
 
 def look_at_queues(connection: object, queues: Sequence[str], *, limit: int) -> list[QueueLook]:

@@ -15,6 +15,7 @@ from kombu.utils.json import loads
 from jobbridge.broker.consume.passed import PRIORITIES, Passed
 from jobbridge.broker.consume.settling import OURS
 from jobbridge.broker.errors import Unreadable
+from jobbridge.broker.headers import whole_headers
 from jobbridge.broker.routing import CHANNEL_OF_QUEUE
 from jobbridge.broker.session import Row, Session
 
@@ -243,7 +244,7 @@ def payload_of(row: Row) -> dict[str, Any]:
         "body": bytes(row["body"]),
         "content-type": row["content_type"],
         "content-encoding": row["content_encoding"],
-        "headers": _object(row["headers"], "headers"),
+        "headers": whole_headers(_object(row["headers"], "headers")),
         "properties": properties,
     }
 

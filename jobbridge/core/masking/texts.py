@@ -19,10 +19,10 @@ CREDENTIALS = (
     r"[-_ ]?key|connection[-_ ]?string)"
 )
 #: Parts of names of what texts also talk about ("Unexpected token: x").
-TOKENS = r"(?:token|authori[sz]ation|cookie|csrf|xsrf|jwt|session[-_]?id)"
+TOKENS = r"(?:token|authori[sz]ation|cookie|csrf|xsrf|jwt|bearer|sess(?:ion)?[-_]?id)"
 _WORDS = rf"(?:{CREDENTIALS}|{TOKENS})"
 #: Whole names, or their ends.
-_SHORT = r"(?<![a-z])(?:auth|dsn|cvv|cvc|t?otp|pass)"
+_SHORT = r"(?<![a-z])(?:auth|dsn|cvv|cvc|t?otp|pass|pw)"
 
 #: Behind "bearer", where a text talks about one.
 _ABOUT_BEARERS = (
@@ -36,7 +36,8 @@ _NO_ERROR = "".join(
 
 #: The shapes of tokens, as those who issue them document them: JSON Web Tokens (RFC 7519), GitHub, GitLab, Slack,
 #: Stripe, AWS, Google, SendGrid, npm, PyPI, OpenAI and Anthropic, HashiCorp Vault, DigitalOcean, Shopify, Telegram,
-#: age, and our own. Each with the beginning that stays.
+#: age, Docker, Hugging Face, Sentry, Linear, Supabase, RubyGems, Figma, Grafana, Notion, Postman, Tailscale, Atlassian,
+#: Databricks, and our own. Each with the beginning that stays.
 _ISSUED = (
     r"()eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}",
     r"(gh[opusr]_)\w{20,}",
@@ -59,6 +60,7 @@ _ISSUED = (
     r"(shp(?:at|ca|pa|ss)_)\w{16,}",
     r"(\d{8,10}:AA)[\w-]{32,}",
     r"(AGE-SECRET-KEY-)\w{20,}",
+    r"((?:dckr_[po]at|hf|sntry[su]|lin_api|sbp|rubygems|figd|glsa|ntn|PMAK|tskey-\w{1,20}|ATATT3x|dapi)[_-]?)[\w-]{24,}",
     r"(jbt_)[\w-]{20,}",
 )
 
@@ -66,7 +68,8 @@ _ISSUED = (
 _SUSPECT = re.compile(
     rf"{_WORDS}|{_SHORT}|://|bearer|basic |identified by|--user|\s-u\s|-----BEGIN|eyJ|gh[opusr]_|github_pat|"
     r"gl\w{2,4}-|xox|xapp|hooks\.slack|[srp]k_|whsec|A[KSBC]I?[ACI]A|AIza|ya29|GOCSPX|SG\.|npm_|pypi-|sk-|hv[sbr]\.|do[opr]_v1|"
-    r"shp\w\w_|:AA|AGE-SECRET|jbt_",
+    r"shp\w\w_|:AA|AGE-SECRET|jbt_|jb1:|[?&](?:sig|code|key)|x-(?:amz|goog)-|sshpass|mysql|dckr_|hf_|sntry|lin_api|sbp_|"
+    r"rubygems_|figd_|glsa_|ntn_|PMAK|tskey|ATATT|dapi",
     re.IGNORECASE,
 )
 
@@ -81,6 +84,13 @@ def _looks_made(match: re.Match[str]) -> str:
     """Hide what stands behind the name of a token, unless it is a word."""
     told = match[2]
     is_word = len(told) < 20 and (len(told) < 6 or re.search(r"\d", told) is None)
+    return match[0] if is_word else match[1] + MASK
+
+
+def _looks_written(match: re.Match[str]) -> str:
+    """Hide what stands behind a name in a pair or a sentence, unless it is a word."""
+    told = match[2]
+    is_word = len(told) < 6 or re.search(r"\d", told) is None
     return match[0] if is_word else match[1] + MASK
 
 
@@ -101,10 +111,14 @@ _IS = r"\s{0,3}(?:=>|:=|=(?!=))\s{0,3}"
 _NOTHING = r"(?:None|null|nil|True|False|undefined)\b"
 _STRING = r"(?:[bBrRuUfF]{0,2})(\\{0,3}[\"'])"
 
+#: What is encrypted, and was not opened for whom it is shown to (`jobbridge.codec.sealing`).
+ENCRYPTED = "(encrypted)"
+
 #: What is within brackets that hold none.
 _GROUP = r"[{\[(][^{}\[\]()\n]{0,4000}[}\])]?"
 
 _IN_TEXT: tuple[tuple[re.Pattern[str], Replacement], ...] = (
+    (re.compile(r"\bjb1:[A-Za-z0-9_.-]{1,32}:[A-Za-z0-9+/]{28,}={0,2}"), ENCRYPTED),
     # A private key, also one that is cut, and one whose ends of lines are escaped.
     (
         _pattern(
@@ -150,10 +164,40 @@ _IN_TEXT: tuple[tuple[re.Pattern[str], Replacement], ...] = (
         _pattern(r"(\b(?:password|identified\s{1,3}by)\s{1,3}')(?:(?!')(?:\\.|.))+"),
         rf"\1{MASK}",
     ),
+    # <password>…</password>, in XML; …password": "…", whose beginning was cut off; ["password", "…"], as headers are
+    (
+        _pattern(rf"(<[\w:.-]{{0,40}}{_WORDS}[\w:.-]{{0,40}}(?:\s[^<>]{{0,200}})?>)[^<]{{1,4000}}(?=</)"),
+        rf"\1{MASK}",
+    ),
+    (
+        _pattern(
+            rf"({_WORDS}[\w-]{{0,40}}\\{{0,3}}[\"']\s{{0,3}}:\s{{0,3}}\\{{0,3}}([\"']))(?:(?!\2)(?:\\.|.))+"
+        ),
+        rf"\1{MASK}",
+    ),
+    (
+        _pattern(
+            rf"([\[(]\s{{0,3}}b?[\"'][\w -]{{0,40}}{_WORDS}[\w -]{{0,40}}[\"'],\s{{0,3}}b?[\"'])([^\"'\n]{{1,4000}})"
+        ),
+        _looks_written,
+    ),
+    # password%3D…, in what was escaped for an address
+    (_pattern(rf"({_WORDS}[\w-]{{0,40}}(?:%3D|%3A|%22%3A%22|%22%3A%20%22))[^\s&%\"']+"), rf"\1{MASK}"),
+    # "with password …", "password is …", and tables
+    (
+        _pattern(
+            rf"({CREDENTIALS}(?:[ \t]{{0,3}}:|[ \t]{{1,9}}(?:is|was)|)[ \t]{{0,9}}(?<=[ \t:])[\"']?)([\w.~+/=%!@#^*-]+)"
+        ),
+        _looks_written,
+    ),
+    (_pattern(r"(\bsshpass\s{1,3}-p\s{0,3})\S+"), rf"\1{MASK}"),
+    (_pattern(r"(\bmysql\w{0,10}(?:[ ](?!-p)\S{1,60}){0,9}[ ]-p)\S+"), rf"\1{MASK}"),
+    (_pattern(r"(\b(?:password|identified\s{1,3}by)\s{1,3}\$\w{0,20}\$)[^$\n]+"), rf"\1{MASK}"),
+    (_pattern(r"(\bidentified\s{1,3}by\s{1,3}[\"]?)(?!'|password\b|values?\b)[^\s\"';]+"), rf"\1{MASK}"),
     # What signs an address.
     (
         _pattern(
-            r"([?&](?:sig|signature|code|key|x-(?:amz|goog)-(?:signature|credential|security-token))=)[^\s&;,\"']{6,}"
+            r"((?:[?&](?:sig|signature|code|key)|\bx-(?:amz|goog)-(?:signature|credential|security-token))=)[^\s&;,\"']{6,}"
         ),
         rf"\1{MASK}",
     ),

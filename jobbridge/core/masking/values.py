@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jobbridge.core.masking.texts import CREDENTIALS, MASK, TOKENS, without_passwords
+from jobbridge.core.masking.texts import CREDENTIALS, ENCRYPTED, MASK, TOKENS, without_passwords
 
 __all__ = ["MASK", "is_secret", "masked", "without_passwords"]
 
 #: Names of values that nobody has to see.
 _SECRET = re.compile(
-    rf"{CREDENTIALS}|{TOKENS}|(?<![a-z])(?:auth|dsn|cvv|cvc|t?otp)$|(?-i:(?<![a-z])pass|Pass|PASS)$",
+    rf"{CREDENTIALS}|{TOKENS}|(?<![a-z])(?:auth|dsn|cvv|cvc|t?otp|pw)$|(?-i:(?<![a-z])pass|Pass|PASS)$",
     re.IGNORECASE,
 )
 #: Characters of a name; what is longer is no name, but a text.
@@ -25,6 +25,8 @@ _NAME_LIMIT = 60
 def masked(value: Any) -> Any:
     """Give a JSON value without its secrets, at any depth."""
     match value:
+        case {"$encrypted": str() as text, **more} if not more and text.startswith("jb1:"):
+            return ENCRYPTED
         case dict():
             hidden = _hidden_value(value)
             return {
@@ -53,5 +55,6 @@ def _key(key: Any) -> Any:
 
 def _hidden_value(value: dict[Any, Any]) -> str | None:
     """Give under which key the secret is of a pair such as `{"name": "Authorization", "value": …}`."""
-    name = value.get("name", value.get("key"))
-    return "value" if isinstance(name, str) and "value" in value and is_secret(name) else None
+    known = {key.lower(): key for key in value if isinstance(key, str)}
+    name = value.get(known.get("name", known.get("key")))
+    return known.get("value") if isinstance(name, str) and is_secret(name) else None

@@ -58,7 +58,7 @@ class Every:
             UnsupportedOption: It is no interval, or does not fit.
         """
         interval, offset, phase = text.partition("offset")
-        return cls(interval=_duration(interval), phase=_duration(phase) if offset else timedelta(0))
+        return cls(interval=duration_of(interval), phase=duration_of(phase) if offset else timedelta(0))
 
     @property
     def text(self) -> str:
@@ -74,7 +74,12 @@ def looks_like_interval(text: str) -> bool:
     return _PART.match(text.strip()) is not None
 
 
-def _duration(text: str) -> timedelta:
+def duration_of(text: str) -> timedelta:
+    """Read "2 days", or "1 hour 30 minutes".
+
+    Raises:
+        UnsupportedOption: It is no duration.
+    """
     if not _WHOLE.match(text):
         raise _refused(text.strip(), "it is no duration")
     total = timedelta(0)

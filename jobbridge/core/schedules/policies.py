@@ -23,7 +23,7 @@ class Overlap(StrEnum):
     SKIP = "skip"  # nothing
     ALLOW = "allow"  # its job runs beside it
     BUFFER_ONE = "buffer_one"  # its job runs as soon as the other ended; further fires meanwhile are skipped
-    CANCEL_OTHER = "cancel_other"  # its job runs, and the other is cancelled
+    CANCEL_OTHER = "cancel_other"  # the other is cancelled, and its job runs as soon as that has stopped
 
 
 class FireOutcome(StrEnum):
@@ -66,7 +66,7 @@ def decide_overlap(
 
     Args:
         overlap: The schedule's policy.
-        is_running: An earlier job of the schedule has not ended.
+        is_running: An earlier job of the schedule has not ended, or was cancelled and has not stopped.
         has_buffered: An earlier fire waits for that.
         is_overtaken: A later fire is due already, for nobody was there to fire this one in time.
     """
@@ -89,6 +89,15 @@ def decide_overlap(
             return OverlapDecision(outcome=FireOutcome.BUFFERED, reason="an earlier job has not ended")
         case _:
             assert_never(overlap)
+
+
+def decide_after_cancel(*, is_stopping: bool) -> OverlapDecision:
+    """Decide what becomes of a fire that cancelled the earlier job: it does not run beside what still stops."""
+    if is_stopping:
+        return OverlapDecision(
+            outcome=FireOutcome.BUFFERED, reason="an earlier job was cancelled, and still stops"
+        )
+    return OverlapDecision(outcome=FireOutcome.ENQUEUED)
 
 
 def schedule_id_for(tenant: TenantId, name: str) -> uuid.UUID:

@@ -7,8 +7,8 @@ import re
 
 from jobbridge.core.masking.values import MASK
 
-#: The secret of a link is in its path: whoever has the address sees the job.
-_LINK = re.compile(r"(/public/jobs/)[^/]+")
+#: The secret of a link is in its path: whoever has the address sees the job, or answers for it.
+_LINK = re.compile(r"(/public/(?:jobs|events)/)[^/]+")
 
 
 class WithoutSecrets(logging.Filter):

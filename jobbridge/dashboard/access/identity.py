@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobbridge.core.access import Principal, Role
+from jobbridge.core.signed.signing_keys import SigningKeys
 from jobbridge.dashboard.access import sessions
-from jobbridge.dashboard.access.signing import SigningKeys, of_this_process
+from jobbridge.dashboard.access.signing import of_this_process
 from jobbridge.store.access.tokens import AccessStore
 
 if TYPE_CHECKING:

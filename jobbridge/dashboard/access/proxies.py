@@ -17,9 +17,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import TenantId
+from jobbridge.core.signed.signing_keys import SigningKeys
 from jobbridge.dashboard.access import sessions
 from jobbridge.dashboard.access.identity import Authenticator, Identity
-from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.errors import ConfigurationError
 
 if TYPE_CHECKING:

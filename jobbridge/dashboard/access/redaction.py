@@ -21,7 +21,19 @@ IsSeen: TypeAlias = Callable[[UUID], bool]
 
 #: Reasons that tell of nothing but the job itself.
 _OF_THE_JOB = frozenset(
-    {"ended", "not_due", "pending", "expires", "last_error", "waits_for_chain", "suspended", "children"}
+    {
+        "ended",
+        "not_due",
+        "pending",
+        "expires",
+        "last_error",
+        "waits_for_chain",
+        "suspended",
+        "children",
+        "sleeping",
+        "waits_for_event",
+        "waits_for_call",
+    }
 )
 
 _IN_LINE = "It is in line, and starts when a worker has time for it."
@@ -42,6 +54,7 @@ _IN_OTHER_WORDS: Mapping[str, str] = {
     "no_message": _UNSETTLED,
     "no_workflow": _UNSETTLED,
     "workflow_closed": _UNSETTLED,
+    "wait_overdue": _UNSETTLED,
 }
 
 

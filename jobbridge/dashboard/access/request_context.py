@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobbridge.app.execute.handlers import tenant_in
+from jobbridge.codec.rows import hidden_detail, hidden_job
 from jobbridge.core.access import Principal, Role
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.dashboard.access.identity import Identity
@@ -21,7 +22,7 @@ from jobbridge.dashboard.access.identity import Identity
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
     from jobbridge.dashboard.application import Dashboard
-    from jobbridge.store.jobs.rows import JobRow
+    from jobbridge.store.jobs.rows import JobDetailRow, JobRow
 
 
 Form: TypeAlias = ImmutableMultiDict[str, str]
@@ -56,6 +57,11 @@ class RequestContext:
         """The tenant whose jobs are shown: the only one there is for this principal, else the one asked for."""
         asked = self.principal.tenant or storable(self.request.query_params.get("tenant", ""))
         return self.dashboard.tenant_ids.known(asked) if asked else None
+
+    @property
+    def sees_several_tenants(self) -> bool:
+        """Whether this principal may see jobs of more than one tenant, and there are such; it is asked each time."""
+        return self.principal.tenant is None and self.dashboard.tenants.several_have_jobs()
 
     def names_another_tenant(self, *data: Any) -> bool:
         """Tell whether a job's data names a tenant that is not the only one there is for this principal."""
@@ -116,7 +122,17 @@ class RequestContext:
         row = row or jobs.find_external(text, tenant)
         if row is None or not self.principal.sees(row.tenant):
             raise HTTPException(404, f"There is no job {text}.")
-        return row
+        return row if self.sees_encrypted else hidden_job(row)
+
+    def details_of(self, row: JobRow) -> Sequence[JobDetailRow]:
+        """Give the steps of a job, as this principal may see them."""
+        details = self.app.jobs.details(row.key)
+        return details if self.sees_encrypted else [hidden_detail(each) for each in details]
+
+    @property
+    def sees_encrypted(self) -> bool:
+        """Whether this principal is shown what is encrypted at rest: operators, who may send it again, and admins."""
+        return not self.app.database.codec or self.principal.may(Role.OPERATOR)
 
 
 #: Takes a request's context. A plain function runs on a thread, a coroutine function on the event loop.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from jobbridge.dashboard.access.signing import SigningKeys
+from jobbridge.core.signed.signing_keys import SigningKeys
 
 LIFETIME = timedelta(hours=12)
 

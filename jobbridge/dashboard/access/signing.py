@@ -8,12 +8,11 @@ makes its own when it starts: then sessions end with it, and no other process kn
 from __future__ import annotations
 
 import functools
-import hashlib
-import hmac
 import logging
 import secrets
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from jobbridge.core.signed.signing_keys import SigningKeys
 
 if TYPE_CHECKING:
     from jobbridge.settings import Settings
@@ -27,38 +26,14 @@ NO_KEY = (
 )
 
 
-class SigningKeys:
-    """Keys by their age: the first one signs, all are good.
+def keys_of(settings: Settings) -> SigningKeys:
+    """Give those of the settings, or of this process.
 
-    Args:
-        keys: At least one. To change it, put the new one first, and take the old one away when the sessions that it
-            signed are over.
+    Raises:
+        ConfigurationError: One is too short, or the file cannot be read.
     """
-
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = tuple(hashlib.sha256(key).digest() for key in keys)
-
-    @classmethod
-    def of(cls, settings: Settings) -> SigningKeys:
-        """Give those of the settings, or of this process.
-
-        Raises:
-            ConfigurationError: One is too short, or the file cannot be read.
-        """
-        keys = settings.secret_keys()
-        return cls([key.encode() for key in keys]) if keys else of_this_process()
-
-    def signatures(self, purpose: bytes, message: bytes) -> tuple[bytes, ...]:
-        """Give all good signatures of a message; the first one is for what is made now."""
-        return tuple(hmac.digest(key, purpose + b"\0" + message, "sha256") for key in self._keys)
-
-    def sign(self, purpose: bytes, message: bytes) -> bytes:
-        """Sign a message; a signature for one purpose is none for another."""
-        return self.signatures(purpose, message)[0]
-
-    def is_signed(self, purpose: bytes, message: bytes, signature: bytes) -> bool:
-        """Tell whether one of the keys made the signature."""
-        return any(hmac.compare_digest(signature, each) for each in self.signatures(purpose, message))
+    keys = settings.secret_keys()
+    return SigningKeys([key.encode() for key in keys]) if keys else of_this_process()
 
 
 @functools.cache

@@ -23,6 +23,7 @@ class Possible:
     retry: bool
     run_again: bool
     edit: bool
+    retry_from: bool = False
 
     @property
     def any(self) -> bool:
@@ -41,4 +42,5 @@ def possible(context: RequestContext, row: JobRow) -> Possible:
         retry=may_act and row.status in RETRYABLE and has_data,
         run_again=may_act and is_final and has_data,
         edit=may_act and is_final and has_data,
+        retry_from=may_act and has_data and row.status in RETRYABLE | {JobStatus.COMPLETED},
     )

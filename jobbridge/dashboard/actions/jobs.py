@@ -9,6 +9,7 @@ from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from jobbridge.codec.rows import open_job
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule
 from jobbridge.dashboard.actions.allowed_actions import possible
@@ -30,20 +31,27 @@ def cancel_job(context: RequestContext, row: JobRow, reason: str | None) -> bool
     return is_done
 
 
-def retry_job(context: RequestContext, row: JobRow, *, as_new: bool, hint: str | None = None) -> JobRow:
-    """Run a job again, on record; gives the job that was sent.
+def retry_job(
+    context: RequestContext,
+    row: JobRow,
+    *,
+    as_new: bool,
+    from_step: str | None = None,
+    hint: str | None = None,
+) -> JobRow:
+    """Run a job again, whole or from a step on, on record; gives the job that was sent.
 
     Raises:
         HTTPException: It cannot be; `hint` says what to do instead.
     """
     note = partial(context.note, "run again" if as_new else "retry", job=row.key)
     try:
-        sent = context.app.retry_job(row.job_id, row.tenant, as_new=as_new)
+        sent = context.app.retry_job(row.job_id, row.tenant, as_new=as_new, from_step=from_step)
     except (JobBridgeError, OperationalError) as error:
         refused = refusal(error, hint=hint)
         note(outcome="refused", reason=refused.detail)
         raise refused from error
-    note(details={"sent": str(sent.job_id)})
+    note(details={"sent": str(sent.job_id), **({} if from_step is None else {"from_step": from_step})})
     return sent
 
 
@@ -56,7 +64,9 @@ def cancel(context: RequestContext) -> Response:
 
 def retry(context: RequestContext) -> Response:
     """Run a job again, and show it."""
-    sent = retry_job(context, context.find_job(), as_new=context.form.get("as_new") == "yes")
+    form = context.form
+    as_new, from_step = form.get("as_new") == "yes", form.get("from_step") or None
+    sent = retry_job(context, context.find_job(), as_new=as_new, from_step=from_step)
     return RedirectResponse(job_path(context, str(sent.job_id), sent.tenant), status_code=303)
 
 
@@ -116,7 +126,7 @@ def _data(context: RequestContext, row: JobRow) -> Any:
             f"{row.type} {row.job_id} cannot be run with other data: it has not ended, or its arguments are not in its "
             "row.",
         )
-    return row.metadata["data"]
+    return open_job(context.app.database.codec, row).metadata["data"]  # or raises: it is encrypted
 
 
 def _form(context: RequestContext, row: JobRow, *, text: str, problem: str = "") -> Response:

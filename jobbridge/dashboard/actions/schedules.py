@@ -10,6 +10,7 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 from starlette.exceptions import HTTPException
 
+from jobbridge.codec.schedules import hidden_schedule
 from jobbridge.core.keys import TenantId
 from jobbridge.dashboard.access.request_context import RequestContext, storable
 from jobbridge.dashboard.errors import words
@@ -29,12 +30,13 @@ def find_schedule(context: RequestContext) -> ScheduleRow:
     """
     text = storable(str(context.request.path_params["schedule_id"]))
     try:
-        return context.app.schedules.find(text, context.tenant)
+        row = context.app.schedules.find(text, context.tenant)
     except ScheduleNotFound as error:
         several = context.tenant is None and "Several" in str(error)
         raise HTTPException(
             404, f"{error} Name its tenant." if several else f"There is no schedule {text}."
         ) from None
+    return row if context.sees_encrypted else hidden_schedule(row)
 
 
 def pause_schedule(context: RequestContext, note: str | None) -> ScheduleRow:

@@ -20,15 +20,16 @@ from starlette.exceptions import HTTPException
 from jobbridge.app.publish.commands import find_task
 from jobbridge.core.access import Role
 from jobbridge.core.enqueue import SINGLETON_KEY_LIMIT, Outcome, SingletonPolicy
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import Engine, JobKey, TenantId
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST, RequestContext, storable
-from jobbridge.dashboard.api.responses import SentJob, Task, Tasks
+from jobbridge.dashboard.api.documents.responses import SentJob, Task, Tasks
+from jobbridge.dashboard.api.documents.serializers import job_answer
+from jobbridge.dashboard.api.documents.timestamps import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.serializers import job_answer
-from jobbridge.dashboard.api.timestamps import Instant
 from jobbridge.dashboard.errors import Refused
-from jobbridge.errors import JobBridgeError, UnknownHandler, UnsupportedOption
+from jobbridge.errors import JobBridgeError, PayloadTooLarge, UnknownHandler, UnsupportedOption
 from jobbridge.store.access import idempotency
 from jobbridge.store.access.idempotency import RequestKey
 
@@ -211,6 +212,8 @@ class _Sending:
                 singleton_key=asked.singleton_key,
                 singleton_policy=asked.singleton_policy,
             )
+        except PayloadTooLarge:
+            raise
         except (TypeError, EncodeError) as error:  # Celery compares arguments with the function's signature
             raise Refused(
                 422,
@@ -225,7 +228,7 @@ class _Sending:
         asked = self._asked
         if asked.task.startswith(_INTERNAL):
             raise UnknownHandler.named(asked.task)
-        is_handler = hasattr(find_task(self._context.app, asked.task), "spec")
+        is_handler = handler_of(find_task(self._context.app, asked.task)) is not None
         if asked.args is None and asked.kwargs is None:
             return asked.data
         if is_handler:
@@ -265,7 +268,7 @@ def list_tasks(context: Asked) -> Tasks:
     app = context.app
     app.loader.import_default_modules()
     names = sorted(name for name in app.tasks if not name.startswith(_INTERNAL))
-    return Tasks(tasks=[_task(name, getattr(app.tasks[name], "spec", None)) for name in names])
+    return Tasks(tasks=[_task(name, handler_of(app.tasks[name])) for name in names])
 
 
 def _task(name: str, spec: Any) -> Task:

@@ -13,10 +13,18 @@ from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.actions import jobs as actions
-from jobbridge.dashboard.api.responses import Cancelled, Count, Counts, Exact, Job, JobDetail, JobPage
+from jobbridge.dashboard.api.documents.responses import (
+    Cancelled,
+    Count,
+    Counts,
+    Exact,
+    Job,
+    JobDetail,
+    JobPage,
+)
+from jobbridge.dashboard.api.documents.serializers import job_answer, job_answers, job_detail
+from jobbridge.dashboard.api.documents.timestamps import FilterInstant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.serializers import job_answer, job_answers, job_detail
-from jobbridge.dashboard.api.timestamps import FilterInstant
 from jobbridge.dashboard.views import filters
 
 _AS_NEW = 'Send {"as_new": true} to run it as a job of its own.'
@@ -35,6 +43,12 @@ class RetryJob(Exact):
     """How."""
 
     as_new: bool = Field(False, description="As a job of its own: any job that has ended can be.")
+    from_step: str | None = Field(
+        None,
+        max_length=1000,
+        json_schema_extra={**STORABLE},
+        description="Make this step and what was recorded after it again; also of a job that completed.",
+    )
 
 
 def list_jobs(
@@ -93,9 +107,11 @@ def cancel_job(context: Asked, job_id: str, asked: CancelJob | None = None) -> C
 
 def retry_job(context: Asked, job_id: str, asked: RetryJob | None = None) -> Job:
     """Run a job again that failed, expired or was skipped; gives the job that was sent."""
-    row, as_new = context.find_job(), asked is not None and asked.as_new
-    hint = None if as_new or row.status not in FINAL else _AS_NEW
-    return job_answer(context, actions.retry_job(context, row, as_new=as_new, hint=hint))
+    row, asked = context.find_job(), asked or RetryJob.model_validate({})
+    is_whole = not asked.as_new and asked.from_step is None
+    hint = _AS_NEW if is_whole and row.status in FINAL else None
+    sent = actions.retry_job(context, row, as_new=asked.as_new, from_step=asked.from_step, hint=hint)
+    return job_answer(context, sent)
 
 
 def count_jobs(context: Asked) -> Counts:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import POST
-from jobbridge.dashboard.api.responses import Exact, Link, Revoked
+from jobbridge.dashboard.api.documents.responses import Exact, Link, Revoked
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
 

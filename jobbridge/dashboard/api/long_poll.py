@@ -21,9 +21,9 @@ from starlette.requests import Request
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey
 from jobbridge.core.status import FINAL
-from jobbridge.dashboard.api.responses import Ended
+from jobbridge.dashboard.api.documents.responses import Ended
+from jobbridge.dashboard.api.documents.serializers import job_detail
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.serializers import job_detail
 from jobbridge.errors import DatabaseError
 
 if TYPE_CHECKING:

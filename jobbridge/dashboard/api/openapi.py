@@ -32,10 +32,9 @@ def _document(context: RequestContext) -> dict[str, Any]:
     dashboard = context.dashboard
     if dashboard.description is None:
         dashboard.description = describe(dashboard.router.routes)
-        dashboard.description["paths"] |= {
-            f"{PREFIX}/events": {"get": _EVENTS},
-            "/public/jobs/{link}": {"get": _PUBLIC},
-        }
+        paths = dashboard.description["paths"]
+        paths.setdefault(f"{PREFIX}/events", {})["get"] = _EVENTS
+        paths["/public/jobs/{link}"] = {"get": _PUBLIC}
     root = str(context.request.scope.get("root_path", "")).rstrip("/")
     return dashboard.description | {"servers": [{"url": root or "/"}]}
 

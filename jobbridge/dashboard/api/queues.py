@@ -11,7 +11,7 @@ from jobbridge.core.access import Role
 from jobbridge.core.masking.values import without_passwords
 from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST, storable
-from jobbridge.dashboard.api.responses import Exact, Pause, Queue, QueuePaused, Queues, Waiting
+from jobbridge.dashboard.api.documents.responses import Exact, Pause, Queue, QueuePaused, Queues, Waiting
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 from jobbridge.diagnosis import queues
 from jobbridge.errors import JobBridgeError

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from jobbridge.dashboard.access import bodies
 from jobbridge.dashboard.access.guard import admit
 from jobbridge.dashboard.access.request_context import Form, RequestContext, Rule
-from jobbridge.dashboard.api.responses import Answer, Problem
+from jobbridge.dashboard.api.documents.responses import Answer, Problem
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.application import Dashboard

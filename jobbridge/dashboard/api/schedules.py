@@ -14,7 +14,7 @@ from jobbridge.dashboard.access.bodies import STORABLE
 from jobbridge.dashboard.access.request_context import POST
 from jobbridge.dashboard.actions import schedules as actions
 from jobbridge.dashboard.actions.schedules import do_to_schedule, find_schedule
-from jobbridge.dashboard.api.responses import (
+from jobbridge.dashboard.api.documents.responses import (
     Backfilled,
     Exact,
     Fire,
@@ -23,8 +23,8 @@ from jobbridge.dashboard.api.responses import (
     ScheduleDetail,
     Schedules,
 )
+from jobbridge.dashboard.api.documents.timestamps import Instant
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
-from jobbridge.dashboard.api.timestamps import Instant
 from jobbridge.errors import UnsupportedOption
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobbridge.core.access import Role
-from jobbridge.dashboard.api.responses import Worker, Workers
+from jobbridge.dashboard.api.documents.responses import Worker, Workers
 from jobbridge.dashboard.api.rules import PREFIX, ApiRule, Asked
 
 

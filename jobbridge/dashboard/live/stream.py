@@ -47,11 +47,13 @@ def interest_of(context: RequestContext) -> Interest:
     query = context.request.query_params
     search = filters.search_of(query, context.tenant)
     job_id = query.get("job_id")
-    job = context.find_job(job_id) if job_id else None
+    job, is_whole = context.find_job(job_id) if job_id else None, query.get("whole") == "yes"
     return Interest(
         tenant=search.tenant if job is None else job.tenant,
         shows_tenant=context.principal.tenant is None,
         job_id=None if job is None else job.job_id,
+        root_id=(job.root_id or job.job_id) if is_whole and job is not None else None,
+        group_id=job.group_id if is_whole and job is not None else None,
         statuses=None if search.statuses is None else frozenset(search.statuses),
         type=search.type,
         engine=search.engine,

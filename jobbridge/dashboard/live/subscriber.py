@@ -26,12 +26,15 @@ class Interest:
     """Which changes somebody is told of; what is None does not matter. Subscribers of one interest share their events.
 
     Attributes:
+        job_id: This job; and with it, if they are named, those of the same root, or of the same group.
         shows_tenant: Whether an event names the tenant: not for those who have only one.
     """
 
     tenant: TenantId | None = None
     shows_tenant: bool = False
     job_id: UUID | None = None
+    root_id: UUID | None = None
+    group_id: str | None = None
     statuses: frozenset[JobStatus] | None = None
     type: str | None = None
     engine: Engine | None = None
@@ -41,11 +44,16 @@ class Interest:
         """Tell whether a job is of interest as it is now."""
         return (
             self.tenant in (None, row.tenant)
-            and self.job_id in (None, row.job_id)
+            and (self.job_id in (None, row.job_id) or self._takes_related(row))
             and (self.statuses is None or row.status in self.statuses)
             and self.type in (None, row.type)
             and self.engine in (None, row.engine)
             and self.queue in (None, row.queue)
+        )
+
+    def _takes_related(self, row: LiveRow) -> bool:
+        return (self.root_id is not None and self.root_id in (row.root_id, row.job_id)) or (
+            self.group_id is not None and self.group_id == row.group_id
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -11,27 +12,37 @@ from urllib.parse import quote as url_quote
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from jobbridge.app.durable.payloads import CLOSED, payload_of
 from jobbridge.app.results.artifacts import artifacts_of
 from jobbridge.core.access import Role
+from jobbridge.core.durable import DURABLE
 from jobbridge.core.keys import Engine
 from jobbridge.core.light import activity_id_in
-from jobbridge.core.status import FINAL
+from jobbridge.core.masking.values import masked
+from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.dashboard.access.redaction import reasons_for
 from jobbridge.dashboard.access.request_context import RequestContext, Rule, uuid_or_none
 from jobbridge.dashboard.actions.allowed_actions import possible
+from jobbridge.dashboard.views.graph import graph_of
 from jobbridge.dashboard.views.related import related_to
 from jobbridge.dashboard.views.shell_commands import send_like
 from jobbridge.dashboard.views.timeline import timeline
 from jobbridge.diagnosis.explain import explain
+from jobbridge.diagnosis.waits import send_command, wait_of
+from jobbridge.store.batches.progress import BATCH
+from jobbridge.store.fanout.graph import whole_of
+from jobbridge.store.waits.queries import WaitQueries
 
 if TYPE_CHECKING:
-    from jobbridge.store.jobs.rows import JobRow
+    from jobbridge.store.batches.progress import BatchProgress
+    from jobbridge.store.jobs.rows import JobDetailRow, JobRow
+    from jobbridge.store.waits.queries import SentEvent
 
 
 def job(context: RequestContext) -> Response:
     """Show a job."""
     row = context.find_job()
-    details = context.app.jobs.details(row.key)
+    details = context.details_of(row)
     return context.dashboard.page(
         context,
         "job.html",
@@ -40,13 +51,21 @@ def job(context: RequestContext) -> Response:
         steps=[step for step in details if step.result is not None],
         reasons=reasons_for(context, explain(context.app, row).reasons),
         related=related_to(context, row),
+        graph=graph_of(whole_of(context.app.database, row), row.job_id, now=datetime.now(UTC)),
+        batch=_batch(context, row),
         artifacts=artifacts_of(context.app, row),
         data=row.metadata.get("data"),
         has_data="data" in row.metadata,
         schedule=_schedule(row),
         retry_of=uuid_or_none(str(row.metadata.get("retry_of"))),
-        metadata={name: value for name, value in row.metadata.items() if name not in {"data", "schedule"}},
+        metadata={
+            name: value for name, value in row.metadata.items() if name not in {"data", "schedule", BATCH}
+        },
         possible=possible(context, row),
+        wait=wait_of(context.app, row),
+        may_send=context.principal.may(Role.OPERATOR),
+        events=_events(context, row, details),
+        may_act=context.principal.may(Role.OPERATOR),
         commands=list(_commands(context, row)),
         temporal_url=_temporal_url(context, row),
         query=context.of_tenant(row.tenant),
@@ -75,6 +94,32 @@ def download(context: RequestContext) -> Response:
     )
 
 
+def _events(
+    context: RequestContext, row: JobRow, details: Sequence[JobDetailRow]
+) -> Sequence[tuple[SentEvent, str]]:
+    """Give the events that were sent to the job, each with its payload as it may be seen."""
+    may_have_some = row.status is JobStatus.WAITING or any(each.metadata.get(DURABLE) for each in details)
+    if not may_have_some:
+        return ()
+    events = WaitQueries(context.app.database).events_of(row.key)
+    return [(each, _payload(context, each)) for each in events]
+
+
+def _payload(context: RequestContext, event: SentEvent) -> str:
+    if event.payload is None:
+        return ""
+    if not context.sees_encrypted:
+        return CLOSED
+    return json.dumps(masked(payload_of(context.app, event)), ensure_ascii=False)
+
+
+def _batch(context: RequestContext, row: JobRow) -> BatchProgress | None:
+    """Give the batch that the job is of, if it is theirs to see."""
+    batch_id = uuid_or_none(str(row.metadata.get(BATCH)))
+    batch = None if batch_id is None else context.app.batches.store.progress(batch_id)
+    return batch if batch is not None and context.principal.sees(batch.tenant) else None
+
+
 def _schedule(row: JobRow) -> dict[str, Any] | None:
     told = row.metadata.get("schedule")
     return told if isinstance(told, dict) else None
@@ -86,6 +131,8 @@ def _commands(context: RequestContext, row: JobRow) -> Iterator[str]:
     yield f"jobbridge jobs show {row.job_id}"
     if row.status not in FINAL:
         yield f"jobbridge jobs watch {row.job_id}"
+    if (wait := wait_of(context.app, row)) is not None and wait.kind == "event" and can.cancel:
+        yield send_command(wait)
     if can.cancel:
         yield f"jobbridge jobs cancel {row.job_id} --reason {quote('…')}"
     if can.retry:

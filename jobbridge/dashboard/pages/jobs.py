@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.core.keys import Engine, JobKey
 from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.access.request_context import RequestContext, Rule, uuid_or_none
-from jobbridge.dashboard.views.columns import COOKIE, available, chosen, remember
+from jobbridge.dashboard.views.columns import COOKIE, available, chosen, remember, shown
 from jobbridge.dashboard.views.filters import (
     SINCE,
     filters_of,
@@ -22,6 +23,8 @@ from jobbridge.dashboard.views.filters import (
     position_text,
     search_of,
 )
+from jobbridge.dashboard.views.saved_filters import COOKIE as SAVED_COOKIE
+from jobbridge.dashboard.views.saved_filters import LONGEST_NAME, forget, save, saved
 
 if TYPE_CHECKING:
     from jobbridge.dashboard.views.columns import Column
@@ -48,6 +51,8 @@ def jobs(context: RequestContext) -> Response:
     query = context.request.query_params
     if "choose" in query:
         return _remember_columns(context)
+    if "save" in query or "forget" in query:
+        return _save_or_forget(context)
     search = search_of(query, context.tenant)
     if (found := _by_id(context, search)) is not None:
         return found
@@ -63,9 +68,15 @@ def jobs(context: RequestContext) -> Response:
         columns=columns,
         all_columns=available(context),
         searched_to=page.searched_to,
+        pairs=filters,
         filters=urlencode(filters),
         here=context.path("jobs", query=kept or None),
         older=None if following is None else context.path("jobs", query=[*kept, ("before", following)]),
+        saved=[
+            (each, context.path("jobs", query=each.filters), each.filters == filters)
+            for each in saved(context)
+        ],
+        longest_name=LONGEST_NAME,
         is_newest=not query.get("before"),
         is_filtered=any(name != "tenant" for name, _ in filters),
         query=query,
@@ -93,7 +104,7 @@ def _address(context: RequestContext, job: JobRow) -> str:
 
 
 def _cells(job: JobRow, columns: list[Column]) -> list[Cell]:
-    return [Cell(column=column, value=column.of(job)) for column in columns]
+    return [Cell(column=column, value=shown(column, job)) for column in columns]
 
 
 def _remember_columns(context: RequestContext) -> Response:
@@ -104,6 +115,21 @@ def _remember_columns(context: RequestContext) -> Response:
         response.delete_cookie(COOKIE, path=context.path("overview"))
         return response
     context.set_cookie(response, COOKIE, remember(query.getlist("column")), seconds=_YEAR)
+    return response
+
+
+def _save_or_forget(context: RequestContext) -> Response:
+    """Have the browser keep the filter of the address under a name, or no more."""
+    query = context.request.query_params
+    if context.request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        raise HTTPException(403, "Another site sent you here: filters are saved and removed on this page.")
+    kept = filters_of(query)
+    written = save(context, query["save"], kept) if "save" in query else forget(context, query["forget"])
+    response = RedirectResponse(context.path("jobs", query=kept or None), status_code=303)
+    if written is None:
+        response.delete_cookie(SAVED_COOKIE, path=context.path("overview"))
+    else:
+        context.set_cookie(response, SAVED_COOKIE, written, seconds=_YEAR)
     return response
 
 

@@ -17,6 +17,7 @@ from jobbridge.dashboard.access.request_context import RequestContext, Rule
 from jobbridge.dashboard.views import charts
 from jobbridge.dashboard.views.attention import alerts
 from jobbridge.dashboard.views.failures import failures
+from jobbridge.dashboard.views.first_job import first_job
 from jobbridge.store.counts.flow import STARTED, Cell, Span, Times, add_up, together
 
 #: Statuses that have a card, and those that have a line below.
@@ -24,6 +25,7 @@ _CARDS = (
     (JobStatus.PROCESSING, "Running"),
     (JobStatus.QUEUED, "Queued"),
     (JobStatus.SCHEDULED, "Scheduled"),
+    (JobStatus.WAITING, "Waiting"),
     (JobStatus.RETRYING, "Retrying"),
     (JobStatus.COMPLETED, "Completed"),
     (JobStatus.FAILED, "Failed"),
@@ -87,13 +89,15 @@ def overview(context: RequestContext) -> Response:
     cells = context.dashboard.flow.cells(chosen.span, since=chosen.begin(now), tenant=context.tenant)
     slots = _slots(cells, chosen, now)
     query = context.of_tenant(context.tenant)
+    totals = context.dashboard.counts.totals(context.tenant)
     return context.dashboard.page(
         context,
         "overview.html",
         cards=_CARDS,
         others=_OTHERS,
         engines=list(Engine),
-        totals=context.dashboard.counts.totals(context.tenant),
+        totals=totals,
+        first_job=first_job(context) if not totals and context.tenant is None else None,
         chosen=name,
         range=chosen,
         ranges={key: (each.text, _path(context, query, key)) for key, each in RANGES.items()},

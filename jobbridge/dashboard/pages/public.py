@@ -20,12 +20,13 @@ from jobbridge.dashboard.views.formats import exact
 if TYPE_CHECKING:
     from jobbridge.store.jobs.rows import JobRow
 
-#: Ten words of ours are five of theirs.
+#: Eleven words of ours are five of theirs.
 WORDS = {
     JobStatus.PENDING: "waiting",
     JobStatus.QUEUED: "waiting",
     JobStatus.SCHEDULED: "waiting",
     JobStatus.RETRYING: "running",
+    JobStatus.WAITING: "running",
     JobStatus.PROCESSING: "running",
     JobStatus.COMPLETED: "done",
     JobStatus.FAILED: "failed",
@@ -53,8 +54,10 @@ def public_job(context: RequestContext) -> Response:
 
 def _told(row: JobRow) -> dict[str, Any]:
     is_done = row.status is JobStatus.COMPLETED
+    # One that sleeps has begun; a job that was not yet due has not.
+    is_asleep = row.status is JobStatus.SCHEDULED and row.started_at is not None
     return {
-        "status": WORDS[row.status],
+        "status": "running" if is_asleep else WORDS[row.status],
         "progress": 100 if is_done else None if row.progress is None else int(row.progress),
         "asked_at": row.created_at,
         "began_at": row.started_at,

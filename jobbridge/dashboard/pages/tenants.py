@@ -14,8 +14,8 @@ from jobbridge.store.tenants.overview import TenantList
 
 #: In the order of the columns; what is not here is in "other".
 SHOWN = (
-    JobStatus.PROCESSING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING, JobStatus.FAILED,
-    JobStatus.COMPLETED,
+    JobStatus.PROCESSING, JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.WAITING, JobStatus.RETRYING,
+    JobStatus.FAILED, JobStatus.COMPLETED,
 )  # fmt: skip
 _NAME_LIMIT = 200
 

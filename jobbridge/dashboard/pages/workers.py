@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
+from jobbridge.dashboard.pages.queue import queue_path
 from jobbridge.diagnosis.queues import COUNTED, look
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.jobs.open_jobs import running_jobs
@@ -48,6 +50,7 @@ def workers(context: RequestContext) -> Response:
         runs=runs,
         jobs_shown=_JOBS_OF_A_WORKER,
         queues=queues.queues,
+        queue_path=partial(queue_path, context),
         here=context.path("workers", query=kept),
         following=context.path("workers", query=kept | {"after": queues.next}) if queues.next else None,
         problem=queues.problem,
@@ -83,7 +86,9 @@ def _do(
         raise HTTPException(422, f"{error} {error.hint}".strip()) from error
     outcome = "done" if has_changed else "was so before"
     context.note(action, outcome=outcome, subject=queue, reason=reason)
-    return RedirectResponse(context.path("workers"), status_code=303)
+    is_of_queue = context.form.get("page") == "queue"
+    back = queue_path(context, queue) if is_of_queue else context.path("workers")
+    return RedirectResponse(back, status_code=303)
 
 
 RULES = (

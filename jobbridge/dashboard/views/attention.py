@@ -35,6 +35,7 @@ _PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
     "schedules": ("Schedules", "schedules", {}),
     "fallback": ("Fallen back", "jobs", {"engine": "celery"}),
     "held jobs": ("Stuck jobs", "jobs", {"status": "processing"}),
+    "waits": ("Not woken", "jobs", {"status": "waiting"}),
 }
 
 

@@ -24,8 +24,9 @@ class Column:
     """One column; the job's type and id, and its status, are always shown.
 
     Attributes:
-        of: Gives what a cell says: a text, a number, or an instant.
+        of: Gives what a cell says: a text, a number, an instant, or a length of time.
         field: Under which name a live page finds the cell, if it changes while the job runs.
+        is_length: It gives a length of time.
         is_global: Not for who is bound to a tenant.
     """
 
@@ -34,6 +35,7 @@ class Column:
     of: Callable[[JobRow], Any]
     field: str = ""
     is_number: bool = False
+    is_length: bool = False
     is_default: bool = True
     is_global: bool = False
 
@@ -48,10 +50,10 @@ COLUMNS: Sequence[Column] = (
     Column(name="queue", title="Queue", of=lambda job: job.queue),
     Column(name="tenant", title="Tenant", of=lambda job: job.tenant, is_global=True),
     Column(name="attempt", title="Attempts", of=lambda job: job.attempt, field="attempt", is_number=True),
-    Column(name="wait", title="Wait", is_number=True, is_default=False,
-           of=lambda job: length(_between(first_due_at(job), job.started_at))),
-    Column(name="run_time", title="Run time", field="run_time", is_number=True,
-           of=lambda job: length(_between(job.started_at, job.completed_at))),
+    Column(name="wait", title="Wait", is_number=True, is_length=True, is_default=False,
+           of=lambda job: _between(first_due_at(job), job.started_at)),
+    Column(name="run_time", title="Run time", field="run_time", is_number=True, is_length=True,
+           of=lambda job: _between(job.started_at, job.completed_at)),
     Column(name="error", title="Error", of=lambda job: first_line(job.error), field="error"),
     Column(name="due", title="Due", of=lambda job: job.run_at, is_default=False),
     Column(name="started", title="Started", of=lambda job: job.started_at, is_default=False),
@@ -69,13 +71,12 @@ def available(context: RequestContext) -> list[Column]:
 
 
 def chosen(context: RequestContext) -> list[Column]:
-    """Give the columns that this browser chose; else the usual ones."""
+    """Give the columns that this browser chose; else the usual ones: the tenant is one where there are several."""
     names = _remembered(context.request)
-    return [
-        column
-        for column in available(context)
-        if (column.is_default if names is None else column.name in names)
-    ]
+    if names is None:
+        names = {column.name for column in COLUMNS if column.is_default}
+        names -= set() if context.sees_several_tenants else {"tenant"}
+    return [column for column in available(context) if column.name in names]
 
 
 def remember(names: Sequence[str]) -> str:
@@ -88,6 +89,12 @@ def _remembered(request: Request) -> set[str] | None:
     return set(text.split(".")) if text else None
 
 
+def shown(column: Column, job: JobRow) -> Any:
+    """Give a cell for people: a text, a number, or an instant."""
+    value = column.of(job)
+    return length(value) if column.is_length else value
+
+
 def plain(value: object) -> str:
     """Write a cell for a file."""
     match value:
@@ -97,3 +104,14 @@ def plain(value: object) -> str:
             return exact(value)
         case _:
             return str(value)
+
+
+def typed(value: object) -> str | int | float | None:
+    """Give a cell as JSON has it: an instant as text, a length of time in seconds."""
+    match value:
+        case None | str() | int() | float():
+            return value
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            return plain(value)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from jobbridge.core.masking.error_groups import kind_of, message_of
 from jobbridge.core.status import JobStatus
-from jobbridge.dashboard.views.formats import first_line
 from jobbridge.store.counts.flow import Span
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ DAY = timedelta(days=1)
 #: So many failures are looked at and grouped; so many groups are shown.
 LOOKED_AT = 200
 _GROUPS = 12
-#: What differs from one failure to the next of the same kind: ids and numbers.
-_VARYING = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{12,}\b|\d+", re.IGNORECASE)
-_MESSAGE = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +75,7 @@ def _recorded(context: RequestContext, since: datetime) -> int:
 def _grouped(failures: Sequence[JobRow]) -> list[Group]:
     groups: dict[tuple[str, str], list[JobRow]] = {}
     for job in sorted(failures, key=lambda job: job.completed_at or job.updated_at, reverse=True):
-        kind = _VARYING.sub("#", first_line(job.error)[:_MESSAGE])
-        groups.setdefault((job.type, kind), []).append(job)
+        groups.setdefault((job.type, kind_of(job.error)), []).append(job)
     return [
-        Group(newest=jobs[0], message=first_line(jobs[0].error)[:_MESSAGE], jobs=len(jobs))
-        for jobs in groups.values()
+        Group(newest=jobs[0], message=message_of(jobs[0].error), jobs=len(jobs)) for jobs in groups.values()
     ]

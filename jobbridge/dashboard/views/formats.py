@@ -59,6 +59,11 @@ def length(passed: timedelta | None) -> str:
     return f"{max(0, round(passed / timedelta(milliseconds=1)))} ms"
 
 
+def short_tenant(tenant: str) -> str:
+    """Cut the name of a tenant that is a uuid to its first eight characters; the others are cut by the style sheet."""
+    return tenant[:8] if _ID.fullmatch(tenant) else tenant
+
+
 def number(value: int) -> str:
     """Write a number with its thousands apart."""
     return f"{value:,}".replace(",", "\u202f")
@@ -112,6 +117,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "merged": merged,
     "size": size,
     "number": number,
+    "short_tenant": short_tenant,
     "first_line": first_line,
     "per_cent": per_cent,
     "sentence": sentence,

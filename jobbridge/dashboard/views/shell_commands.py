@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHORT = 500
 #: What takes `-A`. It reads tasks, or asks the app where its tables are.
 _OF_AN_APP = re.compile(
-    r"jobbridge (explain|jobs|schedules|queues|tenants|tokens|doctor|maintain|enqueue|dashboard)\b"
+    r"jobbridge (explain|jobs|events|schedules|queues|tenants|tokens|doctor|maintain|enqueue|dashboard)\b"
 )
 
 

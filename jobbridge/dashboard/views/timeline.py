@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+from jobbridge.core.durable import DURABLE, Kind
+from jobbridge.dashboard.views import durable_steps
 
 if TYPE_CHECKING:
     from jobbridge.store.jobs.rows import JobDetailRow, JobRow
@@ -23,6 +26,8 @@ class Bar:
         status: Names its colour.
         begin, width: On the axis.
         took: None: it has not begun, or its end is not known.
+        note: What more there is to say: who sent what it waited for, that it was made again since.
+        from_here: The name by which the job can be run again from here on; None: it cannot.
     """
 
     label: str
@@ -35,6 +40,8 @@ class Bar:
     width: float
     is_step: bool
     error: str | None = None
+    note: str = ""
+    from_here: str | None = None
 
 
 def timeline(job: JobRow, steps: Sequence[JobDetailRow], *, now: datetime) -> list[Bar]:
@@ -48,7 +55,7 @@ def timeline(job: JobRow, steps: Sequence[JobDetailRow], *, now: datetime) -> li
     is_later = due_at > job.created_at
     bars = [_wait(axis, "not due yet", job.created_at, min(due_at, waited_until))] if is_later else []
     bars.append(_wait(axis, "waited", min(due_at, waited_until), waited_until))
-    return bars + [_bar(axis, step, now) for step in steps]
+    return [*bars, *_bars(axis, job, steps, now)]
 
 
 def first_due_at(job: JobRow) -> datetime:
@@ -77,6 +84,21 @@ def _wait(axis: _Axis, label: str, begin: datetime, end: datetime) -> Bar:
         label=label, key=None, status="queued", attempt=None, began_at=begin, took=max(begin, end) - begin,
         begin=x, width=width, is_step=False,
     )  # fmt: skip
+
+
+def _bars(axis: _Axis, job: JobRow, steps: Sequence[JobDetailRow], now: datetime) -> Iterator[Bar]:
+    seen: set[str] = set()
+    for step in steps:
+        bar = _bar(axis, step, now)
+        if step.metadata.get(DURABLE) == Kind.FAILURE:
+            continue  # the job's own error says it
+        if bar.is_step:
+            told = durable_steps.told(job, step)
+            can_begin = step.step_name not in seen and durable_steps.can_begin_at(step)
+            seen |= {step.step_name} if can_begin else set()
+            bar = replace(bar, label=told.label, status=told.status, note=told.note,
+                          from_here=step.step_name if can_begin else None)  # fmt: skip
+        yield bar
 
 
 def _bar(axis: _Axis, step: JobDetailRow, now: datetime) -> Bar:

@@ -84,16 +84,26 @@ VALUES (
 )
 """
 
-_ACTIONS: LiteralString = """
-SELECT audit_id, at, actor, role, action, of_tenant, subject, outcome, reason, details FROM public.job_audit
-WHERE audit_id < %(before)s
-"""
+_ACTION: LiteralString = "audit_id, at, actor, role, action, of_tenant, subject, outcome, reason, details"
+
+_ACTIONS: LiteralString = f"SELECT {_ACTION} FROM public.job_audit WHERE audit_id < %(before)s"
 
 ACTIONS: LiteralString = f"{_ACTIONS} ORDER BY audit_id DESC LIMIT %(limit)s"
 
 ACTIONS_OF_TENANT: LiteralString = f"""
 {_ACTIONS} AND of_tenant = %(tenant)s ORDER BY audit_id DESC LIMIT %(limit)s
 """
+
+#: Of what is nobody's in particular, as a queue is: of the newest so many.
+ACTIONS_ON: LiteralString = f"""
+SELECT {_ACTION}
+FROM ({_ACTIONS} AND of_tenant IS NULL ORDER BY audit_id DESC LIMIT %(read)s) AS newest
+WHERE action = ANY(%(actions)s) AND subject = %(subject)s
+ORDER BY audit_id DESC
+LIMIT %(limit)s
+"""
+#: That many actions of no tenant are read to find those on one thing.
+_READ = 10_000
 
 #: Above all ids.
 _NEWEST = 2**63 - 1
@@ -243,6 +253,19 @@ class AccessStore:
         statement = ACTIONS if tenant is None else ACTIONS_OF_TENANT
         params = {"tenant": tenant, "limit": limit, "before": _NEWEST if before is None else before}
         return self._database.run(lambda own: all_rows(own, _action_row, statement, params))
+
+    def actions_on(self, subject: str, actions: Sequence[str], *, limit: int = 50) -> Sequence[ActionRow]:
+        """Give the newest actions of these kinds on a thing of no tenant, such as a queue.
+
+        Args:
+            subject: What it was done to.
+            actions: The kinds.
+            limit: At most so many; what is behind ten thousand other actions is not found.
+        """
+        params = {
+            "subject": subject, "actions": list(actions), "read": _READ, "before": _NEWEST, "limit": limit,
+        }  # fmt: skip
+        return self._database.run(lambda own: all_rows(own, _action_row, ACTIONS_ON, params))
 
     def _first(self, statement: LiteralString, params: dict[str, Any]) -> TokenRow | None:
         return self._database.run(lambda own: first_row(own, _token_row, statement, params))

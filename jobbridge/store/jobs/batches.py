@@ -23,7 +23,15 @@ from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.postgres.prepared import prepared
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.jobs.statements import statement_of
-from jobbridge.store.jobs.transitions import ENDED, GATE, LOST, RELAXED, STEP_OF_MOVED
+from jobbridge.store.jobs.transitions import (
+    ENDED,
+    GATE,
+    LOST,
+    RELAXED,
+    REOPENED,
+    STEP_OF_MOVED,
+    UNLESS_REOPENED,
+)
 from jobbridge.store.values import json_text
 
 #: Of the session that writes them. The statements read as many entries of the primary key as there are jobs; a plan
@@ -142,22 +150,23 @@ WITH told AS (
     FROM told
     WHERE job.tenant = told.tenant AND job.job_id = told.job_id AND {_of_row(may(events.Started), _STARTED)}
         {_of_row(GATE, _STARTED)}
-    RETURNING job.tenant, job.job_id, job.attempt, job.parent_id, job.chord_id
+    RETURNING job.tenant, job.job_id, job.attempt, job.parent_id, job.chord_id, job.called_by,
+        job.attempt > 1 OR job.started_at < now() AS was_begun
 ), lost AS (
     UPDATE public.job_details AS step
     SET {LOST}
     FROM moved
     WHERE moved.attempt > 1 AND step.tenant = moved.tenant AND step.job_id = moved.job_id
       AND step.step_name = 'attempt' AND step.retry_count < moved.attempt AND step.status = 'processing'
-), opened AS (
+), {REOPENED.replace("WHERE", "WHERE moved.was_begun AND", 1)}, opened AS (
     INSERT INTO public.job_details
         (tenant, job_id, step_name, status, retry_count, metadata, created_at, updated_at)
     SELECT
         tenant, job_id, 'attempt', 'processing', attempt, %(step_metadata)s::jsonb, clock_timestamp(),
         clock_timestamp()
-    FROM moved
+    FROM moved{UNLESS_REOPENED}
 )
-SELECT job_id, attempt, chord_id IS NOT NULL OR parent_id IS NOT NULL AND EXISTS (
+SELECT job_id, attempt, chord_id IS NOT NULL OR called_by IS NOT NULL OR parent_id IS NOT NULL AND EXISTS (
     SELECT FROM public.job_family_members AS member
     WHERE member.tenant = moved.tenant AND member.child_id = moved.job_id
 )

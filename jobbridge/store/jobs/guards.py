@@ -40,6 +40,8 @@ _TARGETS: Mapping[Target, LiteralString] = {
     Target.SAME: "job.status",
     Target.DUE: _DUE,
     Target.SENT: "excluded.status",
+    Target.PENDING_OR_DUE: f"""CASE WHEN %(message)s::text IS NOT NULL THEN 'pending'
+        WHEN job.status = 'retrying' THEN 'retrying' ELSE {_DUE} END""",
     Target.RETRYING_OR_SENT: "CASE WHEN %(is_retry)s::boolean THEN 'retrying' ELSE excluded.status END",
 }
 

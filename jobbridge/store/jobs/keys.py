@@ -8,6 +8,7 @@ from typing import LiteralString
 
 import psycopg
 
+from jobbridge.codec.sealing import Codec, key_of
 from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database, refusal
@@ -85,18 +86,24 @@ class KeyStore:
 
     def get(self, key: str) -> bytes | None:
         row = self._database.run(lambda own: own.execute(GET, of_system(key)).fetchone())
-        return row[0] if row else None
+        return self._opened(key, row[0]) if row else None
 
     def mget(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """Give the values of those which there are."""
         params = {"tenant": SYSTEM_TENANT, "keys": list(keys)}
-        return dict(self._database.run(lambda own: own.execute(GET_MANY, params).fetchall()))
+        found = self._database.run(lambda own: own.execute(GET_MANY, params).fetchall())
+        return {key: self._opened(key, value) for key, value in found}
 
     def set(self, key: str, value: bytes, *, ttl: Ttl = None) -> None:
-        """Store a value; without `ttl`, for good."""
+        """Store a value; without `ttl`, for good. States and results are among them: it is sealed."""
+        stored = seal_key(self._database.codec, key, value)
         self._database.run(
-            lambda own: own.execute(SET, of_system(key) | {"value": value, "ttl": _interval(ttl)})
+            lambda own: own.execute(SET, of_system(key) | {"value": stored, "ttl": _interval(ttl)})
         )
+
+    def _opened(self, key: str, value: bytes | None) -> bytes | None:
+        is_sealed = value is not None and key_of(value) is not None
+        return self._database.codec.open(bytes(value or b""), _place(key)) if is_sealed else value
 
     def delete(self, key: str) -> bool:
         """Tell whether there was one."""
@@ -142,7 +149,7 @@ class KeyStore:
         return self._database.run(lambda own: own.execute(DELETE_EXPIRED, params).rowcount)
 
 
-def set_key(connection: DriverConnection, key: str, value: bytes, *, ttl: Ttl) -> None:
+def set_key(connection: DriverConnection, key: str, value: bytes | str, *, ttl: Ttl) -> None:
     """Store a value within a transaction."""
     connection.execute(SET, of_system(key) | {"value": value, "ttl": _interval(ttl)})
 
@@ -150,6 +157,15 @@ def set_key(connection: DriverConnection, key: str, value: bytes, *, ttl: Ttl) -
 def of_system(key: str) -> dict[str, object]:
     """Give the parameters that name a key of the system tenant."""
     return {"tenant": SYSTEM_TENANT, "key": key}
+
+
+def seal_key(codec: Codec, key: str, value: bytes | str) -> bytes | str:
+    """Seal the value of a key, if there are keys to do so."""
+    return codec.seal(value.encode() if isinstance(value, str) else value, _place(key)) if codec else value
+
+
+def _place(key: str) -> str:
+    return f"keys/{key}"
 
 
 def _interval(ttl: Ttl) -> timedelta | None:

@@ -62,7 +62,7 @@ OPEN: LiteralString = f"""
 SELECT {_COLUMNS}
 FROM public.jobs
 WHERE completed_at IS NULL AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
-  AND status IN ('queued', 'scheduled', 'retrying', 'processing')
+  AND status IN ('queued', 'scheduled', 'retrying', 'waiting', 'processing')
   AND delivery IS NOT NULL
   AND runner_type = ANY(%(engines)s)
   AND updated_at < now() - %(older_than)s::interval
@@ -100,7 +100,7 @@ SELECT task_id
 FROM public.jobs
 WHERE job_id = ANY(%(job_ids)s)
   AND (
-    status IN ('pending', 'queued', 'scheduled', 'retrying')
+    status IN ('pending', 'queued', 'scheduled', 'retrying', 'waiting')
     OR status = 'processing' AND worker_number <> ALL(%(numbers)s)
   )
 """
@@ -115,7 +115,7 @@ SELECT EXISTS (
     SELECT FROM public.jobs
     WHERE undelivered_since <= now() - %(older_than)s::interval
       AND message IS NOT NULL
-      AND status IN ('pending', 'retrying', 'queued', 'scheduled')
+      AND status IN ('pending', 'retrying', 'queued', 'scheduled', 'waiting')
 )
 """
 

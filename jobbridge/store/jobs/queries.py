@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg import sql
 
+from jobbridge.codec.rows import open_delivery, open_result, opened, readable_detail, readable_job
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.postgres.caller_connection import driver_connection
@@ -54,7 +55,9 @@ _DELIVERY_COLUMNS: LiteralString = (
 
 RESULT_COLUMNS: LiteralString = """tenant, job_id, task_id, status, attempt, result, result_payload, result_type,
     error, traceback, worker, started_at, completed_at,
-    CASE WHEN completed_at IS NULL AND attempt > 0 THEN metadata ? 'ignore_result' ELSE false END AS is_ignored"""
+    CASE WHEN status IN ('cancelled', 'expired', 'skipped') OR completed_at IS NULL AND attempt > 0
+        THEN metadata ? 'ignore_result' ELSE false
+    END AS is_ignored"""
 
 GET: LiteralString = f"SELECT {COLUMNS} FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s"
 
@@ -126,7 +129,7 @@ FROM (
     FROM public.jobs
     WHERE undelivered_since <= now() - %(older_than)s::interval
       AND message IS NOT NULL
-      AND status IN ('pending', 'retrying', 'queued', 'scheduled')
+      AND status IN ('pending', 'retrying', 'queued', 'scheduled', 'waiting')
       AND (relayed_at IS NULL OR relayed_at <= now() - %(again_after)s::interval)
     ORDER BY undelivered_since
     LIMIT %(limit)s
@@ -227,15 +230,21 @@ class JobStore:
     """Reads jobs and their steps."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, codec = database, database.codec
+        self._job, self._detail = (
+            opened(codec, job_row, readable_job),
+            opened(codec, job_detail_row, readable_detail),
+        )
+        self._result = opened(codec, stored_result, open_result)
+        self._delivery = opened(codec, stored_delivery, open_delivery)
 
     def get(self, key: JobKey, connection: CallersConnection | None = None) -> JobRow | None:
         """Give the job of that tenant and id."""
-        return _first(self._fetch(job_row, GET, _key(key), connection))
+        return _first(self._fetch(self._job, GET, _key(key), connection))
 
     def some(self, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, JobRow]:
         """Give those of these jobs of a tenant that there are, by their ids."""
-        rows = self._fetch(job_row, GET_SOME, {"tenant": tenant, "job_ids": list(job_ids)})
+        rows = self._fetch(self._job, GET_SOME, {"tenant": tenant, "job_ids": list(job_ids)})
         return {row.job_id: row for row in rows}
 
     def lock(self, key: JobKey, connection: CallersConnection) -> None:
@@ -245,13 +254,13 @@ class JobStore:
 
     def find(self, job_id: UUID, connection: CallersConnection | None = None) -> JobRow | None:
         """Give the job of that id, whoever's it is."""
-        return _first(self._fetch(job_row, FIND, {"job_id": job_id}, connection))
+        return _first(self._fetch(self._job, FIND, {"job_id": job_id}, connection))
 
     def find_external(self, external_id: str, tenant: TenantId | None = None) -> JobRow | None:
         """Give the newest job that its engine knows by that id; if a tenant is named, of that one's."""
         statement = FIND_EXTERNAL if tenant is None else FIND_EXTERNAL_OF_TENANT
         known = {"external_id": external_id, "job_id": job_id_for(external_id), "tenant": tenant}
-        return _first(self._fetch(job_row, statement, known))
+        return _first(self._fetch(self._job, statement, known))
 
     def page(
         self, where: JobFilter | None = None, *, before: tuple[datetime, UUID] | None = None, limit: int = 50
@@ -290,7 +299,7 @@ class JobStore:
 
     def details(self, key: JobKey) -> Sequence[JobDetailRow]:
         """Give the steps of a job in the order in which they began."""
-        return self._fetch(job_detail_row, DETAILS, _key(key))
+        return self._fetch(self._detail, DETAILS, _key(key))
 
     def describe(self, key: JobKey, metadata: Mapping[str, Any]) -> bool:
         """Add to a job's metadata; false when there is no such job."""
@@ -318,8 +327,8 @@ class JobStore:
     def results_of(self, job_ids: Sequence[UUID]) -> Sequence[StoredResult]:
         """Give what is known of these jobs' results, in any order; unknown ids are left out."""
         if len(job_ids) == 1:
-            return self._fetch(stored_result, RESULT, {"job_id": job_ids[0]})
-        return self._fetch(stored_result, RESULTS, {"job_ids": list(job_ids)})
+            return self._fetch(self._result, RESULT, {"job_id": job_ids[0]})
+        return self._fetch(self._result, RESULTS, {"job_ids": list(job_ids)})
 
     def ended_among(self, keys: Collection[JobKey]) -> set[JobKey]:
         """Tell which of these jobs have ended."""
@@ -335,7 +344,7 @@ class JobStore:
 
     def delivery_of(self, key: JobKey, connection: CallersConnection | None = None) -> StoredDelivery | None:
         """Give the message by which the job runs, or goes on."""
-        return _first(self._fetch(stored_delivery, DELIVERY, _key(key), connection))
+        return _first(self._fetch(self._delivery, DELIVERY, _key(key), connection))
 
     def take_undelivered(
         self,

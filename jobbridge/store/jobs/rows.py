@@ -68,7 +68,7 @@ class StoredResult:
     """What the result backend needs of a job. `result_payload`, if any, is the whole in the backend's own form.
 
     Attributes:
-        is_ignored: It has begun and not ended, and nobody is to be told of it.
+        is_ignored: It has begun and not ended, or was revoked, and nobody is to be told of it.
     """
 
     key: JobKey

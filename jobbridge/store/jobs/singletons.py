@@ -20,12 +20,11 @@ from typing import LiteralString
 from uuid import UUID
 
 from jobbridge.core.keys import Engine, JobKey
-from jobbridge.core.status import JobStatus
+from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.presence import is_let_go
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import first_tuple, tuples
-from jobbridge.store.statuses import FINAL_STATUSES
+from jobbridge.store.statuses import MAY_BE_AT_WORK, has_stopped, listed
 
 #: Locks the key until the transaction ends, whoever has it. `xmax = 0`: it was inserted, so nobody had it.
 HOLD: LiteralString = """
@@ -35,20 +34,28 @@ ON CONFLICT (tenant, key) DO UPDATE SET taken_at = singleton.taken_at
 RETURNING job_id, xmax = 0
 """
 
-#: It has not ended, or was cancelled and its work has not stopped (`transitions.STOPPED`).
-_HOLDS: LiteralString = (
-    f"(jobs.status NOT IN ({FINAL_STATUSES}) OR jobs.status = 'cancelled' AND jobs.worker_number IS NOT NULL)"
-)
-
 #: The job may have been sent again without the key: then it does not hold it.
 HOLDER: LiteralString = f"""
 SELECT task_id, status, runner_type, external_id, worker_number
 FROM public.jobs
-WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND {_HOLDS}
+WHERE tenant = %(tenant)s AND job_id = %(job_id)s AND singleton_key = %(key)s AND {MAY_BE_AT_WORK}
+"""
+
+#: For who is unique only while another one waits.
+WAITING_HOLDER: LiteralString = f"{HOLDER} AND status IN ({listed(WAITING - {JobStatus.RETRYING})})"
+
+#: For who is unique for a time: whatever became of the other one, if the key was taken so short a time ago. It is told
+#: as it was; that it has ended changes nothing.
+RECENT_HOLDER: LiteralString = """
+SELECT job.task_id, job.status, job.runner_type, job.external_id, job.worker_number
+FROM public.jobs AS job
+JOIN public.job_singletons AS singleton ON singleton.tenant = job.tenant AND singleton.job_id = job.job_id
+WHERE job.tenant = %(tenant)s AND job.job_id = %(job_id)s AND singleton.key = %(key)s
+  AND singleton.taken_at > clock_timestamp() - %(period)s::interval
 """
 
 #: For those who replace it: it does not start before they have.
-LOCKED_HOLDER: LiteralString = f"{HOLDER} FOR UPDATE"
+LOCKED: LiteralString = " FOR UPDATE"
 
 TAKE: LiteralString = """
 UPDATE public.job_singletons
@@ -56,14 +63,23 @@ SET job_id = %(job_id)s, taken_at = clock_timestamp()
 WHERE tenant = %(tenant)s AND key = %(key)s
 """
 
-#: A key that is being taken at this moment has a new `taken_at` when this statement comes to look at it again.
+#: Of a key that outlives its job.
+KEEP: LiteralString = """
+UPDATE public.job_singletons
+SET kept_until = taken_at + %(period)s::interval
+WHERE tenant = %(tenant)s AND key = %(key)s
+"""
+
+#: A key that is being taken at this moment has a new `taken_at` when this statement comes to look at it again. A table
+#: of before the rules (0029) has no `kept_until`.
 PRUNE: LiteralString = f"""
 DELETE FROM public.job_singletons AS singleton
 WHERE taken_at < clock_timestamp() - %(older_than)s::interval
+  AND coalesce((to_jsonb(singleton) ->> 'kept_until')::timestamptz < clock_timestamp(), true)
   AND NOT EXISTS (
     SELECT FROM public.jobs
     WHERE jobs.job_id = singleton.job_id AND jobs.tenant = singleton.tenant
-      AND jobs.singleton_key = singleton.key AND {_HOLDS}
+      AND jobs.singleton_key = singleton.key AND {MAY_BE_AT_WORK}
       AND (jobs.status <> 'cancelled' OR EXISTS (
         SELECT FROM public.job_workers AS worker WHERE worker.number = jobs.worker_number
       ))
@@ -95,7 +111,15 @@ class Hold:
     is_new: bool
 
 
-def hold(connection: DriverConnection, job: JobKey, key: str, *, replaces: bool) -> Hold:
+def hold(
+    connection: DriverConnection,
+    job: JobKey,
+    key: str,
+    *,
+    replaces: bool,
+    while_waiting: bool = False,
+    period: timedelta | None = None,
+) -> Hold:
     """Lock a key until the transaction ends, waiting for another one that does so.
 
     Args:
@@ -103,13 +127,19 @@ def hold(connection: DriverConnection, job: JobKey, key: str, *, replaces: bool)
         job: Who wants it.
         key: The singleton key.
         replaces: Keep the job that has it from starting meanwhile.
+        while_waiting: Who has begun does not have it any more.
+        period: Who took it so short a time ago has it, even if it has ended.
     """
     params = {"tenant": job.tenant, "key": key, "job_id": job.job_id}
     [(job_id, is_new)] = tuples(connection, HOLD, params)
     if is_new or job_id == job.job_id:
         return Hold(holder=None, is_new=is_new)
-    found = first_tuple(connection, LOCKED_HOLDER if replaces else HOLDER, params | {"job_id": job_id})
-    if found is None or _is_over(connection, found[1], found[4]):
+    asked = params | {"job_id": job_id, "period": period}
+    if period is not None and (recent := first_tuple(connection, RECENT_HOLDER, asked)) is not None:
+        return Hold(holder=_holder(job, job_id, *recent[:4]), is_new=False)
+    holder = WAITING_HOLDER if while_waiting else HOLDER
+    found = first_tuple(connection, holder + LOCKED if replaces else holder, asked)
+    if found is None or has_stopped(connection, found[1], found[4]):
         return Hold(holder=None, is_new=False)
     return Hold(holder=_holder(job, job_id, *found[:4]), is_new=False)
 
@@ -119,14 +149,14 @@ def take(connection: DriverConnection, job: JobKey, key: str) -> None:
     connection.execute(TAKE, {"tenant": job.tenant, "key": key, "job_id": job.job_id})
 
 
+def keep(connection: DriverConnection, job: JobKey, key: str, period: timedelta) -> None:
+    """Have the key outlive its job, until that time has passed since it was taken."""
+    connection.execute(KEEP, {"tenant": job.tenant, "key": key, "period": period})
+
+
 def prune(database: Database, *, older_than: timedelta = timedelta(hours=1)) -> int:
     """Delete the keys of jobs that have ended; gives their number. Reads the whole table."""
     return database.run(lambda own: own.execute(PRUNE, {"older_than": older_than}).rowcount)
-
-
-def _is_over(connection: DriverConnection, status: str, worker_number: int | None) -> bool:
-    """Tell whether a job is cancelled and the worker that could still say that its work has stopped is gone."""
-    return status == JobStatus.CANCELLED and (worker_number is None or is_let_go(connection, worker_number))
 
 
 def _holder(

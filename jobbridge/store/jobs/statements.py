@@ -58,9 +58,18 @@ def statement_of(event: events.JobEvent) -> tuple[LiteralString, _Params]:
                 "new_delivery": event.new_delivery,
                 "message": as_message(event.message),
             }
+        case events.Moved():
+            return transitions.MOVE, key | {
+                "attempt": event.attempt,
+                "delivery": event.delivery,
+                "new_delivery": event.new_delivery,
+                "engine": event.engine.value,
+                "message": as_message(event.message),
+                "external_id": event.external_id,
+            }
         case events.Cancelled():
             who = {"reason": as_text(event.reason), "cancelled_by": as_text(event.cancelled_by)}
-            return transitions.CANCEL, key | who
+            return transitions.CANCEL, key | who | {"delivery": event.delivery}
         case events.Expired():
             reason = "Its time to live passed before it ran."
             return transitions.DROP, key | {"status": JobStatus.EXPIRED.value, "reason": reason}
@@ -83,6 +92,7 @@ def _submitted(event: events.Submitted) -> _Params:
         "queue": event.queue,
         "continues": event.continues.attempt if event.continues else None,
         "is_retry": event.continues is not None and event.continues.is_retry,
+        "suspends": int(event.continues is not None and event.continues.is_suspension),
         "priority": event.priority,
         "run_at": event.run_at,
         "expires_at": event.expires_at,
@@ -92,6 +102,7 @@ def _submitted(event: events.Submitted) -> _Params:
         "metadata": as_jsonb(event.metadata),
         "external_id": event.external_id,
         "message": as_message(event.message),
+        "is_relayed": event.is_relayed,
         "broker": event.broker,
         "root_id": event.root_id,
         "parent_id": event.parent_id,

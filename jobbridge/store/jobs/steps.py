@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
+from jobbridge.codec.rows import place_of, seal_error
+from jobbridge.core.durable import Suspended
 from jobbridge.core.keys import JobKey
-from jobbridge.core.shown import error_line
+from jobbridge.core.shown import cut, error_line
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import DatabaseError, JobCancelled
 from jobbridge.postgres.caller_connection import DriverConnection
@@ -18,6 +20,9 @@ from jobbridge.store.database import Database
 from jobbridge.store.values import as_jsonb, as_text
 
 _log = logging.getLogger(__name__)
+
+#: Bytes of what a step failed with; the error of its job says it, too.
+_MOST_OF_ERROR = 1_000_000
 
 FIND_FINISHED: LiteralString = """
 SELECT result FROM public.job_details
@@ -60,6 +65,8 @@ VALUES (
 FALLBACK = "fallback"
 #: Of a job that its engine had lost, and that was delivered again.
 RECOVERED = "recovered"
+#: Of a job that a cutover brought to another engine, or from another broker.
+MOVED = "moved"
 
 
 def note(
@@ -126,8 +133,10 @@ class StepStore:
         try:
             yield step
         except BaseException as error:
-            status = JobStatus.CANCELLED if isinstance(error, JobCancelled) else JobStatus.FAILED
-            self._end(job, step, status, error=error_line(error))
+            # A suspended job makes the step anew when it goes on.
+            is_stopped = isinstance(error, JobCancelled | Suspended)
+            status = JobStatus.CANCELLED if is_stopped else JobStatus.FAILED
+            self._end(job, step, status, error=cut(error_line(error), _MOST_OF_ERROR))
             raise
         self._end(job, step, JobStatus.COMPLETED)
 
@@ -136,12 +145,18 @@ class StepStore:
         row = self._database.run(lambda own: own.execute(FIND_FINISHED, params).fetchone())
         if row is None:
             return False
-        step.is_done, step.result = True, row[0]
+        step.is_done = True
+        step.result = self._database.codec.open_json(row[0], place_of(job.job_id, "result"))
         return True
 
     def _end(self, job: JobKey, step: Step, status: JobStatus, error: str | None = None) -> None:
-        result = None if step.result is None else as_jsonb(step.result)
-        self._write(END, job, step, {"status": status.value, "result": result, "error": as_text(error)})
+        result, codec = step.result, self._database.codec
+        if codec and result is not None:
+            result = codec.seal_json(result, place_of(job.job_id, "result"))
+        if codec and error is not None:
+            error = seal_error(codec, error, job.job_id)
+        told = {"result": None if result is None else as_jsonb(result), "error": as_text(error)}
+        self._write(END, job, step, {"status": status.value} | told)
 
     def _write(self, statement: LiteralString, job: JobKey, step: Step, params: dict[str, Any]) -> None:
         known = params | {"tenant": job.tenant, "detail_id": step.detail_id}

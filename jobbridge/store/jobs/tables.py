@@ -84,6 +84,9 @@ jobs = sa.Table(
         "chord_id", sa.Text
     ),  # the chord that waits for its end, or for that of the chain that it begins
     sa.Column("chord_index", sa.Integer),  # its place among the parts; null: it is none, but leads to one
+    sa.Column("called_by", sa.Uuid),  # the job that waits for it; a trigger counts its end there (0028)
+    sa.Column("batch_id", sa.Uuid),  # from its metadata, by a trigger: no statement here names it
+    sa.Column("is_ruled", sa.Boolean),  # it has rows in `job_holds`, or had; null: it never had
     # In this order: AsyncResult knows a task id, and no tenant.
     sa.PrimaryKeyConstraint("job_id", "tenant", name="jobs_pkey"),
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="jobs_status_check"),
@@ -97,8 +100,9 @@ sa.Index(
     jobs.c.tenant,
     postgresql_where=sa.text("external_id <> job_id::text"),
 )
-sa.Index("jobs_tenant_newest_idx", jobs.c.tenant, jobs.c.created_at.desc(), jobs.c.job_id.desc())
-sa.Index("jobs_newest_idx", jobs.c.created_at.desc(), jobs.c.job_id.desc(), jobs.c.tenant)
+# What is new comes last, where a full page is left as it is; the newest are read backward.
+sa.Index("jobs_tenant_newest_idx", jobs.c.tenant, jobs.c.created_at, jobs.c.job_id)
+sa.Index("jobs_newest_idx", jobs.c.created_at, jobs.c.job_id, jobs.c.tenant.desc())
 # What is rare, and looked for: jobs that are open, and those that did not end well, by when they were made and ended.
 sa.Index(
     "jobs_open_idx",
@@ -153,6 +157,27 @@ sa.Index(
     jobs.c.tenant,
     jobs.c.chord_index,
     postgresql_where=jobs.c.chord_id.is_not(None),
+)
+# Called jobs that have not ended: those that end with their caller, and a caller that ended otherwise.
+sa.Index(
+    "jobs_called_idx",
+    jobs.c.tenant,
+    jobs.c.called_by,
+    postgresql_where=sa.text("called_by IS NOT NULL AND completed_at IS NULL"),
+)
+sa.Index(
+    "jobs_batch_idx",
+    jobs.c.batch_id,
+    jobs.c.created_at,
+    jobs.c.job_id,
+    jobs.c.tenant,
+    postgresql_where=jobs.c.batch_id.is_not(None),
+)
+sa.Index(
+    "jobs_batch_open_idx",
+    jobs.c.batch_id,
+    jobs.c.tenant,
+    postgresql_where=jobs.c.batch_id.is_not(None) & jobs.c.completed_at.is_(None),
 )
 # What the relay has to deliver: EE only, and only until an engine has it.
 sa.Index(
@@ -234,8 +259,15 @@ job_chords = sa.Table(
     sa.Column(
         "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
     ),
+    sa.Column("batch_id", sa.Uuid),  # the batch that waits for its body
     sa.PrimaryKeyConstraint("tenant", "chord_id", name="job_chords_pkey"),
     postgresql_with=_UPDATED_OFTEN,
+)
+sa.Index(
+    "job_chords_batch_idx",
+    job_chords.c.batch_id,
+    job_chords.c.tenant,
+    postgresql_where=job_chords.c.batch_id.is_not(None),
 )
 
 # Who holds a singleton key. A row outlives its job: whoever takes the key looks at the job's status. Only jobs with a
@@ -249,6 +281,7 @@ job_singletons = sa.Table(
     sa.Column(
         "taken_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
     ),
+    sa.Column("kept_until", sa.DateTime(timezone=True)),  # whatever becomes of the job
     sa.PrimaryKeyConstraint("tenant", "key", name="job_singletons_pkey"),
     postgresql_with=_UPDATED_OFTEN,
 )

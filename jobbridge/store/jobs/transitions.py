@@ -14,6 +14,7 @@ from typing import LiteralString
 from jobbridge.core import events
 from jobbridge.core.keys import SYSTEM_TENANT
 from jobbridge.store.jobs.guards import becomes, may
+from jobbridge.store.statuses import WAITING_STATUSES
 
 _THIS_JOB = "tenant = %(tenant)s AND job_id = %(job_id)s"
 
@@ -34,6 +35,23 @@ STEP_OF_MOVED = """
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count = moved.attempt AND step.status = 'processing'"""
 
+#: The same for a job that ends while it waits: the attempt that is suspended, and what it waits for, have ended too.
+STEPS_OF_STOPPED: LiteralString = f"""
+    FROM moved
+    WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id
+      AND (step.step_name = 'attempt' AND step.retry_count = moved.attempt AND step.status = 'processing'
+        OR step.status IN ({WAITING_STATUSES}) AND step.metadata ?| '{{suspended,durable}}')"""
+
+#: The step of an attempt that was suspended goes on with it.
+REOPENED: LiteralString = f"""reopened AS (
+    UPDATE public.job_details AS step
+    SET status = 'processing', metadata = step.metadata || %(step_metadata)s::jsonb, updated_at = clock_timestamp()
+    FROM moved
+    WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
+      AND step.retry_count = moved.attempt AND step.status IN ({WAITING_STATUSES}) AND step.metadata ? 'suspended'
+    RETURNING step.job_id
+)"""
+
 #: Ends a statement that starts an attempt.
 _OPENED = """, opened AS (
     INSERT INTO public.job_details
@@ -42,6 +60,9 @@ _OPENED = """, opened AS (
     FROM moved
 )
 SELECT status, attempt FROM moved"""
+
+UNLESS_REOPENED = """
+    WHERE NOT EXISTS (SELECT FROM reopened WHERE reopened.job_id = moved.job_id)"""
 
 #: Ends a statement that ends a job: if that is a child of a fan-out, its parent counts it, in the same moment. Only for
 #: a job that another one sent (it has a `parent_id`), so others pay nothing. A child that is run again and ends once
@@ -151,6 +172,21 @@ WITH moved AS (
 SELECT status, attempt, pg_notify('jobbridge_relay', '') FROM moved
 """
 
+#: To another engine: the broker has the message by the same transaction, or the row has it, for the relay.
+MOVE: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.jobs AS job
+    SET status = {becomes(events.Moved)}, delivery = %(new_delivery)s, runner_type = %(engine)s,
+        message = %(message)s, relayed_at = NULL, broker = NULL,
+        undelivered_since = CASE WHEN %(message)s::text IS NOT NULL THEN clock_timestamp() END,
+        external_id = coalesce(%(external_id)s, external_id), external_run_id = NULL,
+        worker = NULL, worker_number = NULL, updated_at = clock_timestamp()
+    WHERE {_THIS_JOB} AND {may(events.Moved)}
+    RETURNING status, attempt
+)
+SELECT status, attempt, CASE WHEN %(message)s::text IS NOT NULL THEN pg_notify('jobbridge_relay', '') END FROM moved
+"""
+
 #: The claim. A step of an earlier attempt that is still open belongs to one that was lost with its worker, or whose
 #: AttemptFailed is still on its way.
 START: LiteralString = f"""
@@ -178,7 +214,7 @@ WITH moved AS (
     FROM moved
     WHERE step.tenant = moved.tenant AND step.job_id = moved.job_id AND step.step_name = 'attempt'
       AND step.retry_count < moved.attempt AND step.status = 'processing'
-){_OPENED}
+), {REOPENED}{_OPENED.replace("FROM moved", f"FROM moved{UNLESS_REOPENED}", 1)}
 """
 
 #: A job that was sent by a client which does not keep our books.
@@ -251,7 +287,7 @@ WITH moved AS (
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'failed', error = %(error)s, traceback = %(traceback)s,
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEPS_OF_STOPPED}
 ){_PART_DROPPED}
 """
 
@@ -317,7 +353,7 @@ WITH moved AS (
 ), closed AS (
     UPDATE public.job_details AS step
     SET status = 'cancelled', error = %(reason)s,
-        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEP_OF_MOVED}
+        processed_at = clock_timestamp(), updated_at = clock_timestamp(){STEPS_OF_STOPPED}
 ){_PART_DROPPED.replace("%(breaks)s", "true")}
 """
 
@@ -337,7 +373,7 @@ WITH moved AS (
     RETURNING {_ENDED_PART}
 ), lost AS (
     UPDATE public.job_details AS step
-    SET {LOST}{STEP_OF_MOVED}
+    SET {LOST}{STEPS_OF_STOPPED}
 ){_PART_DROPPED.replace("%(breaks)s", "true")}
 """
 

@@ -111,7 +111,8 @@ DELETE FROM public.job_events WHERE event_id = ANY(ARRAY(
 #: By the index on the id alone. An error is cut late enough that its first line is still masked as a whole.
 JOBS: LiteralString = """
 SELECT tenant, job_id, type, status, runner_type, queue, attempt, progress, progress_message,
-    left(error, 4000) AS error, created_at, updated_at, run_at, started_at, completed_at
+    left(error, 4000) AS error, created_at, updated_at, run_at, started_at, completed_at, root_id,
+    group_id
 FROM public.jobs
 WHERE job_id = ANY(%(job_ids)s)
 """
@@ -158,6 +159,8 @@ class LiveRow:
     run_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None
+    root_id: UUID | None = None
+    group_id: str | None = None
 
 
 class Gaps:

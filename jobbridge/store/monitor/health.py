@@ -19,7 +19,7 @@ WITH {at_both_ends("runner_type, status, queue, type, updated_at, run_at, create
 SELECT runner_type AS engine, status, coalesce(queue, '') AS queue, type AS task, count(*) AS count,
     min(updated_at) AS since, (SELECT count(*) FROM looked_at) >= 2 * %(most)s AS is_cut
 FROM looked_at
-WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying') AND run_at < now())
+WHERE status IN ('pending', 'queued') OR (status IN ('scheduled', 'retrying', 'waiting') AND run_at < now())
 GROUP BY 1, 2, 3, 4
 ORDER BY since
 """

@@ -50,7 +50,8 @@ class Search:
         since: Made then or later.
         until: Made before then.
         ended_since: Ended then or later, whenever it was made.
-        text: Somewhere in the error, in any case of letters; the beginning of the job's id; or another id of it.
+        text: Somewhere in the error as it is shown, in any case of letters; the beginning of the job's id; or another
+            id of it.
     """
 
     tenant: TenantId | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString
@@ -12,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, job_id_for
+from jobbridge.core.masking.texts import MASK, without_passwords
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.jobs.queries import COLUMNS
 from jobbridge.store.jobs.rows import JobRow, job_row
@@ -37,8 +39,9 @@ FILTERS: dict[str, LiteralString] = {
     "engines": "runner_type = ANY(%(engines)s)",
     "queue": "queue = %(queue)s",
     "ended_since": "completed_at >= %(ended_since)s",
+    # What of an error is shown is known in Python only: this finds more, of which those are left that `_is_shown`.
     "text": """(
-        strpos(lower(coalesce(error, '')), lower(%(text)s)) > 0 OR starts_with(job_id::text, lower(%(text)s))
+        strpos(lower(coalesce(error, '')), lower(%(fragment)s)) > 0 OR starts_with(job_id::text, lower(%(text)s))
         OR external_id = %(text)s OR task_id = %(text)s OR singleton_key = %(text)s
         OR lower(%(text)s) IN (user_id::text, root_id::text, parent_id::text)
     )""",
@@ -140,7 +143,7 @@ class Questions:
         self, connection: DriverConnection, values: dict[str, Any], kinds: Sequence[LiteralString]
     ) -> None:
         self._connection = connection
-        self._values = {"known_ids": None} | values
+        self._values = {"known_ids": None, "fragment": _fragment(values["text"])} | values
         # Who did not end since then is not looked at.
         ended: LiteralString = " AND completed_at >= %(ended_since)s" if values["ended_since"] else ""
         self._kinds: list[LiteralString] = [f"{kind}{ended}" for kind in kinds]
@@ -163,16 +166,30 @@ class Questions:
         self._values["known_ids"] = list(ids) or None
 
     def newest(self, start: Position) -> tuple[list[JobRow], Position | None]:
-        """Scan the newest jobs; gives those that match, and where the scan ended. None: there were no more."""
+        """Scan the newest jobs; gives those that match, and where the scan ended. None: there were no more.
+
+        Neither tells of jobs that match by what is hidden of their errors only.
+        """
         found = self._fetch(scan(self._of_jobs, self._kinds), _from(start))
-        if len(found) >= self.limit:
-            return found, start  # that is all that is wanted: nobody asks where it ended
+        shown = self._shown(found)
+        if len(shown) >= self.limit:
+            return shown, start  # that is all that is wanted: nobody asks where it ended
         rows = self._rows(end_of_scan(self._of_jobs, self._kinds), _from(start))
-        return found, (rows[0][0], rows[0][1]) if rows else None
+        end = (rows[0][0], rows[0][1]) if rows else None
+        while len(found) >= self.limit and len(shown) < self.limit:  # there may be more before the scan's end
+            found = self._fetch(
+                scan(self._of_jobs, self._kinds), _from((found[-1].created_at, found[-1].job_id))
+            )
+            shown += self._shown([row for row in found if end is None or (row.created_at, row.job_id) >= end])
+        return (shown[: self.limit], start) if len(shown) >= self.limit else (shown, end)
 
     def by_ids(self, text: str) -> list[JobRow]:
         """Give some jobs that have that id, whenever they were made."""
-        return self._fetch(by_ids(self._of_ids), _ids_of(text))
+        return self._shown(self._fetch(by_ids(self._of_ids), _ids_of(text)))
+
+    def _shown(self, found: list[JobRow]) -> list[JobRow]:
+        text: str | None = self._values["text"]
+        return found if text is None else [row for row in found if _is_shown(row, text)]
 
     def _fetch(self, statement: LiteralString, more: dict[str, Any]) -> list[JobRow]:
         used = [sql.SQL(clause) for name, clause in FILTERS.items() if self._values[name] is not None]
@@ -190,6 +207,22 @@ def names_of(engine: Engine | None) -> list[str] | None:
     if engine is None:
         return None
     return [engine.value, "pgboss"] if engine is Engine.CELERY else [engine.value]
+
+
+def _fragment(text: str | None) -> str | None:
+    """Give the longest part of a text that is not a mask: an error has that, where it is shown with the text."""
+    return None if text is None else max(re.split(f"[{MASK}]+", text), key=len)
+
+
+def _is_shown(row: JobRow, text: str) -> bool:
+    """Whether a text is in what people are shown of a job, and not in what is hidden of its error."""
+    lower = text.lower()
+    return (
+        text in (row.external_id, row.task_id, row.singleton_key)
+        or str(row.job_id).startswith(lower)
+        or lower in (str(row.user_id), str(row.root_id), str(row.parent_id))
+        or lower in without_passwords(row.error).lower()
+    )
 
 
 def _from(start: Position) -> dict[str, Any]:

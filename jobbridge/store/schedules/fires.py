@@ -17,7 +17,7 @@ from jobbridge.core.schedules.policies import FireOutcome, Trigger
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.fetch import all_rows, first_row
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
-from jobbridge.store.statuses import FINAL_STATUSES
+from jobbridge.store.statuses import MAY_BE_AT_WORK, has_stopped
 
 _THIS_SCHEDULE: LiteralString = "tenant = %(tenant)s AND schedule_id = %(schedule_id)s"
 
@@ -43,10 +43,11 @@ WHERE {_THIS_SCHEDULE} AND deleted_at IS NULL
 FOR UPDATE
 """
 
+#: Also those that were cancelled and still stop: what is made next does not run beside them.
 OPEN_JOBS: LiteralString = f"""
-SELECT job_id
+SELECT job_id, status, worker_number
 FROM public.jobs
-WHERE tenant = %(tenant)s AND job_id = ANY(%(job_ids)s) AND status NOT IN ({FINAL_STATUSES})
+WHERE tenant = %(tenant)s AND job_id = ANY(%(job_ids)s) AND {MAY_BE_AT_WORK}
 """
 
 _ROW: LiteralString = """public.job_schedule_fires AS fire (
@@ -104,12 +105,13 @@ def next_due(connection: DriverConnection) -> datetime | None:
     return None if row is None else row[0]
 
 
-def still_open(connection: DriverConnection, row: ScheduleRow) -> list[UUID]:
-    """Give those of its open jobs that have not ended since."""
-    if not row.open_jobs:
+def still_open(connection: DriverConnection, row: ScheduleRow, job_ids: Sequence[UUID]) -> list[UUID]:
+    """Give those of a schedule's jobs that have not ended, or were cancelled and have not stopped."""
+    if not job_ids:
         return []
-    params = {"tenant": row.tenant, "job_ids": list(row.open_jobs)}
-    return [job_id for (job_id,) in connection.execute(OPEN_JOBS, params).fetchall()]
+    params = {"tenant": row.tenant, "job_ids": list(job_ids)}
+    found = connection.execute(OPEN_JOBS, params).fetchall()
+    return [job_id for job_id, status, number in found if not has_stopped(connection, status, number)]
 
 
 def note_fire(

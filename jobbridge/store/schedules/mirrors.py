@@ -18,26 +18,31 @@ from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.database import Database
 from jobbridge.store.fetch import all_rows
 from jobbridge.store.schedules.fires import note_fire
+from jobbridge.store.schedules.repository import CHANNEL
 from jobbridge.store.schedules.rows import SCHEDULE_COLUMNS, ScheduleRow
 
 _THIS_SCHEDULE: LiteralString = "tenant = %(tenant)s AND schedule_id = %(schedule_id)s"
 
 #: Changed since Temporal was told, or to be told again before the clock changes that it knows of are over. What it did
 #: not take goes behind the others.
+_IS_TO_TELL: LiteralString = """engine = 'temporal' AND deleted_at IS NULL
+  AND (mirrored_version IS DISTINCT FROM version OR mirrored_until <= now())"""
 TO_TELL: LiteralString = f"""
 SELECT {SCHEDULE_COLUMNS}
 FROM public.job_schedules
-WHERE engine = 'temporal' AND deleted_at IS NULL
-  AND (mirrored_version IS DISTINCT FROM version OR mirrored_until <= now())
+WHERE {_IS_TO_TELL}
 ORDER BY mirror_error IS NOT NULL, updated_at
 LIMIT %(limit)s
 """
 
 #: Deleted, or fired by another engine now.
+_IS_TO_REMOVE: LiteralString = (
+    "mirrored_version IS NOT NULL AND (deleted_at IS NOT NULL OR engine <> 'temporal')"
+)
 TO_REMOVE: LiteralString = f"""
 SELECT {SCHEDULE_COLUMNS}
 FROM public.job_schedules
-WHERE mirrored_version IS NOT NULL AND (deleted_at IS NOT NULL OR engine <> 'temporal')
+WHERE {_IS_TO_REMOVE}
 ORDER BY updated_at
 LIMIT %(limit)s
 """
@@ -60,6 +65,17 @@ SET mirrored_version = NULL, mirrored_until = NULL, mirror_error = NULL
 WHERE {_THIS_SCHEDULE}
 """
 
+#: All that Temporal has, and soon: every reconciler listens.
+TELL_AGAIN: LiteralString = f"""
+WITH told AS (
+    UPDATE public.job_schedules
+    SET mirrored_until = now()
+    WHERE engine = 'temporal' AND deleted_at IS NULL AND mirrored_version IS NOT NULL
+    RETURNING 1
+)
+SELECT count(*), pg_notify('{CHANNEL}', '') FROM told
+"""
+
 #: True the first time that this is the trouble.
 TROUBLE: LiteralString = f"""
 UPDATE public.job_schedules
@@ -69,16 +85,38 @@ WHERE {_THIS_SCHEDULE} AND mirror_error IS DISTINCT FROM %(error)s
 
 #: Those whose next instant has passed long since without a run that noted it. An index is not asked for a volatile
 #: time, so it is `now()` here.
-OVERDUE: LiteralString = """
+_IS_OVERDUE: LiteralString = """engine = 'temporal' AND deleted_at IS NULL AND NOT paused
+  AND next_fire_at < now() - %(grace)s::interval"""
+OVERDUE: LiteralString = f"""
 SELECT tenant, schedule_id
 FROM public.job_schedules
-WHERE engine = 'temporal' AND deleted_at IS NULL AND NOT paused
-  AND next_fire_at < now() - %(grace)s::interval
+WHERE {_IS_OVERDUE}
 LIMIT %(limit)s
+"""
+
+#: Whether there is any of these: most looks find none.
+IS_AMISS: LiteralString = f"""
+SELECT
+    EXISTS (SELECT FROM public.job_schedules WHERE {_IS_TO_REMOVE})
+    OR EXISTS (SELECT FROM public.job_schedules WHERE {_IS_TO_TELL})
+    OR EXISTS (SELECT FROM public.job_schedules WHERE {_IS_OVERDUE})
 """
 
 FIRE_JOB: LiteralString = f"""
 SELECT job_id FROM public.job_schedule_fires WHERE {_THIS_SCHEDULE} AND fire_at = %(fire_at)s
+"""
+
+#: What is said of an instant of which Temporal told nothing: nobody has decided so.
+UNTOLD = "Temporal did not fire it"
+
+#: Whether a scheduler has decided what becomes of an instant; one that came too late notes the first of several.
+SETTLED: LiteralString = f"""
+SELECT true
+FROM public.job_schedule_fires
+WHERE {_THIS_SCHEDULE}
+  AND (fire_at = %(fire_at)s AND (outcome <> 'missed' OR reason IS DISTINCT FROM %(untold)s)
+       OR fire_at <= %(fire_at)s AND missed_until > %(fire_at)s)
+LIMIT 1
 """
 
 JOB_ENDED_AT: LiteralString = """
@@ -101,6 +139,11 @@ class MirrorStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def is_amiss(self, *, grace: timedelta) -> bool:
+        """Whether there is anything `to_tell`, `to_remove` or `overdue`."""
+        row = self._database.run(lambda own: own.execute(IS_AMISS, {"grace": grace}).fetchone())
+        return bool(row and row[0])
 
     def to_tell(self, *, limit: int = 100) -> Sequence[ScheduleRow]:
         """Give the schedules that Temporal does not have as they are now."""
@@ -128,6 +171,11 @@ class MirrorStore:
         """Write that Temporal has it no more."""
         self._execute(REMOVED, row)
 
+    def tell_again(self) -> int:
+        """Have Temporal told of all schedules once more: it can take more of them now. Gives their number."""
+        row = self._database.run(lambda own: own.execute(TELL_AGAIN).fetchone())
+        return int(row[0]) if row else 0
+
     def note_trouble(self, row: ScheduleRow, error: str) -> bool:
         """Write why Temporal cannot be told; whether that is news."""
         return self._execute(TROUBLE, row, error=error) > 0
@@ -149,6 +197,12 @@ def job_of_fire(
     return found[0] if found else None
 
 
+def is_unsettled(connection: DriverConnection, row: ScheduleRow, fire_at: datetime) -> bool:
+    """Whether nobody has decided what becomes of this instant."""
+    params = {"tenant": row.tenant, "schedule_id": row.schedule_id, "fire_at": fire_at, "untold": UNTOLD}
+    return connection.execute(SETTLED, params).fetchone() is None
+
+
 def settle_unfired(connection: DriverConnection, row: ScheduleRow, instants: Sequence[datetime]) -> None:
     """Write that nothing came of these instants, where nothing is written yet, and why.
 
@@ -161,7 +215,7 @@ def settle_unfired(connection: DriverConnection, row: ScheduleRow, instants: Seq
     for instant in instants:
         is_overlap = is_open_until is not None and instant < is_open_until
         outcome = FireOutcome.SKIPPED if is_overlap else FireOutcome.MISSED
-        reason = "an earlier job has not ended" if is_overlap else "Temporal did not fire it"
+        reason = "an earlier job has not ended" if is_overlap else UNTOLD
         note_fire(connection, row, instant, outcome, reason=reason)
 
 

@@ -16,6 +16,8 @@ from uuid import UUID
 
 import psycopg
 
+from jobbridge.codec.schedules import seal_arguments
+from jobbridge.codec.sealing import Codec
 from jobbridge.core.keys import Engine, TenantId
 from jobbridge.core.schedules.definition import ScheduleDefinition
 from jobbridge.core.schedules.planning import Plan, ScheduleState, begin
@@ -218,7 +220,7 @@ class ScheduleStore:
         """
         with self._transaction(connection) as own:
             plan = begin(_fresh_state(definition), self._clock(own))
-            written = own.execute(SAVE, _columns(definition, plan)).fetchone()
+            written = own.execute(SAVE, _columns(definition, plan, self._database.codec)).fetchone()
             row = first_row(own, ScheduleRow.of, GET, _key(definition.tenant, definition.schedule_id))
             assert row is not None
         return Saved(row=row, outcome=_save_outcome(written, row, definition))
@@ -341,14 +343,15 @@ def _fresh_state(definition: ScheduleDefinition) -> ScheduleState:
     )
 
 
-def _columns(definition: ScheduleDefinition, plan: Plan) -> dict[str, Any]:
+def _columns(definition: ScheduleDefinition, plan: Plan, codec: Codec) -> dict[str, Any]:
+    args, kwargs = list(definition.args), dict(definition.kwargs)
     return {
         "tenant": definition.tenant,
         "schedule_id": definition.schedule_id,
         "name": definition.name,
         "task": definition.task,
-        "args": as_json(list(definition.args)),
-        "kwargs": as_json(dict(definition.kwargs)),
+        "args": as_json(seal_arguments(codec, definition.schedule_id, "args", args)),
+        "kwargs": as_json(seal_arguments(codec, definition.schedule_id, "kwargs", kwargs)),
         "options": as_json(dict(definition.options)),
         "kind": kind_of(definition.spec).value,
         "spec": definition.spec.text,

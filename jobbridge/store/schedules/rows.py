@@ -32,6 +32,7 @@ class ScheduleRow:
     """A row of `job_schedules`.
 
     Attributes:
+        args: Sealed where there are keys, as `kwargs`: see `jobbridge.codec.schedules`.
         spec: The text; `parsed` reads it.
         version: Grows with each change of the definition, with pause, resume and deletion.
         next_fire_at: Nominal, without jitter; None: it fires no more.

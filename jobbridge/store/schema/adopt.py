@@ -31,6 +31,7 @@ from jobbridge.store.schema.originals import Original
 NEAREST = {
     "scheduled": "queued",
     "retrying": "queued",
+    "waiting": "queued",
     "cancelled": "failed",
     "expired": "failed",
     "skipped": "failed",

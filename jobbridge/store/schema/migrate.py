@@ -26,7 +26,7 @@ from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions
-from jobbridge.store.schema.name_clashes import check_names_are_free
+from jobbridge.store.schema.name_clashes import check_books_are_ours, check_names_are_free
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
 from jobbridge.store.workers.workers import RELEASES
@@ -315,6 +315,7 @@ def _locked(
                 connection.execute(_SET_UP, {"lock_timeout": milliseconds})
                 connection.commit()
                 if upgrade_to is not None:
+                    check_books_are_ours(_driver(connection))
                     pending = _pending(connection, upgrade_to)
                     _driver(connection).rollback()  # where our tables are missing, reading them is an error
                     check_names_are_free(_driver(connection), pending)

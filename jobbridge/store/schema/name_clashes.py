@@ -1,6 +1,7 @@
 """Names that migrations are about to take, and that somebody else has: found before anything is changed.
 
-What a migration makes is read from its text, so no list has to be kept; a test compares it with what is there then.
+What a migration makes is read from its text, so no list has to be kept; what that does not say stands in its `makes`,
+names with their schema. A test compares it with what is there then.
 """
 
 from __future__ import annotations
@@ -18,20 +19,47 @@ from jobbridge.postgres.caller_connection import DriverConnection
 _ADOPTED = frozenset({"public.jobs", "public.job_details"})
 
 _BY_SQL = re.compile(r"CREATE (?:UNLOGGED )?(?:TABLE|SEQUENCE) (\w+\.\w+)")
-_FUNCTIONS = re.compile(r"CREATE FUNCTION (\w+\.\w+)\(")
+_FUNCTIONS = re.compile(r"CREATE (?:OR REPLACE )?FUNCTION (\w+\.\w+)\(")
+#: As we call them in the schema that we share with others.
+_INDEXES = re.compile(r"\bjobs?_\w*(?:idx|key)\b")
 
+# An index of a table that is ours, or that is taken over, is nobody else's. A function that says what ours says was
+# made by a migration that did not come to its end.
 _TAKEN: LiteralString = """
-SELECT name,
+SELECT wanted.name,
     CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
         WHEN 'S' THEN 'sequence' WHEN 'i' THEN 'index' WHEN 'f' THEN 'foreign table' ELSE 'type' END
 FROM unnest(%(relations)s::text[]) AS wanted (name)
 JOIN pg_class ON pg_class.oid = to_regclass(wanted.name)
+LEFT JOIN pg_index ON pg_index.indexrelid = pg_class.oid
+LEFT JOIN unnest(%(ours)s::text[]) AS our (name) ON pg_index.indrelid = to_regclass(our.name)
+WHERE our.name IS NULL
 UNION ALL
-SELECT name, 'function'
+SELECT DISTINCT wanted.name, 'function'
 FROM unnest(%(functions)s::text[]) AS wanted (name)
-WHERE to_regproc(wanted.name) IS NOT NULL
+JOIN pg_proc ON pg_proc.pronamespace::regnamespace || '.' || pg_proc.proname = wanted.name
+WHERE position(btrim(pg_proc.prosrc, E' \\n') IN %(texts)s) = 0
 ORDER BY 1
 """
+
+# Where a database is, is written into these before any migration runs.
+_FOREIGN_BOOKS: LiteralString = """
+SELECT wanted.name, 'table'
+FROM unnest(ARRAY['public.jobbridge_version', 'public.jobbridge_revisions']) AS wanted (name)
+JOIN pg_class ON pg_class.oid = to_regclass(wanted.name)
+WHERE pg_class.relkind <> 'r' OR NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'version_num' AND NOT attisdropped
+)
+"""
+
+
+def check_books_are_ours(connection: DriverConnection) -> None:
+    """Make sure that nobody else has the tables that say where the database is.
+
+    Raises:
+        DatabaseError: Somebody has; names it. Nothing was changed.
+    """
+    _refuse(connection.execute(_FOREIGN_BOOKS).fetchall())
 
 
 def check_names_are_free(connection: DriverConnection, scripts: Iterable[Any]) -> None:
@@ -40,14 +68,23 @@ def check_names_are_free(connection: DriverConnection, scripts: Iterable[Any]) -
     Raises:
         DatabaseError: Somebody has; names it. Nothing was changed.
     """
-    texts = [inspect.getsource(script.module) for script in scripts]
-    relations = sorted({name for text in texts for name in relations_in(text)} - _ADOPTED)
-    functions = sorted({name for text in texts for name in _FUNCTIONS.findall(text)})
-    taken = connection.execute(_TAKEN, {"relations": relations, "functions": functions}).fetchall()
+    modules = [script.module for script in scripts]
+    tables = {name for module in modules for name in relations_in(inspect.getsource(module))}
+    others = {name for module in modules for name in other_names_in(module)}
+    named = {
+        "relations": sorted((tables | others) - _ADOPTED),
+        "functions": sorted(others | {name for module in modules for name in functions_in(module)}),
+        "ours": sorted(tables | _ADOPTED),
+        "texts": "\n".join(text for module in modules for text in _texts_of(vars(module))),
+    }
+    _refuse(connection.execute(_TAKEN, named).fetchall())
+
+
+def _refuse(taken: list[Any]) -> None:
     if taken:
-        named = ", ".join(f"the {kind} {name}" for name, kind in taken)
+        told = ", ".join(f"the {kind} {name}" for name, kind in taken)
         raise DatabaseError(
-            f"The database has what JobBridge did not make, under names that it is about to use: {named}. "
+            f"The database has what JobBridge did not make, under names that it is about to use: {told}. "
             "Nothing was changed.",
             hint="Rename it, or give JobBridge a database of its own: its tables are always in the schema public.",
         )
@@ -68,6 +105,33 @@ def relations_in(text: str) -> Iterator[str]:
             case ast.Call(func=ast.Attribute(attr="create_table"), args=[ast.Constant(value=str(name)), *_]):
                 yield f"{_schema_of(node, constants)}.{name}"
     yield from _BY_SQL.findall(text)
+
+
+def functions_in(module: Any) -> Iterator[str]:
+    """Name the functions that a migration's text makes, with their schema."""
+    yield from _FUNCTIONS.findall(inspect.getsource(module))
+
+
+def other_names_in(module: Any) -> Iterator[str]:
+    """Name the indexes that a migration makes in the schema public, and what its `makes` says."""
+    yield from getattr(module, "makes", ())
+    for text in (inspect.getsource(module), *_texts_of(vars(module))):
+        yield from (f"public.{name}" for name in _INDEXES.findall(text))
+
+
+def _texts_of(value: Any) -> Iterator[str]:
+    """Give the texts that a module's constants hold, with what was put together when it was loaded."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for name, each in value.items():
+                if not str(name).startswith("__"):
+                    yield from _texts_of(name)
+                    yield from _texts_of(each)
+        case list() | tuple() | set() | frozenset():
+            for each in value:
+                yield from _texts_of(each)
 
 
 def _schema_of(call: ast.Call, constants: dict[str, Any]) -> Any:

@@ -37,6 +37,12 @@ SELECT indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 WHERE indrelid = %(table)s::regclass AND relname = %(index)s
 """
 
+_INDEX_IS_SO: LiteralString = """
+SELECT indisvalid AND right(pg_get_indexdef(indexrelid), length(%(definition)s)) = %(definition)s
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE indrelid = %(table)s::regclass AND relname = %(index)s
+"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rewrite:
@@ -122,6 +128,28 @@ def create_indexes(connection: DriverConnection, table: str, indexes: Mapping[st
                 _execute(connection, "DROP INDEX CONCURRENTLY {}", sql.Identifier("public", name))
             _log.info("index_is_made", extra={"table": table, "index": name})
             connection.execute(sql.SQL(statement))
+
+
+def replace_indexes(connection: DriverConnection, table: str, indexes: Mapping[str, LiteralString]) -> None:
+    """Give indexes another definition under the same name, while the table is read by them and written to.
+
+    The new one is made beside the old one, then they change names, then the old one goes.
+
+    Args:
+        connection: In autocommit mode.
+        table: In schema public.
+        indexes: Name → its definition from the list of columns on, as `pg_get_indexdef` has it.
+    """
+    for name, definition in indexes.items():
+        known = {"table": f"public.{table}", "index": name, "definition": definition}
+        if connection.execute(_INDEX_IS_SO, known).fetchone() != (True,):
+            made = f"CREATE INDEX CONCURRENTLY {name}_made ON public.{table} {definition}"
+            create_indexes(connection, table, {f"{name}_made": made})
+            with connection.transaction():
+                for before, after in ((name, f"{name}_former"), (f"{name}_made", name)):
+                    names = (sql.Identifier("public", before), sql.Identifier(after))
+                    _execute(connection, "ALTER INDEX IF EXISTS {} RENAME TO {}", *names)
+        drop_indexes(connection, [f"{name}_former"])
 
 
 def drop_indexes(connection: DriverConnection, names: Sequence[str]) -> None:

@@ -62,6 +62,13 @@ SELECT concat(tenant), suspended_at, reason, suspended_by FROM public.job_suspen
 """
 
 
+#: Whether jobs are of more than one: the two ends of an index, since a uuid has no `min`. NULL: there are no jobs.
+HAVE_SEVERAL: LiteralString = """
+SELECT (SELECT tenant FROM public.jobs ORDER BY tenant LIMIT 1)
+    <> (SELECT tenant FROM public.jobs ORDER BY tenant DESC LIMIT 1)
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TenantLine:
     """A tenant and what it has.
@@ -133,6 +140,11 @@ class TenantList:
             return TenantPage(tenants=lines, next=lines[-1].tenant if len(rows) > limit else None)
 
         return self._database.ask(work, otherwise=TenantPage(tenants=[], next=None))
+
+    def several_have_jobs(self) -> bool:
+        """Tell whether more than one tenant has jobs."""
+        row = self._database.run(lambda own: own.execute(HAVE_SEVERAL).fetchone())
+        return bool(row and row[0])
 
 
 def _lines(

@@ -1,7 +1,8 @@
 """Delete what is past its retention, in portions.
 
 A portion is a stretch of `jobs_newest_idx`, from the oldest on: so many rows are read, whatever becomes of them, and
-no lock is held for long. A job goes with its steps, its singleton key, and what it was as a parent; nothing cascades.
+no lock is held for long. A job goes with its steps, its singleton key, its events, and what it was as a parent;
+nothing cascades.
 What is not final stays, however old. Source of the shape: PostgreSQL manual, "WITH Queries", data-modifying
 statements.
 """
@@ -42,6 +43,18 @@ GONE: LiteralString = """gone AS (
     DELETE FROM public.job_family_members AS member
     USING gone
     WHERE member.parent_tenant = gone.tenant AND member.parent_id = gone.job_id
+), waits AS (
+    DELETE FROM public.job_waits AS wait
+    USING gone
+    WHERE wait.tenant = gone.tenant AND wait.job_id = gone.job_id
+), events AS (
+    DELETE FROM public.job_inbox AS event
+    USING gone
+    WHERE event.tenant = gone.tenant AND event.job_id = gone.job_id
+), taken_events AS (
+    DELETE FROM public.job_inbox AS event
+    USING gone
+    WHERE event.tenant = gone.tenant AND event.consumed_by = gone.job_id AND event.job_id IS NULL
 )
 SELECT (SELECT count(*) FROM portion), (SELECT count(*) FROM gone), (SELECT count(*) FROM steps),
     last.created_at, last.job_id

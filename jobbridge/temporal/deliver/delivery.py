@@ -6,24 +6,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.common import Priority, WorkflowIDReusePolicy
+from temporalio.common import Priority, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityAlreadyStartedError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Accepted
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
-from jobbridge.core.light import activity_id_in, external_id_of, is_light
+from jobbridge.core.light import activity_id_in, as_light, external_id_of, is_light
 from jobbridge.errors import EngineUnavailable
+from jobbridge.postgres import on_loop
 from jobbridge.settings import Settings
 from jobbridge.temporal.deliver import light
-from jobbridge.temporal.wire import contract
+from jobbridge.temporal.deliver.acceptances import Acceptances
+from jobbridge.temporal.wire import contract, search_attributes
 from jobbridge.temporal.wire.client import TemporalClient, is_unreachable, unavailable
 from jobbridge.temporal.wire.contract import ExecuteOrder, temporal_priority
 from jobbridge.temporal.wire.messages import continuation, to_temporal
@@ -40,6 +44,8 @@ ALREADY_STARTED = (WorkflowAlreadyStartedError, ActivityAlreadyStartedError)
 Answer = TypeVar("Answer")
 Start = Callable[[Client], Awaitable[Accepted]]
 _FAIRNESS_KEY_LIMIT = 64
+#: How the header `origin` begins of what `jobbridge.enqueue` has made (migration 0020).
+_FROM_SQL = "sql@"
 #: Of a server that is away. One that only has too much to do is asked again at once.
 _SILENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED}
 
@@ -61,6 +67,7 @@ class TemporalDelivery:
     def __init__(self, settings: Settings, app: Celery, *, client: TemporalClient | None = None) -> None:
         self.client = client or TemporalClient(settings)
         self._app = app
+        self._acceptances = Acceptances(app)
 
     def deliver(self, envelope: Envelope) -> Accepted:
         """Start the workflow of a job; starting it twice starts it once.
@@ -72,6 +79,7 @@ class TemporalDelivery:
             EngineUnavailable: It could not be reached; `certainly_not_started` says whether it may run there all
                 the same.
         """
+        envelope = self._as_chosen(envelope)
         deadline = time.monotonic() + CLOSING_TIME.total_seconds()
         while True:
             try:
@@ -85,7 +93,7 @@ class TemporalDelivery:
                     certainly_not_started=False,
                     hint="Wait: the relay delivers this message when that workflow has closed.",
                 )
-            time.sleep(0.1)
+            on_loop.sleep(0.1)
 
     def deliver_many(self, envelopes: Sequence[Envelope]) -> list[Accepted]:
         """Start the workflows of different jobs, `IN_FLIGHT` at a time; who is left out is to be delivered alone.
@@ -95,7 +103,7 @@ class TemporalDelivery:
         starts: list[Start] = []
         for envelope in envelopes:
             with suppress(TypeError, ValueError, KeyError):  # it says why when it is delivered alone
-                starts.append(self._start_of(envelope))
+                starts.append(self._start_of(self._as_chosen(envelope)))
         accepted: list[Accepted] = []
         turns = asyncio.Semaphore(IN_FLIGHT)
         is_away = False
@@ -163,8 +171,13 @@ class TemporalDelivery:
         """Give the failure of a moment ago, for as long as it is not worth while to try again. Asks nobody."""
         return self.client.known_failure()
 
+    def accept(self, accepted: Accepted) -> None:
+        """Have the row say that Temporal has the job: now, or within a moment if many are sent. Trouble is logged."""
+        self._acceptances.note(accepted)
+
     def close(self) -> None:
-        """Close the client."""
+        """Write what is to be written, and close the client."""
+        self._acceptances.close()
         self.client.close()
 
     def cancel(self, task_id: str, *, reason: str | None, cancelled_by: str | None) -> bool:
@@ -213,17 +226,25 @@ class TemporalDelivery:
 
     # -- starting
 
+    def _as_chosen(self, envelope: Envelope) -> Envelope:
+        """Have what was sent from SQL go as its task or the settings say, which `jobbridge.enqueue` does not know."""
+        if is_light(envelope.headers) or not str(envelope.headers.get("origin")).startswith(_FROM_SQL):
+            return envelope
+        chosen = getattr(self._app.tasks.get(envelope.task), "temporal_light", None)
+        goes_light = self._app.settings.temporal_light if chosen is None else bool(chosen)
+        return replace(envelope, headers=as_light(envelope.headers)) if goes_light else envelope
+
     def _start(self, envelope: Envelope) -> Accepted:
         return self.ask(self._start_of(envelope))
 
     def _start_of(self, envelope: Envelope) -> Start:
         task = self._app.tasks.get(envelope.task)
-        job, message = to_temporal(envelope, is_handler=hasattr(task, "spec"))
+        job, message = to_temporal(envelope, is_handler=handler_of(task) is not None)
 
         task_queue = task_queue_for(self._app, envelope.queue)
         priority = _priority(envelope)
 
-        async def start(client: Client) -> Accepted:
+        async def start_with(client: Client, attributes: TypedSearchAttributes | None) -> Accepted:
             handle = await client.start_workflow(
                 contract.WORKFLOW,
                 job.to_json(),
@@ -232,9 +253,20 @@ class TemporalDelivery:
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 memo={contract.MESSAGE_MEMO: message},
                 priority=priority,
+                search_attributes=attributes,
                 static_summary=contract.cut_name(envelope.task),
             )
             return _accepted(envelope, handle.first_execution_run_id)
+
+        async def start(client: Client) -> Accepted:
+            attributes = await search_attributes.attributes_of(client, envelope)
+            try:
+                return await start_with(client, attributes)
+            except RPCError as error:
+                if attributes is None or error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                    raise
+                search_attributes.forget(client)  # they may have been taken away
+                return await start_with(client, None)
 
         async def start_light(client: Client) -> Accepted:
             order = ExecuteOrder(job=job, message=message)

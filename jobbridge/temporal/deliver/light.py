@@ -16,7 +16,7 @@ from temporalio.common import Priority, RetryPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.envelope import Envelope
-from jobbridge.temporal.wire import contract
+from jobbridge.temporal.wire import contract, search_attributes
 from jobbridge.temporal.wire.contract import ExecuteOrder
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ async def start(
             start_to_close_timeout=contract.longest_run(envelope.timelimit[0]),
             retry_policy=_RETRIES,
             priority=priority,
+            search_attributes=await search_attributes.attributes_of(client, envelope),
             summary=contract.cut_name(envelope.task),
             start_delay=delay if delay is not None and delay > timedelta() else None,
         )

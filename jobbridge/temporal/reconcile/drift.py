@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 LIMIT = 1000
 #: A workflow that a schedule or another client started gets its row from the worker that begins it.
 _BEGINS_WITHIN = timedelta(seconds=45)
-_UNDER_WAY = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RETRYING, JobStatus.PROCESSING)
+_UNDER_WAY = (
+    JobStatus.QUEUED,
+    JobStatus.SCHEDULED,
+    JobStatus.RETRYING,
+    JobStatus.WAITING,
+    JobStatus.PROCESSING,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

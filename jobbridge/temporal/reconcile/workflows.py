@@ -233,15 +233,20 @@ def _event(job: OpenJob, end: WorkflowEnd) -> JobEvent:
                 key=job.key, attempt=job.attempt, result=None if result == dict(RESULT_REFERENCE) else result
             )
         case _STATUS.COMPLETED:
-            return Cancelled(key=job.key, reason=str(answer.get("error") or "cancelled"))
+            return _cancelled(job, str(answer.get("error") or "cancelled"))
         case _STATUS.CANCELED:
-            return Cancelled(key=job.key, reason="The workflow was cancelled.")
+            return _cancelled(job, "The workflow was cancelled.")
         case _STATUS.TERMINATED:
-            return Cancelled(key=job.key, reason="The workflow was terminated.", cancelled_by="temporal")
+            return _cancelled(job, "The workflow was terminated.", cancelled_by="temporal")
         case _STATUS.TIMED_OUT:
             return _failed(job, "TimeoutError: The workflow timed out in Temporal.")
         case _:
             return _failed(job, end.error or "The workflow failed.")
+
+
+def _cancelled(job: OpenJob, reason: str, *, cancelled_by: str | None = None) -> Cancelled:
+    # By its delivery: the job may have gone on by another one, or on another engine, since the row was read.
+    return Cancelled(key=job.key, delivery=job.delivery, reason=reason, cancelled_by=cancelled_by)
 
 
 def _failed(job: OpenJob, error: str) -> Failed:

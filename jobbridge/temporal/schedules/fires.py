@@ -9,6 +9,10 @@ What if the worker dies between two steps? Before the transaction: another worke
 its job, and that goes on by its message.
 
 What if the tables cannot be used? That does not stop the run: the job goes on with what Temporal was told.
+
+What if the schedule went to the other engine between Temporal's fire and its workflow's beginning? That engine fires
+from the row's next instant on. A fire before it, which a later one overtook, is nobody's else: its job is made here,
+for the engine that the row names now.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import psycopg
 from kombu.exceptions import OperationalError
 
 from jobbridge.app.schedules.commands import queue_of
-from jobbridge.app.schedules.firing import apply, fire_options
+from jobbridge.app.schedules.firing import apply, cancel_jobs, fire_options, send_fire
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.events import Accepted
 from jobbridge.core.keys import Engine, JobKey, TenantId
@@ -34,7 +38,7 @@ from jobbridge.core.schedules.policies import FireOutcome, Overlap, Trigger
 from jobbridge.core.schedules.specs import ScheduleSpec, SpecKind, read_spec, zone_named
 from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.store.schedules import fires
-from jobbridge.store.schedules.mirrors import job_of_fire, settle_unfired
+from jobbridge.store.schedules.mirrors import is_unsettled, job_of_fire, settle_unfired
 from jobbridge.store.schedules.repository import database_clock
 from jobbridge.store.schedules.rows import ScheduleRow
 from jobbridge.temporal.wire.fire import Fire
@@ -61,10 +65,12 @@ class Begun:
     Attributes:
         message: The job's message; None: to be made of the workflow's input.
         skipped: It is not to run, for this reason.
+        waits: It is not to run yet, for this reason; nothing was written.
     """
 
     message: dict[str, Any] | None = None
     skipped: str | None = None
+    waits: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +152,15 @@ def _begin(app: Celery, connection: DriverConnection, run: _Run) -> Begun:
     if row is None:
         return Begun(skipped="the schedule was deleted")
     if row.engine is not Engine.TEMPORAL:
-        return Begun(skipped=f"the schedule is fired by {row.engine.value} now")
+        return _hand_over(app, connection, run, row)
     trigger = triggered_by(row.parsed, zone_named(row.zone), fire_at, run.fire, version=row.version)
     if not isinstance(trigger, Trigger):
         return Begun(skipped=trigger)
     if trigger is Trigger.SCHEDULE and row.paused:
         _settle_passed(connection, row, fire_at)
-        return _skip(connection, run, row, "the schedule is paused", fires.still_open(connection, row))
+        return _skip(
+            connection, run, row, "the schedule is paused", fires.still_open(connection, row, row.open_jobs)
+        )
     return _make_job(app, connection, run, row, trigger)
 
 
@@ -165,16 +173,61 @@ def _go_on(app: Celery, connection: DriverConnection, run: _Run) -> Begun:
     return Begun(message=None if stored is None else stored.message)
 
 
+def _hand_over(app: Celery, connection: DriverConnection, run: _Run, row: ScheduleRow) -> Begun:
+    """Make the job of a fire which Temporal began, and the schedule's engine of now does not: it is past it."""
+    fire_at, job_id, by = run.fire.instant, run.key.job_id, f"the schedule is fired by {row.engine.value} now"
+    trigger = triggered_by(row.parsed, zone_named(row.zone), fire_at, run.fire, version=row.version)
+    is_ahead = row.next_fire_at is not None and row.next_fire_at <= fire_at
+    if (
+        trigger is not Trigger.SCHEDULE
+        or is_ahead
+        or row.paused
+        or not is_unsettled(connection, row, fire_at)
+    ):
+        return Begun(skipped=by)
+    still_open = fires.still_open(connection, row, row.open_jobs)
+    overlaps = bool(still_open) and row.overlap is not Overlap.ALLOW
+    outcome = FireOutcome.SKIPPED if overlaps else FireOutcome.ENQUEUED
+    reason = "an earlier job has not ended" if overlaps else None
+    fires.note_fire(
+        connection,
+        row,
+        fire_at,
+        outcome,
+        reason=reason,
+        job_id=None if overlaps else job_id,
+        is_temporal=True,
+    )
+    if not overlaps and send_fire(app, connection, row, fire_at, job_id) is Outcome.DEDUPLICATED:
+        reason = "another job has its singleton key"
+        fires.settle_fire(connection, row, fire_at, FireOutcome.SKIPPED, reason=reason)
+    elif not overlaps and row.overlap is not Overlap.ALLOW:
+        fires.advance(
+            connection,
+            row,
+            next_fire_at=row.next_fire_at,
+            due_at=row.due_at,
+            buffered_fire_at=row.buffered_fire_at,
+            open_jobs=[*still_open, job_id],
+        )
+    return Begun(skipped=by if reason is None else f"{by}, and {reason}")
+
+
 def _make_job(
     app: Celery, connection: DriverConnection, run: _Run, row: ScheduleRow, trigger: Trigger
 ) -> Begun:
     fire_at, job_id = run.fire.instant, run.key.job_id
-    still_open = fires.still_open(connection, row)
+    still_open = fires.still_open(connection, row, row.open_jobs)
     if trigger is Trigger.SCHEDULE:
         _settle_passed(connection, row, fire_at)
         if still_open and row.overlap is Overlap.SKIP:
             # Temporal skips what overlaps with its own runs; this one was made by another engine, or by hand.
             return _skip(connection, run, row, "an earlier job has not ended", still_open)
+        if still_open and row.overlap is Overlap.CANCEL_OTHER:
+            cancel_jobs(app, row, still_open, fire_at)
+            still_open = fires.still_open(connection, row, still_open)
+        if still_open and row.overlap in {Overlap.BUFFER_ONE, Overlap.CANCEL_OTHER}:
+            return Begun(waits="an earlier job has not ended")
     if not fires.note_fire(
         connection, row, fire_at, FireOutcome.ENQUEUED, trigger=trigger, job_id=job_id, is_temporal=True
     ):
@@ -201,6 +254,7 @@ def _make_job(
 def _send(app: Celery, connection: DriverConnection, run: _Run, row: ScheduleRow) -> Outcome:
     options = fire_options(row, run.fire.instant, run.key.job_id)
     options |= {"queue": queue_of(app, row.task, row.queue), "may_fall_back": False}
+    options["temporal_light"] = False  # a workflow has begun it, and its retries go on there
     with app.enqueue_on(connection):
         result = apply(app, row, options)
     outcome: Outcome = result.job.outcome
@@ -236,12 +290,14 @@ def _advance(
     following = row.next_fire_at
     if trigger is Trigger.SCHEDULE and (following is None or following <= fire_at):
         following = next_fire(row.parsed, zone_named(row.zone), fire_at)
+    is_overtaken = row.last_fire_at is not None and row.last_fire_at > fire_at
+    is_last = job_id is not None and not is_overtaken
     fires.advance(
         connection,
         row,
         next_fire_at=following,
-        last_fire_at=fire_at if job_id is not None else None,
-        last_job_id=job_id,
+        last_fire_at=fire_at if is_last else None,
+        last_job_id=job_id if is_last else None,
         open_jobs=open_jobs,
     )
 
@@ -266,5 +322,5 @@ def settle_overdue(app: Celery, tenant: TenantId, schedule_id: UUID, *, grace: t
         until = database_clock(connection) - grace
         _settle_passed(connection, row, until)
         following = next_fire(row.parsed, zone_named(row.zone), until - _INSTANT)
-        open_jobs = fires.still_open(connection, row)
+        open_jobs = fires.still_open(connection, row, row.open_jobs)
         fires.advance(connection, row, next_fire_at=following, open_jobs=open_jobs)

@@ -37,6 +37,8 @@ from temporalio.client import (
 from temporalio.common import Priority
 
 from jobbridge.app.schedules.commands import queue_of
+from jobbridge.codec.schedules import open_schedule
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.schedules.mirroring import Mirror, mirror
 from jobbridge.core.schedules.policies import Overlap
 from jobbridge.core.schedules.specs import zone_named
@@ -47,6 +49,7 @@ from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.client import is_found
 from jobbridge.temporal.wire.contract import temporal_priority
 from jobbridge.temporal.wire.fire import Fire
+from jobbridge.temporal.wire.search_attributes import attributes_of_fires
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -99,7 +102,9 @@ def copy_of(app: Celery, row: ScheduleRow, now: datetime) -> Copy:
 
     Raises:
         UnsupportedOption: The row was written by hand, or by another release.
+        EncryptionError: Its arguments cannot be opened. Temporal gets them sealed as all payloads are.
     """
+    row = open_schedule(app.database.codec, row)
     told = mirror(row.parsed, zone_named(row.zone), now)
     schedule = Schedule(
         action=_action(app, row),
@@ -203,7 +208,7 @@ def _action(app: Celery, row: ScheduleRow) -> ScheduleActionStartWorkflow:
 
 def _data(app: Celery, row: ScheduleRow) -> object:
     """What the job is given should the row not be readable when it fires."""
-    if hasattr(app.tasks.get(row.task), "spec") and len(row.args) == 1 and not row.kwargs:
+    if handler_of(app.tasks.get(row.task)) is not None and len(row.args) == 1 and not row.kwargs:
         return row.args[0]
     return {"args": list(row.args), "kwargs": dict(row.kwargs)}
 
@@ -227,6 +232,10 @@ class TemporalSchedules:
             UnsupportedOption: The row cannot be told.
         """
         copy = copy_of(self._app, row, now)
+        attributes = await attributes_of_fires(self._client, tenant=row.tenant, task=row.task)
+        if attributes is not None:
+            assert isinstance(copy.schedule.action, ScheduleActionStartWorkflow)
+            copy.schedule.action.typed_search_attributes = attributes
         if row.mirrored_version is None or not await self._update(row, copy.schedule):
             try:
                 mark = {"owner": self._owner, "scheduleId": str(row.schedule_id), "name": row.name}

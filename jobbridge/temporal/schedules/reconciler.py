@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Nobody tells of what is due to be told again, nor that the one who held the lock is gone.
-LOOK_INTERVAL = timedelta(seconds=5)
+LOOK_INTERVAL = timedelta(seconds=10)
 #: How often all of Temporal's Schedules are listed.
 SWEEP_INTERVAL = timedelta(minutes=1)
 #: A run notes its fire within moments. Without one for so long, Temporal left the instant out.
@@ -93,6 +93,8 @@ class ScheduleReconciler:
 
     async def converge(self) -> int:
         """Tell Temporal what has changed in the table; gives how many changes it took."""
+        if not await self._blocking(lambda: self._store.is_amiss(grace=GRACE)):
+            return 0
         temporal = TemporalSchedules(self._app, await self._client.connected())
         changed = 0
         for row in await self._blocking(self._store.to_remove):

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -35,9 +35,12 @@ from temporalio.converter import DataConverter, DefaultFailureConverter, Payload
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import PayloadLimitsConfig, RPCError, RPCStatusCode
 
+from jobbridge.codec.sealing import Codec
 from jobbridge.errors import ConfigurationError, EngineUnavailable
+from jobbridge.postgres.on_loop import result_of
 from jobbridge.settings import Settings
 from jobbridge.temporal.wire.access import Access
+from jobbridge.temporal.wire.payloads import sealing
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +61,20 @@ class TracebackFailureConverter(DefaultFailureConverter):
         self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure
     ) -> None:
         super().to_failure(exception, payload_converter, failure)
-        if text := getattr(exception, "handler_traceback", None):
+        if not (text := getattr(exception, "handler_traceback", None)):
+            return
+        if failure.HasField("encoded_attributes"):
+            told = payload_converter.from_payload(failure.encoded_attributes) | {"stack_trace": text}
+            failure.encoded_attributes.CopyFrom(payload_converter.to_payload(told))
+        else:
             failure.stack_trace = text
+
+
+class SealedFailureConverter(TracebackFailureConverter):
+    """Has messages and tracebacks in a payload, which is sealed like any other."""
+
+    def __init__(self) -> None:
+        super().__init__(encode_common_attributes=True)
 
 
 DATA_CONVERTER = DataConverter(failure_converter_class=TracebackFailureConverter)
@@ -110,7 +125,8 @@ class TemporalClient:
             client = await self.connected()
             return await asyncio.wait_for(_as_coroutine(work(client)), limit.total_seconds())
 
-        return self.submit(connect_and_work()).result()
+        outcome: Value = result_of(self.submit(connect_and_work()))
+        return outcome
 
     def submit(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
         """Start a coroutine on the loop, from any thread."""
@@ -210,6 +226,12 @@ class TemporalClient:
             return None
         return _unavailable(failure)
 
+    def _data_converter(self) -> DataConverter:
+        codec = Codec.of(self._settings.encryption_text())
+        if not codec:  # the SDK looks at each payload for a codec
+            return DATA_CONVERTER
+        return sealing(replace(DATA_CONVERTER, failure_converter_class=SealedFailureConverter), codec)
+
     async def _connect(self, here: _PerProcess) -> Client:
         access = self.access
         try:
@@ -219,7 +241,7 @@ class TemporalClient:
                     namespace=access.namespace,
                     api_key=access.api_key,
                     tls=access.tls,
-                    data_converter=DATA_CONVERTER,
+                    data_converter=self._data_converter(),
                     identity=self._identity,
                     payload_limits=_PAYLOAD_LIMITS,
                     runtime=here.runtime,

@@ -13,6 +13,11 @@ from uuid import UUID, uuid5
 #: As in jobbridge.core.schedules.policies, which may not be imported here; a test holds the two together.
 _FIRE_NAMESPACE = UUID("5d0f6a0e-8f57-5f4b-9d7b-0d8f3c7e2b64")
 
+#: Search attributes of jobs (`search_attributes`): a Schedule gives its workflows the first, they add the others.
+TENANT_ATTRIBUTE = "JobbridgeTenant"
+JOB_ID_ATTRIBUTE = "JobbridgeJobId"
+ROOT_ID_ATTRIBUTE = "JobbridgeRootId"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fire:

@@ -18,6 +18,7 @@ from celery.utils.saferepr import saferepr
 from jobbridge.app.publish.commands import arguments_for
 from jobbridge.core.envelope import HEADER, Envelope
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey, TenantId, job_id_for
+from jobbridge.core.tenant_names import tenant_named
 from jobbridge.errors import JobBridgeError
 from jobbridge.temporal.wire.contract import PAYLOAD_LIMIT, ExecuteOrder, JobInput
 from jobbridge.temporal.wire.references import (
@@ -114,6 +115,7 @@ def envelope_of(
 
     Raises:
         MissingMessage: It was passed by reference, and the row does not hold it any more.
+        UnsupportedOption: It was started by hand, for what cannot be a tenant.
     """
     if order.message is None:
         return _foreign(order.job, app, queue=queue, run_id=run_id)
@@ -139,7 +141,7 @@ def _loaded(message: Mapping[str, Json], load: Callable[[JobKey], dict[str, Json
 
 
 def _foreign(job: JobInput, app: Celery, *, queue: str, run_id: str) -> Envelope:
-    tenant = job.tenant_id or _tenant_in(job.data) or SYSTEM_TENANT
+    tenant = tenant_named(job.tenant_id or _tenant_in(job.data) or SYSTEM_TENANT)
     args, kwargs = arguments_for(app.tasks.get(job.job_name), job.data)
     headers = {
         "lang": "py",

@@ -22,7 +22,19 @@ DATA_IS = "dataIs"
 #: Marks a message whose arguments are large and in the job's row as well: an activity reads them there.
 IN_ROW = "inRow"
 
-_KEPT = ("id", "task", "tenant", "delivery", "queue", "eta", "expires", "priority", "timelimit")
+_KEPT = (
+    "id",
+    "task",
+    "tenant",
+    "delivery",
+    "queue",
+    "eta",
+    "waits",
+    "expires",
+    "priority",
+    "timelimit",
+    "max_crashes",
+)
 
 
 class DataIs(StrEnum):

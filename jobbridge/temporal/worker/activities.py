@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 
+from jobbridge.app.execute.claim import is_at_most_once
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.events import Cancelled
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
+from jobbridge.core.light import as_light
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.errors import DatabaseError, JobBridgeError
 from jobbridge.temporal.schedules.fires import begin_fire
@@ -36,7 +38,7 @@ from jobbridge.temporal.worker.execution import Execution, Settlement, Settlemen
 from jobbridge.temporal.worker.incoming import message_for
 from jobbridge.temporal.worker.light import LightAttempt
 from jobbridge.temporal.worker.outcome import ContinuationUnread, JobFailed, outcome_of
-from jobbridge.temporal.workflows.execution import MAX_LOST
+from jobbridge.temporal.workflows.execution import max_lost
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -56,6 +58,10 @@ _NOT_TWICE = "The worker was lost while the task ran, and the task is not to be 
 
 class NoFire(Exception):
     """What a schedule of Temporal started is none of its fires, or has been dealt with."""
+
+
+class NotYet(Exception):
+    """A fire waits for an earlier job of its schedule."""
 
 
 class NotDue(Exception):
@@ -90,7 +96,7 @@ class JobActivities:
     @activity.defn(name=contract.EXECUTE_JOB_HANDLER)
     async def execute_job_handler(self, document: Any) -> Any:
         info = activity.info()
-        attempt = LightAttempt.of(info)
+        attempt = LightAttempt.of(info, document)
         if attempt is None:
             order = ExecuteOrder.from_json(document, workflow_id=str(info.workflow_id))
             return (await self._outcome_of(order, None))[0].to_json()
@@ -111,6 +117,8 @@ class JobActivities:
             execution = await self._execution(order, holder, attempt)
         except NoFire as no_fire:
             return Outcome(kind=OutcomeKind.SKIPPED, error=str(no_fire)), False
+        except NotYet as not_yet:
+            return Outcome(kind=OutcomeKind.REQUEUED, error=str(not_yet)), False
         except NotDue as not_due:
             return Outcome(kind=OutcomeKind.CONTINUED, message=not_due.message), False
         except DatabaseError as error:
@@ -163,15 +171,26 @@ class JobActivities:
             await self._until_free(execution, info)
         execution.holder = holder
         reason = order.give_up
-        if contract.was_acknowledged(info.heartbeat_details, execution.delivery):
+        if contract.was_acknowledged(info.heartbeat_details, execution.delivery) or (
+            (order.is_redelivery or info.attempt > 1) and await self._blocking(self._had_begun, execution)
+        ):
             reason = reason or _NOT_TWICE
+        limit = self._max_crashes(order) if attempt is None else attempt.max_lost
+        if info.attempt > limit and attempt is None and contract.has_begun(info.heartbeat_details):
+            reason = (
+                reason or f"Worker lost, {limit} times."
+            )  # its workflow knows of no limit below the usual
         if reason is not None and not await self._blocking(self._is_over, execution):
             self._host.give_up(execution, reason)
         else:
-            execution.is_suspect = info.attempt >= MAX_LOST if attempt is None else attempt.is_last
+            execution.is_suspect = info.attempt >= limit if attempt is None else attempt.is_last
             await self._host.isolation.turn(execution)
             self._host.take(execution)
         return execution
+
+    def _max_crashes(self, order: ExecuteOrder) -> int:
+        """Give how many workers it may take with it. What no app sent (the fire of a schedule) goes by ours."""
+        return max_lost(order.message) if order.message is not None else self._app.settings.max_crashes
 
     async def _until_free(self, execution: Execution, info: activity.Info) -> None:
         """Wait while another worker, which lives, still runs the job: Temporal lost sight of it, and not it of the job.
@@ -202,6 +221,20 @@ class JobActivities:
         except DatabaseError:
             return False  # books that cannot be read stop no job
 
+    def _had_begun(self, execution: Execution) -> bool:
+        """Whether a worker that is gone began what must not run twice: Temporal may not have heard of that."""
+        if not is_at_most_once(self._app.tasks.get(execution.task_name)) or self._is_held_elsewhere(
+            execution
+        ):
+            return False
+        try:
+            row = self._app.jobs.get(execution.key)
+        except DatabaseError:
+            return False  # then it does not begin: its start has to be in the books first
+        return (
+            row is not None and row.status is JobStatus.PROCESSING and str(row.delivery) == execution.delivery
+        )
+
     def _is_over(self, execution: Execution) -> bool:
         """Whether its row has ended, or goes on by another message: then that is told, whoever was lost since."""
         try:
@@ -220,6 +253,8 @@ class JobActivities:
             begun = begin_fire(self._app, order.fire, workflow_id=external_id, run_id=handed_over_by)
             if begun.skipped is not None:
                 raise NoFire(begun.skipped)
+            if begun.waits is not None:
+                raise NotYet(begun.waits)
             order = replace(order, message=begun.message)
 
         def execution_of(tenant: str, task_id: str, task_name: str, delivery: str) -> Execution:
@@ -246,6 +281,8 @@ class JobActivities:
                 raise
             gone_on.settle(Settlement(kind=SettlementKind.IGNORED))
             return gone_on
+        if attempt is not None:  # also if its sender did not know: its retries go on here
+            envelope = replace(envelope, headers=as_light(envelope.headers))
         execution = execution_of(envelope.tenant, envelope.id, envelope.task, envelope.delivery)
         is_redelivery = order.is_redelivery or (info.attempt > 1 and attempt is None)
         message_for(envelope, execution, self._app, is_redelivery=is_redelivery)

@@ -26,7 +26,7 @@ from jobbridge.temporal.wire.contract import (
     Outcome,
     OutcomeKind,
 )
-from jobbridge.temporal.workflows.execution import MAX_LOST
+from jobbridge.temporal.workflows.execution import MAX_LOST, max_lost
 from jobbridge.temporal.workflows.generic_job import MAX_REQUEUE_DELAY, REQUEUE_DELAY
 
 #: In the last heartbeat of an attempt that ended by itself: which one, and how.
@@ -48,6 +48,7 @@ class LightAttempt:
         requeued: How often it was given back by a worker that lives.
         is_redelivery: An attempt with this message was made before.
         may_have_gone_on: The job's row may have a later message than the activity.
+        max_lost: How many may.
         acknowledged: Of the message that began in an attempt before, and must not run twice; None: there is none.
     """
 
@@ -59,10 +60,16 @@ class LightAttempt:
     is_redelivery: bool
     may_have_gone_on: bool
     acknowledged: str | None = None
+    max_lost: int = MAX_LOST
 
     @classmethod
-    def of(cls, info: activity.Info) -> LightAttempt | None:
-        """Read it; None: the activity is a workflow's."""
+    def of(cls, info: activity.Info, document: Any = None) -> LightAttempt | None:
+        """Read it; None: the activity is a workflow's.
+
+        Args:
+            info: Of the activity.
+            document: Its input.
+        """
         if info.in_workflow:
             return None
         told = info.heartbeat_details[0] if info.heartbeat_details else {}
@@ -85,6 +92,7 @@ class LightAttempt:
             acknowledged=told.get(DELIVERY)
             if contract.was_acknowledged(info.heartbeat_details, None)
             else None,
+            max_lost=max_lost(document.get("message")) if isinstance(document, dict) else MAX_LOST,
         )
 
     def order(self, document: Any, activity_id: str) -> ExecuteOrder:
@@ -124,12 +132,12 @@ class LightAttempt:
     @property
     def give_up(self) -> str | None:
         """Why the job is to fail without being run again."""
-        return f"Worker lost, {self.lost} times." if self.lost >= MAX_LOST else None
+        return f"Worker lost, {self.lost} times." if self.lost >= self.max_lost else None
 
     @property
     def is_last(self) -> bool:
         """Whether the job fails if this attempt is lost, too."""
-        return self.lost >= MAX_LOST - 1
+        return self.lost >= self.max_lost - 1
 
     def told(self) -> dict[str, Any]:
         """Give what each heartbeat has to carry on."""
@@ -164,7 +172,7 @@ class LightAttempt:
                 is_lost = outcome.kind is OutcomeKind.LOST
                 lost, requeued = self.lost + is_lost, self.requeued + (not is_lost)
                 pause = min(REQUEUE_DELAY * 2 ** min(lost + requeued - 1, 10), MAX_REQUEUE_DELAY)
-                after = timedelta() if lost >= MAX_LOST else pause
+                after = timedelta() if lost >= self.max_lost else pause
                 raise self._again(outcome, after=after, lost=lost, requeued=requeued)
 
     def _again(

@@ -136,12 +136,19 @@ def _continued(app: Celery, execution: Execution, row: JobRow | None, *, error: 
         stored = app.jobs.delivery_of(execution.key)
         if stored is None or stored.message is None or stored.delivery is None:
             return handed_over
-        app.recorder.record(_accepted(execution, stored.delivery))
+        if execution.light is not None and stored.message.get("waits"):
+            # Nobody wakes an activity that has ended: the relay starts a workflow, which waits.
+            return Outcome(kind=OutcomeKind.WAITING, attempt=row.attempt)
+        recorded = app.recorder.record(_accepted(execution, stored.delivery))
     except DatabaseError as trouble:
         raise ContinuationUnread(str(trouble)) from trouble
-    return Outcome(
-        kind=OutcomeKind.CONTINUED, message=continuation(stored.message), error=error, attempt=row.attempt
-    )
+    message = continuation(stored.message)
+    if recorded.applied and recorded.status is not JobStatus.WAITING:
+        # What it waits for came before this: the relay, which would tell the workflow, has nothing to do any more.
+        message = {name: value for name, value in message.items() if name != "waits"}
+        if stored.message.get("waits"):
+            message.pop("eta", None)
+    return Outcome(kind=OutcomeKind.CONTINUED, message=message, error=error, attempt=row.attempt)
 
 
 def _accepted(execution: Execution, delivery: UUID) -> Accepted:

@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from datetime import timedelta
 from typing import TYPE_CHECKING, LiteralString
 
+from jobbridge.codec.rows import open_progress
 from jobbridge.core.keys import JobKey, TenantId, job_id_for
 from jobbridge.errors import DatabaseError
 from jobbridge.temporal.worker.execution import Execution
@@ -75,7 +76,11 @@ class ProgressReporter:
             "job_ids": [execution.key.job_id for execution in running],
         }
         rows = self._app.database.run(lambda own: own.execute(PROGRESS, params).fetchall())
-        return {str(job_id): (round(float(progress), 2), message) for job_id, progress, message in rows}
+        codec = self._app.database.codec
+        return {
+            str(job_id): (round(float(progress), 2), open_progress(codec, message, job_id))
+            for job_id, progress, message in rows
+        }
 
 
 class RowReader:

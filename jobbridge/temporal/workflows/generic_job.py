@@ -37,8 +37,8 @@ from jobbridge.temporal.wire.references import carried
 from jobbridge.temporal.wire.signals import CancelRequest, ProgressUpdate, ToldEnd
 from jobbridge.temporal.workflows import books
 from jobbridge.temporal.workflows.carried import Carried, drain, hand_on, is_due
-from jobbridge.temporal.workflows.execution import MAX_LOST, start_execution
-from jobbridge.temporal.workflows.fires import started_by
+from jobbridge.temporal.workflows.execution import MAX_LOST, max_lost, start_execution
+from jobbridge.temporal.workflows.fires import name_job, started_by
 from jobbridge.temporal.workflows.live import live_progress
 from jobbridge.temporal.workflows.progress import ToldProgress
 
@@ -57,8 +57,8 @@ class GenericJobWorkflow:
         self._progress = ToldProgress()
         self._error: str | None = None
         self._attempt = 0
-        self._lost = 0
-        self._requeued = 0
+        self._lost = self._requeued = 0
+        self._max_lost = MAX_LOST
         self._give_up: str | None = None
         self._started_at: str | None = None
         self._completed_at: str | None = None
@@ -81,8 +81,8 @@ class GenericJobWorkflow:
                 if is_waiting:
                     message = await self._wait_for_children(job, message)
                     is_waiting = is_redelivery = False
-                await self._wait_until_due(job, message, is_redelivery=is_redelivery)
-                if (end := self._told()) is not None:
+                message = await self._wait_until_due(job, message, is_redelivery=is_redelivery)
+                if (end := self._told_end) is not None:
                     return self._end_as_told(job, end)
                 if self._cancel is not None or self._is_cancelled_natively:
                     return await self._end_unstarted(job)
@@ -91,7 +91,7 @@ class GenericJobWorkflow:
                     continue
                 executions += 1
                 outcome = await self._execute(job, message, is_redelivery=is_redelivery)
-                if (end := self._told()) is not None:
+                if (end := self._told_end) is not None:
                     return self._end_as_told(job, end)
                 self._attempt = outcome.attempt or self._attempt
                 match outcome.kind:
@@ -128,6 +128,8 @@ class GenericJobWorkflow:
         # Those that began with an earlier release carry it as they began to.
         if (why := contract.why_not_carried(document)) and workflow.patched("refuses-what-no-job-can-have"):
             raise self._invalid(why)
+        if self._fire is not None:
+            name_job(self._fire)
         return self._job
 
     def _invalid(self, why: str) -> ApplicationError:
@@ -197,14 +199,18 @@ class GenericJobWorkflow:
 
     async def _wait_until_due(
         self, job: JobInput, message: dict[str, Any] | None, *, is_redelivery: bool
-    ) -> None:
-        due = contract.instant_of((message or {}).get("eta"))
-        if due is None or due <= workflow.now():
-            return
-        self._step = "scheduled" if self._step == "queued" else self._step
-        await self._sleep(due - workflow.now())
+    ) -> dict[str, Any] | None:
+        """Wait for the message's time, or for what wakes its job; gives the message to execute."""
+        due, is_woken = contract.instant_of((message or {}).get("eta")), bool((message or {}).get("waits"))
+        if not is_woken if due is None else due <= workflow.now():
+            return message
+        self._step = "waiting" if is_woken else "scheduled" if self._step == "queued" else self._step
+        await self._sleep(None if due is None else due - workflow.now(), is_woken=is_woken)
+        if is_woken and self._has_resumption:
+            return self._resumption
         if not self._is_to_stop and is_due():
             await self._continue_as_new(job, message, is_redelivery=is_redelivery)
+        return message
 
     async def _wait_for_children(
         self, job: JobInput, message: dict[str, Any] | None
@@ -221,9 +227,6 @@ class GenericJobWorkflow:
             self._is_cancelled_natively = True
         return self._resumption if self._has_resumption else message
 
-    def _told(self) -> ToldEnd | None:
-        return self._told_end
-
     @property
     def _is_to_stop(self) -> bool:
         return self._cancel is not None or self._told_end is not None or self._is_cancelled_natively
@@ -233,10 +236,12 @@ class GenericJobWorkflow:
         """Whether a message came that was not executed yet; the activity may have brought it first."""
         return self._resumption is not None and self._resumption.get("delivery") != self._delivery
 
-    async def _sleep(self, duration: timedelta) -> None:
-        """Sleep, unless somebody cancels the job, or this run is to hand on."""
+    async def _sleep(self, duration: timedelta | None, *, is_woken: bool = False) -> None:
+        """Sleep, unless somebody cancels the job, or wakes it, or this run is to hand on; None: for ever."""
         try:
-            await workflow.wait_condition(lambda: self._is_to_stop or is_due(), timeout=duration)
+            await workflow.wait_condition(
+                lambda: self._is_to_stop or is_due() or (is_woken and self._has_resumption), timeout=duration
+            )
         except TimeoutError:
             return
         except asyncio.CancelledError:
@@ -247,7 +252,7 @@ class GenericJobWorkflow:
     ) -> Outcome:
         self._step = "processing"
         self._attempt += 1
-        self._delivery = (message or {}).get("delivery")
+        self._delivery, self._max_lost = (message or {}).get("delivery"), max_lost(message)
         self._started_at = self._started_at or workflow.now().isoformat()
         handle = start_execution(
             ExecuteOrder(
@@ -294,10 +299,10 @@ class GenericJobWorkflow:
         if self._give_up is not None:
             self._fail_state(self._give_up)
             raise ApplicationError(self._give_up, type="WorkerLostError", non_retryable=True) from error
-        self._lost = MAX_LOST
+        self._lost = self._max_lost
         why = cause.type.name.lower() if isinstance(cause, ActivityTimeout) and cause.type else str(cause)
         return Outcome(
-            kind=OutcomeKind.LOST, error=f"{MAX_LOST} workers fell silent while they ran it ({why})."
+            kind=OutcomeKind.LOST, error=f"{self._max_lost} workers fell silent while they ran it ({why})."
         )
 
     async def _requeue(self, outcome: Outcome) -> None:
@@ -305,13 +310,11 @@ class GenericJobWorkflow:
         if outcome.kind is OutcomeKind.RELEASED:
             self._attempt -= 1
             return
-        if outcome.kind is OutcomeKind.LOST:
-            self._lost += 1
-        else:
-            self._requeued += 1
-        if self._lost >= MAX_LOST:
+        is_lost = outcome.kind is OutcomeKind.LOST
+        self._lost, self._requeued = self._lost + is_lost, self._requeued + (not is_lost)
+        if self._lost >= self._max_lost:
             # A worker is asked once more, to fail the job without running it: so callbacks, result and row learn.
-            self._give_up = f"Worker lost, {MAX_LOST} times: {outcome.error}"
+            self._give_up = f"Worker lost, {self._max_lost} times: {outcome.error}"
             return
         tries = self._requeued + self._lost
         await self._sleep(min(REQUEUE_DELAY * 2 ** min(tries - 1, 10), MAX_REQUEUE_DELAY))

@@ -12,10 +12,9 @@ from pathlib import Path
 from tests.parity.tasks import make_app, note, wait_for_file
 
 app = make_app()
-app.conf.update(
-    broker_transport_options={"max_deliveries": int(os.environ.get("DEADLY_DELIVERIES", "2"))},
-    worker_lost_wait=0.1,
-)
+if "JOB_RUNNER_MAX_CRASHES" not in os.environ:
+    app.conf.broker_transport_options = {"max_deliveries": int(os.environ.get("DEADLY_DELIVERIES", "2"))}
+app.conf.worker_lost_wait = 0.1
 
 
 @app.task(name="deadly.kills_its_worker")

@@ -291,6 +291,39 @@ def test_an_older_release_that_starts_again_leaves_what_a_newer_one_declares(
     assert app.schedules.find("new").due_at is None
 
 
+def test_an_older_release_that_starts_again_does_not_change_back_what_a_newer_one_changed(
+    app: Celery, connection: psycopg.Connection[Any]
+) -> None:
+    older = {"both": {"task": "beat.tick", "schedule": 60, "args": [1]}}
+    newer = {"both": {"task": "beat.tick", "schedule": 120, "args": [2], "options": {"queue": "slow"}}}
+
+    def started(declares: dict[str, Any]) -> tuple[str, Any, str | None]:
+        app.conf.beat_schedule = declares
+        synced = sync_declared(app)
+        row = app.schedules.find("both")
+        assert ("both" in synced.kept) == (declares is older and row.args == [2])
+        return row.spec, row.args, row.queue
+
+    assert started(older) == ("1 minute", [1], None)
+    for _ in range(2):
+        assert started(newer) == ("2 minutes", [2], "slow")
+        assert started(older) == ("2 minutes", [2], "slow")
+    # A beat of a release before this one says only which schedules it declares.
+    connection.execute("""
+        UPDATE job_keys SET value = convert_to((
+            SELECT jsonb_agg(said || jsonb_build_object('declared', (
+                SELECT jsonb_agg(each) FROM jsonb_object_keys(said -> 'declared') AS each
+            ))) FROM jsonb_array_elements(convert_from(value, 'UTF8')::jsonb) AS said
+        )::text, 'UTF8')
+        WHERE key LIKE 'jobbridge/schedules of %'
+    """)
+    assert started(older) == ("1 minute", [1], None)
+    assert started(newer) == ("2 minutes", [2], "slow")
+    # The newer one was rolled back, and has been silent for longer than its word holds.
+    connection.execute("UPDATE job_keys SET expires_at = now() WHERE key LIKE 'jobbridge/schedules of %'")
+    assert started(older) == ("1 minute", [1], None)
+
+
 def _jobs(connection: psycopg.Connection[Any], schedule: str) -> bool:
     statement = "SELECT 1 FROM jobs WHERE metadata->'schedule'->>'name' = %s"
     return connection.execute(statement, [schedule]).fetchone() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ import psycopg
 import pytest
 from celery import chord, group
 from psycopg.rows import dict_row
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from jobbridge import Celery
 from jobbridge.core.keys import Engine
@@ -138,6 +141,39 @@ def test_what_is_sent_in_a_transaction_inside_is_that_transactions(
             app.tasks["bulk.noop"].delay("in the transaction")
         caller.rollback()
     assert (rows(outside), messages(outside)) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "connection", "session"])
+def test_what_is_sent_in_a_savepoint_goes_with_it(
+    app: Celery, outside: psycopg.Connection[Any], database_url: str, kind: str
+) -> None:
+    noop = app.tasks["bulk.noop"]
+    with ExitStack() as stack:
+        if kind == "psycopg":
+            own: Any = stack.enter_context(psycopg.connect(database_url))
+            savepoint = own.transaction
+        else:
+            engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+            stack.callback(engine.dispose)
+            own = stack.enter_context(engine.connect() if kind == "connection" else Session(engine))
+            savepoint = own.begin_nested
+        with app.transaction(own), app.bulk():
+            sent = [noop.delay(1).id]
+            with suppress(ZeroDivisionError), savepoint():
+                noop.delay(2)
+                with savepoint():
+                    noop.delay(3)
+                raise ZeroDivisionError
+            with savepoint():
+                sent.append(noop.delay(4).id)
+                with suppress(ZeroDivisionError), savepoint():
+                    noop.delay(5)
+                    raise ZeroDivisionError
+            sent.append(noop.delay(6).id)
+        own.commit()
+
+    assert {str(row["job_id"]) for row in outside.execute("SELECT job_id FROM public.jobs")} == set(sent)
+    assert messages(outside) == len(sent)
 
 
 def test_an_id_that_there_is_already_sends_no_message(app: Celery, outside: psycopg.Connection[Any]) -> None:

@@ -68,7 +68,25 @@ def test_only_the_job_that_kills_its_worker_becomes_a_dead_letter(
     assert [_row(app, each).attempt for each in (beside, *ahead)] == [2, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_task_that_ends_the_worker_that_it_runs_in_is_named(
+    pool: str, app: Celery, environment: dict[str, str], celery_worker: StartWorker
+) -> None:
+    fatal, quick = app.send_task("deadly.exits_hard"), app.send_task("deadly.quick")
+
+    for _ in range(4):
+        worker = celery_worker(_APP, "-P", pool, "-c", "1", **environment)
+        wait_until(lambda: not worker.is_running or _row(app, quick).status == "completed")  # noqa: B023
+        if worker.is_running:
+            break
+
+    with pytest.raises(WorkerLostError, match="the worker that ran it ended"):
+        fatal.get(timeout=30)
+    assert quick.get(timeout=30) == 1
+    assert _row(app, quick).attempt == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_what_ended_a_jobs_process_is_named(
     pool: str, app: Celery, environment: dict[str, str], celery_worker: StartWorker
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from celery import chord
 from celery.exceptions import TaskRevokedError
 
 from jobbridge.core.keys import Engine
+from jobbridge.dev.postgres import PostgresServer
 from tests.parity import canvas_tasks  # noqa: F401  (its tasks are the app's)
 from tests.parity.conftest import World, make_world
+from tests.parity.test_stopping import ends_although_the_database_is_silent
 from tests.support import wait_until
 
 TIMEOUT = 30
@@ -47,3 +50,10 @@ def test_many_that_wait_run_at_a_time_and_all_ends_are_right(world: World) -> No
     assert [each.get(timeout=TIMEOUT) for each in holding] == [1] * 15
     world.wait_until_no_message()
     assert {row["attempt"] for row in world.rows("type = 'parity.hold'")} == {1}
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_ends_it_although_the_database_is_silent(
+    world: World, told: signal.Signals, postgres: PostgresServer
+) -> None:
+    ends_although_the_database_is_silent(world, "gevent", told, postgres, claims=True)

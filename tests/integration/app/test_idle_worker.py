@@ -20,7 +20,7 @@ A_MINUTE = 60
 
 #: As the development server logs: who, of which database, and the first line of the statement.
 _LOGGED = re.compile(
-    r"^\S+ \S+ \S+ \[\d+\] (.*?)@idle LOG:  (?:execute [^:]*|statement): (.*)$", re.MULTILINE
+    r"^\S+ \S+ \S+ \[\d+\] (.*?)@idle LOG:  (?:execute [^:]*|statement): \s*(.*)$", re.MULTILINE
 )
 
 

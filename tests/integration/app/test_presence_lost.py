@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from jobbridge.dev.process import ManagedProcess, free_port
 from jobbridge.postgres.presence import ask
 from jobbridge.settings import load_settings
 from jobbridge.store.schema.migrate import migrate
-from tests.conftest import StartWorker
+from tests.beside import MIGRATING, Outcomes, chosen, had_beside_each_other
+from tests.conftest import StartWorker, worker_starter
 from tests.parity.tasks import make_app
 from tests.proxy import Proxy
 from tests.standby import run_standby
@@ -151,38 +153,53 @@ def test_a_worker_that_is_cut_off_alone_keeps_what_it_runs(
 # -- the server goes away
 
 
+@pytest.fixture(scope="module")
+def away(
+    request: pytest.FixtureRequest, server_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Outcomes[tuple[Any, ...]]:
+    """Have a Postgres away for each time, beside each other."""
+    return had_beside_each_other(
+        {
+            case: partial(_bear, *case, server_folder, tmp_path_factory.mktemp("away"))
+            for case in chosen(request, "seconds")
+        }
+    )
+
+
+@pytest.mark.xdist_group("postgres-away")
 @pytest.mark.parametrize(
     "seconds",
     [0, 5, pytest.param(40, marks=pytest.mark.long), pytest.param(130, marks=pytest.mark.long)],
 )
-def test_what_runs_while_postgres_is_away_runs_once(
-    seconds: int, server_folder: Path, tmp_path: Path, celery_worker: StartWorker
-) -> None:
+def test_what_runs_while_postgres_is_away_runs_once(seconds: int, away: Outcomes[tuple[Any, ...]]) -> None:
+    away.of((seconds,))
+
+
+def _bear(seconds: float, server_folder: Path, notes: Path) -> None:
     folder, port = server_folder / f"away-{seconds}", free_port()
-    with run_postgres(folder, port=port) as server:
-        url = server.create_database("away")
-        migrate(url)
-        app = _app(url)
-        workers = [
-            celery_worker("tests.parity.app", "-c", "1", DATABASE_URL=url, PARITY_FOLDER=str(tmp_path))
-        ]
-        job = Held(app, tmp_path)
-        workers.append(
-            celery_worker("tests.parity.app", "-c", "1", DATABASE_URL=url, PARITY_FOLDER=str(tmp_path))
-        )
-    app.close()
-    app.database.close()
-
-    until = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() >= until, timeout=seconds + 5)
-
-    with run_postgres(folder, port=port):
-        _let_others_sweep(url)
-        job.let_go()
-        job.ends_after_one_run(app)
-        assert {row.pid for row in app.workers.alive()} == {worker.pid for worker in workers}
+    with ExitStack() as started:
+        celery_worker = worker_starter(started, notes, "celery worker")
+        with run_postgres(folder, port=port) as server:
+            url = server.create_database("away")
+            with MIGRATING:
+                migrate(url)
+            app = _app(url)
+            environment = {"DATABASE_URL": url, "PARITY_FOLDER": str(notes)}
+            workers = [celery_worker("tests.parity.app", "-c", "1", **environment)]
+            job = Held(app, notes)
+            workers.append(celery_worker("tests.parity.app", "-c", "1", **environment))
         app.close()
         app.database.close()
+
+        threading.Event().wait(seconds)  # what is to be borne
+
+        with run_postgres(folder, port=port):
+            _let_others_sweep(url)
+            job.let_go()
+            job.ends_after_one_run(app)
+            assert {row.pid for row in app.workers.alive()} == {worker.pid for worker in workers}
+            app.close()
+            app.database.close()
 
 
 def test_what_runs_while_a_standby_is_promoted_runs_once(

@@ -212,6 +212,27 @@ def test_a_caller_catches_one_family_however_it_sends(app: Celery, admin: Admin,
     app.tasks["sender.noop"].delay()
 
 
+COMMANDS: dict[str, Callable[[Celery], Any]] = {
+    "revoke": lambda app: app.AsyncResult(str(uuid.uuid4())).revoke(),
+    "revoke many": lambda app: app.control.revoke([str(uuid.uuid4())], terminate=True),
+    "revoke by stamps": lambda app: app.control.revoke_by_stamped_headers({"customer": "a"}),
+    "inspect": lambda app: app.control.inspect(timeout=0.1).ping(),
+    "broadcast": lambda app: app.control.broadcast("ping"),
+    "rate limit": lambda app: app.control.rate_limit("sender.noop", "1/s"),
+    "purge": lambda app: app.control.purge(),
+}
+
+
+def test_a_command_to_the_workers_fails_by_the_same_family(app: Celery, admin: Admin, role: str) -> None:
+    others = {}
+    with away(admin, role):
+        for name, give in COMMANDS.items():
+            error = raised_by(give, app)
+            if not _is_of_the_family(error, passes=True):
+                others[name] = f"{type(error).__name__}: {error}"
+    assert others == {}
+
+
 def test_a_caller_catches_one_family_whatever_is_wrong(senders_url: str, admin: Admin, role: str) -> None:
     app, others = sender(senders_url), {}
     for name, trouble in TROUBLES.items():

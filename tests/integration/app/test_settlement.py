@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,44 @@ def test_what_is_cancelled_while_it_waits_for_its_process_does_not_begin(
     assert app.send_task("settled.short").get(timeout=30) > 0
     assert not (tmp_path / "long.began").exists()
     wait_until(lambda: _messages(environment["DATABASE_URL"]) == 0)
+
+
+def test_what_was_started_ahead_waits_in_its_queue_again_when_the_worker_stops(
+    app: Celery, environment: dict[str, str], celery_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Its row must not say that it runs: nobody runs it, and no other worker would look after it for a while."""
+    worker = celery_worker(_APP, "-c", "1", **environment)
+    short = [app.send_task("settled.short") for _ in range(300)]  # so that the worker starts ahead
+    long = [app.send_task("settled.long") for _ in range(10)]
+    assert [result.get(timeout=60) for result in short] == [1] * 300
+    wait_until(lambda: sum(_lines(tmp_path, result, "long.began") for result in long) == 1)
+    wait_until(lambda: _started_ahead(app, long) > 0)
+    ahead = [
+        result
+        for result in long
+        if _row(app, result).status == "processing" and not _lines(tmp_path, result, "long.began")
+    ]
+    (running,) = [result for result in long if _lines(tmp_path, result, "long.began")]
+
+    os.kill(worker.pid, signal.SIGTERM)
+
+    wait_until(lambda: all(_has(app, result, "queued") for result in ahead))
+    assert {_row(app, result).worker for result in ahead} == {None}
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        steps = connection.execute(
+            "SELECT job_id FROM job_details WHERE step_name = 'attempt' AND status = 'processing'"
+        ).fetchall()
+    assert steps == [(job_id_for(running.id),)]
+    (tmp_path / running.id / "go").touch()
+    assert worker.wait(timedelta(seconds=30)) == 0
+    assert running.get(timeout=60) == 1
+    celery_worker(_APP, "-c", "1", **environment)
+    for result in long:
+        (tmp_path / result.id).mkdir(exist_ok=True)
+        (tmp_path / result.id / "go").touch()
+    assert [result.get(timeout=60) for result in long] == [1] * 10
+    assert {_row(app, result).attempt for result in ahead} == {2}
+    assert {_lines(tmp_path, result, "long.began") for result in long} == {1}
 
 
 def _children(pid: int) -> list[int]:

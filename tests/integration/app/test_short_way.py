@@ -224,6 +224,8 @@ LIKE = {
         True,
     ),
     "reply_to": ({"args": (), "reply_to": 'some"body'}, True),
+    "tenant": ({"tenant": "t1"}, True),
+    "options of ours that say nothing": ({"user_id": None, "job_metadata": None, "track": None}, True),
     "not a number": ({"args": (float("nan"),)}, False),
     "half a character": ({"args": ("\ud800",)}, False),
     "nul": ({"kwargs": {"a": "\x00"}}, False),
@@ -247,6 +249,12 @@ def test_what_differs_in_arguments_and_ids_is_made_from_the_message_before(
 
         assert stored(outside, app, partial(noop.apply_async, **options)) == first, name
         assert templated == [is_alike], name
+
+        def in_bulk(options: dict[str, Any] = options) -> None:
+            with app.bulk():
+                noop.apply_async(**options)
+
+        assert stored(outside, app, in_bulk) == first, name
 
 
 def test_what_is_changed_in_between_counts(
@@ -291,7 +299,7 @@ def test_a_tasks_own_options_are_told(
 
 
 def test_canvas_and_what_a_task_sends_are_the_same(
-    app: Celery, outside: psycopg.Connection[Any], short: list[bool]
+    app: Celery, outside: psycopg.Connection[Any], short: list[bool], templated: list[bool]
 ) -> None:
     noop = app.tasks["short.noop"]
 
@@ -319,10 +327,11 @@ def test_canvas_and_what_a_task_sends_are_the_same(
     ):
         with celerys_way():
             first = stored(outside, app, sent)
-        short.clear()
+        short.clear(), templated.clear()
         for _ in range(2):
             assert stored(outside, app, sent) == first
         assert all(short)
+        assert sent is not inside or templated == [True] * 3, "but for the first, of which they are made"
 
 
 def test_a_handlers_data_is_checked(app: Celery, outside: psycopg.Connection[Any], short: list[bool]) -> None:

@@ -1,4 +1,4 @@
-"""What a running worker has imported: nothing of the other engine, of the dashboard, of migrations."""
+"""What a running worker has imported: nothing of the other engine, of the dashboard, of migrations, of SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ COMMANDS = {
     "temporal": ["-m", "jobbridge.temporal.worker", "-A", "shop", "-P", "threads", "-c", "2"],
 }
 NEITHER = {
-    "alembic", "fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client", "opentelemetry", "rich", "httpx",
-    "openpyxl", "reportlab", "jobbridge.dashboard", "jobbridge.dev", "jobbridge.diagnosis", "jobbridge.handlers",
+    "sqlalchemy", "alembic", "fastapi", "starlette", "uvicorn", "jinja2", "prometheus_client", "opentelemetry", "rich",
+    "httpx", "openpyxl", "reportlab",
+    "jobbridge.dashboard", "jobbridge.dev", "jobbridge.diagnosis", "jobbridge.handlers",
     "jobbridge.runners", "jobbridge.testing", "jobbridge.store.monitor",
     "jobbridge.store.schema.migrate",
 }  # fmt: skip

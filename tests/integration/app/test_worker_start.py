@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from jobbridge.app.worker import steps
 from jobbridge.app.worker.steps import tell_engine
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker
@@ -67,7 +68,12 @@ def test_a_worker_says_what_a_dotenv_file_makes_of_its_jobs(
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("EDITION=enterprise\nJOB_RUNNER_TYPE=temporal\n")
 
-    tell_engine(load_settings({"EDITION": "community"}))
+    # On its own logger: a worker that ran in this process before has set up those above it.
+    monkeypatch.setattr(steps.logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(steps.logger, "propagate", False)
+    monkeypatch.setattr(steps.logger, "disabled", False)
+    with caplog.at_level("INFO", logger=steps.logger.name):
+        tell_engine(load_settings({"EDITION": "community"}))
 
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "Jobs that name no engine go to temporal, says .env JOB_RUNNER_TYPE."),

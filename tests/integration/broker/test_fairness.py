@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -49,7 +50,8 @@ Drive = Callable[[Connection, list[Any]], None]
 
 
 def _by_waiting(connection: Connection) -> None:
-    connection.drain_events(timeout=5)
+    with suppress(TimeoutError):  # on a busy machine it may take longer
+        connection.drain_events(timeout=5)
 
 
 @pytest.fixture(params=["by waiting", "by a loop"])

@@ -574,3 +574,22 @@ def test_depths(connection: Connection, tables: Tables) -> None:
     q = depths["q"]
     assert (q.ready, q.scheduled, q.leased, q.dead_letters, q.consumers) == (1, 1, 1, 1, 0)
     assert depths["empty"].consumers == 1
+
+
+def test_what_celery_sends_empty_is_not_stored_and_comes_out_as_it_was(
+    connection: Connection, tables: Tables
+) -> None:
+    empty = {
+        "shadow": None, "eta": None, "expires": None, "group": None, "group_index": None, "parent_id": None,
+        "stamped_headers": None, "timelimit": [None, None],
+    }  # fmt: skip
+    of_task = {"lang": "py", "task": "t", "id": "1", "retries": 0, "mine": None, **empty}
+    told = [of_task, {**of_task, "group": "g", "timelimit": [None, 5]}, {"mine": None, **empty}]
+    for headers in told:
+        send(connection, 1, headers=headers)
+
+    keys = [set(message["headers"]) for message in tables.messages]
+    assert keys[0] == {"lang", "task", "id", "retries", "mine"}
+    assert keys[1] == keys[0] | {"group", "timelimit"}
+    assert keys[2] == {"mine", *empty}, "not a task's"
+    assert [get(connection).headers for _ in told] == told

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from celery import chord
 
 from jobbridge.errors import UnsupportedOption
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker
+from tests.parity import durable_tasks  # noqa: F401  # its tasks are the app's
 from tests.parity.tasks import make_app
 
 
@@ -29,8 +31,16 @@ def test_a_job_over_the_stock_sql_broker_has_its_row(
     row = app.jobs.find_external(result.id)
     assert row is not None
     assert (row.status, row.attempt, row.result) == ("completed", 1, 5)
+    many = chord(
+        [app.tasks["parity.add"].s(1, 2), app.tasks["parity.add"].s(3, 4)], app.tasks["parity.total"].s()
+    )
+    assert many.delay().get(timeout=30) == 10
     retried = app.tasks["parity.retry_until"].delay(1)
     assert retried.get(timeout=30) == 2
+    # A sleep goes by Celery's ETA; nobody could wake a job in the transaction of an event.
+    assert app.tasks["parity.durable.naps"].delay(7).get(timeout=30) == 7
+    with pytest.raises(UnsupportedOption, match="cannot wait"):
+        app.tasks["parity.durable.calls_waiting"].delay({"raises": True}).get(timeout=30)
     with (
         pytest.raises(UnsupportedOption),
         app.database.connection() as connection,

@@ -294,7 +294,8 @@ def test_a_countdown_is_kept_and_costs_the_worker_nothing(
     tables.wait_for_notes("ended", {"now", "later"})
     rows = tables.rows("SELECT text, at FROM notes ORDER BY id")
     assert [row["text"] for row in rows] == ["now", "later"]
-    assert timedelta(seconds=1.1) < rows[1]["at"] - sent_at < timedelta(seconds=2.5)
+    on_the_way = rows[0]["at"] - sent_at  # of what had not to wait: long where the machine is busy
+    assert timedelta(seconds=1.1) < rows[1]["at"] - sent_at < timedelta(seconds=2.5) + on_the_way
     wait_until(
         lambda: [message["leased_by"] for message in tables.messages] == [None]
     )  # ends are settled in batches

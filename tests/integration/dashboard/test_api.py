@@ -454,6 +454,35 @@ def test_a_schedule_is_paused_run_and_resumed(
     assert access.actions(ACME)[0].outcome == "refused"
 
 
+# -- rules across the fleet
+
+
+def test_a_rule_is_set_listed_and_removed(client: TestClient, access: AccessStore, send: Send) -> None:
+    rule = {"kind": "concurrency", "target": "letters", "per": "queue"}
+    told = send("/rules", **rule, limit=16, fair=True, weights={"acme": 3}, ageing=60).json()
+    assert (told["allowed"], told["fair"], told["weights"], told["ageing_seconds"]) == (
+        16,
+        True,
+        {"acme": 3},
+        60,
+    )
+    shown = client.get("/api/v1/rules", headers=bearer(access)).json()
+    assert [each["target"] for each in shown["rules"]] == ["letters"]
+    assert [(each["rule"], each["allowed"], each["waiting"]) for each in shown["limits"]] == [
+        ("concurrency queue letters", 16, 0)
+    ]
+    assert send("/rules", kind="rate_limit", target="x", limit="fast").status_code == 422
+    assert send("/rules/remove", **rule).json() == {"removed": True}
+    assert send("/rules/remove", **rule).json() == {"removed": False}
+    actions = [(action.action, action.outcome) for action in access.actions(limit=4)]
+    assert actions == [
+        ("remove rule", "was not set"),
+        ("remove rule", "done"),
+        ("set rule", "refused"),
+        ("set rule", "done"),
+    ]
+
+
 # -- queues
 
 

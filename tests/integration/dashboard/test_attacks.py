@@ -190,11 +190,12 @@ def test_a_tenant_is_that_name_and_no_other(
 
     jobs = client.get("/api/v1/jobs?limit=200", headers=headers).json()["jobs"]
     pages = [
-        client.get(path, headers=headers | BROWSER) for path in ("/", "/jobs", f"/jobs/{mine}", "/jobs.csv")
+        client.get(path, headers=headers | BROWSER)
+        for path in ("/", "/jobs", f"/jobs/{mine}", "/jobs.csv", "/jobs.json")
     ]
 
     assert {UUID(job["job_id"]) for job in jobs} == {mine}
-    assert [page.status_code for page in pages] == [200] * 4
+    assert [page.status_code for page in pages] == [200] * 5
     assert "<b>x" not in "".join(page.text for page in pages[:3])
     assert client.get(f"/jobs/{theirs}", headers=headers).status_code == 404
 
@@ -250,6 +251,7 @@ def test_secrets_in_messages_errors_and_tracebacks_are_masked(
         "/",
         "/jobs",
         "/jobs.csv",
+        "/jobs.json",
     ]
     shown = [client.get(path, headers=bearer(access) | BROWSER).text for path in paths]
     assert "reading postgres://u:" in shown[0]
@@ -257,7 +259,7 @@ def test_secrets_in_messages_errors_and_tracebacks_are_masked(
     recorder.record(job.failed(1, error=error, traceback=f"connect(password='{PASSWORD}')\n{error}"))
     shown += [client.get(path, headers=bearer(access) | BROWSER).text for path in paths]
 
-    assert "ValueError" in shown[6]
+    assert "ValueError" in shown[len(paths)]
     assert [path for path, text in zip(paths * 2, shown, strict=True) if PASSWORD in text] == []
 
 
@@ -386,7 +388,7 @@ def test_pages_are_not_kept_by_caches_whatever_they_are_mounted_under(
     outer = Starlette(routes=[Mount("/static/jobs", app=make_dashboard(app))])
     client = TestClient(outer, base_url="https://jobs.example")
 
-    for path in ("jobs", "api/v1/jobs", "jobs.csv"):
+    for path in ("jobs", "api/v1/jobs", "jobs.csv", "jobs.json"):
         answer = client.get(f"/static/jobs/{path}", headers=bearer(access))
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     style = client.get("/static/jobs/static/css/base.css")

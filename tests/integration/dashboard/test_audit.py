@@ -20,6 +20,8 @@ from jobbridge.dev.postgres import PostgresServer
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore, ActionRow
+from jobbridge.store.batches import rows as batches
+from jobbridge.store.batches.progress import BATCH
 from tests.integration.dashboard.test_pages import BODIES, BROWSER, address, form_token
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
@@ -102,16 +104,20 @@ def test_signing_in_and_out_is_on_record(app: Celery, client: TestClient, access
 
 @pytest.mark.parametrize("rule", CHANGING, ids=lambda rule: rule.name)
 def test_each_action_is_on_record(app: Celery, client: TestClient, access: AccessStore, rule: Rule) -> None:
-    job = made(app, type="parity.total", metadata={"data": {"args": [[1]]}})
+    batch_id = uuid4()
+    with app.database.transaction() as connection:
+        batches.open_batch(connection, batch_id, ACME, "import", callbacks=None, callbacks_type=None)
+    job = made(app, type="parity.total", metadata={"data": {"args": [[1]]}, BATCH: str(batch_id)})
     JobRecorder(app.database).record(job.started())
     JobRecorder(app.database).record(job.failed(1))
     app.schedules.create("parity.total", "0 2 * * *", [1], name="nightly", tenant=ACME)
     path = rule.path.format(
-        job_id=job.key.job_id, schedule_id=schedule_id_for(ACME, "nightly"), queue="celery"
+        job_id=job.key.job_id, schedule_id=schedule_id_for(ACME, "nightly"), queue="celery", batch_id=batch_id
     )
     form = {
         "queue": "celery", "tenant": "t", "name": str(uuid4()), "role": "viewer", "action": "retry",
         "confirmed": "yes", "keys": f"{job.key.job_id} acme", "data": "{}", "status": "failed", "word": "clear",
+        "group": "0123456789",
         "before": "2020-01-01T00:00:00+00:00", "start": "2026-01-01T00:00", "end": "2026-01-02T00:00",
     }  # fmt: skip
     token, row = access.create(str(uuid4()), Role.ADMIN)

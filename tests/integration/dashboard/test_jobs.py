@@ -105,6 +105,86 @@ def test_somebody_chooses_columns_and_the_browser_remembers(client: TestClient, 
     assert titles == ["Job", "Status", "Ended", "Priority"]
 
 
+def test_a_filter_is_saved_under_a_name_and_removed(client: TestClient, app: Celery) -> None:
+    name = "<b>Überfällig</b>"
+
+    def saved_on(page: str) -> list[tuple[str, str]]:
+        found = re.search(r'aria-label="Saved filters">.*?</nav>', page, re.DOTALL)
+        links = re.findall(r'<a href="([^"]+)"[^>]*>([^<]*)</a>', found[0]) if found else []
+        return [(unescape(address), unescape(text)) for address, text in links]
+
+    assert "Save this filter as …" not in client.get("/jobs").text
+    assert "Save this filter as …" in client.get("/jobs?status=failed").text
+    kept = client.get(
+        "/jobs", params={"status": ["failed", "expired"], "type": 'a&"b', "limit": "10", "save": name}
+    )
+    assert (kept.status_code, kept.headers["location"]) == (
+        303,
+        "/jobs?status=failed&status=expired&type=a%26%22b",
+    )
+    assert "HttpOnly" in kept.headers["set-cookie"]
+    page = client.get("/jobs").text
+    assert saved_on(page) == [("/jobs?status=failed&status=expired&type=a%26%22b", name)]
+    assert name not in page
+
+    client.get("/jobs", params={"queue": "mail", "save": name})
+    client.get("/jobs", params={"queue": "mail", "save": "Mail"})
+    assert saved_on(client.get("/jobs").text) == [("/jobs?queue=mail", name), ("/jobs?queue=mail", "Mail")]
+    assert client.get("/jobs", params={"forget": name}).headers["location"] == "/jobs"
+    assert saved_on(client.get("/jobs").text) == [("/jobs?queue=mail", "Mail")]
+    client.get("/jobs?forget=Mail")
+    assert saved_on(client.get("/jobs").text) == []
+    assert "jobbridge_filters" not in client.cookies
+
+
+def test_a_saved_filter_that_does_not_fit_is_refused_and_nothing_is_lost(
+    client: TestClient, app: Celery
+) -> None:
+    for name, query in (
+        ("", "status=failed"),
+        ("x" * 61, "status=failed"),
+        ("a\u202eb", "status=failed"),
+        ("x", ""),
+    ):
+        refused = client.get(
+            f"/jobs?{query}", params={"save": name, **dict([query.split("=")] if query else [])}
+        )
+        assert (refused.status_code, "set-cookie" in refused.headers) == (422, False), name
+    long = client.get("/jobs", params={"text": "é" * 2000, "save": "long"})
+    assert (long.status_code, "more than 4 kB" in long.text) == (422, True)
+    for number in range(10):
+        assert client.get(f"/jobs?status=failed&save=f{number}").status_code == 303
+    eleventh = client.get("/jobs?status=failed&save=f10")
+    assert (eleventh.status_code, "10 saved filters already" in eleventh.text) == (422, True)
+    assert client.get("/jobs?status=expired&save=f9").status_code == 303, "it takes the place of another one"
+    assert client.get("/jobs?forget=f9", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert client.get("/jobs").text.count('name="forget"') == 10
+    client.cookies.clear()
+    for cookie in (
+        "x",
+        "W10",
+        "é",
+        "bnVsbA",
+        "WzFd",
+        "W1tbXSwxLFsxXV1d",
+        "W1siXHVkODAwIiwiIl1d",
+    ):
+        odd = {"cookie": f"jobbridge_filters={cookie}".encode()}
+        assert client.get("/jobs", headers=odd).status_code == 200, cookie
+
+
+def test_a_saved_filter_is_not_shown_to_somebody_of_another_tenant(
+    client: TestClient, app: Celery, access: AccessStore
+) -> None:
+    client.get("/jobs?tenant=other&save=Theirs")
+    token, _ = access.create("acme-support", Role.VIEWER, tenant=ACME)
+
+    page = client.get("/jobs?status=failed", headers={"authorization": f"Bearer {token}"}).text
+
+    assert "Theirs" not in page
+    assert "Theirs" in client.get("/jobs").text
+
+
 def test_jobs_are_found_by_the_time_they_were_made_and_by_ids(client: TestClient, app: Celery) -> None:
     key = failed(app)
     assert str(key.job_id) in client.get("/jobs?from=2026-01-01T00:00").text
@@ -135,6 +215,61 @@ def test_a_file_is_written_page_by_page(
     rows = list(csv.DictReader(client.get("/jobs.csv").text.splitlines()))
 
     assert [row["job_id"] for row in rows] == keys[::-1]
+
+
+def test_the_same_file_as_json_has_whole_values_of_one_tenant_and_no_secret(
+    app: Celery, client: TestClient, access: AccessStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobbridge.dashboard.views.export._PAGE", 2)
+    keys = [str(failed(app, error='=1 "é" password=hunter2\nmore', priority=7).job_id) for _ in range(5)]
+    failed(app, tenant=OTHER)
+    token, _ = access.create("acme-support", Role.VIEWER, tenant=ACME)
+    bound = {"authorization": f"Bearer {token}"}
+    [path] = re.findall(r'href="(/jobs\.json\?[^"]+)"', client.get(f"/jobs?status=failed&tenant={ACME}").text)
+
+    mine, all_of_them = client.get("/jobs.json", headers=bound), client.get(unescape(path))
+
+    assert "attachment" in mine.headers["content-disposition"]
+    assert mine.headers["content-type"] == "application/json"
+    assert mine.json()["is_cut"] is False
+    jobs = mine.json()["jobs"]
+    assert (
+        [job["job_id"] for job in jobs] == keys[::-1] == [job["job_id"] for job in all_of_them.json()["jobs"]]
+    )
+    assert {job["error"] for job in jobs} == {'=1 "é" password=••••••'}
+    assert jobs[0]["priority"] == 7
+    assert jobs[0]["run_time"] >= 0
+    assert jobs[0]["created"].endswith("Z")
+    assert jobs[0]["due"] is None
+    assert "tenant" not in jobs[0], "who is bound to one sees the columns that they see on the page"
+    assert all_of_them.json()["jobs"][0]["tenant"] == ACME
+    monkeypatch.setattr("jobbridge.dashboard.views.export.MOST", 2)
+    assert client.get("/jobs.json").json()["is_cut"] is True
+    assert [action.details["format"] for action in access.actions()] == ["json"] * 3
+
+
+def test_a_tenant_is_a_column_where_there_are_several_and_its_name_is_short(
+    client: TestClient, app: Celery
+) -> None:
+    whose, name = TenantId(str(uuid4())), "a-tenant-with-a-name-that-is-much-longer-than-eight"
+
+    def titles() -> list[str]:
+        return re.findall(r'<th scope="col"[^>]*>(\w[\w ]*)</th>', client.get("/jobs").text)
+
+    assert "Tenant" not in titles(), "there are no jobs"
+    key = failed(app, tenant=whose)
+    assert "Tenant" not in titles(), "all jobs are of one"
+    chosen = client.get("/jobs?choose=these&column=tenant").headers["set-cookie"]
+    failed(app, tenant=TenantId(name))
+
+    assert "Tenant" in titles()
+    page = client.get("/jobs", headers={"cookie": chosen.partition(";")[0]}).text
+    cells = re.findall(r'<span class="tenant-name" title="([^"]+)">([^<]+)</span>', page)
+    assert cells == [(name, name), (whose, str(whose)[:8])]
+    for path in ("/jobs.csv", "/jobs.json"):
+        assert str(whose) in client.get(f"{path}?text={key.job_id}").text
+    look = client.post("/jobs/bulk", data={"action": "retry", "job": picked(key)}).text
+    assert f'title="{whose}">{str(whose)[:8]}</span>' in look
 
 
 # -- many at once

@@ -32,7 +32,7 @@ ODD = (
 )  # fmt: skip
 QUERY = (
     "tenant", "before", "after", "after_tenant", "text", "status", "type", "engine", "queue", "since", "from", "to",
-    "limit", "range", "days", "state", "choose", "column", "next",
+    "limit", "range", "days", "state", "choose", "column", "next", "save", "forget",
 )  # fmt: skip
 FIELDS = (
     "action", "job", "keys", "confirmed", "all", "filters", "reason", "as_new", "data", "note", "start", "end", "queue",

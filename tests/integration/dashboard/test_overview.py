@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -21,8 +22,10 @@ from jobbridge.dashboard.application import make_dashboard
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.workers.queue_pauses import QueuePauses
+from tests.conftest import StartWorker
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
+from tests.support import wait_until
 
 ACME = TenantId("acme")
 
@@ -134,6 +137,31 @@ def test_who_has_no_jobs_is_given_a_command_that_sends_one(client: TestClient, a
         told = CliRunner().invoke(shell, split(unescape(command).replace("{…}", "{}")))
 
         assert "Usage:" not in told.output, told.output
+
+
+def test_an_empty_installation_leads_to_the_first_job(
+    client: TestClient, app: Celery, database_url: str, celery_worker: StartWorker
+) -> None:
+    def steps() -> str:
+        found = re.search(r'<section class="first-job.*?</section>', client.get("/").text, re.DOTALL)
+        return unescape(found[0]) if found else ""
+
+    assert "celery -A APP worker" in steps()
+    assert "enqueue NAME" in steps()
+    assert 'class="first-job' not in client.get("/?tenant=acme").text, "that tells of one tenant"
+
+    celery_worker("tests.parity.app", "-P", "solo", "-n", "first@here", DATABASE_URL=database_url)
+    told = wait_until(lambda: "first@here" in (text := steps()) and text)
+    assert "celery -A APP worker" not in told
+    [command] = re.findall(r"<code>jobbridge (enqueue [^<]+)</code>", told)
+    name, data = split(command)[1], split(command)[3]
+    assert name in app.tasks
+    assert not name.startswith("jobbridge."), "it is a task of the application"
+    assert json.loads(data) == {}, "of the tasks that workers know, one that needs nothing"
+    app.enqueue(name, json.loads(data))
+
+    assert steps() == ""
+    assert "There are no jobs yet" in client.get("/?tenant=acme").text
 
 
 # -- queues that are paused

@@ -30,6 +30,7 @@ from jobbridge.dashboard.application import RULES, make_dashboard
 from jobbridge.recording import JobRecorder
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.batches import rows as batches
 from jobbridge.store.jobs.rows import JobRow
 from tests.job_events import EventsOf
 from tests.parity.tasks import make_app
@@ -80,6 +81,10 @@ def _fill(app: Celery) -> None:
         recorder.record(job.submitted(type=type_, metadata=metadata))
         recorder.record(job.started())
         recorder.record(job.failed(1, error=error))
+    with app.database.transaction() as connection:
+        for tenant, batch_id in BATCHES.items():
+            name = "batch-of-others" if tenant == OTHER else EVIL
+            batches.open_batch(connection, batch_id, tenant, name, callbacks=None, callbacks_type=None)
     app.schedules.create("parity.total", "0 2 * * *", [1], name="nightly", tenant=ACME)
     app.schedules.create(
         "parity.total", "0 2 * * *", [1], name="schedule-of-others", tenant=OTHER, queue="queue-of-others"
@@ -106,34 +111,46 @@ def sign_in(client: TestClient, access: AccessStore, role: Role, tenant: TenantI
     assert client.post("/sign-in", data={"token": token}).status_code == 303
 
 
+BATCHES = {ACME: uuid4(), OTHER: uuid4()}
 #: What stands in an address: whose of the tenant ACME, whose of OTHER, whose of nobody. A route with a further name in
 #: its address adds it here, and to `_fill` what it names.
 IDS: dict[str, dict[str, str]] = {
     "mine": {
         "job_id": str(MINE.job_id),
         "schedule_id": str(schedule_id_for(ACME, "nightly")),
+        "batch_id": str(BATCHES[ACME]),
         "queue": "celery",
         "link": "x" * 43,
+        "event_link": "x" * 43,
         "artifact_id": "made",
     },
     "theirs": {
         "job_id": str(THEIRS.job_id),
         "schedule_id": str(schedule_id_for(OTHER, "schedule-of-others")),
+        "batch_id": str(BATCHES[OTHER]),
         "queue": "queue-of-others",
         "link": "y" * 43,
+        "event_link": "y" * 43,
         "artifact_id": "made",
     },
     "nobodys": {
         "job_id": str(uuid4()),
         "schedule_id": str(uuid4()),
+        "batch_id": str(uuid4()),
         "queue": "nowhere",
         "link": "z" * 43,
+        "event_link": "z" * 43,
         "artifact_id": "made",
     },
 }
 #: What routes of the API must be sent.
 BODIES: dict[str, object] = {
     "api_send": {"task": "parity.total", "args": [[1, 2]]},
+    "api_send_event": {"name": "approval", "key": "order-7"},
+    "api_send_job_event": {"name": "approval"},
+    "api_make_event_link": {"name": "approval"},
+    "api_set_rule": {"kind": "concurrency", "target": "parity.total", "limit": 3},
+    "api_remove_rule": {"kind": "concurrency", "target": "parity.total"},
     "api_schedule_backfill": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"},
 }
 
@@ -144,7 +161,7 @@ def address(rule: Rule, whose: str = "mine") -> str:
 
 def is_of_somebody(rule: Rule) -> bool:
     """Whether its address names something that belongs to a tenant."""
-    return bool({"job_id", "schedule_id"} & set(re.findall(r"{(\w+)}", rule.path)))
+    return bool({"job_id", "schedule_id", "batch_id"} & set(re.findall(r"{(\w+)}", rule.path)))
 
 
 def status_of(app: Celery, key: JobKey) -> JobStatus:
@@ -162,10 +179,15 @@ def form_token(page: str) -> str:
 # -- made from the route table
 
 CLOSED = [rule for rule in RULES if rule.needs is not None]
+#: Paths whose GET is a stream, whatever else they take.
+STREAMS = {rule.path for rule in RULES if rule.is_stream}
 #: Those whose answer ends; what streams send is looked at in test_live_streams.py.
 ASKED = [rule for rule in CLOSED if not rule.is_stream]
 #: What everybody may ask for. Whoever adds a route here has thought about it.
-OPEN = {"sign_in", "do_sign_in", "healthz", "readyz", "from_the_original", "public_job", "api_description"}
+OPEN = {
+    "sign_in", "do_sign_in", "healthz", "readyz", "from_the_original", "public_job", "api_description", "event_link",
+    "answer_event_link",
+}  # fmt: skip
 
 
 def test_only_these_routes_are_open_to_everybody() -> None:
@@ -195,7 +217,7 @@ def test_a_lesser_role_is_refused(client: TestClient, access: AccessStore, app: 
 def test_whoever_changes_something_is_at_least_an_operator() -> None:
     changing = {rule.name for rule in RULES if rule.changes and rule.needs in (None, Role.VIEWER)}
 
-    assert changing == {"do_sign_in", "sign_out"}
+    assert changing == {"do_sign_in", "sign_out", "answer_event_link"}
 
 
 def test_nothing_of_another_tenant_is_on_any_route(
@@ -252,7 +274,7 @@ def test_what_people_wrote_is_text_on_every_page(client: TestClient, access: Acc
 def test_every_answer_says_what_a_browser_may_do_with_it(client: TestClient, access: AccessStore) -> None:
     headers = bearer(access, Role.ADMIN)
     for path in [
-        *(address(rule) for rule in RULES if not rule.is_stream),
+        *(address(rule) for rule in RULES if rule.path not in STREAMS),
         "/static/css/base.css",
         "/nowhere",
     ]:

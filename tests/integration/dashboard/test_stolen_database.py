@@ -22,9 +22,9 @@ from starlette.testclient import TestClient
 from jobbridge import Celery
 from jobbridge.core.access import Role
 from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.core.signed.signing_keys import SigningKeys
 from jobbridge.dashboard.access.identity import COOKIE, Authenticator
 from jobbridge.dashboard.access.rate_limits import AttemptLimit
-from jobbridge.dashboard.access.signing import SigningKeys
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.errors import ConfigurationError
@@ -177,6 +177,46 @@ def test_what_is_in_the_tables_opens_nothing(installation: Installation) -> None
     right = [_cookies_of(KEYS[0].encode(), *token) for token in tokens]
     answers = [{_asked(client, cookie=f"{COOKIE}={cookie}") for cookie in cookies} for cookies in right]
     assert answers == [{200, 401}] * len(tokens)
+
+
+def test_no_route_gives_who_has_read_the_tables_more_than_a_stranger(installation: Installation) -> None:
+    """By every route, also those of the live stream, of measures and of links: with all that can be made of a row."""
+    _lived_in(installation)
+    with psycopg.connect(installation.reader_url) as reader:
+        tokens = reader.execute(
+            "SELECT token_id, hash FROM job_tokens WHERE revoked_at IS NULL ORDER BY role LIMIT 1"
+        ).fetchall()
+        [(link,)] = reader.execute("SELECT hash FROM job_links LIMIT 1").fetchall()
+        [(session,)] = reader.execute("SELECT session FROM job_signouts LIMIT 1").fetchall()
+    [(token_id, token_hash)] = tokens
+    served = make_dashboard(installation.app)
+    served.state.dashboard.looks = AttemptLimit(attempts=10**6)
+    client = TestClient(served, base_url="https://jobs.example", follow_redirects=False)
+    forged = [
+        *({"cookie": f"{COOKIE}={each}"} for each in _cookies_of(token_hash, token_id, token_hash)),
+        {"cookie": f"{COOKIE}={base64.urlsafe_b64encode(session).decode()}"},
+        {"authorization": f"Bearer {token_hash.hex()}"},
+        {"authorization": f"Bearer jbt_{base64.urlsafe_b64encode(token_hash).decode().rstrip('=')}"},
+        {"authorization": f"Bearer {token_id}"},
+        {"x-forwarded-user": "ada", "x-forwarded-groups": "admin", "remote-user": "ada"},
+    ]
+    known = {"job_id": str(installation.job.job_id), "token_id": str(token_id), "secret": link.hex()}
+    asked = 0
+    for route in served.routes:
+        path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or {"GET"}
+        for name, value in known.items():
+            path = path.replace(f"{{{name}}}", value)
+        if "{" in path or "static" in path:
+            continue
+        for method in methods - {"HEAD", "OPTIONS"}:
+            client.cookies.clear()
+            stranger = client.request(method, path)
+            for headers in forged:
+                client.cookies.clear()
+                answer = client.request(method, path, headers={**headers, "last-event-id": "1"})
+                assert answer.status_code == stranger.status_code, (method, path, headers)
+                asked += 1
+    assert asked > 200
 
 
 def _cookie(client: TestClient, installation: Installation) -> dict[str, Any]:

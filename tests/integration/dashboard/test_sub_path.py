@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
+from jobbridge import Celery
 from jobbridge.cli.root import run
 from jobbridge.core.access import Role
+from jobbridge.dashboard.application import RULES, make_dashboard
 from jobbridge.dev.process import free_port
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.database import Database
+from tests.integration.dashboard import test_pages
+from tests.integration.dashboard.test_pages import BODIES, address, bearer
 from tests.support import clean_environment, worker_process
 
 BROWSER = {"accept": "text/html", "x-forwarded-proto": "https", "host": "jobs.example"}
@@ -53,6 +59,45 @@ def test_all_that_it_leads_to_is_under_the_proxys_path(database_url: str, tmp_pa
         for asset in {link for link in links if "/assets/" in link or "/static/" in link}:
             assert proxy.get(asset.removeprefix("/ops/jobs"), headers=cookie).status_code == 200, asset
     database.close()
+
+
+#: With a job and a schedule, of two tenants.
+app = test_pages.app
+access = test_pages.access
+
+
+def test_every_page_and_every_redirect_leads_on_below_the_path(app: Celery, access: AccessStore) -> None:
+    dashboard = make_dashboard(app, root_path="/ops/jobs")
+    client = TestClient(dashboard, base_url="https://jobs.example", follow_redirects=False)
+    headers = bearer(access, Role.ADMIN)
+    looked_at, redirects = set(), set()
+    for rule in (rule for rule in RULES if not rule.is_stream):
+        for method in rule.methods:
+            answer = client.request(
+                method,
+                address(rule),
+                headers=headers | ({} if rule.is_api else BROWSER),
+                json=BODIES.get(rule.name),
+            )
+            assert answer.status_code < 500, rule.name
+            if (location := answer.headers.get("location")) is not None:
+                redirects.add(rule.name)
+                assert location.startswith("/ops/jobs/"), rule.name
+            if answer.headers.get("content-type", "").startswith("text/html"):
+                looked_at.add(rule.name)
+                for place in re.findall(r"""["'](/[a-z][^"'<>\s]*)["']""", unescape(answer.text)):
+                    assert place.startswith("/ops/jobs/"), f"{place} on {rule.name}"
+    assert looked_at >= {
+        "overview",
+        "jobs",
+        "job",
+        "schedule",
+        "workers",
+        "queue",
+        "sign_in",
+        "audit",
+    }
+    assert redirects >= {"cancel", "sign_out"}
 
 
 @pytest.mark.parametrize("path", ["ops", "//evil.example", "/a b", "https://jobs.example/ops", "/ops?x=1"])

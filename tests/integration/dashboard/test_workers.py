@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from html import unescape
 
 import pytest
 from click.testing import CliRunner
@@ -77,6 +79,74 @@ def test_a_queue_is_paused_with_a_note_and_resumed(
 
     noted = [(action.action, action.subject, action.reason) for action in access.actions()]
     assert noted == [("resume queue", "mail", None), ("pause queue", "mail", "provider is down")]
+
+
+def test_a_queue_has_a_page_with_what_waits_who_serves_it_and_how_it_went(
+    client: TestClient, app: Celery, access: AccessStore
+) -> None:
+    name = "mail & <b>more"
+    for state in ("completed", "completed", "failed"):
+        job = EventsOf()
+        app.recorder.record(job.submitted(queue=name))
+        app.recorder.record(job.started(queue=name))
+        app.recorder.record(job.completed(1) if state == "completed" else job.failed(1))
+        waited, hours = ("30 seconds", 1) if state == "completed" else ("90 seconds", 2)
+        with app.database.connection() as own:
+            own.execute(
+                """
+                UPDATE jobs SET created_at = now() - %(hours)s * interval '1 hour' - %(waited)s::interval,
+                    run_at = NULL, started_at = now() - %(hours)s * interval '1 hour',
+                    completed_at = now() - %(hours)s * interval '1 hour'
+                WHERE job_id = %(job_id)s
+                """,
+                {"waited": waited, "hours": hours, "job_id": job.key.job_id},
+            )
+    for queue in (name, name, "other"):
+        app.tasks["parity.total"].apply_async(args=[[1]], queue=queue)
+    [path] = re.findall(r'href="(/queues/mail[^"]+)"', client.get("/workers").text)
+
+    def page() -> str:
+        return " ".join(re.sub(r"<[^>]+>", " ", client.get(unescape(path)).text).split())
+
+    told = page()
+    assert "<b>more" not in client.get(unescape(path)).text
+    assert "nobody serves it" in told
+    assert "celery 2 0" in told, "two wait, all are due"
+    assert "24 hours 3 2 1 0 30 s 1 min" in told
+    assert re.search(r"\d\d:00 2 2 0 0 30 s 30 s .*\d\d:00 1 0 1 0 1 min 1 min", told)
+    assert "Nobody has lately paused it" in told
+
+    done = client.post("/queues/pause", data={"queue": name, "page": "queue", "note": "passwd: hunter2 down"})
+    assert str(done.url).endswith(unescape(path)), "one comes back to the page of the queue"
+    client.post("/queues/resume", data={"queue": name, "page": "queue"})
+    client.post("/queues/pause", data={"queue": name, "page": "queue", "note": "again"})
+    told = page()
+    assert re.search(r"Paused [\w. ]+ by ops: again\. No worker takes anything new", told)
+    assert re.search(
+        r"ops pause queue done again .* ops resume queue done .* ops pause queue done passwd: ••", told
+    )
+    assert "hunter2" not in told
+
+
+def test_the_page_of_a_queue_names_the_workers_that_serve_it(client: TestClient, app: Celery) -> None:
+    presence = Presence(app, name="one@here", engine=Engine.CELERY)
+    presence.open()
+    page = client.get("/queues/celery").text
+    presence.close()
+
+    assert "one@here" in page
+    assert "celery -A APP worker -Q celery" in client.get("/queues/celery").text
+
+
+def test_queues_of_any_name_are_on_the_page_of_workers(client: TestClient, app: Celery) -> None:
+    for queue in ("a/b", "..", "pause", "50 %", "é?x#y"):
+        app.tasks["parity.total"].apply_async(args=[[1]], queue=queue)
+
+    paths = re.findall(r'<th scope="rowgroup"[^>]*><a href="([^"]+)"', client.get("/workers").text)
+
+    assert len(paths) == 5
+    for path in paths:
+        assert client.get(unescape(path)).status_code == 200, path
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -80,6 +82,24 @@ def test_a_healthy_system_has_no_fault(app: Celery, worker: Presence) -> None:
     app.enqueue("parity.add", [1, 2])
 
     assert faults(app) == {}
+
+
+def test_keys_that_are_missing_are_named(make: MakeApp, worker: Presence) -> None:
+    keys = {name: f"{name}:{base64.b64encode(os.urandom(32)).decode()}" for name in ("old", "new")}
+    before, after = (make(JOBBRIDGE_ENCRYPTION_KEYS=keys[name]) for name in ("old", "new"))
+    sent = before.enqueue("parity.add", [1, 2])
+    after.enqueue("parity.add", [1, 2])
+
+    assert faults(make(JOBBRIDGE_ENCRYPTION_KEYS=",".join((keys["new"], keys["old"])))) == {}
+    found = faults(after)["encryption"]
+    assert "'old' (jobs that are still to run need it); here are: 'new'" in found.found
+    assert "JOBBRIDGE_ENCRYPTION_KEYS" in found.hint
+    assert "'new' (jobs that are still to run need it), 'old'" in faults(make())["encryption"].found
+
+    # Ended: only its row is sealed.
+    before.cancel_job(sent.job_id)
+    change(before, "DELETE FROM jobbridge_broker.messages")
+    assert "not here: 'old'; here are: 'new'" in faults(after)["encryption"].found
 
 
 def test_more_connections_than_postgres_allows_are_named(make: MakeApp, server_folder: Path) -> None:

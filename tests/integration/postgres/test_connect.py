@@ -58,7 +58,7 @@ def test_what_is_set_for_a_role_does_not_hold_here(set_up_url: str) -> None:
         assert {name: _shown(connection, name) for name in _SETTINGS} == {
             "statement_timeout": "0",
             "lock_timeout": "0",
-            "idle_in_transaction_session_timeout": "0",
+            "idle_in_transaction_session_timeout": "1min",
             "idle_session_timeout": "0",
             "transaction_timeout": "0",
             "default_transaction_isolation": "read committed",

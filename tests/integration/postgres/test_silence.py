@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -122,3 +123,30 @@ def test_a_session_that_is_gone_without_a_word_is_noticed(
         monkeypatch.setattr(connection, "probe", {**(connection.probe or {}), "port": postgres.port})
         with pytest.raises(silence.Silence):
             connection.execute("SELECT 1")
+
+
+def test_the_locks_of_a_client_that_vanished_behind_a_proxy_are_free_again(
+    proxy: Proxy, url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy holds the line, so Postgres sees a client that thinks."""
+    monkeypatch.setattr("jobbridge.postgres.connect.IDLE_IN_TRANSACTION", "500ms")
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute("CREATE TABLE locked AS SELECT n FROM generate_series(1, 2) AS n")
+    lock: LiteralString = "SELECT FROM locked WHERE n = %s FOR UPDATE"
+    database, sender = Database(url), Connection(f"jobbridge+{url}", transport_options={})
+
+    with sender.channel() as channel, ExitStack() as vanished:
+        vanished.enter_context(channel.own_session.transaction())
+        own = vanished.enter_context(database.transaction())
+        own.execute(lock, [1])
+        channel.own_session.connection.execute(lock, [2])
+        proxy.freeze()
+        with psycopg.connect(database_url, options="-c lock_timeout=20s") as other:
+            other.execute("SELECT FROM locked FOR UPDATE")
+        proxy.thaw()
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            own.execute("SELECT 1")
+        with pytest.raises((DatabaseUnavailable, SessionLost, psycopg.OperationalError)):
+            vanished.close()
+    sender.close()
+    database.close()

@@ -72,3 +72,18 @@ def test_schedules_and_purging_work_where_a_tenant_is_a_uuid(database_url: str) 
     app.close()
     assert (purged.schedules, purged.cancelled, purged.deleted["jobs"]) == (1, 40, 60)
     assert purged.deleted["job_details"] == 120
+
+
+def test_jobs_are_sent_where_a_tenant_is_a_uuid(database_url: str) -> None:
+    app = Celery("adopted", settings=load_settings({"DATABASE_URL": database_url}))
+    task = app.task(name="adopted.work")(work)
+    tenants = [str(uuid.uuid4()), str(uuid.uuid4())]
+    sent = [task.apply_async(tenant=tenant).id for tenant in tenants * 2]
+    with app.bulk():
+        sent += [task.apply_async(tenant=tenant).id for tenant in tenants]
+
+    with psycopg.connect(database_url) as connection:
+        query = "SELECT tenant::text FROM jobs WHERE job_id = ANY(%s) ORDER BY created_at, tenant"
+        found = [tenant for (tenant,) in connection.execute(query, [[uuid.UUID(each) for each in sent]])]
+    app.close()
+    assert sorted(found) == sorted(tenants * 3)

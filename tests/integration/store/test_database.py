@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from jobbridge.core.events import JobEvent
-from jobbridge.dev.postgres import run_postgres
+from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.errors import DatabaseError, DatabaseUnavailable, NotMigrated, SchemaTooNew
 from jobbridge.recording import JobRecorder, apply
 from jobbridge.store.database import Database
@@ -31,6 +32,7 @@ from jobbridge.store.jobs.queries import JobStore
 from jobbridge.store.schema.migrate import migrate
 from tests.cut_off import SLOW, cut_off_amid
 from tests.job_events import SECOND, EventsOf
+from tests.proxy import Proxy
 from tests.support import CONTRACTED, wait_until
 
 JOB = EventsOf()
@@ -171,6 +173,25 @@ def test_pooled_connections_that_the_server_ended_are_replaced_unseen(
     wait_until(lambda: not outside.execute(MY_BACKENDS).fetchall())
 
     assert recorder.record(job.started()).applied
+
+
+def test_of_many_that_ended_unheard_one_is_enough(
+    database: Database, postgres: PostgresServer, outside: psycopg.Connection[Any]
+) -> None:
+    with Proxy(postgres.port) as proxy:
+        address = f"127.0.0.1:{postgres.port}"
+        behind = Database(database.target.url.replace(address, proxy.address))
+        with ExitStack() as lent:
+            for _ in range(4):
+                lent.enter_context(behind.connection())
+        proxy.freeze(answers_only=True)  # so they look as if they were there
+        outside.execute(END_BACKENDS)
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(behind.run, lambda own: own.execute("SELECT 1").fetchone())
+            wait_until(lambda: not outside.execute(MY_BACKENDS).fetchall())
+            proxy.thaw()
+            assert asked.result(30) == (1,)
+        behind.close()
 
 
 def test_the_books_go_on_when_postgres_is_back(server_folder: Path) -> None:

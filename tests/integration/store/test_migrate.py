@@ -14,9 +14,11 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
 import jobbridge.store.access.tables
+import jobbridge.store.batches.tables
 import jobbridge.store.counts.tables
 import jobbridge.store.fanout.tables
 import jobbridge.store.monitor.tables
+import jobbridge.store.rules.tables
 import jobbridge.store.schedules.tables
 import jobbridge.store.workers.tables  # noqa: F401  (each adds its tables to the metadata)
 from jobbridge.cli.root import run
@@ -42,7 +44,7 @@ UNION ALL
 SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = ANY(%(tables)s)
 UNION ALL
 SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
-FROM pg_constraint WHERE conrelid::regclass::text = ANY(%(tables)s)
+FROM pg_constraint WHERE contype <> 't' AND conrelid::regclass::text = ANY(%(tables)s)
 UNION ALL
 SELECT relname || ' ' || coalesce(reloptions::text, '') FROM pg_class WHERE relname = ANY(%(tables)s)
 """
@@ -91,6 +93,43 @@ def test_every_step_of_the_way_down_can_be_gone_up_again(empty_database_url: str
 
     assert migrations.current(empty_database_url) == []
     assert migrations.migrate(empty_database_url) == migrations.heads()
+
+
+@pytest.mark.parametrize("was_renamed", [False, True], ids=["while it was made", "before the old one went"])
+def test_an_index_gets_another_order_also_if_that_was_interrupted(
+    empty_database_url: str, connection: psycopg.Connection[Any], was_renamed: bool
+) -> None:
+    newest, job = (
+        "jobs_newest_idx",
+        "INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type) VALUES",
+    )
+    migrations.migrate(empty_database_url, "0025_awaited")
+    connection.execute(f"{job} ('t', gen_random_uuid(), 'x', 'x', 'queued', 'celery')".encode())
+    if was_renamed:
+        connection.execute(f"ALTER INDEX {newest} RENAME TO {newest}_former".encode())
+        connection.execute(f"CREATE INDEX {newest} ON jobs (created_at, job_id, tenant DESC)".encode())
+    else:
+        connection.execute(f"CREATE INDEX {newest}_made ON jobs (created_at, job_id, tenant DESC)".encode())
+        connection.execute(
+            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{newest}_made'::regclass".encode()
+        )
+    migrations.migrate(empty_database_url, "core@head")
+
+    found = connection.execute(
+        "SELECT indexdef FROM pg_indexes WHERE indexname LIKE 'jobs%newest_idx%' ORDER BY indexname"
+    ).fetchall()
+    assert [text.partition(" USING btree ")[2] for (text,) in found] == [
+        "(created_at, job_id, tenant DESC)",
+        "(tenant, created_at, job_id)",
+    ]
+    migrations.downgrade(empty_database_url, "0025_awaited")
+    assert "jobbridge_mark_new" not in _triggers(connection)
+    migrations.migrate(empty_database_url)
+    assert "jobbridge_mark_new" in _triggers(connection)
+
+
+def _triggers(connection: psycopg.Connection[Any]) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT tgname FROM pg_trigger")}
 
 
 def test_the_metadata_is_what_the_migrations_make(

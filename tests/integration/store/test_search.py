@@ -267,3 +267,40 @@ def _explained(database: Database, tenant: str | None, statuses: list[JobStatus]
             name: "\n".join(row for (row,) in connection.execute(f"EXPLAIN {statement}", values).fetchall())
             for name, statement in statements.items()
         }
+
+
+@pytest.mark.parametrize("copies", [1, 7, 60])
+def test_what_is_hidden_of_an_error_is_not_found(postgres: Any, migrated_template: str, copies: int) -> None:
+    """By its beginnings, one letter after the other, somebody could find out a password."""
+    database = Database(postgres.create_database(f"test_hidden_{copies}", template=migrated_template))
+    with database.connection() as connection:
+        connection.execute(
+            """
+            INSERT INTO jobs (tenant, job_id, task_id, type, status, runner_type, queue, error, created_at)
+            SELECT 'acme', gen_random_uuid(), n::text, 'mail', 'failed', 'celery', 'celery',
+                CASE WHEN n %% 100 < %s THEN 'Refused: password=hunter2 at mail-1' ELSE 'hunter2 is no host' END,
+                now() - n * interval '1 second'
+            FROM generate_series(0, 399) AS n
+            """,
+            [copies],
+        )
+    store = MonitorStore(database, scan=100, budget=timedelta(minutes=1))
+
+    def ended(text: str) -> list[tuple[int, Any, Any]]:
+        found = pages(store, Search(text=text), limit=10)
+        return [(len(page.jobs), page.next, page.searched_to) for page in found]
+
+    def count(text: str) -> int:
+        return sum(number for number, _, _ in ended(text))
+
+    failures = 4 * copies
+    assert count("hunter2") == 400 - failures, "where it is shown, it is found"
+    assert (
+        count("password=")
+        == count("Refused: PASSWORD=\u2022\u2022\u2022\u2022\u2022\u2022 at mail-1")
+        == failures
+    )
+    assert count("\u2022\u2022") == failures
+    assert ended("=hunter2 at") == ended("=hunter3 at"), "nor does the way to the end tell of it"
+    assert count("=h") == 0
+    database.close()

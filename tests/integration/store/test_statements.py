@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -23,21 +24,24 @@ from jobbridge.store.jobs import batches, keys, open_jobs, singletons, steps, su
 from jobbridge.store.jobs import queries as jobs
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.monitor import change_log as live
-from jobbridge.store.monitor import health
+from jobbridge.store.monitor import health, queue_history, sealed
+from jobbridge.store.moves import jobs as moves
+from jobbridge.store.moves import schedules as schedule_moves
 from jobbridge.store.schedules import counts as schedule_counts
 from jobbridge.store.schedules import fires
 from jobbridge.store.schedules import mirrors as schedule_mirrors
 from jobbridge.store.schedules import repository as schedules
 from jobbridge.store.tenants import overview as tenant_list
 from jobbridge.store.tenants import tenants
-from jobbridge.store.workers import clear_history, queue_pauses, retention, services, workers
+from jobbridge.store.waits import records, waits
+from jobbridge.store.workers import clear_history, dead, queue_pauses, retention, services, workers
 from tests.job_events import FIRST, EventsOf
 
 MODULES = (
     access, clear_history, partial_counts, job_counts, parent, flow, health, jobs, keys, children, links, live,
     retention, queue_pauses, recount, chain, idempotency, schedule_counts,
-    fires, schedule_mirrors, schedules, services, singletons, steps, tenant_list, tenants, transitions,
-    open_jobs, submit, workers, batches,
+    fires, schedule_mirrors, schedule_moves, schedules, services, singletons, steps, tenant_list, tenants, transitions,
+    open_jobs, submit, workers, batches, moves, queue_history, sealed, dead, records, waits,
 )  # fmt: skip
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
@@ -120,6 +124,7 @@ def test_questions_follow_an_index(large: psycopg.Connection[Any]) -> None:
         (open_jobs.HAS_UNDELIVERED, {"older_than": "5s"}, "jobs_undelivered_idx"),
         (open_jobs.NOT_BEGUN, {"job_ids": [FIRST], "numbers": [1]}, "jobs_pkey"),
         (jobs.FALLEN_BACK, {"within": "1 day", "limit": 100}, "job_details_fallback_idx"),
+        (tenant_list.HAVE_SEVERAL, {}, "jobs_tenant_newest_idx"),
         (chain.CHAIN, of_chain, "jobs_root_idx"),
         (chain.CHAIN, of_chain, "jobs_group_idx"),
     ]
@@ -148,6 +153,26 @@ def test_open_jobs_are_found_by_their_index(large: psycopg.Connection[Any]) -> N
         assert "jobs_open_idx" in plan, statement
         assert "Seq Scan on jobs" not in plan, statement
     assert "jobs_unsuccessful_ended_idx" in _plan(large, health.UNKNOWN_TASKS, {"within": "1 day"})
+
+
+def test_the_page_of_a_queue_follows_indexes(large: psycopg.Connection[Any]) -> None:
+    large.execute(
+        """
+        INSERT INTO job_audit (actor, action, of_tenant, subject, outcome)
+        SELECT 'ada', 'cancel', CASE WHEN n % 10 <> 0 THEN 't1' END, n::text, 'done' FROM generate_series(1, 20000) AS n
+        """
+    )
+    large.execute("ANALYZE job_audit")
+    ended = {"queue": "mail", "since": datetime.now(UTC), "most": 1000}
+    actions = {"subject": "mail", "actions": ["pause queue"], "read": 1000, "before": 2**63 - 1, "limit": 50}
+
+    for statement, params, index in (
+        (queue_history.ENDED_BY_HOUR, ended, "jobs_newest_idx"),
+        (access.ACTIONS_ON, actions, "job_audit_"),
+    ):
+        plan = _plan(large, statement, params)
+        assert index in plan
+        assert "Seq Scan" not in plan, plan
 
 
 @pytest.mark.parametrize(

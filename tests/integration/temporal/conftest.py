@@ -19,6 +19,7 @@ from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer
 from jobbridge.settings import load_settings
 from tests.conftest import StartWorker, worker_starter
+from tests.histories import assert_histories_replay
 from tests.integration.temporal.tasks import make_app
 from tests.support import Looking, clean_environment, wait_until, worker_process
 
@@ -176,6 +177,7 @@ def world(
         world = make_world(url, temporal, tmp_path_factory.mktemp("temporal"), started)
         world.worker("-P", "prefork", "-c", "2", "-Q", "celery,other")
         yield world
+        assert_histories_replay(temporal.address, world.environment["TEMPORAL_JOB_TASK_QUEUE"])
 
 
 @pytest.fixture

@@ -1,15 +1,18 @@
 """Record the histories that tests/unit/temporal/test_replay.py replays.
 
+    make histories
     python -m tests.integration.temporal.record_histories [NAME…]
 
-Run it when the workflow gains a path, with a new name for what it shows; keep the old files: workflows that began
-under an earlier release must still replay.
+Each version of the package has a folder. Record when the version is raised, which freezes the folders before it, and
+when the workflow gains a path, with a new name for what it shows. Workflows that began under an earlier release must
+still replay.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import sys
 import tempfile
@@ -18,13 +21,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from celery import chord
+
+from jobbridge import __version__
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.temporal import run_temporal
 from jobbridge.store.schema.migrate import migrate
+from jobbridge.temporal.wire import search_attributes
 from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld, make_world
 from tests.support import REPOSITORY, wait_until
 
 HISTORIES = REPOSITORY / "tests" / "unit" / "temporal" / "histories"
+#: In the folder of a version that is out: what its files were; as `sha256sum` writes it.
+SUMS = "SHA256SUMS"
 
 
 def completed(world: TemporalWorld) -> str:
@@ -103,6 +112,25 @@ def parent(world: TemporalWorld) -> str:
     return str(result.id)
 
 
+def chord_part(world: TemporalWorld) -> str:
+    """It ends last, so its end sends the body."""
+    hold = world.task("temporal.steady").s()
+    result = chord([world.task("parity.add").s(1, 2), hold], world.task("parity.total").s()).delay()
+    part = result.parent.results[1].id
+    world.wait_for_start(part)
+    world.release(part)
+    result.get(timeout=TIMEOUT)
+    return str(part)
+
+
+def chord_body(world: TemporalWorld) -> str:
+    result = chord(
+        [world.task("parity.add").s(each, 2) for each in range(3)], world.task("parity.total").s()
+    ).delay()
+    result.get(timeout=TIMEOUT)
+    return str(result.id)
+
+
 def told_much_while_running(world: TemporalWorld) -> str:
     result = world.task("temporal.steady").delay()
     world.wait_for_start(result.id)
@@ -134,6 +162,17 @@ def suggested_parent(world: TemporalWorld) -> str:
     return str(result.id)
 
 
+def fired(world: TemporalWorld) -> str:
+    """By a schedule: it names its job itself."""
+    world.app.delivery("temporal").client.call(search_attributes.register)
+    world.app.schedules.create("parity.add", "2 seconds", {"x": 1, "y": 2}, name="recorded")
+    (job, *_) = wait_until(
+        lambda: world.rows("type = 'parity.add' AND status = 'completed'"), timeout=TIMEOUT
+    )
+    world.app.schedules.delete("recorded")
+    return str(job["external_id"])
+
+
 def _tell(world: TemporalWorld, workflow_id: str, number: int) -> None:
     for progress in range(1, number + 1):
         document = {"progress": progress}
@@ -145,27 +184,56 @@ def _tell(world: TemporalWorld, workflow_id: str, number: int) -> None:
 
 SCENARIOS: tuple[Callable[[TemporalWorld], str], ...] = (
     completed, foreign, retried, failed, replaced, requeued, process_lost, cancelled_running, cancelled_waiting,
-    cancelled_natively, due_later, progress_told, parent, told_much_while_running,
+    cancelled_natively, due_later, progress_told, parent, chord_part, chord_body, told_much_while_running,
 )  # fmt: skip
-#: With a server that suggests to continue as new after a few events. What is called `released_…` was recorded by a
-#: release that did not do so then, and cannot be recorded anew.
+#: With a server that suggests to continue as new after a few events, which 0.1.0 did not heed.
 SUGGESTED: tuple[Callable[[TemporalWorld], str], ...] = (
     suggested_retried,
     suggested_waiting,
     suggested_parent,
 )
+#: In a namespace that knows the search attributes of jobs.
+NAMED: tuple[Callable[[TemporalWorld], str], ...] = (fired,)
 SUGGESTS_SOON = {"limit.historyCount.suggestContinueAsNew": 40}
 
 
 def record(names: Sequence[str] = ()) -> None:
     """Record the scenarios of these names; all if there are none."""
-    HISTORIES.mkdir(exist_ok=True)
-    for scenarios, limits in ((SCENARIOS, {}), (SUGGESTED, SUGGESTS_SOON)):
+    freeze(HISTORIES, but=__version__)
+    folder_for(HISTORIES, __version__)
+    for scenarios, limits in ((SCENARIOS, {}), (SUGGESTED, SUGGESTS_SOON), (NAMED, {})):
         wanted = [each for each in scenarios if not names or each.__name__ in names]
         if wanted:
             with _world(limits) as world:
                 for scenario in wanted:
                     _record(world, scenario)
+
+
+def folder_for(histories: Path, version: str) -> Path:
+    """Give the folder of a version, which is made if it is not there.
+
+    Raises:
+        SystemExit: That version is out, and its histories stay as they are.
+    """
+    folder = histories / version
+    if (folder / SUMS).exists():
+        raise SystemExit(
+            f"{version} is out: raise the version in pyproject.toml and jobbridge/__init__.py first."
+        )
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def freeze(histories: Path, *, but: str) -> None:
+    """Write down what the histories of the other versions are: they are out, and must not change any more."""
+    for folder in histories.iterdir():
+        if not folder.is_dir() or folder.name == but or (folder / SUMS).exists():
+            continue
+        lines = [
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+            for path in sorted(folder.glob("*.json"))
+        ]
+        (folder / SUMS).write_text("".join(lines))
 
 
 def _record(world: TemporalWorld, scenario: Callable[[TemporalWorld], str]) -> None:
@@ -178,7 +246,7 @@ def _record(world: TemporalWorld, scenario: Callable[[TemporalWorld], str]) -> N
             lambda client: client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()  # noqa: B023
         )
         document = _without_paths(json.loads(history.to_json()))
-        path = HISTORIES / f"{scenario.__name__}{f'_{number}' if number else ''}.json"
+        path = HISTORIES / __version__ / f"{scenario.__name__}{f'_{number}' if number else ''}.json"
         path.write_text(json.dumps({"workflowId": workflow_id, **document}, indent=1) + "\n")
         print(path.name, len(document["events"]), "events")
         started = history.events[0].workflow_execution_started_event_attributes

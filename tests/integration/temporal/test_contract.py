@@ -110,6 +110,8 @@ _MESSAGE: dict[str, Any] = {
         ({"tenantId": 7}, None, "tenantId is 7"),
         ({"tenantId": ["t"]}, None, "tenantId is"),
         ({"tenantId": "a\x00b"}, None, "NUL"),
+        ({"tenantId": "acme\u200b"}, None, "cannot be a tenant: nobody sees its character U+200B"),
+        ({"tenantId": None, "data": {"tenantId": "\uff41cme"}}, None, "it is another form of 'acme'"),
         ({"jobId": "a\x00b"}, None, "NUL"),
         ({"jobId": {"a": 1}}, None, "jobId is"),
         ({"jobName": "parity.add\x00"}, None, "NUL"),

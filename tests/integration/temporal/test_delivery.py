@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from celery import group
 
@@ -23,8 +24,10 @@ from jobbridge.settings import load_settings
 from jobbridge.temporal.deliver.delivery import TemporalDelivery
 from jobbridge.temporal.deliver.relay import Relay
 from jobbridge.temporal.wire.access import target_of
-from tests.integration.temporal.conftest import TemporalWorld
+from tests.forked import run_python
+from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.integration.temporal.tasks import make_app
+from tests.support import clean_environment, wait_until
 
 
 @pytest.fixture
@@ -155,6 +158,20 @@ def test_a_group_is_written_at_once_and_started_many_at_a_time(own_world: Tempor
     delivery.client.close()
 
 
+def test_the_relay_is_woken_only_for_what_it_is_to_deliver(own_world: TemporalWorld) -> None:
+    """Else each worker's asks for every job, and starts those a second time that their sender is about to start."""
+    url = own_world.environment["DATABASE_URL"]
+    with psycopg.connect(url, autocommit=True) as listener, psycopg.connect(url, autocommit=True) as caller:
+        listener.execute("LISTEN jobbridge_relay")
+        own_world.task("parity.add").delay(1, 1)
+        with own_world.app.enqueue_on(caller):
+            own_world.task("parity.add").delay(1, 1)
+
+        (first,) = listener.notifies(timeout=TIMEOUT, stop_after=1)
+
+        assert first.pid == caller.info.backend_pid
+
+
 def test_the_relay_leaves_what_a_running_workflow_will_take(own_world: TemporalWorld) -> None:
     result = own_world.task("parity.add").delay(1, 2)
     delivery = TemporalDelivery(own_world.app.settings, own_world.app)
@@ -242,3 +259,43 @@ def test_a_job_that_is_recorded_was_sent_whatever_is_wrong_then(
     sent = app.tasks["parity.add"].delay(1, 2)
 
     assert own_world.row(sent.id)["status"] == "pending"
+
+
+_SENDS_MANY = """
+import os, sys
+from jobbridge.temporal.deliver import acceptances
+from tests.integration.temporal.tasks import app
+acceptances.SOON, acceptances.GATHER = 10.0, 0.3  # the machine may be slow
+add = app.tasks["parity.add"]
+for number in range(60):
+    add.delay(number, 1)
+if sys.argv[1:] == ["dies"]:
+    os._exit(0)
+"""
+
+
+def test_that_many_were_accepted_is_written_together_and_before_their_sender_ends(
+    own_world: TemporalWorld,
+) -> None:
+    ended = run_python(["-c", _SENDS_MANY], env=clean_environment(own_world.environment))
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    told = own_world.looking.rows(
+        "SELECT status, count(*) AS jobs, count(DISTINCT xmin::text) AS commits FROM jobs GROUP BY status"
+    )
+    (queued,) = told
+    assert (queued["status"], queued["jobs"]) == ("queued", 60)
+    assert queued["commits"] < 45  # the first ones are written one by one; of the others several at a time
+    wait_until(lambda: len(own_world.rows("external_run_id IS NOT NULL")) == 60)
+
+
+def test_what_a_dead_sender_has_not_told_runs_once_and_the_relay_tells(own_world: TemporalWorld) -> None:
+    ended = run_python(["-c", _SENDS_MANY, "dies"], env=clean_environment(own_world.environment))
+
+    assert ended.returncode == 0
+    assert own_world.rows("status = 'pending'")
+    own_world.worker("-c", "2")
+    wait_until(lambda: len(own_world.rows("status = 'completed'")) == 60, timeout=TIMEOUT)
+    assert {row["attempt"] for row in own_world.rows()} == {1}
+    assert len({row["external_run_id"] for row in own_world.rows()}) == 60
+    wait_until(lambda: own_world.rows("undelivered_since IS NOT NULL") == [])

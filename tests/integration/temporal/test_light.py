@@ -13,6 +13,7 @@ from temporalio.client import ActivityExecutionStatus, Client
 from temporalio.service import RPCError
 
 from jobbridge import JobContext, job
+from jobbridge.app.schedules.declared import refused_declarations, sync_declared
 from jobbridge.core.events import Cancelled, Completed, Started
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.light import external_id_of
@@ -250,3 +251,60 @@ def test_it_is_refused_for_an_engine_that_has_no_workflows(light: TemporalWorld)
     light.task("parity.add").apply_async((1, 2), engine="celery")
     result = light.task("parity.add").apply_async((1, 2), temporal_light=False)
     assert light.row(result.id)["external_id"] == result.id
+
+
+def test_what_sql_enqueues_goes_so_too_and_its_retries_stay_there(light: TemporalWorld) -> None:
+    light.worker("-c", "1")
+    enqueued = "SELECT jobbridge.enqueue('parity.retry_until', '[2]', engine => 'temporal') AS id"
+    (sent,) = light.looking.rows(enqueued)
+
+    row = light.wait_for_status(sent["id"], "completed")
+
+    assert (row["external_id"], row["attempt"], row["result"]) == (external_id_of(str(sent["id"])), 3, 3)
+    _wait_for_end(light, str(sent["id"]), ActivityExecutionStatus.COMPLETED)
+
+
+def test_the_retries_of_what_another_client_started_stay_there(light: TemporalWorld) -> None:
+    light.worker("-c", "1")
+    document = {"jobName": "parity.retry_until", "data": {"args": [2], "kwargs": {}}}
+
+    async def start(client: Client) -> Any:
+        handle = await client.start_activity(
+            "executeJobHandler", document, id="foreign-retry", start_to_close_timeout=timedelta(minutes=1),
+            task_queue=light.environment["TEMPORAL_JOB_TASK_QUEUE"],
+        )  # fmt: skip
+        return await handle.result()
+
+    assert _do(light, start)["result"] == 3
+    (row,) = light.rows("task_id = 'foreign-retry'")
+    assert (row["external_id"], row["status"], row["attempt"]) == (
+        external_id_of("foreign-retry"),
+        "completed",
+        3,
+    )
+
+
+def test_a_schedule_that_asks_for_it_is_refused_by_name(light: TemporalWorld) -> None:
+    """Temporal's schedules start workflows only; where the settings ask for it, fires have one all the same."""
+    every = {"task": "parity.add", "schedule": 3600.0, "args": (1, 2)}
+    light.app.conf.beat_schedule = {"light": {**every, "options": {"temporal_light": True}}, "other": every}
+
+    (refused,) = refused_declarations(light.app).items()
+
+    assert refused[0] == "light"
+    assert "starts workflows only" in refused[1]
+
+
+def test_a_fire_has_a_workflow_and_its_retries_stay_there(light: TemporalWorld) -> None:
+    light.worker("-c", "1")
+    light.app.conf.beat_schedule = {
+        "fires": {"task": "parity.retry_until", "schedule": 2.0, "args": (1,), "options": {"expires": 60}}
+    }
+    sync_declared(light.app)
+
+    wait_until(lambda: light.rows("status = 'completed'"), timeout=TIMEOUT, every=0.2)
+
+    for row in light.rows("status = 'completed'"):
+        assert "schedule" in row["metadata"]
+        assert not str(row["external_id"]).startswith("activity/")
+        light.wait_for_closed(row["external_id"], "COMPLETED")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
+from jobbridge.dev.postgres import PostgresServer
 from jobbridge.dev.process import free_port
 from jobbridge.dev.temporal import TemporalServer
 from jobbridge.errors import EngineUnavailable
@@ -21,7 +25,7 @@ from jobbridge.temporal.deliver.delivery import TemporalDelivery
 from jobbridge.temporal.deliver.relay import Relay
 from jobbridge.temporal.wire import client as temporal_client
 from jobbridge.temporal.wire.client import TemporalClient
-from tests.integration.temporal.conftest import TemporalWorld
+from tests.integration.temporal.conftest import TIMEOUT, TemporalWorld
 from tests.integration.temporal.tasks import make_app
 from tests.proxy import Proxy
 from tests.support import wait_until
@@ -110,6 +114,55 @@ def test_the_relay_asks_a_silent_server_once_and_delivers_all_as_soon_as_it_is_b
         delivery.close()
     away.close()
     away.database.close()
+
+
+@pytest.fixture
+def limited_role(postgres: PostgresServer) -> str:
+    """Who may everything, and is no superuser: limits hold for it."""
+    role = f"worker_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret' IN ROLE jobbridge").format(sql.Identifier(role))
+        )
+    return role
+
+
+_ITS_BOOKS = "usename = %s AND application_name ~ 'worker .* jobs$'"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_nothing_runs_while_its_beginning_cannot_be_written(
+    own_world: TemporalWorld, postgres: PostgresServer, limited_role: str, pool: str
+) -> None:
+    """What may run twice goes back to its workflow, or to Temporal; what must not waits in its place."""
+    limit = sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}")
+    database = own_world.environment["DATABASE_URL"].rpartition("/")[2]
+    url = f"postgresql://{limited_role}:secret@127.0.0.1:{postgres.port}/{database}"
+    worker = own_world.worker("-P", pool, "-c", "4", DATABASE_URL=url)
+    held = own_world.task("temporal.steady").delay()
+    own_world.wait_for_start(held.id)
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        # The broker's session stays: a worker that has lost it takes nothing at all.
+        admin.execute(limit.format(sql.Identifier(limited_role), sql.Literal(0)))
+        ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {_ITS_BOOKS}"
+        admin.execute(ended.encode(), [limited_role])
+        late = own_world.task("temporal.steady").delay()
+        light = own_world.task("temporal.steady").apply_async(temporal_light=True)
+        early = own_world.task("temporal.early").delay()
+        jobs = (late, light, early)
+
+        wait_until(lambda: own_world.state(late.id).get("error"), timeout=TIMEOUT, every=0.2)
+        wait_until(lambda: own_world.activity(light.id).attempt > 1, timeout=TIMEOUT, every=0.2)
+        wait_until(lambda: "job.event_waits" in worker.log(), timeout=TIMEOUT)
+        assert [own_world.lines(each.id, "started") for each in jobs] == [[], [], []]
+        admin.execute(limit.format(sql.Identifier(limited_role), sql.Literal(-1)))
+
+    for each in (held, *jobs):
+        own_world.wait_for_start(each.id)
+        own_world.release(each.id)
+        assert each.get(timeout=TIMEOUT) == 1
+        row = own_world.wait_for_status(each.id, "completed")
+        assert (row["attempt"], len(own_world.lines(each.id, "started"))) == (1, 1)
 
 
 def all_queued(world: TemporalWorld) -> bool:

@@ -46,3 +46,28 @@ def test_only_the_job_that_kills_its_workers_fails(
         guilty.get(timeout=10)
     assert len((tmp_path / guilty.id / "began").read_text().splitlines()) == 5
     app.close()
+
+
+def test_the_number_of_crashes_is_a_setting(
+    database_url: str, temporal_server: str, task_queue: str, temporal_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Of processes and of workers alike; here the process, which is noticed at once."""
+    environment = {
+        "DATABASE_URL": database_url,
+        "PARITY_FOLDER": str(tmp_path),
+        "JOB_RUNNER_TYPE": "temporal",
+        "JOB_RUNNER_MAX_CRASHES": "2",
+        "TEMPORAL_ADDRESS": temporal_server,
+        "TEMPORAL_JOB_TASK_QUEUE": task_queue,
+    }
+    app = Celery("client", settings=load_settings(environment))
+    sent = [app.send_task("deadly.exits_hard"), app.send_task("deadly.exits_hard", temporal_light=True)]
+    temporal_worker("tests.integration.app.deadly_app", **environment)
+
+    for each in sent:
+        with pytest.raises(Exception, match="Worker lost, 2 times"):
+            each.get(timeout=60)
+        row = app.jobs.find(job_id_for(each.id))
+        assert row is not None
+        assert row.attempt == 2
+    app.close()

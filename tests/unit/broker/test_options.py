@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
+from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 from kombu import Connection
 
 from jobbridge.broker import foreign_options, register
 from jobbridge.broker.errors import InvalidOption
-from jobbridge.broker.options import UNLIMITED, Options
+from jobbridge.broker.options import OWN, UNLIMITED, Options
 
 register()
 
@@ -71,6 +74,26 @@ def test_what_is_left_over_from_another_broker_is_told_once_and_ignored(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == len(left_over) - 2  # kombu reads confirm_publish itself, and echo is SQLAlchemy's
     assert any("'visibility_timeout' is for Redis" in each for each in told)
+
+
+#: What kombu's transports read of options by other ways than `transport_options`, or is no option.
+_NO_OPTIONS = {"default_hostname", "default_port", "port", "body_encoding"}
+
+
+def test_all_that_kombus_own_transports_read_is_known() -> None:
+    """An app that came from any of them has its options left over; the installed kombu says which there are."""
+    asked = re.compile(r"""transport_options(?:\.get|\.pop)?[(\[]\s*['"]([\w-]+)['"]""")
+    listed = re.compile(r"from_transport_options\s*=[^()]*\(([^()]*)\)")
+    read: set[str] = set()
+    for path in (Path(kombu.__file__).parent / "transport").rglob("*.py"):
+        source = path.read_text()
+        read |= set(asked.findall(source))
+        for names in listed.findall(source):
+            read |= set(re.findall(r"'(\w+)'", names))
+
+    assert len(read) > 50, "they are found"
+    unknown = {name for name in read - _NO_OPTIONS if Options.of({name: 1} if name not in OWN else {}).engine}
+    assert unknown <= {"pool_size", "pool_timeout"}, "these two are SQLAlchemy's, too"
 
 
 def test_a_misspelt_option_of_another_broker_is_refused() -> None:

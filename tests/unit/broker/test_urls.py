@@ -22,12 +22,12 @@ FORMS = [
 
 def url_of(connection: Connection) -> str:
     assert isinstance(connection.transport, Transport)
-    return connection.transport.url.render_as_string(hide_password=False)
+    return connection.transport.url.written()
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_leads_to_the_same_database(form: str) -> None:
-    assert url_of(Connection(form)) == "postgresql+psycopg://ann:s%40cret@db.example:6543/jobs"
+    assert url_of(Connection(form)) == "postgresql://ann:s%40cret@db.example:6543/jobs"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -53,14 +53,14 @@ def test_a_clone_has_the_password() -> None:
     connection = Connection("jobbridge+postgresql://ann:secret@db/jobs")
     url_of(connection)
 
-    assert url_of(connection.clone()) == "postgresql+psycopg://ann:secret@db/jobs"
-    assert url_of(connection.clone().clone()) == "postgresql+psycopg://ann:secret@db/jobs"
+    assert url_of(connection.clone()) == "postgresql://ann:secret@db/jobs"
+    assert url_of(connection.clone().clone()) == "postgresql://ann:secret@db/jobs"
 
 
 def test_the_query_reaches_the_driver() -> None:
     connection = Connection("jobbridge+postgresql://ann@/jobs?host=/run/postgresql&sslmode=disable")
 
-    assert url_of(connection) == "postgresql+psycopg://ann@/jobs?host=%2Frun%2Fpostgresql&sslmode=disable"
+    assert url_of(connection) == "postgresql://ann@/jobs?host=%2Frun%2Fpostgresql&sslmode=disable"
 
 
 def test_the_class_can_be_named_instead_of_the_alias() -> None:
@@ -68,19 +68,19 @@ def test_the_class_can_be_named_instead_of_the_alias() -> None:
         "postgresql://ann:secret@db/jobs", transport="jobbridge.broker.transport:Transport"
     )
 
-    assert url_of(connection) == "postgresql+psycopg://ann:secret@db/jobs"
-    assert url_of(connection.clone()) == "postgresql+psycopg://ann:secret@db/jobs"
+    assert url_of(connection) == "postgresql://ann:secret@db/jobs"
+    assert url_of(connection.clone()) == "postgresql://ann:secret@db/jobs"
 
 
 def test_the_next_url_of_a_failover_list_keeps_its_query() -> None:
     connection = Connection("jobbridge+postgresql://one/a;jobbridge+postgresql://u:p@/b?host=/run/two")
-    assert url_of(connection) == "postgresql+psycopg://one/a"
+    assert url_of(connection) == "postgresql://one/a"
 
     connection.maybe_switch_next()
 
-    assert url_of(connection) == "postgresql+psycopg://u:p@/b?host=%2Frun%2Ftwo"
+    assert url_of(connection) == "postgresql://u:p@/b?host=%2Frun%2Ftwo"
     connection.maybe_switch_next()
-    assert url_of(connection) == "postgresql+psycopg://one/a"
+    assert url_of(connection) == "postgresql://one/a"
 
 
 def test_several_hosts_of_one_database_are_kept() -> None:
@@ -106,3 +106,22 @@ def test_the_password_is_not_in_the_error_about_its_url() -> None:
 def test_register_can_be_called_again() -> None:
     register()
     register()
+
+
+def test_the_transport_is_of_kombus_sqlalchemy_family_for_whoever_asks() -> None:
+    from kombu.transport import sqlalchemy
+
+    assert issubclass(Transport, sqlalchemy.Transport)
+    assert issubclass(Transport.Channel, sqlalchemy.Channel)
+
+
+def test_an_engine_is_made_of_the_options_for_it() -> None:
+    connection = Connection(FORMS[0], transport_options={"pool_recycle": 5, "echo": False})
+
+    assert isinstance(connection.transport, Transport)
+    engine = connection.transport.engine
+    assert (
+        engine.url.render_as_string(hide_password=False)
+        == "postgresql+psycopg://ann:s%40cret@db.example:6543/jobs"
+    )
+    assert engine.pool._recycle == 5

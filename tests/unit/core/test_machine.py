@@ -43,6 +43,17 @@ def last(*events: JobEvent) -> Decision:
 # -- what each event does
 
 
+def test_a_suspended_attempt_waits_and_goes_on_by_its_number() -> None:
+    waits: list[JobEvent] = [JOB.submitted(), JOB.started(), JOB.suspended(SECOND)]
+
+    assert outcome(*waits) == JobState(status=JobStatus.WAITING, attempt=0, delivery=SECOND)
+    assert outcome(*waits, JOB.started(SECOND)).attempt == 1
+    assert not last(*waits, JOB.started(FIRST)).applied, "its old message has come again"
+    assert not last(*waits, JOB.completed(1)).applied, "what was before it has nothing to say any more"
+    asleep = JOB.suspended(SECOND, status=JobStatus.SCHEDULED, run_at=FAR_AHEAD)
+    assert outcome(JOB.submitted(), JOB.started(), asleep).status is JobStatus.SCHEDULED
+
+
 def test_a_job_is_made_queued_runs_and_completes() -> None:
     assert outcome(JOB.submitted()).status is JobStatus.QUEUED
     assert outcome(JOB.submitted(), JOB.started()) == JobState(
@@ -217,12 +228,14 @@ def test_a_job_that_ended_lives_again_only_when_it_is_sent_anew(events: list[Job
 
 
 @given(any_events(JOB))
-def test_attempts_only_grow_and_only_by_starts(events: list[JobEvent]) -> None:
+def test_attempts_only_grow_and_only_by_starts_but_a_suspension_is_none(events: list[JobEvent]) -> None:
     for before, event, decision in run(events):
         if before is None or decision.state is None:
             continue
         grown = decision.state.attempt - before.attempt
-        assert grown == (1 if isinstance(event, Started) and decision.applied else 0)
+        is_suspended = isinstance(event, Submitted) and event.continues and event.continues.is_suspension
+        expected = 1 if isinstance(event, Started) else -1 if is_suspended else 0
+        assert grown == (expected if decision.applied else 0)
 
 
 @given(any_events(JOB))
@@ -234,6 +247,13 @@ def test_one_attempt_at_a_time_holds_the_job(events: list[JobEvent]) -> None:
             holders.add(decision.state.attempt)
         if isinstance(event, Completed) and decision.applied:
             assert event.attempt == max(holders)
+        if (
+            isinstance(event, Submitted)
+            and event.continues
+            and event.continues.is_suspension
+            and decision.applied
+        ):
+            holders.discard(event.continues.attempt)  # it goes on by the same number
 
 
 @given(any_events(JOB))

@@ -34,8 +34,9 @@ HIDDEN = "hunter2-long-enough"
         },
         {"headers": [["Cookie", f"sid={HIDDEN}"], ["Set-Cookie", HIDDEN]]},
         {f"Bearer {HIDDEN}": 1},
+        {"Environment": [{"Name": "DB_PASSWORD", "Value": HIDDEN}], "bearer": HIDDEN},
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_secrets_in_data_are_masked(data: Any) -> None:
     shown = json.dumps(masked(data), ensure_ascii=False)
@@ -115,6 +116,23 @@ PEM = "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQ" + "C7"
         f"https://store.example/f?sv=1&sig={SHORT}%3D&se=2",
         f"https://s3.example/f?X-Amz-Signature={SHORT}",
         f"https://{SHORT}-and-more@sentry.example/4",
+        f"GET /callback?code={SHORT}",
+        f"X-Amz-Signature={SHORT}",
+        f"<db:password kind='x'>{SHORT}</db:password>",
+        f"""ken": 1, "refresh_token": "{SHORT}", "client_secre""".removeprefix('ken": 1, "'),
+        f"[['x-api-key', '{SHORT}'], ('Authorization', '{SHORT}')]",
+        f"user%3Dada%26password%3D{SHORT}%26x",
+        f"password:{SHORT}",
+        f"Password : {SHORT}",
+        f"password\t{SHORT}",
+        f"the password is {SHORT}, they say",
+        f"machine h login ada password {SHORT}",
+        f"sshpass -p {SHORT} ssh host",
+        f"mysql -h db -u ada -p{SHORT} shop",
+        f"CREATE USER ada IDENTIFIED BY {SHORT};",
+        f"ALTER ROLE ada PASSWORD $${SHORT}$$",
+        f"PHPSESSID={SHORT}",
+        f"pw={SHORT}",
     ],
 )
 def test_short_secrets_in_texts_are_masked(text: str) -> None:
@@ -158,6 +176,9 @@ def test_private_keys_are_masked(kind: str, is_cut: bool, is_escaped: bool) -> N
         ("hvs.", "x1" * 12),
         ("dop_v1_", "0a" * 32),
         ("123456789:AA", "x1" * 17),
+        ("dckr_pat_", "x1" * 14),
+        ("hf_", "x1" * 17),
+        ("sntrys_", "x1" * 20),
     ],
 )
 def test_tokens_are_known_by_their_shape(begin: str, rest: str) -> None:
@@ -172,6 +193,12 @@ def test_tokens_are_known_by_their_shape(begin: str, rest: str) -> None:
     "text",
     [
         "JSONDecodeError: Unexpected token: x",
+        "the fields ('password', 'email') are needed",
+        "<TokenError at 0x7f3c> was raised",
+        "password must have 8 to 20 characters",
+        "the secret is out",
+        "mysql -h db -u ada shop",
+        "https://shop.example/list?key=name&x=1",
         "TypeError: token=None",
         "if password==other: pass",
         "Bearer token is missing",
@@ -224,6 +251,12 @@ def test_harmless_names_are_left() -> None:
         " -u a",
         "\npassword:",
         "'auth': (",
+        "<token>",
+        "['token', '",
+        "token%3D",
+        "password is ",
+        "sshpass -p ",
+        "mysql a ",
     ],
 )
 def test_a_text_that_is_made_to_take_long_takes_no_longer(part: str) -> None:

@@ -41,11 +41,29 @@ def test_an_error_that_asks_for_a_longer_wait_gets_it_and_a_shorter_one_does_not
     assert policy.wait_after(1, Busy()) == policy.wait_after(1) == timedelta(seconds=1)
 
 
+def test_a_kind_of_error_has_its_own_number_of_attempts_and_the_nearest_class_counts() -> None:
+    policy = RetryPolicy(max_attempts=2, attempts={OSError: 10, ConnectionError: 4, ValueError: 1})
+
+    def most(error: BaseException) -> int:
+        return next(number for number in range(1, 20) if not policy.allows_another(error, number))
+
+    errors = (RuntimeError(), ValueError(), UnicodeError(), ConnectionResetError(), PermissionError())
+    assert [most(error) for error in errors] == [2, 1, 1, 4, 10]
+    assert (policy.most_attempts, RetryPolicy().most_attempts) == (10, 3)
+    assert hash(policy) == hash(RetryPolicy(max_attempts=2))  # as before, it may be a key
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_attempts": 0}, {"factor": 0.5}, {"first": timedelta(seconds=-1)}],
+    [
+        {"max_attempts": 0},
+        {"factor": 0.5},
+        {"first": timedelta(seconds=-1)},
+        {"attempts": {ValueError: 0}},
+        {"attempts": {"ValueError": 2}},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"attempt|wait|shrink"):
+    with pytest.raises(ValueError, match=r"attempts? |wait|shrink"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]  # wrong on purpose

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +27,13 @@ def job(**more: object) -> JobRow:
 
 def step(began_at: datetime, ended_at: datetime | None, name: str = "attempt") -> JobDetailRow:
     known: dict[str, object] = dict.fromkeys(JobDetailRow.__dataclass_fields__)
-    known |= {"status": JobStatus.COMPLETED, "step_name": name, "attempt": 1, "detail_id": uuid4()}
+    known |= {
+        "status": JobStatus.COMPLETED,
+        "step_name": name,
+        "attempt": 1,
+        "detail_id": uuid4(),
+        "metadata": {},
+    }
     return JobDetailRow(**known | {"created_at": began_at, "processed_at": ended_at})  # type: ignore[arg-type]
 
 
@@ -64,3 +72,44 @@ def test_a_job_that_is_retried_waited_for_its_first_start_and_not_for_its_retry(
     waited, *_ = timeline(row, [step(started, started), step(again, again)], now=again)
 
     assert (waited.label, waited.took) == ("waited", timedelta(seconds=2))
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "label", "shown", "note"),
+    [
+        ("scheduled", {"durable": "sleep"}, "sleep", "sleeping", "until 01 Jan 00:01:00 UTC"),
+        ("waiting", {"durable": "event"}, "wait for part", "waiting", "until 01 Jan 00:01:00 UTC"),
+        (
+            "completed",
+            {"durable": "event", "timed_out": True},
+            "wait for part",
+            "timed out",
+            "nothing came in time",
+        ),
+        (
+            "completed",
+            {"durable": "event", "event": "x", "sent_by": "Ada"},
+            "wait for part",
+            "completed",
+            "sent by Ada",
+        ),
+        ("completed", {"durable": "run"}, "part", "completed", ""),
+        (
+            "cancelled",
+            {"call": "call:part#1", "superseded": {}},
+            "call part",
+            "superseded",
+            "made again since",
+        ),
+    ],
+)
+def test_a_durable_step_says_what_it_is(
+    status: str, told: dict[str, object], label: str, shown: str, note: str
+) -> None:
+    row = job(started_at=NOW, status=JobStatus.SCHEDULED, run_at=NOW + timedelta(minutes=1))
+    name = "sleep" if told.get("durable") == "sleep" else "part"
+    made = replace(step(NOW, None, name), status=JobStatus(status), metadata=told)
+
+    bar = timeline(row, [made], now=NOW)[-1]
+
+    assert (bar.label, bar.status, bar.note) == (label, shown, note)

@@ -16,7 +16,7 @@ from jobbridge.store.statuses import listed
 
 def test_a_guard_reads_as_somebody_would_write_it() -> None:
     assert may(Completed) == "job.status = 'processing' AND job.attempt = %(attempt)s::integer"
-    assert may(Expired) == "job.status IN ('pending', 'queued', 'scheduled', 'retrying')"
+    assert may(Expired) == "job.status IN ('pending', 'queued', 'scheduled', 'retrying', 'waiting')"
     assert may(Accepted) == "job.delivery = %(delivery)s", "whatever the status is"
     assert " ".join(may(Submitted).split()) == (
         "( (job.status = 'processing' AND job.attempt = %(continues)s::integer)"

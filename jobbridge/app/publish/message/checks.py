@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from kombu import compression
+
 from jobbridge.errors import UnsupportedOption
 
 #: Characters of a task id: AMQP's correlation id has no more, and Temporal's workflow ids are cut at a thousand bytes.
@@ -69,6 +71,7 @@ def check_message(name: str, headers: Mapping[str, Any], options: Mapping[str, A
             hint=f"Pass text of 1 to {LONGEST_ID} characters; what is longer belongs into the arguments.",
         )
     check_priority(options.get("priority"))
+    _check_compression(options.get("compression"))
     _check_text("task name", name)
     _check_text("task_id", task_id)
     for option in ("queue", "routing_key", "exchange"):
@@ -89,6 +92,19 @@ def check_priority(value: Any) -> None:
     """
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9):
         raise UnsupportedOption(f"priority is {value!r:.60}.", hint="Pass 0 to 9; higher runs first.")
+
+
+def _check_compression(name: Any) -> None:
+    """Refuse one that kombu does not know: Temporal's jobs, which are not compressed, fall back to where they are."""
+    if name is None or name == "":
+        return
+    try:
+        compression.get_encoder(name)
+    except KeyError:
+        known = ", ".join(sorted({each.rpartition("/")[2] for each in compression.encoders()}))
+        raise UnsupportedOption(
+            f"compression is {name!r:.60}.", hint=f"Pass one that kombu knows: {known}."
+        ) from None
 
 
 def with_zones(headers: dict[str, Any]) -> dict[str, Any]:

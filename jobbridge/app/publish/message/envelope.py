@@ -12,9 +12,11 @@ from kombu import serialization
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import str_to_bytes
 
+from jobbridge.app.publish.message.size import check_size
 from jobbridge.core.envelope import Envelope
 from jobbridge.core.keys import JobKey
 from jobbridge.errors import ConfigurationError
+from jobbridge.settings import DEFAULT_MAX_CRASHES
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -53,12 +55,15 @@ def make_envelope(
 
     Raises:
         ConfigurationError: A header is no JSON.
+        TooLarge: It is larger than the setting allows.
     """
     headers = publish_options["headers"]
     serializer = publish_options.get("serializer") or app.conf.task_serializer
     content_type, content_encoding, encoded = serialization.dumps(body, serializer=serializer)
     is_json = content_type == "application/json"
     text = str_to_bytes(encoded)
+    sent_headers = _as_json(headers)
+    check_size(app, name, len(text) + len(json.dumps(sent_headers)))
     return Envelope(
         id=str(headers["id"]),
         task=name,
@@ -69,12 +74,13 @@ def make_envelope(
         expires=headers.get("expires"),
         priority=int(publish_options.get("priority") or 0),
         timelimit=_time_limits(headers, task),
-        headers=_as_json(headers),
+        headers=sent_headers,
         properties=_as_json(_properties(publish_options)),
         content_type=content_type,
         content_encoding=content_encoding,
         arguments=json.loads(text) if is_json else None,
         body=None if is_json else base64.b64encode(text).decode("ascii"),
+        max_crashes=None if app.settings.max_crashes == DEFAULT_MAX_CRASHES else app.settings.max_crashes,
     )
 
 

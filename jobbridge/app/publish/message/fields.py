@@ -10,6 +10,7 @@ from typing import Any
 
 from kombu.utils import json as kombu_json
 
+from jobbridge.core.handlers import handler_of
 from jobbridge.core.keys import job_id_for
 
 #: Arguments are kept in the row for people to read; larger ones only in the message. Characters.
@@ -29,9 +30,10 @@ def readable_arguments(task: Any, body: Any, headers: Mapping[str, Any]) -> dict
         headers: Of the message.
     """
     args, kwargs, _ = body
-    if not hasattr(task, "readable_arguments") and is_simple(args) and is_simple(kwargs):
+    is_handler = handler_of(task) is not None
+    if not is_handler and is_simple(args) and is_simple(kwargs):
         return {"data": _plain_arguments(args, kwargs)}
-    readable = getattr(task, "readable_arguments", _plain_arguments)(args, kwargs)
+    readable = (task.readable_arguments if is_handler else _plain_arguments)(args, kwargs)
     try:
         text = kombu_json.dumps(readable)
     except Exception:  # whoever writes the message says what cannot be sent

@@ -4,7 +4,7 @@ import pytest
 from shop.app import app
 
 
-def wait_for(condition, timeout=30):
+def wait_for(condition, timeout=60):
     """Call it until it is true, and give its value."""
     deadline = time.monotonic() + timeout
     while True:

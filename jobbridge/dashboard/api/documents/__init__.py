@@ -1,0 +1,1 @@
+"""What the API gives: rows as JSON, instants, answers and errors."""

@@ -1,0 +1,5 @@
+from shop import bill as task
+
+from jobbridge import job
+
+args = (7,)

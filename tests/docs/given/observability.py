@@ -1,0 +1,5 @@
+import logging
+
+from shop import app
+
+handler = logging.StreamHandler()

@@ -1,0 +1,3 @@
+from shop import app
+
+from jobbridge import job

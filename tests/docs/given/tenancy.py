@@ -1,0 +1,7 @@
+from jobbridge import Celery
+
+app = Celery("shop")
+
+
+@app.task
+def invoice() -> None: ...
