@@ -28,7 +28,7 @@ def broken(text: str = "no") -> None:
     raise ValueError(text)
 
 
-@app.task(autoretry_for=(ConnectionError,), retry_backoff=60, max_retries=3)
+@app.task(autoretry_for=(ConnectionError,), retry_backoff=60, retry_jitter=False, max_retries=3)
 def call(address: str) -> str:
     runs.append(("call", address))
     return f"called {address}"
