@@ -44,10 +44,11 @@ setup: $(READY) chromium servers monitors
 chromium:
 	@.ci/chromium
 
-# What some tests put in front of Postgres, and where tools of others keep their locks.
+# What some tests put in front of Postgres, where tools of others keep their locks, and brokers that jobs are taken over from.
 servers:
 	@.ci/server pgbouncer
 	@.ci/server redis-server
+	@.ci/server rabbitmq-server
 
 # Flower and celery-exporter, in an environment of their own: see pyproject.toml.
 monitors: build/monitors/.ready
