@@ -149,8 +149,8 @@ class Stage:
             send_more(self.app, engine, TENANTS[engine])
             send_approval(self.app, engine, TENANTS[engine], "2026-11")
         workers.wait_until_ready([self.dashboard])
-        show_dashboard(console(), f"Dashboard: {self.dashboard_url}   Ctrl-C stops everything.")
         with suppress(KeyboardInterrupt):
+            show_dashboard(console(), f"Dashboard: {self.dashboard_url}   Ctrl-C stops everything.")
             self.dashboard.wait(timedelta.max)
         show_dashboard(console(), "Stopping …")
 

@@ -94,7 +94,7 @@ def test_a_demo_that_serves_has_something_on_each_page_until_ctrl_c(open_folder:
         schedules = shows(address + "schedules", "the new texts are being checked")
         os.kill(demo.pid, signal.SIGINT)
 
-        assert demo.wait(timedelta(seconds=20)) == 0, demo.log()
+        assert demo.wait(timedelta(seconds=60)) == 0, demo.log()
     assert jobs
     assert schedules
     assert_nothing_is_left(open_folder)

@@ -31,6 +31,7 @@ from jobbridge.temporal.wire import contract, search_attributes
 from jobbridge.temporal.wire.client import TemporalClient, is_unreachable, unavailable
 from jobbridge.temporal.wire.contract import ExecuteOrder, temporal_priority
 from jobbridge.temporal.wire.messages import continuation, to_temporal
+from jobbridge.temporal.wire.payloads import if_readable
 from jobbridge.temporal.wire.signals import CancelRequest
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ class TemporalDelivery:
             description = await client.get_workflow_handle(workflow_id).describe()
             if description.status is not WorkflowExecutionStatus.RUNNING:
                 return None
-            message = await description.memo_value(contract.MESSAGE_MEMO, default={})
+            message = await if_readable(description.memo_value(contract.MESSAGE_MEMO, default={})) or {}
             return message.get("delivery"), description.run_id
 
         return self._found(describe)

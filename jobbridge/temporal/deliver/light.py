@@ -18,6 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from jobbridge.core.envelope import Envelope
 from jobbridge.temporal.wire import contract, search_attributes
 from jobbridge.temporal.wire.contract import ExecuteOrder
+from jobbridge.temporal.wire.payloads import if_readable
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ async def running(client: Client, activity_id: str) -> tuple[str | None, str | N
     answer = await client.workflow_service.describe_activity_execution(request)
     if ActivityExecutionStatus(answer.info.status) not in RUNNING:
         return None
-    given = await client.data_converter.decode(answer.input.payloads)
+    given = await if_readable(client.data_converter.decode(answer.input.payloads))
     order = given[0] if given and isinstance(given[0], dict) else {}
     return (order.get("message") or {}).get("delivery"), answer.run_id
 

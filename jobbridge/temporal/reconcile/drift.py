@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from temporalio.client import Client
-
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.light import external_id_of
 from jobbridge.core.status import JobStatus
@@ -88,10 +86,6 @@ def drift(app: Celery) -> Drift:
 
 
 def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
-    async def had_row(client: Client) -> set[str]:
-        # What this app sent had its row before it had a workflow.
-        return {each.id for each in missing if MESSAGE_MEMO in await each.memo()}
-
     executions = running_workflows(app, delivery, limit=LIMIT)
     # A foreign client may have chosen another id than the job's: then the row names it as its external id.
     known: set[UUID] = {
@@ -102,9 +96,8 @@ def _without_row(app: Celery, delivery: TemporalDelivery) -> tuple[str, ...]:
         for each in executions
         if job_id_for(each.id) not in known and app.jobs.find_external(each.id) is None
     ]
-    if not missing:
-        return ()
-    sent = delivery.ask(had_row)
+    # What this app sent had its row before it had a workflow. Its message need not be opened for that.
+    sent = {each.id for each in missing if MESSAGE_MEMO in each.raw_info.memo.fields}
     served = task_queues_served(app)
     late = datetime.now(UTC) - _BEGINS_WITHIN
     return tuple(

@@ -27,6 +27,7 @@ from jobbridge.temporal.deliver.delivery import TemporalDelivery
 from jobbridge.temporal.reconcile.executions import running_activities, running_workflows
 from jobbridge.temporal.wire.contract import END_JOB, MESSAGE_MEMO, RESULT_REFERENCE
 from jobbridge.temporal.wire.messages import bounded
+from jobbridge.temporal.wire.payloads import if_readable
 from jobbridge.temporal.wire.signals import ToldEnd
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ async def _is_of(client: Client, running: _Running, job: EndedJob) -> bool:
 
 async def _delivery_of(client: Client, running: _Running) -> str | None:
     if isinstance(running, WorkflowExecution):
-        message = (await running.memo()).get(MESSAGE_MEMO)
+        message = await if_readable(running.memo_value(MESSAGE_MEMO, default=None))
         return message.get("delivery") if isinstance(message, dict) else None
     try:
         told = await light.running(client, running.activity_id)

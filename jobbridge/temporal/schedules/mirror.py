@@ -49,6 +49,7 @@ from jobbridge.temporal.wire import contract
 from jobbridge.temporal.wire.client import is_found
 from jobbridge.temporal.wire.contract import temporal_priority
 from jobbridge.temporal.wire.fire import Fire
+from jobbridge.temporal.wire.payloads import if_readable
 from jobbridge.temporal.wire.search_attributes import attributes_of_fires
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ class TemporalSchedules:
     async def ours(self) -> AsyncIterator[Told]:
         """List those that carry the mark of this installation."""
         async for listed in await self._client.list_schedules():
-            mark = await listed.memo_value(MARK, default=None)
+            mark = await if_readable(listed.memo_value(MARK, default=None))
             told = self._read(listed, mark)
             if told is not None:
                 yield told
@@ -292,7 +293,7 @@ class TemporalSchedules:
         handle = self._handle(row.schedule_id)
 
         async def change(found: ScheduleUpdateInput) -> ScheduleUpdate:
-            mark = await found.description.memo_value(MARK, default=None)
+            mark = await if_readable(found.description.memo_value(MARK, default=None))
             if not isinstance(mark, dict) or mark.get("owner") != self._owner:
                 raise NotOurSchedule(f"The Schedule {handle.id!r} in Temporal was made by somebody else.")
             return ScheduleUpdate(schedule)

@@ -10,8 +10,9 @@ Source: Temporal's documentation, "Payload Codec" and "Codec Server"; temporalio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import (
@@ -25,6 +26,8 @@ from temporalio.converter import (
 
 from jobbridge.codec.sealing import Codec
 from jobbridge.errors import EncryptionError
+
+T = TypeVar("T")
 
 ENCODING = b"binary/jobbridge-encrypted"
 #: Whose it is: the id of its workflow, or of an activity without one; authenticated with the payload.
@@ -84,6 +87,18 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
 def sealing(converter: DataConverter, codec: Codec) -> DataConverter:
     """Give a data converter whose payloads are sealed."""
     return replace(converter, payload_codec=SealedPayloads(codec))
+
+
+async def if_readable(reading: Awaitable[T]) -> T | None:
+    """Give what a payload says; None where others wrote it: in a way, or with a key, that is not here.
+
+    Args:
+        reading: Of the SDK's (`memo_value(…)`, `data_converter.decode(…)`); one that asks no server.
+    """
+    try:
+        return await reading
+    except (KeyError, RuntimeError, ValueError, EncryptionError):  # of the SDK's converter, or a codec's
+        return None
 
 
 def _belongs(place: str, workflow_id: str) -> bool:
