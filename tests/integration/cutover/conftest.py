@@ -20,7 +20,7 @@ from tests.integration.cutover import app as tasks
 from tests.support import Looking, clean_environment, wait_until
 
 MODULE = "tests.integration.cutover.app"
-TIMEOUT = 60.0
+TIMEOUT = 180.0
 WAITING = ("pending", "queued", "scheduled", "retrying")
 
 
@@ -53,7 +53,11 @@ class Sides:
     def moved(self, *arguments: str, code: int = 0, timeout: float = TIMEOUT, **settings: str) -> str:
         """Run the command to its end, and give what it says."""
         process = self.cutover(*arguments, **settings)
-        wait_until(lambda: not process.is_running, timeout=timeout, message="the cutover has ended")
+        with process:
+            try:
+                wait_until(lambda: not process.is_running, timeout=timeout, message="the cutover has ended")
+            except AssertionError as error:
+                raise AssertionError(f"{error}. It says:\n{process.log()}") from None
         assert process.exit_code == code, process.log()
         return process.log()
 
