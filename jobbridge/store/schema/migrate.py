@@ -24,8 +24,9 @@ from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOf
 from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
+from jobbridge.postgres.schema import schema_of, speak
 from jobbridge.postgres.target import Target
-from jobbridge.store.schema import conventions
+from jobbridge.store.schema import conventions, place
 from jobbridge.store.schema.name_clashes import check_books_are_ours, check_names_are_free
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
@@ -293,6 +294,7 @@ def _connection(database_url: str) -> Iterator[sa.Connection]:
         # One process migrates at a time: the session holds a lock.
         connection = connect(target, "migrate", keeps_session=True, must_write=True)
         connection.autocommit = False
+        speak(connection, target.schema, says_all=True)
         return connection
 
     engine = sa.create_engine(target.sqlalchemy_url(), poolclass=sa.NullPool, creator=opened)
@@ -310,15 +312,17 @@ def _locked(
             time.sleep(_TRY_AGAIN_AFTER)
         try:
             with _explained(connection):
-                # Names without a schema mean public, whatever the role's search path says.
+                # Names without a schema mean ours, whatever the role's search path says.
                 milliseconds = str(round(lock_timeout.total_seconds() * 1000))
                 connection.execute(_SET_UP, {"lock_timeout": milliseconds})
                 connection.commit()
+                place.check_only_place(_driver(connection))
                 if upgrade_to is not None:
                     check_books_are_ours(_driver(connection))
                     pending = _pending(connection, upgrade_to)
                     _driver(connection).rollback()  # where our tables are missing, reading them is an error
                     check_names_are_free(_driver(connection), pending)
+                place.make_schema(_driver(connection))
                 _prepare(connection)
                 connection.commit()
                 yield connection
@@ -354,11 +358,11 @@ def _failure(connection: sa.Connection, error: BaseException | None) -> Database
                 hint=f"Wait until that transaction ends, or end it, {again}",
             )
         case psycopg.errors.InsufficientPrivilege():
-            role = connection.engine.url.username
+            role, schema = connection.engine.url.username, schema_of(_driver(connection))
             return DatabaseError(
                 f"The role {role!r} may not migrate this database: {reason}.",
                 hint="Migrate with the role that owns the tables, or on a fresh database grant it: "
-                f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE … TO {role}.",
+                f"GRANT CREATE ON SCHEMA {schema} TO {role}; GRANT CREATE ON DATABASE … TO {role}.",
             )
     return DatabaseError(
         f"A migration failed: {reason}. What it had not finished was rolled back.",

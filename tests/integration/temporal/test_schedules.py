@@ -189,7 +189,9 @@ def test_a_fire_that_waits_runs_when_the_earlier_job_has_ended(
     def ended() -> list[tuple[datetime, dict[str, Any]]]:
         """The fires that have run to their end, as they began."""
         fires = [(fire.fire_at, world.row(fire.job_id)) for fire in schedules.history() if fire.job_id]
-        return sorted((each for each in fires if each[1]["completed_at"]), key=lambda each: each[1]["started_at"])
+        return sorted(
+            (each for each in fires if each[1]["completed_at"]), key=lambda each: each[1]["started_at"]
+        )
 
     wait_until(lambda: len(ended()) >= 2, timeout=TIMEOUT)
     world.app.schedules.pause(schedules.name)
