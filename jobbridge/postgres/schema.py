@@ -142,7 +142,9 @@ def rendered(query: Any, connection: Any) -> Any:
     if schema == PUBLIC:
         return query
     if isinstance(query, sql.Composable):
-        query = query.as_string(connection)
+        query = query.as_string(
+            connection if hasattr(connection, "connection") else None
+        )  # psycopg2's is no context
     if isinstance(query, str | bytes):
         return in_schema(query, schema, says_all=getattr(connection, "says_all", False))
     return query

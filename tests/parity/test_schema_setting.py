@@ -29,6 +29,7 @@ from jobbridge.diagnosis.explain import explain
 from jobbridge.store.access.tokens import AccessStore
 from jobbridge.store.schema.migrate import migrate
 from tests.forked import run_python
+from tests.parity import durable_tasks  # noqa: F401  # its tasks are the app's
 from tests.parity.conftest import World, make_world
 from tests.parity.rules_tasks import let_go
 from tests.support import Looking, clean_environment, wait_until
@@ -94,7 +95,7 @@ def test_jobs_run_and_what_waits_for_them_does_too(beside: World) -> None:
     assert result.get(timeout=TIMEOUT) == 3
     assert beside.row(result.id)["runner_type"] == beside.engine.value
     assert chord([add.s(1, 1), add.s(2, 2)])(total.s()).get(timeout=TIMEOUT) == 6
-    assert beside.app.enqueue("parity.greet", {"name": "Ann"}).wait(timeout=TIMEOUT) is not None
+    assert beside.app.enqueue("parity.greet", {"name": "Ann"}, tenant="acme").result.get(timeout=TIMEOUT)
 
 
 def test_a_durable_job_sleeps_and_waits_for_an_event_that_sql_sends(beside: World) -> None:
@@ -160,14 +161,14 @@ def test_a_callers_transaction_sends(beside: World, kind: str) -> None:
             caller = opened.enter_context(beside.app.database.transaction())
         with jobbridge.transaction(caller, app=beside.app):
             sent = [beside.task("add").delay(1, 1), beside.task("add").apply_async((2, 2), countdown=1)]
-            handle = beside.app.enqueue("parity.greet", {"name": "Bob"})
+            handle = beside.app.enqueue("parity.greet", {"name": "Bob"}, tenant="acme")
         assert beside.rows("job_id = ANY(%s::uuid[])", [each.id for each in sent]) == []
         if kind == "psycopg":
             assert caller.execute(theirs).fetchall() == [("kept",)]
         if kind != "our own":
             caller.commit()
     assert [each.get(timeout=TIMEOUT) for each in sent] == [2, 4]
-    assert handle.wait(timeout=TIMEOUT) is not None
+    assert handle.result.get(timeout=TIMEOUT)
 
 
 def test_people_see_it(beside: World) -> None:
@@ -176,7 +177,9 @@ def test_people_see_it(beside: World) -> None:
     assert result.id in run(beside.environment, "jobs", "list", "--json")
     run(beside.environment, "queues", "list")
     run(beside.environment, "schedules", "list")
-    assert f"JOBBRIDGE_SCHEMA {SCHEMA}" in command(beside.environment, "doctor")[1]
+    assert (
+        f"database_schema {SCHEMA} environment JOBBRIDGE_SCHEMA" in command(beside.environment, "doctor")[1]
+    )
 
     token, _ = AccessStore(beside.app.database).create(str(uuid.uuid4()), Role.ADMIN)
     client = TestClient(make_dashboard(beside.app), base_url="https://jobs.example")
@@ -186,9 +189,7 @@ def test_people_see_it(beside: World) -> None:
         assert page.status_code == 200, (path, page.text)
 
 
-def test_a_process_that_means_another_schema_is_told_where_the_tables_are(
-    beside: World, tmp_path: Path
-) -> None:
+def test_a_process_that_means_another_schema_is_told_where_the_tables_are(beside: World) -> None:
     for schema in ("public", "elsewhere"):
         environment = {"DATABASE_URL": beside.database_url, "JOBBRIDGE_SCHEMA": schema}
         for arguments in (["jobs", "list"], ["migrate"], ["migrate", "--down", "base", "--force"]):

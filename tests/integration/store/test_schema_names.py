@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import psycopg
 import pytest
 
@@ -82,8 +84,11 @@ def test_a_second_installation_is_refused_with_the_place_of_the_first(
     with pytest.raises(DatabaseError, match=f"are in the schema '{first}'") as raised:
         migrations.migrate(f"{empty_database_url}?schema={second}")
     assert f"JOBBRIDGE_SCHEMA={first}" in raised.value.hint
-    with pytest.raises(NotMigrated, match=f"they are in '{first}'") as told:
-        Database(f"{empty_database_url}?schema={second}").check()
+    with (
+        pytest.raises(NotMigrated, match=f"they are in '{first}'") as told,
+        closing(Database(f"{empty_database_url}?schema={second}")) as database,
+    ):
+        database.check()
     assert f"JOBBRIDGE_SCHEMA={first}" in told.value.hint
 
     migrations.downgrade(f"{empty_database_url}?schema={first}", "base")
@@ -91,8 +96,11 @@ def test_a_second_installation_is_refused_with_the_place_of_the_first(
 
 
 def test_a_schema_without_tables_is_named(empty_database_url: str) -> None:
-    with pytest.raises(NotMigrated, match=r"The schema 'mine' of the database .* has no tables") as raised:
-        Database(f"{empty_database_url}?schema=mine").check()
+    with (
+        pytest.raises(NotMigrated, match=r"The schema 'mine' of the database .* has no tables") as raised,
+        closing(Database(f"{empty_database_url}?schema=mine")) as database,
+    ):
+        database.check()
     assert "jobbridge migrate" in raised.value.hint
 
 
