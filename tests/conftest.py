@@ -30,13 +30,12 @@ from psycopg import sql
 from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer, run_temporal
-from jobbridge.postgres import target
+from tests import other_schema
 from tests.forked import fork_server
 from tests.scheduling import Scheduling, take_first_what_is_long
 from tests.support import (
     REPOSITORY,
     SETTING_PREFIXES,
-    TEST_SCHEMA,
     clean_environment,
     worker_process,
     workflow_tasks_may_fail,
@@ -52,10 +51,7 @@ pytest_plugins = ["pytester"]
 _TEMPLATE = "template_jobbridge"
 _PREFIX = "jobbridge-test-"
 #: A log that is kept short: it is in memory, and nobody needs it.
-_SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
-if TEST_SCHEMA != "public":  # the tests' own statements name no schema; processes that they start are told
-    _SMALL["search_path"] = f"{TEST_SCHEMA},public"
-    target.PUBLIC = TEST_SCHEMA  # type: ignore[misc]
+_SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB", **other_schema.use()}
 
 
 #: The ids of all tests that there are, in a run that was asked for all of them.
