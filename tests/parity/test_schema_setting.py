@@ -36,6 +36,19 @@ from tests.support import Looking, clean_environment, wait_until
 
 TIMEOUT = 60
 SCHEMA = "background_jobs"
+_PAGES = [
+    "/",
+    "/jobs",
+    "/queues/celery",
+    "/schedules",
+    "/workers",
+    "/tenants",
+    "/dead",
+    "/health",
+    "/access",
+    "/audit",
+    "/api/v1/jobs",
+]
 _IN_PUBLIC = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
 
 
@@ -184,7 +197,7 @@ def test_people_see_it(beside: World) -> None:
     token, _ = AccessStore(beside.app.database).create(str(uuid.uuid4()), Role.ADMIN)
     client = TestClient(make_dashboard(beside.app), base_url="https://jobs.example")
     client.headers["authorization"] = f"Bearer {token}"
-    for path in ("/", "/jobs", f"/jobs/{result.id}", "/queues", "/schedules", "/workers", "/api/v1/jobs"):
+    for path in [f"/jobs/{result.id}", *_PAGES]:
         page = client.get(path)
         assert page.status_code == 200, (path, page.text)
 
