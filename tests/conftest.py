@@ -241,6 +241,7 @@ def _open_folder(parent: Path | None = None) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(server_folder: Path) -> Iterator[PostgresServer]:
     with run_postgres(server_folder / "postgres", is_durable=False, settings=_SMALL) as server:
+        other_schema.make(server)
         yield server
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from jobbridge.dev.postgres import PostgresServer
 from jobbridge.postgres import target
 from jobbridge.postgres.schema import in_schema, speaking
 from tests.support import TEST_SCHEMA
@@ -39,3 +40,10 @@ def use() -> dict[str, str]:
 
     psycopg.Connection.__init__ = make  # type: ignore[assignment]
     return {"search_path": f"{TEST_SCHEMA},public"}
+
+
+def make(server: PostgresServer) -> None:
+    """Have each new database of a server have the schema, so that what tests make without one is there, too."""
+    if TEST_SCHEMA != "public":
+        with psycopg.connect(server.url("template1"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(TEST_SCHEMA)))
