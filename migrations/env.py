@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from jobbridge.postgres.schema import schema_of
+from jobbridge.postgres.schema.rendering import schema_of
 
 connection = context.config.attributes.get("connection")
 if connection is None:

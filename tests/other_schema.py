@@ -14,7 +14,7 @@ from psycopg import sql
 
 from jobbridge.dev.postgres import PostgresServer
 from jobbridge.postgres import target
-from jobbridge.postgres.schema import in_schema, speaking
+from jobbridge.postgres.schema.rendering import in_schema, speaking
 from tests.support import TEST_SCHEMA
 
 _Cursor: Any = speaking(psycopg.Cursor)

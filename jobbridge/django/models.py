@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ConfigurationError, UnsupportedOption
-from jobbridge.postgres.schema import PUBLIC
+from jobbridge.postgres.schema.names import PUBLIC
 from jobbridge.postgres.target import Target
 from jobbridge.settings import load_settings
 

@@ -19,7 +19,8 @@ from jobbridge.errors import ConfigurationError, UnsupportedOption
 from jobbridge.postgres import on_loop
 from jobbridge.postgres.connect import Connection
 from jobbridge.postgres.psycopg2_connection import Psycopg2Connection, is_of_psycopg2, over_psycopg2
-from jobbridge.postgres.schema import PUBLIC, schema_of, speak, speaking
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import schema_of, speak, speaking
 
 DriverConnection: TypeAlias = "psycopg.Connection[Any]"
 _Row = TypeVar("_Row")

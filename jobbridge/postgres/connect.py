@@ -29,7 +29,8 @@ from jobbridge.postgres import on_loop
 from jobbridge.postgres.faults import is_refused_at_connect, reason_of
 from jobbridge.postgres.names import application_name
 from jobbridge.postgres.pooler import shares_sessions
-from jobbridge.postgres.schema import PUBLIC, speak
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import speak
 from jobbridge.postgres.silence import PROBE_TIMEOUT, attended, is_session_at_work
 from jobbridge.postgres.target import Target
 
@@ -92,7 +93,7 @@ class Connection(psycopg.Connection[Any]):
     probe: Mapping[str, Any] | None = None
     #: A pooler stands between: nothing may be left in the session.
     is_pooled = False
-    #: Its cursors say what is ours for this schema (`schema.speak`).
+    #: Its cursors say what is ours for this schema (`schema.rendering.speak`).
     schema = PUBLIC
     #: Its statements wait on the event loop of whoever uses it.
     is_on_loop = False

@@ -19,7 +19,8 @@ from psycopg.adapt import Transformer
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import dict_row
 
-from jobbridge.postgres.schema import PUBLIC, rendered
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import rendered
 
 
 def is_of_psycopg2(connection: object) -> bool:
@@ -39,7 +40,7 @@ class Psycopg2Connection:
         connection: Of psycopg2; it is begun, committed and closed by its owner.
     """
 
-    #: Its cursors say what is ours for this schema (`schema.speak`); of psycopg's cursors there are none.
+    #: Its cursors say what is ours for this schema (`schema.rendering.speak`); of psycopg's cursors there are none.
     schema = PUBLIC
     cursor_factory: Any = psycopg.Cursor
 

@@ -26,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobbridge.errors import ConfigurationError
 from jobbridge.postgres.address import Address
-from jobbridge.postgres.schema import PUBLIC, checked
+from jobbridge.postgres.schema.names import PUBLIC, checked
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

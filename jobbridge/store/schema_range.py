@@ -21,7 +21,8 @@ from psycopg.rows import tuple_row
 
 from jobbridge.errors import NotMigrated, SchemaTooNew
 from jobbridge.postgres.caller_connection import DriverConnection, cursor_on
-from jobbridge.postgres.schema import PUBLIC, schema_of
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import schema_of
 
 #: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
 KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}

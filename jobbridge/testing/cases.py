@@ -17,7 +17,7 @@ from jobbridge.core.keys import Engine
 from jobbridge.errors import UnsupportedOption
 from jobbridge.postgres.caller_connection import DriverConnection, borrowed, driver_connection
 from jobbridge.postgres.connect import connect
-from jobbridge.postgres.schema import speak
+from jobbridge.postgres.schema.rendering import speak
 from jobbridge.postgres.target import Target
 from jobbridge.settings import in_schema, load_settings
 from jobbridge.store.database import Database

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.schema import schema_of
+from jobbridge.postgres.schema.rendering import schema_of
 from jobbridge.store.schema import adopt as adopting
 from jobbridge.store.schema import originals
 from jobbridge.store.schema.adopt import Target

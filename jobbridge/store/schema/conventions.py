@@ -18,7 +18,7 @@ from psycopg import sql
 
 from jobbridge.errors import ConfigurationError
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.schema import qualified, rendered
+from jobbridge.postgres.schema.rendering import qualified, rendered
 
 #: Our tables in schema public that have a tenant, whether they are there yet or not. A test holds it complete.
 TENANT_TABLES = (

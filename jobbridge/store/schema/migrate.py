@@ -24,7 +24,7 @@ from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOf
 from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
-from jobbridge.postgres.schema import schema_of, speak
+from jobbridge.postgres.schema.rendering import schema_of, speak
 from jobbridge.postgres.target import Target
 from jobbridge.store.schema import conventions, place
 from jobbridge.store.schema.name_clashes import check_books_are_ours, check_names_are_free
@@ -48,16 +48,6 @@ _SET_UP = sa.text(
     "SELECT set_config('lock_timeout', :lock_timeout, false), set_config('search_path', 'public', false)"
 )
 
-#: Who has locks on tables of public, since when, and what they do.
-_HOLDERS = """
-SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), state, xact_start,
-    relation::regclass::text
-FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
-WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
-  AND datname = current_database() AND pid <> pg_backend_pid()
-ORDER BY xact_start
-LIMIT 3
-"""
 _HAS_TABLES = sa.text("SELECT to_regclass('public.jobbridge_revisions') IS NOT NULL")
 # Revision names are words: alembic's own 32 characters would be too few some day.
 _CREATE_TABLES: LiteralString = """
@@ -290,8 +280,7 @@ def _driver(connection: sa.Connection) -> DriverConnection:
 def _connection(database_url: str) -> Iterator[sa.Connection]:
     target = Target.of(database_url)
 
-    def opened() -> Connection:
-        # One process migrates at a time: the session holds a lock.
+    def opened() -> Connection:  # one process migrates at a time: the session holds a lock
         connection = connect(target, "migrate", keeps_session=True, must_write=True)
         connection.autocommit = False
         speak(connection, target.schema, says_all=True)
@@ -313,8 +302,9 @@ def _locked(
         try:
             with _explained(connection):
                 # Names without a schema mean ours, whatever the role's search path says.
-                milliseconds = str(round(lock_timeout.total_seconds() * 1000))
-                connection.execute(_SET_UP, {"lock_timeout": milliseconds})
+                connection.execute(
+                    _SET_UP, {"lock_timeout": f"{lock_timeout / timedelta(milliseconds=1):.0f}"}
+                )
                 connection.commit()
                 place.check_only_place(_driver(connection))
                 if upgrade_to is not None:
@@ -373,7 +363,7 @@ def _failure(connection: sa.Connection, error: BaseException | None) -> Database
 def _holders(connection: sa.Connection) -> str:
     """Say who has locks now; nothing if they are gone, or this role may not see them."""
     connection.rollback()
-    rows = connection.exec_driver_sql(_HOLDERS).all()
+    rows = connection.exec_driver_sql(place.HOLDERS).all()
     return "".join(
         f" Process {pid} ({name}, {state}) has one on {table} since {since:%H:%M:%S}."
         for pid, name, state, since, table in rows

@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.schema import rendered, schema_of
+from jobbridge.postgres.schema.rendering import rendered, schema_of
 
 #: Tables of the original's, which are taken over if they fit: `originals.check_fits`.
 _ADOPTED = frozenset({"public.jobs", "public.job_details"})

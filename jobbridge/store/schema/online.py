@@ -20,7 +20,7 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.schema import qualified
+from jobbridge.postgres.schema.rendering import qualified
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.schema import qualified
+from jobbridge.postgres.schema.rendering import qualified
 
 CREATE_ADOPTED: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.jobbridge_adopted (

@@ -8,10 +8,24 @@ from psycopg import sql
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
-from jobbridge.postgres.schema import schema_of
+from jobbridge.postgres.schema.rendering import schema_of
 from jobbridge.store.schema_range import places_elsewhere
 
+#: Who has locks on our tables, since when, and what they do.
+HOLDERS = """
+SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), state, xact_start,
+    relation::regclass::text
+FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
+WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
+  AND datname = current_database() AND pid <> pg_backend_pid()
+ORDER BY xact_start
+LIMIT 3
+"""
 _IS_THERE: LiteralString = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)"
+
+_IS_OURS: LiteralString = """
+SELECT to_regclass('public.jobbridge_version') IS NOT NULL AND to_regclass('public.job_keys') IS NOT NULL
+"""
 
 
 def check_only_place(connection: DriverConnection) -> None:
@@ -22,6 +36,8 @@ def check_only_place(connection: DriverConnection) -> None:
     Raises:
         DatabaseError: They are; names it. Nothing was changed.
     """
+    if connection.execute(_IS_OURS).fetchone() == (True,):
+        return  # another schema may have a copy of them
     if others := places_elsewhere(connection):
         raise DatabaseError(
             f"The job tables of the database {connection.info.dbname!r} are in the schema {others[0]!r}, and "

@@ -499,8 +499,7 @@ def test_what_cannot_be_scheduled_is_refused_at_once(world: World) -> None:
         {"singleton_policy": "perhaps"},
         {"singleton_key": ""},
         {"priority": 12},
-        {"time_limit": "soon"},
-        {"engine": "steam"},
+        {"user_id": "Ann"},
     ],
     ids=str,
 )

@@ -9,7 +9,8 @@ import pytest
 
 from jobbridge.errors import DatabaseError, NotMigrated
 from jobbridge.postgres.connect import connect
-from jobbridge.postgres.schema import OURS, PUBLIC, in_schema
+from jobbridge.postgres.schema.names import OURS, PUBLIC
+from jobbridge.postgres.schema.rendering import in_schema
 from jobbridge.postgres.target import Target
 from jobbridge.store.database import Database
 from jobbridge.store.schema import migrate as migrations
@@ -93,6 +94,16 @@ def test_a_second_installation_is_refused_with_the_place_of_the_first(
 
     migrations.downgrade(f"{empty_database_url}?schema={first}", "base")
     assert migrations.migrate(f"{empty_database_url}?schema={second}") == migrations.heads()
+
+
+def test_a_copy_of_the_tables_in_another_schema_stops_nobody(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as administrator:
+        migrations.migrate(empty_database_url)
+        administrator.execute("CREATE SCHEMA backup")
+        for table in ("jobbridge_version", "job_keys", "jobs"):
+            administrator.execute(f"CREATE TABLE backup.{table} AS TABLE {table}".encode())
+
+    assert migrations.migrate(empty_database_url) == migrations.heads()
 
 
 def test_a_schema_without_tables_is_named(empty_database_url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from jobbridge.errors import ConfigurationError
-from jobbridge.postgres.schema import in_schema, rendered, speaking
+from jobbridge.postgres.schema.rendering import in_schema, rendered, speaking
 from jobbridge.postgres.target import Target
 
 
