@@ -39,7 +39,7 @@ from jobbridge.core import events
 from jobbridge.core.keys import JobKey, TenantId
 from jobbridge.core.machine import JobState, decide, is_as_left
 from jobbridge.core.status import JobStatus
-from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.prepared import prepared
 from jobbridge.store.database import CallersConnection, Database, refusal
 from jobbridge.store.jobs import batches, submit, transitions
@@ -111,7 +111,7 @@ class JobRecorder:
                 check_schema=check_schema,
             )
         else:
-            recorded = _apply_for_caller(driver_connection(connection), event, parcel)
+            recorded = _apply_for_caller(self.database.beneath(connection), event, parcel)
         if not recorded.applied:
             self._count_refusal(event, recorded)
             if recorded.status is JobStatus.CANCELLED and isinstance(event, _LAST_WORDS):
@@ -166,7 +166,7 @@ class JobRecorder:
             "worker_number": worker_number,
         }
         if connection is not None:
-            driver_connection(connection).execute(transitions.STOPPED, params)
+            self.database.beneath(connection).execute(transitions.STOPPED, params)
         else:
             self.database.run(lambda own: own.execute(transitions.STOPPED, params), check_schema=False)
 
@@ -222,7 +222,7 @@ class JobRecorder:
     ) -> set[UUID]:
         run = prepared(statement).tuples
         if connection is not None:
-            return {row[0] for row in run(driver_connection(connection), params)}
+            return {row[0] for row in run(self.database.beneath(connection), params)}
         return {row[0] for row in self.database.run(lambda own: run(own, params, prepare=True))}
 
     def accept_many(self, accepted: Sequence[events.Accepted]) -> None:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -39,6 +40,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    database_schema: str | None = Field(None, validation_alias="JOBBRIDGE_SCHEMA")
     join_transactions: bool = Field(True, validation_alias="JOBBRIDGE_JOIN_TRANSACTIONS")
     edition: Literal["community", "enterprise"] = Field("community", validation_alias="EDITION")
     job_runner_type: Engine | None = Field(None, validation_alias="JOB_RUNNER_TYPE")
@@ -207,10 +209,26 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **arguments: 
         others = {source: value for value, source in found if value != str(values[field])}
         if others:
             overruled[field] = others
+    if values.get("database_url"):
+        values["database_url"] = in_schema(values["database_url"], values.get("database_schema"))
     try:
         return Settings(**values, sources=sources, overruled=overruled)
     except ValidationError as error:
         raise _explained(error, sources) from None
+
+
+def in_schema(url: str, schema: str | None) -> str:
+    """Write into a database's URL, whatever its form, in which schema the job tables are.
+
+    Args:
+        url: Of the database; it may say so already. Who reads it refuses two that differ.
+        schema: None: nobody has said anything else than what the URL says.
+    """
+    if schema is None:
+        return url
+    if "://" not in url:
+        return f"{url} schema={schema}"
+    return f"{url}{'&' if '?' in url else '?'}schema={quote(schema)}"
 
 
 def is_secret(field: str) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from alembic import context
 
+from jobbridge.postgres.schema.rendering import schema_of
+
 connection = context.config.attributes.get("connection")
 if connection is None:
     raise SystemExit("These migrations run through `jobbridge migrate`, which passes them a connection.")
@@ -14,7 +16,7 @@ if connection is None:
 context.configure(
     connection=connection,
     version_table="jobbridge_revisions",
-    version_table_schema="public",
+    version_table_schema=schema_of(connection.connection.driver_connection),
     transaction_per_migration=True,
     on_version_apply=context.config.attributes.get("on_version_apply"),
 )

@@ -30,6 +30,7 @@ from psycopg import sql
 from jobbridge.dev.postgres import PostgresServer, run_postgres
 from jobbridge.dev.process import ManagedProcess
 from jobbridge.dev.temporal import TemporalServer, run_temporal
+from tests import other_schema
 from tests.forked import fork_server
 from tests.scheduling import Scheduling, take_first_what_is_long
 from tests.support import (
@@ -50,7 +51,7 @@ pytest_plugins = ["pytester"]
 _TEMPLATE = "template_jobbridge"
 _PREFIX = "jobbridge-test-"
 #: A log that is kept short: it is in memory, and nobody needs it.
-_SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
+_SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB", **other_schema.use()}
 
 
 #: The ids of all tests that there are, in a run that was asked for all of them.
@@ -240,6 +241,7 @@ def _open_folder(parent: Path | None = None) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(server_folder: Path) -> Iterator[PostgresServer]:
     with run_postgres(server_folder / "postgres", is_durable=False, settings=_SMALL) as server:
+        other_schema.make(server)
         yield server
 
 

@@ -94,6 +94,10 @@ class Looking:
             self._session.close()
 
 
+#: JOBBRIDGE_TEST_SCHEMA=some_name: the tables of all tests are there, and not in public.
+TEST_SCHEMA = os.environ.get("JOBBRIDGE_TEST_SCHEMA", "public")
+
+
 def clean_environment(settings: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Give an environment for a child process: ours without anybody's settings, with these ones."""
     settings = dict(settings or {})
@@ -102,6 +106,8 @@ def clean_environment(settings: Mapping[str, str | None] | None = None) -> dict[
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     kept["PYTHONUNBUFFERED"] = "1"
     kept.setdefault("C_FORCE_ROOT", "1")  # only silences Celery's warning about root
+    if TEST_SCHEMA != "public":
+        settings.setdefault("JOBBRIDGE_SCHEMA", TEST_SCHEMA)
     return kept | {name: value for name, value in settings.items() if value is not None}
 
 

@@ -35,6 +35,7 @@ from jobbridge.codec.sealing import Codec
 from jobbridge.core.keys import Engine
 from jobbridge.errors import ConfigurationError, EngineUnavailable
 from jobbridge.recording import JobRecorder
+from jobbridge.settings import in_schema
 from jobbridge.store.database import Database
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ class Celery(Blocks, Services, AsyncApp, _Base):  # type: ignore[misc]  # see _B
                 "No database is configured.",
                 hint="Set DATABASE_URL=postgresql://user:password@host/name, or start one with `jobbridge dev`.",
             )
+        url = in_schema(url, self.settings.database_schema)
         return Database(url, codec=Codec.of(self.settings.encryption_text()))
 
     @cached_property

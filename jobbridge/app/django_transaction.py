@@ -13,6 +13,7 @@ from jobbridge import django_settings
 from jobbridge.app.urls import broker_url_for, is_ours
 from jobbridge.errors import JobBridgeError
 from jobbridge.postgres.target import Target
+from jobbridge.settings import in_schema
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -64,12 +65,12 @@ class DjangoTransaction:
             ConfigurationError: The settings cannot be read.
         """
         url = django_settings.database_url() if django_settings.is_moved() else None
-        if url is None or (target := Target.of(url)).place == (former := self._app.database.target).place:
+        if url is None or Target.of(url).place == (former := self._app.database.target).place:
             return
         # Of several processes of a test run, each has one of its own.
         if former == self._moved_to or django_settings.is_configured(former.url):
             move(self._app, url)
-            self._moved_to = target
+            self._moved_to = self._app.database.target
 
     def _is_in_same_database(self, wrapper: Any) -> bool:
         url = django_settings.url_of(wrapper.settings_dict)
@@ -93,6 +94,7 @@ class DjangoTransaction:
 def move(app: Celery, url: str) -> None:
     """Have an app use another database from now on; what it has open is closed."""
     let_go(app)
+    url = in_schema(url, app.settings.database_schema)
     app.database.target = Target.of(url)
     if is_ours(app.conf.broker_url):
         app.conf.broker_url = broker_url_for(url)

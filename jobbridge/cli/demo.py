@@ -235,6 +235,7 @@ def _settings(database_url: str) -> dict[str, str]:
     # All of them, so that what the caller has set for other purposes does not reach the demo.
     return {
         "DATABASE_URL": database_url,
+        "JOBBRIDGE_SCHEMA": "public",
         "EDITION": "enterprise",  # one of the twelve is in that edition only
         "JOB_RUNNER_TYPE": "celery",
         "JOB_RUNNER_FALLBACK_TO_CELERY": "false",  # what says temporal in the table must have run there

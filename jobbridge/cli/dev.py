@@ -58,6 +58,7 @@ def command(
     A worker that dies is reported and not restarted; when a server dies, everything stops and the exit code is 1.
     """
     from jobbridge.bootstrap import get_settings
+    from jobbridge.settings import in_schema
     from jobbridge.store.schema.migrate import migrate
 
     out = console()
@@ -89,7 +90,7 @@ def command(
     )
     supervisor = Supervisor(
         options=options,
-        migrate=migrate,
+        migrate=lambda url: migrate(in_schema(url, settings.database_schema)),
         tell=lambda text: _tell(out, text),
         show_log=lambda name, line: _show_log(out, name, line),
     )

@@ -79,8 +79,10 @@ def command(
 
 def _url(given: str | None) -> str:
     from jobbridge.bootstrap import get_settings
+    from jobbridge.settings import in_schema
 
-    url = given or get_settings().database_url
+    settings = get_settings()
+    url = in_schema(given, settings.database_schema) if given else settings.database_url
     if url is None:
         raise ConfigurationError(
             "No database is configured.",

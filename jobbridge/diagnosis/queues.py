@@ -128,6 +128,18 @@ def why_unknown(app: Celery, workers: Sequence[WorkerRow], name: str) -> str | N
     return f"Nobody knows a queue {name!r}: no worker serves it, nothing waits there, and no job was there lately."
 
 
+def unknown_pauses(app: Celery, workers: Sequence[WorkerRow], queues: Sequence[Queue]) -> dict[str, str]:
+    """Say of which of these queues a pause stops nothing, for nobody knows them, and why.
+
+    Args:
+        app: Whose.
+        workers: Those that live.
+        queues: As they were looked at.
+    """
+    idle = [queue.name for queue in queues if queue.pause and not queue.workers]
+    return {name: why for name in idle if (why := why_unknown(app, workers, name)) is not None}
+
+
 def _look_at(
     app: Celery,
     workers: Sequence[WorkerRow],

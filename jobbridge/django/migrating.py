@@ -11,7 +11,7 @@ from django.db import connections
 from jobbridge import django_settings
 from jobbridge.app.current import current
 from jobbridge.app.django_transaction import let_go
-from jobbridge.settings import load_settings
+from jobbridge.settings import in_schema, load_settings
 from jobbridge.store.schema import migrate as migrations
 
 
@@ -26,9 +26,11 @@ def migrate(alias: str, *, verbosity: int = 1) -> None:
         WorkersOfOlderReleases: They could not go on; `manage.py jobbridge migrate --force` ends them.
         DatabaseError, DatabaseUnavailable: As of `jobbridge migrate`.
     """
-    url = load_settings().database_url
+    settings = load_settings()
+    url = settings.database_url
     if django_settings.is_moved():
-        if url != django_settings.database_url():
+        moved_to = django_settings.database_url()
+        if moved_to is None or url != in_schema(moved_to, settings.database_schema):
             return  # tests leave alone what is not their own database
         _follow_test_run(connections[alias])
     if url is None:

@@ -5,13 +5,25 @@ Rows are written by what happens to jobs, so nothing is saved or deleted here: s
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from django.db import models
 from django.utils.translation import gettext_lazy
 
 from jobbridge.core.status import JobStatus
-from jobbridge.errors import UnsupportedOption
+from jobbridge.errors import ConfigurationError, UnsupportedOption
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.target import Target
+from jobbridge.settings import load_settings
+
+
+def _table(name: str) -> str:
+    """Name a table as Django quotes it; what is wrong with the settings is said where the database is used."""
+    schema = PUBLIC
+    with suppress(ConfigurationError):
+        schema = Target.of(load_settings().database_url or "postgresql://").schema
+    return name if schema == PUBLIC else f'"{schema}"."{name}"'
 
 
 class _Json(models.JSONField):
@@ -74,7 +86,7 @@ class Job(_ReadOnly):
 
     class Meta:
         managed = False
-        db_table = "jobs"
+        db_table = _table("jobs")
         ordering = ("-created_at", "-job_id")  # an index has this order
         default_permissions = ("view", "change")
 
@@ -110,7 +122,7 @@ class Schedule(_ReadOnly):
 
     class Meta:
         managed = False
-        db_table = "job_schedules"
+        db_table = _table("job_schedules")
         ordering = ("tenant", "name")
         default_permissions = ("view", "change")
 

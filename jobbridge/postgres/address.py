@@ -59,8 +59,10 @@ class Address:
         return "".join(parts)
 
     def sqlalchemy_url(self) -> URL:
-        """Give SQLAlchemy's form."""
+        """Give SQLAlchemy's form, for the driver: without the schema, which only we read."""
         from sqlalchemy.engine import URL
+
+        query = {name: value for name, value in self.query.items() if name != "schema"}
 
         return URL.create(
             DRIVER,
@@ -69,7 +71,7 @@ class Address:
             host=self.host,
             port=self.port,
             database=self.database,
-            query=self.query,
+            query=query,
         )
 
 

@@ -19,6 +19,8 @@ from jobbridge.errors import ConfigurationError, UnsupportedOption
 from jobbridge.postgres import on_loop
 from jobbridge.postgres.connect import Connection
 from jobbridge.postgres.psycopg2_connection import Psycopg2Connection, is_of_psycopg2, over_psycopg2
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import schema_of, speak, speaking
 
 DriverConnection: TypeAlias = "psycopg.Connection[Any]"
 _Row = TypeVar("_Row")
@@ -60,9 +62,25 @@ def borrowed(owner: psycopg.AsyncConnection[Any] | DriverConnection) -> Connecti
         connection.owner = owner
     else:
         connection = _Borrowed(pgconn)
+        connection.lock = owner.lock  # two threads of his take turns, whichever face they have
     pgconn.notice_handler, pgconn.notify_handler = handlers
     connection._autocommit, connection.prepare_threshold = owner.autocommit, None
     return connection
+
+
+def speaking_connection(connection: object, schema: str) -> DriverConnection:
+    """Give the driver's connection beneath a caller's, with our statements said for a schema; his own stay as they are.
+
+    Raises:
+        UnsupportedOption: As of `driver_connection`.
+    """
+    found = driver_connection(connection)
+    if schema_of(found) == schema:
+        return found
+    if over_psycopg2(found) is None and not isinstance(found, _Borrowed):
+        found = borrowed(found)
+    speak(found, schema)
+    return found
 
 
 def driver_connection(connection: object) -> DriverConnection:
@@ -132,6 +150,8 @@ def cursor_on(
     if (other := over_psycopg2(connection)) is not None:
         return cast("psycopg.Cursor[_Row]", other.cursor(row_factory=row_factory))
     kind: Any = psycopg.RawCursor if reads_numbered else psycopg.Cursor
+    if schema_of(connection) != PUBLIC:
+        kind = speaking(kind)
     cursor: psycopg.Cursor[_Row] = kind(connection, row_factory=row_factory)
     if "django.db" in sys.modules and connection.adapters.get_loader(_JSONB, Format.TEXT) is not JsonbLoader:
         cursor.adapters.register_loader("jsonb", JsonbLoader)

@@ -29,6 +29,8 @@ from jobbridge.postgres import on_loop
 from jobbridge.postgres.faults import is_refused_at_connect, reason_of
 from jobbridge.postgres.names import application_name
 from jobbridge.postgres.pooler import shares_sessions
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import speak
 from jobbridge.postgres.silence import PROBE_TIMEOUT, attended, is_session_at_work
 from jobbridge.postgres.target import Target
 
@@ -91,6 +93,8 @@ class Connection(psycopg.Connection[Any]):
     probe: Mapping[str, Any] | None = None
     #: A pooler stands between: nothing may be left in the session.
     is_pooled = False
+    #: Its cursors say what is ours for this schema (`schema.rendering.speak`).
+    schema = PUBLIC
     #: Its statements wait on the event loop of whoever uses it.
     is_on_loop = False
 
@@ -112,6 +116,7 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
 
     probe: Mapping[str, Any] | None = None
     is_pooled = False
+    schema = PUBLIC
 
     async def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
         return await super().wait(_attended(gen, self), *arguments, **named)
@@ -155,6 +160,7 @@ def connect(
         raise explained(error, target) from error
     try:
         _attend(connection, given)
+        speak(connection, target.schema)
         row = connection.execute(PREPARE, _prepared(connection, settings)).fetchone()
         _note(connection, row)
         _judge(row, target, must_write=must_write)
@@ -209,6 +215,7 @@ async def connect_async(
         raise explained(error, target) from error
     try:
         _attend(connection, given)
+        speak(connection, target.schema)
         row = await (await connection.execute(PREPARE, _prepared(connection, settings))).fetchone()
         _note(connection, row)
         _judge(row, target, must_write=must_write)

@@ -19,6 +19,9 @@ from psycopg.adapt import Transformer
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import dict_row
 
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import rendered
+
 
 def is_of_psycopg2(connection: object) -> bool:
     """Whether it is a connection of psycopg2's, or of a class made from that."""
@@ -36,6 +39,10 @@ class Psycopg2Connection:
     Args:
         connection: Of psycopg2; it is begun, committed and closed by its owner.
     """
+
+    #: Its cursors say what is ours for this schema (`schema.rendering.speak`); of psycopg's cursors there are none.
+    schema = PUBLIC
+    cursor_factory: Any = psycopg.Cursor
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -55,7 +62,9 @@ class Psycopg2Connection:
 
     def cursor(self, *, row_factory: Any = None, **_: Any) -> Psycopg2Cursor:
         """Give a cursor whose rows are tuples, or by name with psycopg's `dict_row`."""
-        return Psycopg2Cursor(self._connection, is_by_name=row_factory is dict_row)
+        cursor = Psycopg2Cursor(self._connection, is_by_name=row_factory is dict_row)
+        cursor.schema = self.schema
+        return cursor
 
     def execute(self, statement: Any, params: Any = None, **_: Any) -> Psycopg2Cursor:
         return self.cursor().execute(statement, params)
@@ -74,6 +83,8 @@ class Psycopg2Connection:
 
 class Psycopg2Cursor:
     """Of a `Psycopg2Connection`."""
+
+    schema = PUBLIC
 
     def __init__(self, connection: Any, *, is_by_name: bool = False) -> None:
         from psycopg2 import extensions
@@ -102,7 +113,7 @@ class Psycopg2Cursor:
         self, statement: Any, params: Mapping[str, Any] | Sequence[Any] | None = None, **_: Any
     ) -> Self:
         query = PostgresClientQuery(Transformer())
-        query.convert(statement, params)
+        query.convert(rendered(statement, self), params)
         import psycopg2
 
         try:

@@ -5,10 +5,12 @@
     postgresql:///database?host=/run/postgresql
     postgres://…   psql://…   postgis://…   postgresql+psycopg://…   +psycopg2   +asyncpg   jobbridge+postgresql://…
     host=db.example port=5432 dbname=database user=user password=password
+    postgresql://…/database?schema=background_jobs
 
 The parts are taken apart as SQLAlchemy does, which bears a password that is not quoted; libpq does not. What other
 drivers write into the query is translated where libpq has a word for it (`ssl=true`), left out where it is about a
-driver alone (`pgbouncer=true`), and else refused by its name.
+driver alone (`pgbouncer=true`), and else refused by its name. `schema` (JDBC: `currentSchema`) says where the job
+tables are; libpq does not hear of it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobbridge.errors import ConfigurationError
 from jobbridge.postgres.address import Address
+from jobbridge.postgres.schema.names import PUBLIC, checked
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -41,6 +44,8 @@ _URL = re.compile(
 _HOST = re.compile(r"^(?:\[(?P<ipv6>[^\]]+)\]|(?P<name>[^:]*))(?::(?P<port>\d*))?$")
 #: libpq's own form. A word and `=` before anything that a URL begins with.
 _CONNINFO = re.compile(r"^\w+\s*=")
+#: In that form, ours stands at the end.
+_CONNINFO_SCHEMA = re.compile(r"\s+schema\s*=\s*(?P<schema>[^\s=]+)\s*$")
 #: What a pool, an ORM or another driver reads, and what changes nothing for us.
 _OF_OTHER_DRIVERS = frozenset(
     [
@@ -54,6 +59,8 @@ _SSL_MODES = {
     **dict.fromkeys(("false", "0", "no", "off", "f"), "disable"),
     **{mode: mode for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")},
 }
+#: As Prisma and JDBC write it.
+_SCHEMA = ("schema", "currentSchema")
 _FORM = "Write it as postgresql://user:password@host:5432/database, special characters as %XX."
 
 
@@ -63,20 +70,27 @@ class Target:
 
     Attributes:
         parameters: By libpq's names; hosts and ports are lists with commas.
+        schema: Where the job tables are.
     """
 
     parameters: Mapping[str, str]
+    schema: str = PUBLIC
 
     @classmethod
     def of(cls, url: str) -> Target:
         """Read a URL.
 
         Raises:
-            ConfigurationError: It is no URL of Postgres, or has a parameter that libpq does not know.
+            ConfigurationError: It is no URL of Postgres, has a parameter that libpq does not know, or names a schema
+                that cannot be ours.
         """
         url = url.strip()
         if _CONNINFO.match(url):
-            return cls._checked(_of_conninfo(url))
+            schemas = []
+            while said := _CONNINFO_SCHEMA.search(url):
+                url = url[: said.start()]
+                schemas.append(said["schema"])
+            return cls._checked(_of_conninfo(url), schemas)
         parts = _URL.match(url)
         if parts is None:
             scheme = url.split("://", 1)[0] if "://" in url else "no scheme"
@@ -90,16 +104,18 @@ class Target:
             raise ConfigurationError(
                 "The database URL has an '@' behind the one that ends user and password.", hint=_FORM
             )
-        query = _translated(parse_qsl(parts["query"] or "", keep_blank_values=True))
+        asked_for = parse_qsl(parts["query"] or "", keep_blank_values=True)
+        schemas = [value for name, value in asked_for if name in _SCHEMA]
+        query = _translated([(name, value) for name, value in asked_for if name not in _SCHEMA])
         found |= {name: value for name, value in query if name != "host"}
         # SQLAlchemy's way to say several hosts is to repeat `host=name:port`; libpq's is a list.
         asked = [each for name, value in query if name == "host" for each in value.split(",")]
         found |= _hosts(asked or [each for each in parts["hosts"].split(",") if each], found.get("port", ""))
-        return cls._checked(found)
+        return cls._checked(found, schemas)
 
     @classmethod
-    def _checked(cls, found: Mapping[str, str]) -> Target:
-        target = cls({name: value for name, value in found.items() if value})
+    def _checked(cls, found: Mapping[str, str], schemas: list[str]) -> Target:
+        target = cls({name: value for name, value in found.items() if value}, _one(schemas))
         try:
             make_conninfo("", **dict(target.parameters))
         except ProgrammingError as error:
@@ -139,7 +155,7 @@ class Target:
 
     @property
     def url(self) -> str:
-        """Write it in libpq's form, with the password."""
+        """Write it in libpq's form, with the password; and with the schema, which only we read, if it is not public."""
         return self.address.written()
 
     def sqlalchemy_url(self) -> URL:
@@ -152,6 +168,8 @@ class Target:
         rest: dict[str, Any] = dict(self.parameters)
         user, password, database = (rest.pop(name, None) for name in ("user", "password", "dbname"))
         hosts = self.hosts
+        if self.schema != PUBLIC:
+            rest["schema"] = self.schema
         if is_plain := (len(hosts) == 1 and "/" not in hosts[0][0]):
             rest.pop("host", None), rest.pop("port", None)
         elif len(hosts) > 1:
@@ -187,13 +205,7 @@ def _translated(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for name, value in query:
         if name in _OF_OTHER_DRIVERS:
             continue
-        if name in ("schema", "currentSchema"):
-            if value not in ("", "public"):
-                raise ConfigurationError(
-                    f"The database URL asks for the schema {value!r}, and the jobs are in 'public'.",
-                    hint=f"Leave {name}=… out of the URL that JobBridge is given.",
-                )
-        elif name == "ssl":
+        if name == "ssl":
             mode = _SSL_MODES.get(value.lower(), value.lower())
             if mode not in _SSL_MODES.values():
                 raise ConfigurationError(
@@ -204,6 +216,17 @@ def _translated(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
         else:
             known.append((name, value))
     return known
+
+
+def _one(schemas: list[str]) -> str:
+    """Give the schema that a URL and the setting agree on."""
+    named = sorted({checked(schema) for schema in schemas if schema})
+    if len(named) > 1:
+        raise ConfigurationError(
+            f"The database URL and JOBBRIDGE_SCHEMA name two schemas: {', '.join(named)}.",
+            hint="Leave schema=… out of the URL, or let both say the same.",
+        )
+    return named[0] if named else PUBLIC
 
 
 def _hosts(given: list[str], port: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ import psycopg
 from jobbridge.codec.sealing import PLAIN, Codec
 from jobbridge.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable, NotMigrated
 from jobbridge.postgres import on_loop
-from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection, speaking_connection
 from jobbridge.postgres.connect import Connection, close, connect, keep
 from jobbridge.postgres.faults import Kind, is_interrupted, kind_of, reason_of
 from jobbridge.postgres.pool import LoopPool, Pool
@@ -182,9 +182,13 @@ class Database:
         Raises:
             NotMigrated, SchemaTooNew: As for `connection`.
         """
-        theirs = driver_connection(connection)
+        theirs = self.beneath(connection)
         self._check_schema(theirs)
         return theirs
+
+    def beneath(self, connection: CallersConnection) -> DriverConnection:
+        """Give it without a look at the tables."""
+        return speaking_connection(connection, self.target.schema)
 
     def run(
         self,

@@ -21,12 +21,24 @@ from psycopg.rows import tuple_row
 
 from jobbridge.errors import NotMigrated, SchemaTooNew
 from jobbridge.postgres.caller_connection import DriverConnection, cursor_on
+from jobbridge.postgres.schema.names import PUBLIC
+from jobbridge.postgres.schema.rendering import schema_of
 
 #: What 0.1.0 knows, by branch; all that it may be told of a database that serves it.
 KNOWN_TO_0_1_0 = {"core": "0014_relatives", "psa": "psa_0003_assets"}
 
 # As jsonb, for a database that 0.1.0 has migrated lacks the columns that came later.
 _SELECT_VERSIONS: LiteralString = "SELECT to_jsonb(version) FROM public.jobbridge_version AS version"
+
+# By their names: what is in them, this role may not be allowed to see.
+_ELSEWHERE: LiteralString = """
+SELECT nspname FROM pg_namespace AS place
+WHERE nspname <> %(schema)s AND EXISTS (
+    SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+    WHERE relnamespace = place.oid AND relname = 'jobbridge_version' AND relkind = 'r' AND attname = 'version_num'
+) AND EXISTS (SELECT FROM pg_class WHERE relnamespace = place.oid AND relname = 'job_keys')
+ORDER BY nspname
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +108,30 @@ def check_revision(connection: DriverConnection) -> None:
         versions = []
     error = misfit(versions, connection.info.dbname)
     if error is not None:
-        raise error
+        raise error if versions else _nothing_there(connection, error)
+
+
+def places_elsewhere(connection: DriverConnection) -> list[str]:
+    """Name the other schemas of the database that have our tables."""
+    with cursor_on(connection, tuple_row) as cursor:
+        return [name for (name,) in cursor.execute(_ELSEWHERE, {"schema": schema_of(connection)}).fetchall()]
+
+
+def _nothing_there(connection: DriverConnection, error: Exception) -> Exception:
+    database, schema = connection.info.dbname, schema_of(connection)
+    try:
+        others = places_elsewhere(connection)
+    except psycopg.Error:  # the caller's transaction bears no more statements
+        others = []
+    if others:
+        return NotMigrated(
+            f"The schema {schema!r} of the database {database!r} has no tables of jobbridge: "
+            f"they are in {others[0]!r}.",
+            hint=f"Set JOBBRIDGE_SCHEMA={others[0]}.",
+        )
+    if schema != PUBLIC:
+        return NotMigrated(f"The schema {schema!r} of the database {database!r} has no tables of jobbridge.")
+    return error
 
 
 def misfit(

@@ -17,7 +17,9 @@ from jobbridge.core.keys import Engine
 from jobbridge.errors import UnsupportedOption
 from jobbridge.postgres.caller_connection import DriverConnection, borrowed, driver_connection
 from jobbridge.postgres.connect import connect
+from jobbridge.postgres.schema.rendering import speak
 from jobbridge.postgres.target import Target
+from jobbridge.settings import in_schema, load_settings
 from jobbridge.store.database import Database
 from jobbridge.store.schema.migrate import migrate
 from jobbridge.testing.apps import app_of, rebound
@@ -83,6 +85,7 @@ class _OneConnection(Database):
     def connection(self, *, check_schema: bool = True) -> Iterator[DriverConnection]:
         """Lend it; what fails inside is undone, and the test's transaction goes on."""
         connection = borrowed(driver_connection(self._wrapper))  # Django's own leaves jsonb undecoded
+        speak(connection, self.target.schema)
         with connection.transaction():
             yield connection
 
@@ -129,6 +132,7 @@ def _url_of(connection: Any) -> str:
         "postgresql", username=told["USER"] or None, password=told["PASSWORD"] or None, host=told["HOST"] or None,
         port=int(told["PORT"]) if told["PORT"] else None, database=told["NAME"],
     ).render_as_string(hide_password=False)  # fmt: skip
+    url = in_schema(url, load_settings().database_schema)
     if url not in _migrated:
         migrate(url)
         _migrated.add(url)

@@ -17,6 +17,7 @@ from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.temporal import run_temporal
 from jobbridge.postgres.connect import close, connect
 from jobbridge.postgres.target import Target
+from jobbridge.settings import in_schema, load_settings
 from jobbridge.store.schema.migrate import migrate
 
 _PREFIX = "jobbridge_test_"
@@ -82,7 +83,7 @@ class Servers:
             name = f"{_PREFIX}template_{uuid.uuid4().hex}"
             self._administer("CREATE DATABASE {}", name)
             self._stack.callback(self._administer, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
-            migrate(self._url_of(name))
+            migrate(in_schema(self._url_of(name), load_settings().database_schema))
             # The first session of a database writes a file with what all need of its catalogue; copies have it then.
             close(connect(Target.of(self._url_of(name)), "tests"))
             self._template = name

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import schema_of
 from jobbridge.store.schema import adopt as adopting
 from jobbridge.store.schema import originals
 from jobbridge.store.schema.adopt import Target
@@ -99,10 +100,11 @@ def _driver() -> DriverConnection:
 
 def _refuse_foreign_tables(*names: str) -> None:
     for table in names:
-        if sa.inspect(op.get_bind()).has_table(table, schema="public"):
+        schema = schema_of(_driver())
+        if sa.inspect(op.get_bind()).has_table(table, schema=schema):
             raise DatabaseError(
-                f"The database already has a table public.{table} that jobbridge did not make.",
-                hint="Give jobbridge a database of its own, or rename that table.",
+                f"The database already has a table {schema}.{table} that jobbridge did not make.",
+                hint="Set JOBBRIDGE_SCHEMA to a schema of JobBridge's own, or rename that table.",
             )
 
 

@@ -39,6 +39,19 @@ def test_connections_are_opened_in_one_place() -> None:
     assert opened == set()
 
 
+def test_cursors_are_made_by_who_renders_statements_for_the_schema() -> None:
+    """`connection.cursor()` and `cursor_on` do; psycopg's classes, called by their names, would say `public.`."""
+    made = {
+        (name, called)
+        for name in modules()
+        if not name.startswith("jobbridge/postgres/")
+        for called, _ in _calls(name)
+        if called.rpartition(".")[2].endswith("Cursor")
+    }
+
+    assert made == set()
+
+
 def test_an_engine_is_given_what_opens_its_connections() -> None:
     made = {
         name: ast.unparse(call)

@@ -81,3 +81,14 @@ def test_a_wrong_value_is_named_with_its_source(name: str, value: str) -> None:
 
     assert repr(value) in str(caught.value)
     assert caught.value.hint
+
+
+def test_the_schema_travels_in_the_database_url() -> None:
+    for url, carried in (
+        ("postgresql://h/d", "postgresql://h/d?schema=mine"),
+        ("postgresql://h/d?sslmode=require", "postgresql://h/d?sslmode=require&schema=mine"),
+        ("host=h dbname=d", "host=h dbname=d schema=mine"),
+    ):
+        read = load_settings({"DATABASE_URL": url, "JOBBRIDGE_SCHEMA": "mine"})
+        assert (read.database_schema, read.database_url) == ("mine", carried)
+    assert load_settings({"DATABASE_URL": "postgresql://h/d"}).database_url == "postgresql://h/d"

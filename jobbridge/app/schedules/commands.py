@@ -23,7 +23,7 @@ from jobbridge.app.schedules.declared import (
     sync_declared,
 )
 from jobbridge.app.schedules.firing import ScheduleFirer
-from jobbridge.app.schedules.rehearsal import rehearse
+from jobbridge.app.schedules.rehearsal import read_by_all, rehearse
 from jobbridge.codec.schedules import open_schedule, readable_schedule
 from jobbridge.core.enqueue import check_queue
 from jobbridge.core.handlers import handler_of
@@ -173,8 +173,8 @@ class ScheduleService:
     def save(self, definition: ScheduleDefinition) -> ScheduleHandle:
         """Make a schedule what the definition says. Raises as `create`."""
         definition = sendable(self._app, definition)
-        # Options are Celery's own, and may be for routers and receivers that only who fires it has.
-        rehearse(self._app, replace(definition, options={}))
+        # Others are for Celery's routers and receivers, and perhaps only who fires it has those.
+        rehearse(self._app, replace(definition, options=read_by_all(definition.options)))
         if definition.queue is not None:
             check_queue(definition.queue, event_prefix=self._app.conf.event_queue_prefix)
         saved = self.store.save(definition)

@@ -6,6 +6,7 @@ receivers of signals hear of it, and no database is asked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import QueueNotFound
@@ -49,6 +50,12 @@ def rehearse(app: Celery, definition: ScheduleDefinition) -> None:
     check_message(name, message.headers, routed)
     producer = JobProducer(app, None, name, taken, queue=routed.get("queue"))
     producer.check(producer.prepared(message).body, {**routed, "headers": dict(message.headers)})
+
+
+def read_by_all(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give those options that mean the same to every process: JobBridge's, and what a message says of itself."""
+    known = JobOptions.names() | _MESSAGE | {"priority"}
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _options_of(definition: ScheduleDefinition) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def pause_queue(context: Asked, queue: Named, asked: PauseQueue | None = None) -
         raise
     outcome = "done" if is_new else "was paused before"
     context.note("pause queue", outcome=outcome, subject=name, reason=note)
-    return QueuePaused(name=name, paused=True, changed=is_new)
+    return QueuePaused(name=name, paused=True, changed=is_new, warning=_warning(context, name))
 
 
 def resume_queue(context: Asked, queue: str) -> QueuePaused:
@@ -60,7 +60,11 @@ def resume_queue(context: Asked, queue: str) -> QueuePaused:
     was_paused = QueuePauses(context.app.database).resume(name)
     outcome = "done" if was_paused else "was not paused"
     context.note("resume queue", outcome=outcome, subject=name[:200])
-    return QueuePaused(name=name, paused=False, changed=was_paused)
+    return QueuePaused(name=name, paused=False, changed=was_paused, warning=_warning(context, name))
+
+
+def _warning(context: Asked, name: str) -> str | None:
+    return queues.why_unknown(context.app, context.app.workers.alive(), name)
 
 
 def _queue(row: queues.Queue) -> Queue:

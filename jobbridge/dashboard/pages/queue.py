@@ -12,7 +12,7 @@ from starlette.responses import Response
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import RequestContext, Rule, storable
 from jobbridge.dashboard.views import charts
-from jobbridge.diagnosis.queues import COUNTED, look_at
+from jobbridge.diagnosis.queues import COUNTED, look_at, unknown_pauses
 from jobbridge.store.counts.flow import Span
 from jobbridge.store.monitor.queue_history import MOST, EndedJobs, queue_history
 
@@ -32,7 +32,8 @@ class Hour:
 def queue(context: RequestContext) -> Response:
     """The queue of the address; one that nothing is known of is a name that nobody uses."""
     name = storable(str(context.request.path_params["queue"]))
-    found, problem = look_at(context.app, context.app.workers.alive(), name)
+    alive = context.app.workers.alive()
+    found, problem = look_at(context.app, alive, name)
     begin = Span.HOUR.begin(datetime.now(UTC)) - (_HOURS - 1) * Span.HOUR.length
     history = queue_history(context.app.database, name, since=begin)
     known = dict(history.hours)
@@ -44,6 +45,7 @@ def queue(context: RequestContext) -> Response:
         context,
         "queue.html",
         queue=found,
+        unknown=unknown_pauses(context.app, alive, [found]).get(name),
         problem=problem,
         counted=COUNTED,
         here=queue_path(context, name),

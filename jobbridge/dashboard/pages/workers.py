@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from jobbridge.core.access import Role
 from jobbridge.dashboard.access.request_context import POST, RequestContext, Rule, storable
 from jobbridge.dashboard.pages.queue import queue_path
-from jobbridge.diagnosis.queues import COUNTED, look
+from jobbridge.diagnosis.queues import COUNTED, look, unknown_pauses
 from jobbridge.errors import JobBridgeError
 from jobbridge.store.jobs.open_jobs import running_jobs
 from jobbridge.store.workers.queue_pauses import QueuePauses
@@ -50,6 +50,7 @@ def workers(context: RequestContext) -> Response:
         runs=runs,
         jobs_shown=_JOBS_OF_A_WORKER,
         queues=queues.queues,
+        unknown=unknown_pauses(context.app, alive, queues.queues),
         queue_path=partial(queue_path, context),
         here=context.path("workers", query=kept),
         following=context.path("workers", query=kept | {"after": queues.next}) if queues.next else None,

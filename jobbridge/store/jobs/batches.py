@@ -20,6 +20,7 @@ from psycopg.rows import tuple_row
 
 from jobbridge.core import events
 from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.postgres.caller_connection import cursor_on
 from jobbridge.postgres.prepared import prepared
 from jobbridge.store.jobs.guards import becomes, may
 from jobbridge.store.jobs.statements import statement_of
@@ -257,7 +258,7 @@ class Batches:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
-        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        with cursor_on(connection, tuple_row) as cursor:
             (self._tenant,) = cursor.execute(_TENANT_TYPE).fetchone() or ("text",)
 
     def write(

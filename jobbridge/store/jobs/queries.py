@@ -13,7 +13,6 @@ from psycopg import sql
 from jobbridge.codec.rows import open_delivery, open_result, opened, readable_detail, readable_job
 from jobbridge.core.keys import Engine, JobKey, TenantId, job_id_for
 from jobbridge.core.status import FINAL, JobStatus
-from jobbridge.postgres.caller_connection import driver_connection
 from jobbridge.store.database import CallersConnection, Database
 from jobbridge.store.fetch import all_rows
 from jobbridge.store.jobs.rows import (
@@ -381,7 +380,7 @@ class JobStore:
         connection: CallersConnection | None = None,
     ) -> list[_Row]:
         if connection is not None:
-            return all_rows(driver_connection(connection), make, statement, params)
+            return all_rows(self._database.beneath(connection), make, statement, params)
         return self._database.run(lambda own: all_rows(own, make, statement, params))
 
 

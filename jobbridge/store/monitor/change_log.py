@@ -312,7 +312,7 @@ class LiveLog:
 
     async def jobs(self, job_ids: Sequence[UUID]) -> list[LiveRow]:
         """Give what these jobs are now."""
-        async with psycopg.AsyncCursor(self._connection, row_factory=kwargs_row(_live_row)) as cursor:
+        async with self._connection.cursor(row_factory=kwargs_row(_live_row)) as cursor:
             return await (await cursor.execute(JOBS, {"job_ids": list(job_ids)})).fetchall()
 
     async def totals(self) -> Totals:

@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import kwargs_row
 
 from jobbridge.core.keys import Engine, job_id_for
 from jobbridge.core.masking.texts import MASK, without_passwords
-from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.caller_connection import DriverConnection, cursor_on
 from jobbridge.store.jobs.queries import COLUMNS
 from jobbridge.store.jobs.rows import JobRow, job_row
 
@@ -194,7 +193,7 @@ class Questions:
     def _fetch(self, statement: LiteralString, more: dict[str, Any]) -> list[JobRow]:
         used = [sql.SQL(clause) for name, clause in FILTERS.items() if self._values[name] is not None]
         composed = sql.SQL(statement).format(filters=sql.SQL(" AND ").join(used) if used else sql.SQL("true"))
-        with psycopg.Cursor(self._connection, row_factory=kwargs_row(job_row)) as cursor:
+        with cursor_on(self._connection, kwargs_row(job_row)) as cursor:
             # Not prepared: a plan that is made once is one for the usual values, and these are rare ones.
             return cursor.execute(composed, self._values | more, prepare=False).fetchall()
 

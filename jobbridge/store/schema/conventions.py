@@ -18,6 +18,7 @@ from psycopg import sql
 
 from jobbridge.errors import ConfigurationError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import qualified, rendered
 
 #: Our tables in schema public that have a tenant, whether they are there yet or not. A test holds it complete.
 TENANT_TABLES = (
@@ -190,7 +191,7 @@ def _separate(connection: DriverConnection, table: str, roles: Sequence[str]) ->
     policies: list[tuple[str, sql.Composable, sql.Composable]] = [
         ("jobbridge_services", everybody, sql.SQL("true"))
     ]
-    if table not in SERVICE_TABLES:
+    if table not in _service_tables(connection):
         policies.append(("jobbridge_tenant", sql.SQL("PUBLIC"), _is_mine(connection, table)))
     for policy, to, rows in policies:
         connection.execute(sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(sql.Identifier(policy), name))
@@ -215,10 +216,14 @@ def _is_mine(connection: DriverConnection, table: str) -> sql.Composed:
     return sql.SQL(mine).format(sql.SQL(type_name))
 
 
+def _service_tables(connection: DriverConnection) -> list[str]:
+    return [rendered(table, connection) for table in SERVICE_TABLES]
+
+
 def _guarded(connection: DriverConnection) -> list[str]:
     """Name the tables that have policies, with their schemas."""
-    there = connection.execute(_THERE, {"tables": list(SERVICE_TABLES)}).fetchall()
-    return [f"public.{table}" for table in _existing(connection)] + [table for (table,) in there]
+    there = connection.execute(_THERE, {"tables": _service_tables(connection)}).fetchall()
+    return [qualified(connection, table) for table in _existing(connection)] + [table for (table,) in there]
 
 
 # -- distribution by tenant
@@ -237,7 +242,7 @@ def distribute(connection: DriverConnection) -> list[str]:
     now = [table for table in _existing(connection) if table not in done]
     for table in now:
         colocated = "default" if table == "jobs" else "jobs"
-        connection.execute(_DISTRIBUTE, {"table": f"public.{table}", "with": colocated})
+        connection.execute(_DISTRIBUTE, {"table": qualified(connection, table), "with": colocated})
     return now
 
 

@@ -24,8 +24,9 @@ from jobbridge.errors import DatabaseError, NotMigrated, SchemaTooNew, WorkersOf
 from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
+from jobbridge.postgres.schema.rendering import schema_of, speak
 from jobbridge.postgres.target import Target
-from jobbridge.store.schema import conventions
+from jobbridge.store.schema import conventions, place
 from jobbridge.store.schema.name_clashes import check_books_are_ours, check_names_are_free
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
@@ -47,16 +48,6 @@ _SET_UP = sa.text(
     "SELECT set_config('lock_timeout', :lock_timeout, false), set_config('search_path', 'public', false)"
 )
 
-#: Who has locks on tables of public, since when, and what they do.
-_HOLDERS = """
-SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), state, xact_start,
-    relation::regclass::text
-FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
-WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
-  AND datname = current_database() AND pid <> pg_backend_pid()
-ORDER BY xact_start
-LIMIT 3
-"""
 _HAS_TABLES = sa.text("SELECT to_regclass('public.jobbridge_revisions') IS NOT NULL")
 # Revision names are words: alembic's own 32 characters would be too few some day.
 _CREATE_TABLES: LiteralString = """
@@ -289,10 +280,10 @@ def _driver(connection: sa.Connection) -> DriverConnection:
 def _connection(database_url: str) -> Iterator[sa.Connection]:
     target = Target.of(database_url)
 
-    def opened() -> Connection:
-        # One process migrates at a time: the session holds a lock.
+    def opened() -> Connection:  # one process migrates at a time: the session holds a lock
         connection = connect(target, "migrate", keeps_session=True, must_write=True)
         connection.autocommit = False
+        speak(connection, target.schema, says_all=True)
         return connection
 
     engine = sa.create_engine(target.sqlalchemy_url(), poolclass=sa.NullPool, creator=opened)
@@ -310,15 +301,18 @@ def _locked(
             time.sleep(_TRY_AGAIN_AFTER)
         try:
             with _explained(connection):
-                # Names without a schema mean public, whatever the role's search path says.
-                milliseconds = str(round(lock_timeout.total_seconds() * 1000))
-                connection.execute(_SET_UP, {"lock_timeout": milliseconds})
+                # Names without a schema mean ours, whatever the role's search path says.
+                connection.execute(
+                    _SET_UP, {"lock_timeout": f"{lock_timeout / timedelta(milliseconds=1):.0f}"}
+                )
                 connection.commit()
+                place.check_only_place(_driver(connection))
                 if upgrade_to is not None:
                     check_books_are_ours(_driver(connection))
                     pending = _pending(connection, upgrade_to)
                     _driver(connection).rollback()  # where our tables are missing, reading them is an error
                     check_names_are_free(_driver(connection), pending)
+                place.make_schema(_driver(connection))
                 _prepare(connection)
                 connection.commit()
                 yield connection
@@ -354,11 +348,11 @@ def _failure(connection: sa.Connection, error: BaseException | None) -> Database
                 hint=f"Wait until that transaction ends, or end it, {again}",
             )
         case psycopg.errors.InsufficientPrivilege():
-            role = connection.engine.url.username
+            role, schema = connection.engine.url.username, schema_of(_driver(connection))
             return DatabaseError(
                 f"The role {role!r} may not migrate this database: {reason}.",
                 hint="Migrate with the role that owns the tables, or on a fresh database grant it: "
-                f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE … TO {role}.",
+                f"GRANT CREATE ON SCHEMA {schema} TO {role}; GRANT CREATE ON DATABASE … TO {role}.",
             )
     return DatabaseError(
         f"A migration failed: {reason}. What it had not finished was rolled back.",
@@ -369,7 +363,7 @@ def _failure(connection: sa.Connection, error: BaseException | None) -> Database
 def _holders(connection: sa.Connection) -> str:
     """Say who has locks now; nothing if they are gone, or this role may not see them."""
     connection.rollback()
-    rows = connection.exec_driver_sql(_HOLDERS).all()
+    rows = connection.exec_driver_sql(place.HOLDERS).all()
     return "".join(
         f" Process {pid} ({name}, {state}) has one on {table} since {since:%H:%M:%S}."
         for pid, name, state, since, table in rows

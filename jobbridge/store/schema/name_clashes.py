@@ -14,6 +14,7 @@ from typing import Any, LiteralString
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import rendered, schema_of
 
 #: Tables of the original's, which are taken over if they fit: `originals.check_fits`.
 _ADOPTED = frozenset({"public.jobs", "public.job_details"})
@@ -59,7 +60,7 @@ def check_books_are_ours(connection: DriverConnection) -> None:
     Raises:
         DatabaseError: Somebody has; names it. Nothing was changed.
     """
-    _refuse(connection.execute(_FOREIGN_BOOKS).fetchall())
+    _refuse(connection, connection.execute(_FOREIGN_BOOKS).fetchall())
 
 
 def check_names_are_free(connection: DriverConnection, scripts: Iterable[Any]) -> None:
@@ -71,22 +72,31 @@ def check_names_are_free(connection: DriverConnection, scripts: Iterable[Any]) -
     modules = [script.module for script in scripts]
     tables = {name for module in modules for name in relations_in(inspect.getsource(module))}
     others = {name for module in modules for name in other_names_in(module)}
+    texts = "\n".join(text for module in modules for text in _texts_of(vars(module)))
+
+    def said(names: Iterable[str]) -> list[str]:
+        return sorted(rendered(name, connection) for name in names)
+
     named = {
-        "relations": sorted((tables | others) - _ADOPTED),
-        "functions": sorted(others | {name for module in modules for name in functions_in(module)}),
-        "ours": sorted(tables | _ADOPTED),
-        "texts": "\n".join(text for module in modules for text in _texts_of(vars(module))),
+        "relations": said((tables | others) - _ADOPTED),
+        "functions": said(others | {name for module in modules for name in functions_in(module)}),
+        "ours": said(tables | _ADOPTED),
+        "texts": rendered(texts, connection),
     }
-    _refuse(connection.execute(_TAKEN, named).fetchall())
+    _refuse(connection, connection.execute(_TAKEN, named).fetchall())
 
 
-def _refuse(taken: list[Any]) -> None:
+def _refuse(connection: DriverConnection, taken: list[Any]) -> None:
     if taken:
+        own = f"{schema_of(connection)}."
+        way_out = "Set JOBBRIDGE_SCHEMA to a schema of JobBridge's own for all its processes, and migrate"
+        if not any(name.startswith(own) for name, _ in taken):
+            way_out = "Give JobBridge a database of its own"
         told = ", ".join(f"the {kind} {name}" for name, kind in taken)
         raise DatabaseError(
             f"The database has what JobBridge did not make, under names that it is about to use: {told}. "
             "Nothing was changed.",
-            hint="Rename it, or give JobBridge a database of its own: its tables are always in the schema public.",
+            hint=f"{way_out}; or rename it.",
         )
 
 
@@ -113,7 +123,7 @@ def functions_in(module: Any) -> Iterator[str]:
 
 
 def other_names_in(module: Any) -> Iterator[str]:
-    """Name the indexes that a migration makes in the schema public, and what its `makes` says."""
+    """Name the indexes that a migration makes beside the tables, and what its `makes` says."""
     yield from getattr(module, "makes", ())
     for text in (inspect.getsource(module), *_texts_of(vars(module))):
         yield from (f"public.{name}" for name in _INDEXES.findall(text))

@@ -20,6 +20,7 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import qualified
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ WHERE indrelid = %(table)s::regclass AND relname = %(index)s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rewrite:
-    """What becomes of the rows of a table in schema public. Expressions are SQL over the row `new`.
+    """What becomes of the rows of a table of ours. Expressions are SQL over the row `new`.
 
     Attributes:
         retyped: Column → its type afterwards, and its value.
@@ -115,12 +116,12 @@ def create_indexes(connection: DriverConnection, table: str, indexes: Mapping[st
 
     Args:
         connection: In autocommit mode.
-        table: In schema public.
+        table: In our schema.
         indexes: Name → `CREATE INDEX CONCURRENTLY …`.
     """
     with _waiting_as_long_as_it_takes(connection):
         for name, statement in indexes.items():
-            known = {"table": f"public.{table}", "index": name}
+            known = {"table": qualified(connection, table), "index": name}
             found = connection.execute(_INDEX_IS_VALID, known).fetchone()
             if found == (True,):
                 continue
@@ -137,11 +138,11 @@ def replace_indexes(connection: DriverConnection, table: str, indexes: Mapping[s
 
     Args:
         connection: In autocommit mode.
-        table: In schema public.
+        table: In our schema.
         indexes: Name → its definition from the list of columns on, as `pg_get_indexdef` has it.
     """
     for name, definition in indexes.items():
-        known = {"table": f"public.{table}", "index": name, "definition": definition}
+        known = {"table": qualified(connection, table), "index": name, "definition": definition}
         if connection.execute(_INDEX_IS_SO, known).fetchone() != (True,):
             made = f"CREATE INDEX CONCURRENTLY {name}_made ON public.{table} {definition}"
             create_indexes(connection, table, {f"{name}_made": made})
@@ -153,7 +154,7 @@ def replace_indexes(connection: DriverConnection, table: str, indexes: Mapping[s
 
 
 def drop_indexes(connection: DriverConnection, names: Sequence[str]) -> None:
-    """Drop indexes of schema public, as `create_indexes` makes them."""
+    """Drop indexes of our schema, as `create_indexes` makes them."""
     with _waiting_as_long_as_it_takes(connection):
         for name in names:
             _execute(connection, "DROP INDEX CONCURRENTLY IF EXISTS {}", sql.Identifier("public", name))
@@ -188,7 +189,9 @@ def _prepare(connection: DriverConnection, change: Rewrite) -> None:
         sql.Identifier(change.trigger),
         sql.Identifier("public", change.trigger),
     )
-    there = {name for (name,) in connection.execute(_CONSTRAINTS, {"table": f"public.{change.table}"})}
+    there = {
+        name for (name,) in connection.execute(_CONSTRAINTS, {"table": qualified(connection, change.table)})
+    }
     wanted: dict[str, sql.Composable] = {name: sql.SQL(check) for name, check in change.checks.items()}
     for column in change.required:
         is_there = sql.SQL("{} IS NOT NULL").format(sql.Identifier(_actual(change, column)))
@@ -224,7 +227,7 @@ def _fill(connection: DriverConnection, change: Rewrite) -> None:
 
     Rows that are written meanwhile have been through the trigger, wherever they are.
     """
-    [(pages,)] = connection.execute(_PAGES, {"table": f"public.{change.table}"}).fetchall()
+    [(pages,)] = connection.execute(_PAGES, {"table": qualified(connection, change.table)}).fetchall()
     statement = _batch_statement(change)
     for page in range(0, pages, BATCH_PAGES):
         connection.execute(statement, {"first": f"({page},0)", "end": f"({page + BATCH_PAGES},0)"})

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import qualified
 
 CREATE_ADOPTED: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.jobbridge_adopted (
@@ -101,8 +102,8 @@ class Original:
 
 
 def describe(connection: DriverConnection, table: str) -> Original | None:
-    """Read a table of schema public from the catalog; None if there is none."""
-    known = {"table": f"public.{table}"}
+    """Read a table of our schema from the catalog; None if there is none."""
+    known = {"table": qualified(connection, table)}
     columns = {
         name: OriginalColumn(type=type_name, is_required=required, default=default, is_enum=is_enum)
         for name, type_name, required, default, is_enum in connection.execute(_COLUMNS, known).fetchall()
@@ -163,9 +164,9 @@ def check_fits(connection: DriverConnection, original: Original, *, key: str, kn
     misfits = _misfits(connection, original, key)
     if misfits:
         raise DatabaseError(
-            f"The database already has a table public.{original.table} that jobbridge did not make, and which is "
-            f"not one that it can take over: {'; '.join(misfits)}.",
-            hint="Give jobbridge a database of its own, or rename that table.",
+            f"The database already has a table {qualified(connection, original.table)} that jobbridge did not make, "
+            f"and which is not one that it can take over: {'; '.join(misfits)}.",
+            hint="Set JOBBRIDGE_SCHEMA to a schema of JobBridge's own, or rename that table.",
         )
     foreign = [
         name
@@ -174,8 +175,8 @@ def check_fits(connection: DriverConnection, original: Original, *, key: str, kn
     ]
     if foreign:
         raise DatabaseError(
-            f"The table public.{original.table} has columns that jobbridge does not know and that must have a value: "
-            f"{', '.join(foreign)}.",
+            f"The table {qualified(connection, original.table)} has columns that jobbridge does not know "
+            f"and that must have a value: {', '.join(foreign)}.",
             hint="Give them a default, or make them nullable; then run `jobbridge migrate` again.",
         )
     check_unhindered(connection, original.table)
@@ -188,11 +189,14 @@ def check_unhindered(connection: DriverConnection, table: str) -> None:
         DatabaseError: Something does; names it.
     """
     changing = ["status", "type", "runner_type", "external_id", "external_run_id", "step_name"]
-    found = connection.execute(_DEPENDENTS, {"table": f"public.{table}", "columns": changing}).fetchall()
+    found = connection.execute(
+        _DEPENDENTS, {"table": qualified(connection, table), "columns": changing}
+    ).fetchall()
     if found:
         names = "; ".join(name for (name,) in found)
         raise DatabaseError(
-            f"Columns of public.{table} have to change their type, and other objects use them: {names}.",
+            f"Columns of {qualified(connection, table)} have to change their type, and other objects use them: "
+            f"{names}.",
             hint="Drop these objects, run `jobbridge migrate`, and make them again.",
         )
 
@@ -213,7 +217,9 @@ def _misfits(connection: DriverConnection, original: Original, key: str) -> list
             misfits.append(f"it has no column {name}")
         elif not (column.type.partition("(")[0] in types or (name == "status" and column.is_enum)):
             misfits.append(f"{name} is {column.type}, not {types[0]}")
-    [(primary_key,)] = connection.execute(_PRIMARY_KEY, {"table": f"public.{original.table}"}).fetchall()
+    [(primary_key,)] = connection.execute(
+        _PRIMARY_KEY, {"table": qualified(connection, original.table)}
+    ).fetchall()
     if not misfits and primary_key != ["tenant", key]:
         misfits.append(f"its primary key is {primary_key or 'missing'}, not (tenant, {key})")
     return misfits

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 from jobbridge.core.keys import Engine
 from jobbridge.postgres import presence
-from jobbridge.postgres.caller_connection import DriverConnection, driver_connection
+from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.locks import WORKERS
 from jobbridge.postgres.presence import Verdict, verdict
 from jobbridge.store.database import CallersConnection, Database
@@ -128,7 +128,7 @@ class WorkerStore:
             seen = self._judged(own, doubtful, Verdict.ALIVE) if doubtful else set()
             return [replace(row, is_alive=row.is_alive or row.number in seen) for row in rows]
 
-        return self._database.run(fetch) if connection is None else fetch(driver_connection(connection))
+        return self._database.run(fetch) if connection is None else fetch(self._database.beneath(connection))
 
     def alive(self, connection: CallersConnection | None = None) -> Sequence[WorkerRow]:
         """Give the workers that run now."""

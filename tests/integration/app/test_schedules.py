@@ -493,6 +493,38 @@ def test_what_cannot_be_scheduled_is_refused_at_once(world: World) -> None:
         world.firer.fire_now(SYSTEM_TENANT, uuid.uuid4())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"singleton_policy": "perhaps"},
+        {"singleton_key": ""},
+        {"priority": 12},
+        {"user_id": "Ann"},
+    ],
+    ids=str,
+)
+def test_options_that_no_fire_could_send_are_refused_when_they_are_given(
+    world: World, options: dict[str, Any]
+) -> None:
+    world.app.schedules.create("tick", "0 * * * *", metadata={"by": "Ann"})
+
+    with pytest.raises(UnsupportedOption):
+        world.app.schedules.update("tick", options=options)
+
+    [row] = world.app.schedules.list()
+    assert row.options == {"job_metadata": {"by": "Ann"}}
+
+
+def test_options_for_routers_that_only_another_process_has_are_left_to_it(world: World) -> None:
+    world.app.schedules.create("tick", "0 * * * *")
+    options = {"routing_key": "elsewhere", "serializer": "of-our-own", "region": "eu"}
+
+    world.app.schedules.update("tick", options=options)
+
+    [row] = world.app.schedules.list()
+    assert row.options == options
+
+
 def test_scheduling_what_nobody_can_run_warns_at_once(world: World) -> None:
     handle = world.app.schedules.create("tick", "0 * * * *", queue="nowhere")
 

@@ -486,6 +486,12 @@ def test_a_rule_is_set_listed_and_removed(client: TestClient, access: AccessStor
 # -- queues
 
 
+def test_who_pauses_a_queue_that_nobody_knows_is_warned(client: TestClient, send: Send) -> None:
+    for done in ("pause", "resume"):
+        told = send(f"/queues/leters/{done}").json()
+        assert (told["changed"], told["warning"].split(":")[0]) == (True, "Nobody knows a queue 'leters'")
+
+
 def test_a_queue_is_paused_and_resumed(client: TestClient, access: AccessStore, send: Send) -> None:
     send(**TOTAL, queue="letters")
     headers = bearer(access)
@@ -499,7 +505,12 @@ def test_a_queue_is_paused_and_resumed(client: TestClient, access: AccessStore, 
     assert send("/queues/letters/pause", note="until Monday").json()["changed"] is True
     assert shown()["pause"]["note"] == "until Monday"
     assert send("/queues/letters/pause").json()["changed"] is False
-    assert send("/queues/letters/resume").json() == {"name": "letters", "paused": False, "changed": True}
+    assert send("/queues/letters/resume").json() == {
+        "name": "letters",
+        "paused": False,
+        "changed": True,
+        "warning": None,
+    }
     assert shown()["pause"] is None
     assert send(f"/queues/{'x' * 300}/pause").status_code == 422
     actions = [(action.action, action.outcome) for action in access.actions(limit=4)]

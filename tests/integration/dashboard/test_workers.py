@@ -81,6 +81,18 @@ def test_a_queue_is_paused_with_a_note_and_resumed(
     assert noted == [("resume queue", "mail", None), ("pause queue", "mail", "provider is down")]
 
 
+def test_a_pause_of_a_queue_that_nobody_knows_says_so(client: TestClient, app: Celery) -> None:
+    app.tasks["parity.total"].apply_async(args=[[1]], queue="mail")
+    client.post("/queues/pause", data={"queue": "mail"})
+
+    page = unescape(client.post("/queues/pause", data={"queue": "mial"}).text)
+
+    assert page.count("Nobody knows a queue") == 1
+    assert "Nobody knows a queue 'mial'" in page
+    assert "Nobody knows a queue 'mial'" in unescape(client.get("/queues/mial").text)
+    assert "Nobody knows a queue" not in client.get("/queues/mail").text
+
+
 def test_a_queue_has_a_page_with_what_waits_who_serves_it_and_how_it_went(
     client: TestClient, app: Celery, access: AccessStore
 ) -> None:

@@ -339,3 +339,6 @@ class QueuePaused(Answer):
     name: str
     paused: bool
     changed: bool = Field(description="False: it was so before.")
+    warning: str | None = Field(
+        None, description="Nobody knows a queue of that name: perhaps it is another's."
+    )
