@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporalio.api.enums.v1 import ActivityExecutionStatus, PendingActivityState
@@ -21,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.keys import job_id_for
 from jobbridge.core.light import activity_id_in, external_id_of
-from jobbridge.cutover.engines.patience import patiently
+from jobbridge.cutover.engines.patience import in_portions, patiently
 from jobbridge.store.moves import jobs as moves
 from jobbridge.temporal.deliver import light
 from jobbridge.temporal.reconcile.executions import running_activities, running_workflows
@@ -77,15 +76,11 @@ def end_workflows(delivery: TemporalDelivery, former: Sequence[Former]) -> int:
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    ended = 0
-    for start in range(0, len(former), PORTION):
-        portion = former[start : start + PORTION]
 
-        async def end_all(client: Client, portion: Sequence[Former] = portion) -> int:
-            return sum(await _each(_end, client, portion))
+    def end_all(portion: Sequence[Former]) -> list[bool]:
+        return delivery.ask(lambda client: _each(_end, client, portion))
 
-        ended += patiently(partial(delivery.ask, end_all))
-    return ended
+    return sum(in_portions(end_all, former, size=PORTION))
 
 
 def left_behind(app: Celery, delivery: TemporalDelivery) -> list[Former]:
@@ -123,16 +118,13 @@ def missing(app: Celery, delivery: TemporalDelivery, jobs: Sequence[MovableJob])
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    gone: list[MovableJob] = []
-    for start in range(0, len(jobs), PORTION):
-        portion = jobs[start : start + PORTION]
 
-        async def ask(client: Client, portion: Sequence[MovableJob] = portion) -> list[bool]:
-            return await _each(_runs, client, [job.external_id or job.task_id for job in portion])
+    def ask(portion: Sequence[MovableJob]) -> list[bool]:
+        ids = [job.external_id or job.task_id for job in portion]
+        return delivery.ask(lambda client: _each(_runs, client, ids))
 
-        answers = patiently(partial(delivery.ask, ask))
-        gone += [job for job, runs in zip(portion, answers, strict=True) if not runs]
-    return gone
+    answers = in_portions(ask, jobs, size=PORTION)
+    return [job for job, runs in zip(jobs, answers, strict=True) if not runs]
 
 
 async def _each(

@@ -83,7 +83,7 @@ KILLS, WITHIN = 20, JOBS / 20  # seconds
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(max(1500, JOBS / 2))
 def test_many_jobs_and_schedules_there_and_back_with_twenty_kills(sides: Sides) -> None:
     draw = random.Random(16)
     for engine in ("celery", "temporal"):
@@ -117,7 +117,7 @@ def test_many_jobs_and_schedules_there_and_back_with_twenty_kills(sides: Sides) 
         here = schedules if to == "temporal" else set()
         wait_until(lambda here=here: in_temporal(sides) == here, timeout=TIMEOUT)
 
-    sides.wait_until_all_ended(timeout=600)
+    sides.wait_until_all_ended(timeout=max(600, JOBS / 5))
     assert sides.statuses() == {"completed": JOBS}
     assert sides.ran() == {f"job-{number}": 1 for number in range(JOBS)}
     wait_until(lambda: running_workflows(sides) == 0, timeout=300)
