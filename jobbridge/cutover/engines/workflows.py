@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _One = TypeVar("_One")
+_Answer = TypeVar("_Answer")
 
 #: Questions at a time.
 CONCURRENCY = 20
@@ -44,6 +45,16 @@ LIMIT = 50_000
 
 _STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 _REASON = "Its job has gone to Celery."
+
+
+class _Patiently:
+    """The way to Temporal, for long lists: each page is asked for again by itself, and not all of them."""
+
+    def __init__(self, delivery: TemporalDelivery) -> None:
+        self._delivery = delivery
+
+    def ask(self, work: Callable[[Client], Awaitable[_Answer]]) -> _Answer:
+        return patiently(lambda: self._delivery.ask(work))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,14 +100,11 @@ def left_behind(app: Celery, delivery: TemporalDelivery) -> list[Former]:
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    ids = patiently(lambda: [each.id for each in running_workflows(app, delivery, limit=LIMIT)])
-    now = datetime.now(UTC)
-    ids += patiently(
-        lambda: [
-            external_id_of(each.activity_id)
-            for each in running_activities(app, delivery, limit=LIMIT, before=now)
-        ]
-    )
+    asked, now = _Patiently(delivery), datetime.now(UTC)
+    ids = [each.id for each in running_workflows(app, asked, limit=LIMIT)]
+    ids += [
+        external_id_of(each.activity_id) for each in running_activities(app, asked, limit=LIMIT, before=now)
+    ]
     found: dict[str, Former] = {}
     for start in range(0, len(ids), 1000):
         portion = ids[start : start + 1000]
