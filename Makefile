@@ -33,12 +33,12 @@ SOAK_ARGS ?=
 HERE := $(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(HERE)
 
-.PHONY: help demo test test-long test-all soak chromium servers monitors screenshots docs conformance histories bench bench-peers dev lint format types contracts ci wheel clean setup
+.PHONY: help demo test test-long test-all soak chromium servers monitors django6 screenshots docs conformance histories bench bench-peers dev lint format types contracts ci wheel clean setup
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) chromium servers monitors
+setup: $(READY) chromium servers monitors django6
 
 # What the browser tests need, and nothing else does.
 chromium:
@@ -56,6 +56,12 @@ monitors: build/monitors/.ready
 build/monitors/.ready: $(READY)
 	@UV_PROJECT_ENVIRONMENT=build/monitors .ci/uv sync --quiet --locked --no-dev --extra temporal --group monitors --python $(BIN)/python
 	@touch $@
+
+# Django 6, on a Python that it takes: see .ci/django6.
+django6: build/django6/.ready
+
+build/django6/.ready: $(READY) .ci/django6
+	@.ci/django6 build/django6
 
 $(READY): pyproject.toml uv.lock .ci/bootstrap .ci/uv
 	@PYTHON="$(PYTHON)" UV_VERSION=$(UV_VERSION) .ci/bootstrap $(VENV)
@@ -82,10 +88,10 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4
 test: $(READY) chromium servers
 	$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
-test-long: $(READY) chromium servers monitors
+test-long: $(READY) chromium servers monitors django6
 	$(PYTEST) -m long $(PYTEST_ARGS)
 
-test-all: $(READY) chromium servers monitors
+test-all: $(READY) chromium servers monitors django6
 	$(PYTEST) $(PYTEST_ARGS)
 
 # What others' queues need; what cannot be had is left out of the benchmark.

@@ -98,6 +98,21 @@ def run_one_job(folder: Path, environment: Path, database_url: str) -> None:
     if answer.strip() != "42":
         sys.exit(f"the job's result is {answer!r}, not 42")
     wait_for_row(database_url)
+    look_around(jobbridge, folder, env)
+
+
+def look_around(jobbridge: str, folder: Path, env: dict[str, str]) -> None:
+    """Ask what somebody asks who has no Temporal, and never will: nothing may fail for the lack of it."""
+    questions = (
+        "doctor", "jobs list", "queues list", "schedules list", "cutover check --to celery",
+    )  # fmt: skip
+    for question in questions:
+        done = subprocess.run(
+            [jobbridge, *question.split(), "-A", "shop"],
+            cwd=folder, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: `doctor` has found something
+            sys.exit(f"`jobbridge {question}` ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def wait_for_row(database_url: str) -> None:

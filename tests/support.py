@@ -121,14 +121,19 @@ def worker_process(
     ready: str | None = "ready.",
     timeout: float = 30.0,
     cwd: Path | None = None,
+    python: Path | None = None,
 ) -> Iterator[ManagedProcess]:
     """Run a Python program (`-m …` or a path) until the block ends; enter when its log says `ready`.
 
     It is forked from a process that has imported what it will import: see tests/fork_server.py. It fails who has failed
     a task of a workflow with it: that is code of ours that Temporal has run again and again, unless a test wants it so
-    (`@pytest.mark.workflow_tasks_fail`).
+    (`@pytest.mark.workflow_tasks_fail`). Another interpreter's is a new process.
     """
-    process = start_python(argv, name=name, log_path=log_path, env=env, cwd=cwd)
+    if python is None:
+        process = start_python(argv, name=name, log_path=log_path, env=env, cwd=cwd)
+    else:
+        own = [str(python), *argv]
+        process = ManagedProcess(name=name, argv=own, log_path=log_path, env=env, cwd=cwd).start()
     try:
         if ready is not None:
             wait_until(

@@ -140,14 +140,20 @@ def tell(as_json: bool, facts: Any, text: str) -> None:
         click.echo(text)
 
 
+class Markup(str):
+    """A text in which rich's markup means something; in all others `[temporal]` is what it says."""
+
+    __slots__ = ()
+
+
 def tell_table(rows: list[tuple[Any, ...]], *columns: str, empty: str) -> None:
-    """Show rows in a table; `empty` if there are none."""
+    """Show rows in a table; `empty` if there are none. Texts are shown as they are, but for `Markup`."""
     if not rows:
         click.echo(empty)
         return
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell)) if type(cell) is str else cell for cell in row))
     console().print(table)
 
 
@@ -157,10 +163,10 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def styled(status: JobStatus) -> str:
+def styled(status: JobStatus) -> Markup:
     """Give the status with rich's markup."""
     style = STATUS_STYLES.get(status)
-    return f"[{style}]{status.value}[/]" if style else status.value
+    return Markup(f"[{style}]{status.value}[/]" if style else status.value)
 
 
 def seconds_between(start: datetime | None, end: datetime | None) -> float | None:

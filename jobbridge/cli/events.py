@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import (
@@ -159,7 +158,7 @@ def _tell_waits(waits: list[Wait], as_json: bool) -> None:
         return
     shown = [
         (
-            str(each.job_id), each.kind, escape(each.name or ""), escape(each.key or ""), ago(each.since),
+            str(each.job_id), each.kind, each.name or "", each.key or "", ago(each.since),
             "" if each.until is None else f"{each.until:%Y-%m-%d %H:%M:%S} UTC", each.tenant,
         )
         for each in waits
@@ -176,8 +175,8 @@ def _tell_events(app: Celery, events: list[SentEvent], as_json: bool) -> None:
         return
     shown = [
         (
-            escape(each.name), str(each.job_id or each.consumed_by or ""), escape(each.key or ""), ago(each.sent_at),
-            escape(each.sent_by or ""), "kept" if each.consumed_at is None else f"taken {ago(each.consumed_at)}",
+            each.name, str(each.job_id or each.consumed_by or ""), each.key or "", ago(each.sent_at),
+            each.sent_by or "", "kept" if each.consumed_at is None else f"taken {ago(each.consumed_at)}",
             each.tenant,
         )
         for each in events

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from jobbridge.cli.common import (
     app_option,
@@ -48,7 +47,7 @@ def list_handlers(app_name: str | None, as_json: bool) -> None:
             "" if row["max_attempts"] is None else str(row["max_attempts"]),
             row["schedule"] or "",
             "required" if row["tenant_required"] else "",
-            escape(row["description"]),
+            row["description"],
         )
         for row in rows
     ]

@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
-from jobbridge.cli.common import ago, console, seconds_between, styled
+from jobbridge.cli.common import ago, console, seconds_between, styled, visible
 from jobbridge.core.masking.values import masked, without_passwords
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def _steps(details: list[JobDetailRow]) -> Table:
         seconds = seconds_between(detail.created_at, detail.processed_at)
         error = without_passwords(detail.error).splitlines()
         table.add_row(
-            detail.step_name,
-            detail.step_key or "",
+            Text(visible(detail.step_name)),
+            Text(visible(detail.step_key or "")),
             "superseded" if "superseded" in detail.metadata else styled(detail.status),
             str(detail.attempt),
             "" if seconds is None else f"{seconds:.2f}",
-            error[0] if error else "",
+            Text(visible(error[0] if error else "")),
         )
     return table

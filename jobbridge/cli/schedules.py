@@ -12,6 +12,7 @@ import click
 
 from jobbridge.cli.audit import Entry, by_option, on_record
 from jobbridge.cli.common import (
+    Markup,
     ago,
     app_option,
     app_option_of_group,
@@ -314,7 +315,7 @@ def _show_history(history: list[FireRow]) -> None:
     shown = [
         (
             _instant(fire.fire_at), fire.trigger.value,
-            f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]", str(fire.job_id or ""),
+            Markup(f"[{_OUTCOME_STYLES[fire.outcome]}]{fire.outcome.value}[/]"), str(fire.job_id or ""),
             without_passwords(fire.reason),
         )
         for fire in history

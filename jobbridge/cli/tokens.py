@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from jobbridge.cli.audit import by_option, on_record
 from jobbridge.cli.common import (
@@ -88,8 +87,8 @@ def list_tokens(app_name: str | None, as_json: bool) -> None:
         return
     shown = [
         (
-            escape(row.name), row.role.value, escape(row.tenant or "all"), ago(row.created_at),
-            escape(row.created_by or ""), ago(row.used_at), _state(row),
+            row.name, row.role.value, row.tenant or "all", ago(row.created_at),
+            row.created_by or "", ago(row.used_at), _state(row),
         )
         for row in rows
     ]  # fmt: skip

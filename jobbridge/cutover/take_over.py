@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobbridge.broker import StoredMessage, store_messages
@@ -59,12 +59,35 @@ def take_over(app: Celery, url: str, *, queues: Sequence[str] | None = None, is_
         named = list(queues) if queues is not None else source.queues(known)
         _refuse_consumers(source, named)
         taking = _TakeOver(app, source, report, is_dry=is_dry)
-        for queue in named:
-            taking.take(source.pages(queue))
+        routes = _routes(app, named)
+        # What falls due while it is read is in its queue afterwards, or on its way: so both are looked at again.
+        while taking.take(source.delayed(routes, are_all=queues is None)):
+            _take_queues(taking, source, named)
+        _take_queues(taking, source, named)
         taking.take(source.held(queues))
         report.notes += source.notes
     taking.tell()
     return report
+
+
+def _take_queues(taking: _TakeOver, source: Source, queues: Sequence[str]) -> None:
+    for queue in queues:
+        taking.take(source.pages(queue))
+
+
+def _routes(app: Celery, queues: Sequence[str]) -> dict[str, list[str]]:
+    """Give the routing keys that lead to each queue, as the app declares it; else its own name."""
+    declared: Mapping[str, Any] = app.amqp.queues
+    routes: dict[str, list[str]] = {}
+    for name in queues:
+        queue = declared.get(name)
+        keys = (
+            [queue.routing_key, *(each.routing_key for each in queue.bindings)]
+            if queue is not None
+            else [name]
+        )
+        routes[name] = [str(key) for key in keys if key] or [name]
+    return routes
 
 
 def _refuse_consumers(source: Source, queues: Sequence[str]) -> None:
@@ -87,8 +110,11 @@ class _TakeOver:
         self._known_before = 0
         self._left: Counter[str] = Counter()
 
-    def take(self, pages: Iterable[list[OldMessage]]) -> None:
+    def take(self, pages: Iterable[list[OldMessage]]) -> int:
+        """Take what there is, and give how many messages that were, those that stay included."""
+        count = 0
         for page in pages:
+            count += len(page)
             jobs = list(self._readable(page))
             if self._is_dry:
                 self._report.moved.update(_waits(job) for job in jobs)
@@ -97,6 +123,7 @@ class _TakeOver:
             self._source.remove([job.message for job in jobs])
             self._report.moved.update(_waits(job) for job in taken)
             self._known_before += len(jobs) - len(taken)
+        return count
 
     def tell(self) -> None:
         """Complete the report."""

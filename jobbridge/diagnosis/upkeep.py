@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from jobbridge.diagnosis.findings import Check, age, bad, good, some
@@ -89,6 +90,8 @@ def check_drift(app: Celery, *, apart: float = 3.0) -> list[Check]:
         app: Whose.
         apart: Seconds to the second look, if the first one finds something: only what both found is told.
     """
+    if find_spec("temporalio") is None:
+        return []  # there is no Temporal here, and no workflow
     from jobbridge.temporal.reconcile.drift import drift
 
     try:

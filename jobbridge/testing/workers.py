@@ -52,13 +52,17 @@ class CeleryJobs(Jobs):
         app: Bound to the test's database.
         pool: `threads` or `solo`.
         concurrency: Threads.
+        stops_within: Seconds that its worker has to end when the test is over.
     """
 
     engine: ClassVar[str] = "ce"
 
-    def __init__(self, app: Celery, *, pool: str = "threads", concurrency: int = 2) -> None:
+    def __init__(
+        self, app: Celery, *, pool: str = "threads", concurrency: int = 2, stops_within: float = _STOPS_WITHIN
+    ) -> None:
         super().__init__(app)
         self._options = {"pool": pool, "concurrency": concurrency}
+        self._stops_within = stops_within
         self._stack = ExitStack()
 
     def start(self) -> None:
@@ -109,12 +113,15 @@ class CeleryJobs(Jobs):
         finally:
             celerys: Any = state
             celerys.should_stop = 0
-            thread.join(_STOPS_WITHIN)
+            thread.join(self._stops_within)
             celerys.should_stop = None
+            # One that hangs, or failed as it stopped, says no good-bye: its proof must not go on meanwhile.
+            if app.presence is not None:
+                app.presence.close()
             trace.reset_worker_optimizations(app)
             if thread.is_alive():
                 raise RuntimeError(
-                    f"The worker did not end within {_STOPS_WITHIN:g} s: does a task run for ever?"
+                    f"The worker did not end within {self._stops_within:g} s: does a task run for ever?"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Tasks that are coroutines."""
+"""Tasks that are coroutines, and one that coroutines follow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tests.parity.tasks import add, note
+from jobbridge import JobContext, RetryPolicy, job
+from tests.parity.tasks import add, note, wait_for_file
 
 
 @shared_task(name="parity.async_add")
@@ -33,6 +34,15 @@ async def async_flaky(self: Any) -> list[Any]:
         raise ConnectionError("once")
     sent = await add.adelay(1, 2)
     return [self.request.retries, sent.id]
+
+
+@job("parity.stepwise", retry=RetryPolicy(max_attempts=1))
+def stepwise(ctx: JobContext, data: dict[str, Any]) -> None:
+    """Say how far it is, and go on when somebody has seen it."""
+    note("stepwise.started")
+    for number in range(data["steps"]):
+        ctx.progress(number, data["steps"], f"part {number}")
+        wait_for_file(f"seen part {number}", timeout=20)
 
 
 async def _sleeps(name: str) -> None:

@@ -154,6 +154,24 @@ def test_progress_is_told_as_it_goes_on(world: World) -> None:
     assert len(told) == len(set(told)), "only what has changed is told"
 
 
+def test_progress_is_told_without_looking(world: World) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        result = await world.task("stepwise").adelay({"steps": 6})
+        async for each in result.aprogress(interval=3600):
+            if each.message:
+                told.append(each.message)
+                world.release(result, f"seen {each.message}")  # only then it goes on
+            else:
+                assert each.status != "completed"
+
+    asyncio.run(main())
+
+    assert list(dict.fromkeys(told)) == [f"part {number}" for number in range(6)]
+    wait_until(lambda: world.looking.rows("SELECT * FROM job_followers") == [], message="it has left")
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_coroutines_run_on_one_loop_and_are_ended_at_their_await(own_world: World, pool: str) -> None:
     own_world.worker("-P", pool, "-c", "1")

@@ -14,6 +14,7 @@ from celery.result import AsyncResult, assert_will_not_block  # type: ignore[att
 from celery.utils.imports import symbol_by_name
 
 from jobbridge.app.loops.submission import in_job
+from jobbridge.app.results.follower import Follower
 from jobbridge.app.results.loop_listener import LoopListener
 from jobbridge.core.keys import job_id_for
 from jobbridge.core.status import JobStatus
@@ -101,15 +102,21 @@ class AsyncSingle(_Base):  # type: ignore[misc]  # see _Base
     async def aprogress(self, *, interval: float = 0.5) -> AsyncIterator[Progress]:
         """Give the job's progress each time that it has changed, its end as the last.
 
+        Postgres tells of changes, on the connection by which `aget` waits. What changed more than once before the
+        caller asked for the next one is given as it is then.
+
         Args:
-            interval: Seconds between two looks. The end is told at once.
+            interval: Seconds between two looks while Postgres cannot tell: behind a pooler that gives sessions to
+                others, too, or as a role that may not write its tables.
         """
         app, job_id, last = self.app, job_id_for(self.id), None
         listener = await _listener(self.backend)
         end = asyncio.ensure_future(listener.ended(self.id))
+        follower = Follower(app, listener, job_id, interval=interval)
         try:
             while True:
                 is_over = end.done()
+                await follower.follow()
                 row = await on_loop.run(app.jobs.find, job_id)
                 if row is not None:
                     now = Progress(
@@ -123,8 +130,9 @@ class AsyncSingle(_Base):  # type: ignore[misc]  # see _Base
                         yield now
                 if is_over or (row is not None and row.status.is_final):
                     return
-                await asyncio.wait({end}, timeout=interval)
+                await follower.until_told(end)
         finally:
+            await follower.leave()
             end.cancel()
             await asyncio.gather(end, return_exceptions=True)
 

@@ -1,7 +1,7 @@
 """Waiting for results on an event loop: any number of coroutines, one connection that hears, one that asks.
 
 Ends are told by the notification that threads wait for, too (`listener`); a hint and no message, so all that is waited
-for is looked at now and then, in one question.
+for is looked at now and then, in one question. Who follows a job's progress (`follower`) hears by the same connection.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -24,6 +25,7 @@ from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
 from jobbridge.postgres import on_loop
 from jobbridge.postgres.connect import AsyncConnection, connect_async
 from jobbridge.postgres.faults import reason_of
+from jobbridge.store.workers import followers
 from jobbridge.store.workers.awaiters import AWAIT, CHANNEL, LEASE, LEAVE, LONGEST
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,9 @@ class LoopListener:
         self._bell = asyncio.Event()
         self._nap = SOON
         self._task: asyncio.Task[None] | None = None
-        self._listens_since: float | None = None
+        self._followed: dict[str, set[asyncio.Event]] = defaultdict(set)
+        #: On the monotonic clock; None: it does not, for now.
+        self.listens_since: float | None = None
 
     @property
     def waited_for(self) -> int:
@@ -77,6 +81,18 @@ class LoopListener:
     async def look(self, task_ids: list[str]) -> dict[str, dict[str, Any]]:
         """Give the metas of those jobs that have ended by now."""
         return await on_loop.run(self._find, task_ids)
+
+    @contextmanager
+    def told_of(self, job_id: uuid.UUID) -> Iterator[asyncio.Event]:
+        """Give what is set when a change of that job is told, and when there is more or less to be told from now on."""
+        bell = asyncio.Event()
+        self._followed[str(job_id)].add(bell)
+        try:
+            yield bell
+        finally:
+            self._followed[str(job_id)].discard(bell)
+            if not self._followed[str(job_id)]:
+                del self._followed[str(job_id)]
 
     def close(self) -> None:
         """Stop listening."""
@@ -126,7 +142,7 @@ class LoopListener:
             await asyncio.gather(hearing, return_exceptions=True)
 
     async def _until_told(self) -> None:
-        is_reliable = self._listens_since is not None and time.monotonic() - self._listens_since > SETTLING
+        is_reliable = self.listens_since is not None and time.monotonic() - self.listens_since > SETTLING
         try:
             async with asyncio.timeout(TOLD if is_reliable else self._nap):
                 await self._bell.wait()
@@ -165,23 +181,36 @@ class LoopListener:
                 try:
                     await self._listen(connection)
                 finally:
-                    self._listens_since = None
+                    self._listens(None)
                     await self._leave(connection)
             except (psycopg.Error, DatabaseUnavailable, OSError) as error:
                 logger.info("results.not_heard", extra={"error": reason_of(error)})
                 await asyncio.sleep(LONG_PAUSE if isinstance(error, DatabaseRefused) else PAUSE)
 
     async def _listen(self, connection: AsyncConnection) -> None:
-        await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+        for channel in (CHANNEL, followers.CHANNEL):
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         who = {"awaiter_id": self._awaiter_id, "lease": LEASE}
         while True:
             await connection.execute(AWAIT, who)
-            self._listens_since = self._listens_since or time.monotonic()
+            if self.listens_since is None:
+                self._listens(time.monotonic())
             async for notification in connection.notifies(timeout=LEASE.total_seconds() / 2):
-                task_id = self._names.get(notification.payload)
-                if task_id is not None:
-                    self._wanted.add(task_id)
-                    self._bell.set()
+                self._tell(notification)
+
+    def _tell(self, notification: psycopg.Notify) -> None:
+        if notification.channel == followers.CHANNEL:
+            for bell in self._followed.get(notification.payload, ()):
+                bell.set()
+        elif (task_id := self._names.get(notification.payload)) is not None:
+            self._wanted.add(task_id)
+            self._bell.set()
+
+    def _listens(self, since: float | None) -> None:
+        self.listens_since = since
+        for bells in self._followed.values():
+            for bell in bells:
+                bell.set()
 
     async def _leave(self, connection: AsyncConnection) -> None:
         try:

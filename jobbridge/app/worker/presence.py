@@ -82,6 +82,8 @@ class Presence:
         self._unwritten = unwritten_ends.begin()
         self._stop_limit = StopLimit(app, self.watchdog, self._unwritten)
         self._app = app
+        #: It stays where it began: an app under test is led elsewhere, perhaps before its worker has ended.
+        self._target = app.database.target
         self._name = name
         self._engine = engine
         self._connection: DriverConnection | None = None
@@ -89,6 +91,7 @@ class Presence:
         self._refreshed_at = self._looked_at = 0.0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._trouble: str | None = None
 
     @property
     def number(self) -> int:
@@ -97,9 +100,11 @@ class Presence:
     def open(self) -> bool:
         """Hold the proof and write the row; False when that cannot be now (`watch` will go on trying)."""
         with self._lock:
+            if self._stopped.is_set():
+                return False
             try:
                 self._connection = self._connection or connect(
-                    self._app.database.target,
+                    self._target,
                     "presence",
                     keeps_session=True,
                     must_write=True,
@@ -141,7 +146,7 @@ class Presence:
             self._thread.start()
 
     def close(self) -> None:
-        """Take the rows away, and let go. Does nothing in a forked child."""
+        """Take the rows away, and let go, for good. Does nothing in a forked child, nor a second time."""
         if self.proof.pid != os.getpid():
             return
         self._stopped.set()
@@ -159,9 +164,17 @@ class Presence:
 
     def _keep(self) -> None:
         while not self._stopped.wait(CHECK):
-            self._see_to_loops()
-            with self._lock:
-                self._see_to_session()
+            try:
+                self._see_to_loops()
+                with self._lock:
+                    self._see_to_session()
+                self._trouble = None
+            except (
+                Exception
+            ) as error:  # whatever it is: a worker whose thread has ended counts as dead, and runs jobs
+                if repr(error) != self._trouble:
+                    logger.exception("worker.presence_failed", extra={"worker": self._name})
+                self._trouble = repr(error)
 
     def _see_to_loops(self) -> None:
         reason = self.watchdog.trouble(at_most=self.proof.held_for)
@@ -171,6 +184,8 @@ class Presence:
             self.watchdog.end_process(reason, lambda: self._note_stuck(reason))
 
     def _see_to_session(self) -> None:
+        if self._stopped.is_set():  # while it waited for the lock
+            return
         if self._connection is None or not self.proof.is_held:
             self.open()
             return
@@ -232,6 +247,7 @@ class Presence:
                 self._connection.execute(NOTE_STUCK, named | {"reason": reason})
 
     def _drop(self) -> None:
+        self._refreshed_at = 0.0
         self.proof.lost()
         if self._connection is not None:
             close(self._connection)

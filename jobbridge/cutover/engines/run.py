@@ -153,7 +153,7 @@ def _temporal(app: Celery, scope: Scope, report: Report) -> Any:
     try:
         delivery = app.delivery(Engine.TEMPORAL)
         delivery.prepare(asks=True)
-        delivery.check()
+        patiently(delivery.check, only_if_slow=True)
     except EngineUnavailable as error:
         if scope.to is Engine.TEMPORAL:
             raise

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporalio.api.enums.v1 import ActivityExecutionStatus, PendingActivityState
@@ -21,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.keys import job_id_for
 from jobbridge.core.light import activity_id_in, external_id_of
-from jobbridge.cutover.engines.patience import patiently
+from jobbridge.cutover.engines.patience import in_portions, patiently
 from jobbridge.store.moves import jobs as moves
 from jobbridge.temporal.deliver import light
 from jobbridge.temporal.reconcile.executions import running_activities, running_workflows
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _One = TypeVar("_One")
+_Answer = TypeVar("_Answer")
 
 #: Questions at a time.
 CONCURRENCY = 20
@@ -45,6 +45,16 @@ LIMIT = 50_000
 
 _STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 _REASON = "Its job has gone to Celery."
+
+
+class _Patiently:
+    """The way to Temporal, for long lists: each page is asked for again by itself, and not all of them."""
+
+    def __init__(self, delivery: TemporalDelivery) -> None:
+        self._delivery = delivery
+
+    def ask(self, work: Callable[[Client], Awaitable[_Answer]]) -> _Answer:
+        return patiently(lambda: self._delivery.ask(work))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,15 +87,11 @@ def end_workflows(delivery: TemporalDelivery, former: Sequence[Former]) -> int:
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    ended = 0
-    for start in range(0, len(former), PORTION):
-        portion = former[start : start + PORTION]
 
-        async def end_all(client: Client, portion: Sequence[Former] = portion) -> int:
-            return sum(await _each(_end, client, portion))
+    def end_all(portion: Sequence[Former]) -> list[bool]:
+        return delivery.ask(lambda client: _each(_end, client, portion))
 
-        ended += patiently(partial(delivery.ask, end_all))
-    return ended
+    return sum(in_portions(end_all, former, size=PORTION))
 
 
 def left_behind(app: Celery, delivery: TemporalDelivery) -> list[Former]:
@@ -94,14 +100,11 @@ def left_behind(app: Celery, delivery: TemporalDelivery) -> list[Former]:
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    ids = patiently(lambda: [each.id for each in running_workflows(app, delivery, limit=LIMIT)])
-    now = datetime.now(UTC)
-    ids += patiently(
-        lambda: [
-            external_id_of(each.activity_id)
-            for each in running_activities(app, delivery, limit=LIMIT, before=now)
-        ]
-    )
+    asked, now = _Patiently(delivery), datetime.now(UTC)
+    ids = [each.id for each in running_workflows(app, asked, limit=LIMIT)]
+    ids += [
+        external_id_of(each.activity_id) for each in running_activities(app, asked, limit=LIMIT, before=now)
+    ]
     found: dict[str, Former] = {}
     for start in range(0, len(ids), 1000):
         portion = ids[start : start + 1000]
@@ -123,16 +126,13 @@ def missing(app: Celery, delivery: TemporalDelivery, jobs: Sequence[MovableJob])
     Raises:
         EngineUnavailable: Temporal does not answer.
     """
-    gone: list[MovableJob] = []
-    for start in range(0, len(jobs), PORTION):
-        portion = jobs[start : start + PORTION]
 
-        async def ask(client: Client, portion: Sequence[MovableJob] = portion) -> list[bool]:
-            return await _each(_runs, client, [job.external_id or job.task_id for job in portion])
+    def ask(portion: Sequence[MovableJob]) -> list[bool]:
+        ids = [job.external_id or job.task_id for job in portion]
+        return delivery.ask(lambda client: _each(_runs, client, ids))
 
-        answers = patiently(partial(delivery.ask, ask))
-        gone += [job for job, runs in zip(portion, answers, strict=True) if not runs]
-    return gone
+    answers = in_portions(ask, jobs, size=PORTION)
+    return [job for job, runs in zip(jobs, answers, strict=True) if not runs]
 
 
 async def _each(

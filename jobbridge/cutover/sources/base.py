@@ -56,6 +56,15 @@ class Source(Protocol):
         """Give what waits in a queue. Between two pages what the first had may be removed, and what came is given."""
         ...
 
+    def delayed(self, routes: Mapping[str, Sequence[str]], *, are_all: bool) -> Iterator[list[OldMessage]]:
+        """Give what is not due and waits outside of its queue. Where the broker keeps that apart.
+
+        Args:
+            routes: The queues that are asked for, and the routing keys that lead to each.
+            are_all: What leads to none of them is given, too, as trouble.
+        """
+        ...
+
     def held(self, queues: Sequence[str] | None) -> Iterator[list[OldMessage]]:
         """Give what consumers of these queues had, that are gone; None: of all. Where the broker keeps that apart."""
         ...

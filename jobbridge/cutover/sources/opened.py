@@ -30,15 +30,15 @@ def opened(url: str, options: Mapping[str, Any]) -> Iterator[Source]:
         OperationalError: It cannot be reached.
     """
     scheme = url.partition("://")[0].partition("+")[0].lower()
-    make = _maker(scheme)
     try:
+        make = _maker(scheme)
         connection = Connection(url, transport_options=dict(options))
         connection.ensure_connection(max_retries=1, timeout=10)
         source = make(connection)
     except ImportError as error:
         raise ConfigurationError(
-            f"To read {scheme}://, a package is missing: {error}.",
-            hint="Install it as Celery's worker has it.",
+            f"To read {scheme}://, the package {_missing(scheme, error)} is needed, which is not installed.",
+            hint=f"Run `pip install {_missing(scheme, error)}`, as the old workers have it.",
         ) from error
     try:
         yield source
@@ -63,3 +63,8 @@ def _maker(scheme: str) -> Any:
         f"What waits at {scheme}:// cannot be taken over.",
         hint=f"Let its workers finish what it has. These are read: {_READ[0]}.",
     )
+
+
+def _missing(scheme: str, error: ImportError) -> str:
+    # Where its client is not there, kombu says that something of it is None, and not what is missing.
+    return "redis" if scheme in ("redis", "rediss", "sentinel") else (error.name or str(error))

@@ -7,7 +7,7 @@ right. What a consumer has is in the hash `unacked` (tag → message, exchange, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kombu.utils.json import loads
@@ -60,6 +60,9 @@ class RedisSource:
                 page = [read_payload(_text(each), queue=queue, receipt=(key, each)) for each in reversed(raw)]
                 self._left += len(page)
                 yield page
+
+    def delayed(self, routes: Mapping[str, Sequence[str]], *, are_all: bool) -> Iterator[list[OldMessage]]:
+        return iter(())
 
     def held(self, queues: Sequence[str] | None) -> Iterator[list[OldMessage]]:
         page: list[OldMessage] = []

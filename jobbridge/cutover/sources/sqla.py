@@ -6,7 +6,7 @@ is read here is locked until it is safe, so a worker that runs there takes none 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobbridge.cutover.sources.base import PAGE, OldMessage, is_for_jobs, read_payload
@@ -57,6 +57,9 @@ class SqlaSource:
             last = rows[-1].id
             yield [read_payload(row.payload, queue=queue, receipt=row) for row in rows]
             self._session.commit()
+
+    def delayed(self, routes: Mapping[str, Sequence[str]], *, are_all: bool) -> Iterator[list[OldMessage]]:
+        return iter(())
 
     def held(self, queues: Sequence[str] | None) -> Iterator[list[OldMessage]]:
         return iter(())

@@ -297,3 +297,16 @@ job_awaiters = sa.Table(
     info={"is_local": True},
     postgresql_with={"fillfactor": 50},
 )
+
+# A row for each who follows the progress of a job, good for a while; on one node, too.
+job_followers = sa.Table(
+    "job_followers",
+    metadata,
+    sa.Column("job_id", sa.Uuid, nullable=False),
+    sa.Column("follower_id", sa.Uuid, nullable=False),
+    sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint("job_id", "follower_id", name="job_followers_pkey"),
+    prefixes=["UNLOGGED"],
+    info={"is_local": True},
+    postgresql_with={"fillfactor": 50},
+)

@@ -56,6 +56,7 @@ SERVICE_TABLES = (
     "public.job_queue_pauses",
     "public.job_services",
     "public.job_awaiters",
+    "public.job_followers",
     "public.job_rules",
     "public.job_limits",
     "public.job_rule_changes",

@@ -6,10 +6,10 @@ changes something has to see to it that it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from temporalio.client import (
     ActivityExecution,
@@ -21,18 +21,29 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from jobbridge.core.keys import Engine
-from jobbridge.temporal.deliver.delivery import TemporalDelivery, task_queue_for
+from jobbridge.temporal.deliver.delivery import task_queue_for
 from jobbridge.temporal.wire.contract import EXECUTE_JOB_HANDLER, WORKFLOW
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
+
+Answer = TypeVar("Answer")
+
+
+class Asked(Protocol):
+    """The way to Temporal: its delivery, or one that asks with more patience."""
+
+    def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
+        """Do several questions on the client's thread."""
+        ...
+
 
 #: Says a server that has no activities without a workflow.
 _UNKNOWN = {RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.INVALID_ARGUMENT}
 
 
 def running_workflows(
-    app: Celery, delivery: TemporalDelivery, *, limit: int, before: datetime | None = None
+    app: Celery, delivery: Asked, *, limit: int, before: datetime | None = None
 ) -> list[WorkflowExecution]:
     """Give running workflows on this installation's task queues, the newest first.
 
@@ -55,7 +66,7 @@ def running_workflows(
 
 
 def running_activities(
-    app: Celery, delivery: TemporalDelivery, *, limit: int, before: datetime
+    app: Celery, delivery: Asked, *, limit: int, before: datetime
 ) -> list[ActivityExecution]:
     """Give running activities without a workflow on this installation's task queues.
 
@@ -77,7 +88,7 @@ def running_activities(
 
 @overload
 def _listed(
-    delivery: TemporalDelivery,
+    delivery: Asked,
     make_list: Callable[[Client], WorkflowExecutionAsyncIterator],
     *,
     may_be_unknown: bool = ...,
@@ -86,7 +97,7 @@ def _listed(
 
 @overload
 def _listed(
-    delivery: TemporalDelivery,
+    delivery: Asked,
     make_list: Callable[[Client], ActivityExecutionAsyncIterator],
     *,
     may_be_unknown: bool = ...,
@@ -94,7 +105,7 @@ def _listed(
 
 
 def _listed(
-    delivery: TemporalDelivery, make_list: Callable[[Client], Any], *, may_be_unknown: bool = False
+    delivery: Asked, make_list: Callable[[Client], Any], *, may_be_unknown: bool = False
 ) -> Iterator[Any]:
     async def begin(client: Client) -> Any:
         return make_list(client)

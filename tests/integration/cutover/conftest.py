@@ -46,7 +46,7 @@ class Sides:
     def cutover(self, *arguments: str, **settings: str) -> ManagedProcess:
         """Start the command, as a process of its own."""
         argv = ["-m", "tests.integration.cutover.mortal", "-A", MODULE, "cutover", *arguments]
-        environment = clean_environment(self.environment | settings)
+        environment = clean_environment(self.environment | {"JOBBRIDGE_DEBUG": "1"} | settings)
         name = f"cutover {len(list(self.folder.glob('cutover*')))}"
         return start_python(argv, name=name, log_path=self.folder / f"{name}.log", env=environment)
 

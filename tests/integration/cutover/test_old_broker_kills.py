@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,9 +23,10 @@ from tests.support import wait_until
 #: kombu's own models, with SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
-#: More pages than all kills can reach, three each.
-PAGE, KILLS = 20, 20
-JOBS = PAGE * KILLS * 3
+#: More pages than all kills can reach, three each; CUTOVER_JOBS=5000 has larger ones.
+KILLS = 20
+JOBS = int(os.environ.get("CUTOVER_JOBS", "1200"))
+PAGE = JOBS // KILLS // 3
 TAKING = "jobbridge.cutover.take_over:store_messages"
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tests.support import REPOSITORY, clean_environment
+from jobbridge.core.keys import Engine
+from tests.support import REPOSITORY, clean_environment, worker_process
+
+#: `make django6` makes it; the tests' own environment has the Django that all Pythons of ours can have.
+DJANGO_6 = REPOSITORY / "build" / "django6" / "bin" / "python"
+OWN = Path(sys.executable)
 
 DOCS = (REPOSITORY / "docs" / "django.md").read_text()
 
@@ -41,8 +48,19 @@ def databases(url: str) -> str:
 
 @dataclass
 class Project:
+    """A project in a folder.
+
+    Attributes:
+        python: Which runs it, and has its Django.
+    """
+
     folder: Path
+    python: Path
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_django_6(self) -> bool:
+        return self.python == DJANGO_6
 
     @property
     def settings(self) -> Path:
@@ -64,7 +82,7 @@ class Project:
         self, *arguments: str, succeeds: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
+            [self.python, "manage.py", *arguments],
             cwd=self.folder, env=self.env(), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
@@ -75,17 +93,38 @@ class Project:
         """Run a program as `manage.py shell -c`; gives its output."""
         return self.manage("shell", "-v", "0", "-c", program).stdout
 
+    def with_its_tasks(self, text: str) -> str:
+        """Write code for Django 6's own tasks as this project's Django has them."""
+        if self.is_django_6:
+            return text
+        return text.replace("django.tasks", "django_tasks").replace("InvalidTask", "InvalidTaskError")
+
+    @contextmanager
+    def worker(self, engine: Engine, *options: str) -> Iterator[None]:
+        """Run a worker of that engine until the block ends."""
+        argv = {
+            Engine.CELERY: ["-m", "celery", "-A", "mysite", "worker"],
+            Engine.TEMPORAL: ["manage.py", "jobbridge", "temporal-worker"],
+        }[engine]
+        with worker_process(
+            [*argv, "-c", "1", "-l", "INFO", *options],
+            name="worker", log_path=self.folder / "worker.log", env=self.env(), cwd=self.folder,
+            python=None if self.python == OWN else self.python,
+        ):  # fmt: skip
+            yield
+
     def env(self) -> dict[str, str]:
         return clean_environment({"PYTHONPATH": str(self.folder), **self.environment})
 
 
-def start_project(folder: Path, url: str) -> Project:
+def start_project(folder: Path, url: str, python: Path = OWN) -> Project:
+    assert python.exists(), f"There is no {python}: run `make setup`"
     subprocess.run(
-        [sys.executable, "-m", "django", "startproject", "mysite", str(folder)],
+        [python, "-m", "django", "startproject", "mysite", str(folder)],
         env=clean_environment(),
         check=True,
     )
-    project = Project(folder)
+    project = Project(folder, python)
     project.add("mysite/settings.py", databases(url))
     project.add_application("shop")
     for block in blocks("python", "The first job"):

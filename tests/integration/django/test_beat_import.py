@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.integration.django.project import Project
 
 _SETTINGS = 'INSTALLED_APPS += ["django_celery_beat"]\nCELERY_TIMEZONE = "Europe/Berlin"\n'
@@ -47,6 +49,11 @@ make("begins later", interval=daily, start_time=now + timedelta(days=7))
 make("amqp", interval=daily, exchange="logs", routing_key="x")
 make("celery.backend_cleanup", interval=daily, task="celery.backend_cleanup")
 """
+
+
+@pytest.fixture
+def project(project_on_5: Project) -> Project:
+    return project_on_5
 
 
 def import_from(project: Project, *options: str) -> dict[str, dict[str, Any]]:

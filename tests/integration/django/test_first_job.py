@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 import pytest
 
 from jobbridge.core.keys import Engine
 from tests.integration.django.project import Project, blocks
-from tests.support import worker_process
 
 
 def commands() -> list[list[str]]:
@@ -25,7 +23,7 @@ def test_the_lines_are_six() -> None:
 
 @pytest.mark.parametrize("engine", [Engine.CELERY, Engine.TEMPORAL], ids=str)
 def test_the_first_job_as_the_docs_print_it(
-    project: Project, engine: Engine, tmp_path: Path, task_queue: str, request: pytest.FixtureRequest
+    project: Project, engine: Engine, task_queue: str, request: pytest.FixtureRequest
 ) -> None:
     migrate, worker, send, listed = commands()
     project.environment = {"JOB_RUNNER_TYPE": engine.value, "TEMPORAL_JOB_TASK_QUEUE": task_queue}
@@ -36,16 +34,8 @@ def test_the_first_job_as_the_docs_print_it(
     project.manage("migrate", "--check")  # Django's own are where the next session finds them
     assert "JobBridge" not in project.manage(*migrate[2:]).stdout  # a second time there is nothing to do
 
-    runs = {Engine.CELERY: ["-m", *worker], Engine.TEMPORAL: ["manage.py", "jobbridge", "temporal-worker"]}[
-        engine
-    ]
-    with worker_process(
-        [*runs, "-c", "1", "-l", "INFO"],
-        name="worker",
-        log_path=tmp_path / "worker.log",
-        env=project.env(),
-        cwd=project.folder,
-    ):
+    assert worker == ["celery", "-A", "mysite", "worker"]  # as `project.worker` runs it
+    with project.worker(engine):
         assert project.manage(*send[2:]).stdout.strip().splitlines()[-1] == "5"
     rows = project.manage(*listed[2:]).stdout
     assert "shop.tasks.add" in rows

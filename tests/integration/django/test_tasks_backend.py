@@ -1,23 +1,19 @@
-"""Django's own tasks on both engines: `jobbridge.django.tasks.JobBridgeBackend`."""
+"""Django's own tasks on both engines: `jobbridge.django.tasks.JobBridgeBackend`; of Django 6, and of the package."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from jobbridge.core.keys import Engine
 from tests.integration.django.project import Project
-from tests.support import worker_process
 
 _SETTINGS = """
-INSTALLED_APPS += ["django_tasks"]
 TASKS = {"default": {"BACKEND": "jobbridge.django.tasks.JobBridgeBackend", "QUEUES": []}}
 """
 
 _TASKS = """
 
-from django_tasks import task
+from django.tasks import task
 
 
 @task(takes_context=True, priority=50)
@@ -42,9 +38,9 @@ from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
-from django_tasks import TaskResultStatus, default_task_backend
-from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
-from django_tasks.signals import task_enqueued
+from django.tasks import TaskResultStatus, default_task_backend
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+from django.tasks.signals import task_enqueued
 
 from shop.tasks import add, double, fail, mail
 
@@ -118,7 +114,7 @@ for nothing in (lost.id, "no-uuid", add.delay(1, 1).id):
     raise AssertionError(nothing)
 try:
     double.using(priority=101)
-except InvalidTaskError:
+except InvalidTask:
     pass
 else:
     raise AssertionError
@@ -134,22 +130,15 @@ print("all is well")
 
 @pytest.mark.parametrize("engine", [Engine.CELERY, Engine.TEMPORAL], ids=str)
 def test_djangos_tasks(
-    project: Project, engine: Engine, task_queue: str, tmp_path: Path, request: pytest.FixtureRequest
+    project: Project, engine: Engine, task_queue: str, request: pytest.FixtureRequest
 ) -> None:
     project.environment = {"JOB_RUNNER_TYPE": engine.value, "TEMPORAL_JOB_TASK_QUEUE": task_queue}
     if engine is Engine.TEMPORAL:
         project.environment["TEMPORAL_ADDRESS"] = request.getfixturevalue("temporal_server")
     project.add("mysite/settings.py", _SETTINGS)
-    project.add("shop/tasks.py", _TASKS)
+    if not project.is_django_6:
+        project.add("mysite/settings.py", 'INSTALLED_APPS += ["django_tasks"]\n')
+    project.add("shop/tasks.py", project.with_its_tasks(_TASKS))
     project.manage("migrate", "-v", "0")
-    argv = {Engine.CELERY: ["-m", "celery", "-A", "mysite", "worker"]}.get(
-        engine, ["manage.py", "jobbridge", "temporal-worker"]
-    )
-    with worker_process(
-        [*argv, "-c", "1", "-l", "INFO"],
-        name="worker",
-        log_path=tmp_path / "worker.log",
-        env=project.env(),
-        cwd=project.folder,
-    ):
-        assert "all is well" in project.shell(_SENDS)
+    with project.worker(engine):
+        assert "all is well" in project.shell(project.with_its_tasks(_SENDS))

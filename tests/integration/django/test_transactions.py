@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,7 +10,7 @@ from psycopg.rows import tuple_row
 
 from jobbridge.core.keys import Engine
 from tests.integration.django.project import Project
-from tests.support import wait_until, worker_process
+from tests.support import wait_until
 
 _TASKS = """
 
@@ -138,7 +137,7 @@ def rows(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.parametrize("engine", [Engine.CELERY, Engine.TEMPORAL], ids=str)
 def test_commit_sends_and_rollback_leaves_nothing(
-    project: Project, driver: str, engine: Engine, empty_database_url: str, task_queue: str, tmp_path: Path,
+    project: Project, driver: str, engine: Engine, empty_database_url: str, task_queue: str,
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     project.environment = {"JOB_RUNNER_TYPE": engine.value, "TEMPORAL_JOB_TASK_QUEUE": task_queue}
@@ -153,16 +152,7 @@ def test_commit_sends_and_rollback_leaves_nothing(
     told = project.shell(_SENDS)
     assert values(told, "driver") == [driver]
     kept, lost = values(told, "kept"), values(told, "lost")
-    argv = {Engine.CELERY: ["-m", "celery", "-A", "mysite", "worker"]}.get(
-        engine, ["manage.py", "jobbridge", "temporal-worker"]
-    )
-    with worker_process(
-        [*argv, "-c", "1", "-P", "prefork" if driver == "psycopg" else "threads", "-l", "INFO"],
-        name="worker",
-        log_path=tmp_path / "worker.log",
-        env=project.env(),
-        cwd=project.folder,
-    ):
+    with project.worker(engine, "-P", "prefork" if driver == "psycopg" else "threads"):
         bill, backend = project.shell(
             "from shop.tasks import bill, backend_of_django, lose_connection\n"
             "lose_connection.delay().get(timeout=60)\n"
