@@ -241,6 +241,11 @@ def distribute(connection: DriverConnection) -> list[str]:
     return now
 
 
+def is_distributed(connection: DriverConnection) -> bool:
+    """Whether Citus has the jobs."""
+    return "jobs" in _distributed(connection)
+
+
 def _distributed(connection: DriverConnection) -> set[str]:
     [(is_citus,)] = connection.execute("SELECT to_regclass('pg_dist_partition')").fetchall()
     if is_citus is None:
