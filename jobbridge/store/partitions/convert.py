@@ -19,7 +19,7 @@ from jobbridge.core.partitions import Width, start_of, stretches
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.partitions.ahead import create, make, set_options
-from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, say_width, table_of
+from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, layout_of, say_width, table_of
 
 #: Rows whose copy takes seconds.
 FEW = 100_000
@@ -130,8 +130,10 @@ def convert(
     say_width(connection, width)
 
 
-def merge(connection: DriverConnection) -> None:
-    """Make whole tables of them again, in the caller's transaction: the way back, which copies, too."""
+def make_whole(connection: DriverConnection) -> None:
+    """Make whole tables of them again, if need be, in the caller's transaction: the way back, which copies, too."""
+    if layout_of(connection) is None:
+        return
     names = sql.SQL(", ").join(sql.Identifier("public", table) for table in PARTITIONED)
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
     for table in PARTITIONED:

@@ -84,11 +84,11 @@ SELECT coalesce(sum(jobs), 0) FROM gone
 
 #: What goes with a job, as `retention.GONE` has it; by the range of ids, of which nothing is left but what was saved.
 _HANGS_ON: Mapping[str, str] = {
-    "job_singletons": "job_id",
-    "job_families": "parent_id",
-    "job_family_members": "parent_id",
-    "job_waits": "job_id",
-    "job_inbox": "coalesce(job_id, consumed_by)",
+    "job_singletons": "other.job_id",
+    "job_families": "other.parent_id",
+    "job_family_members": "other.parent_id",
+    "job_waits": "other.job_id",
+    "job_inbox": "coalesce(other.job_id, other.consumed_by)",
 }
 _FORGET: LiteralString = """
 DELETE FROM {table} AS other

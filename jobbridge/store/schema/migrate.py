@@ -25,7 +25,7 @@ from jobbridge.postgres import locks
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.target import Target
-from jobbridge.store.partitions.convert import merge
+from jobbridge.store.partitions.convert import make_whole
 from jobbridge.store.schema import conventions, partitioned
 from jobbridge.store.schema.name_clashes import check_books_are_ours, check_names_are_free
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
@@ -130,8 +130,7 @@ def downgrade(
                 f"Workers run on these tables, and would lose what {revision} does not have: {', '.join(running)}."
             )
         connection.rollback()
-        if partitioned.is_so(driver_of(connection)):
-            merge(driver_of(connection))  # earlier revisions know whole tables
+        make_whole(driver_of(connection))  # earlier revisions know no partitions
         connection.commit()
         command.downgrade(_config(connection), revision)
         return _revisions(connection)
@@ -202,14 +201,6 @@ def serves_since(revision: str) -> str | None:
         if since is not None:
             return since
     return None
-
-
-def _served_since(driver: DriverConnection, head: str) -> str | None:
-    """Give what the migrations say, or what partitions ask for, if that is later."""
-    since = serves_since(head)
-    if since is not None and partitioned.is_so(driver) and since[:1].isdigit():
-        return max(since, partitioned.SINCE)
-    return since
 
 
 def _is_ahead_and_serves_us(connection: sa.Connection) -> bool:
@@ -286,7 +277,7 @@ def _on_version_apply(*, ctx: MigrationContext, step: Any, heads: set[str], **_:
         conventions.conform(driver)
     driver.execute("DELETE FROM public.jobbridge_version")
     for head in heads:
-        version = SchemaVersion(revision=head, serves_since=_served_since(driver, head))
+        version = SchemaVersion(revision=head, serves_since=partitioned.served_since(driver, serves_since(head)))
         row = {"told": version.told_to_0_1_0, "revision": head, "serves_since": version.serves_since}
         driver.execute(_INSERT_VERSION, row)
     driver.execute(TELL)

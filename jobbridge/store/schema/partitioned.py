@@ -21,3 +21,10 @@ _IS_SO: LiteralString = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regcl
 def is_so(connection: DriverConnection) -> bool:
     """Whether they are."""
     return connection.execute(_IS_SO).fetchone() == (True,)
+
+
+def served_since(connection: DriverConnection, since: str | None) -> str | None:
+    """Give what the migrations say, or what partitions ask for, if that is later; of the branch of the jobs."""
+    if since is None or not since[:1].isdigit() or not is_so(connection):
+        return since
+    return max(since, SINCE)

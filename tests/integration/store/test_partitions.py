@@ -42,7 +42,9 @@ UNION ALL
 SELECT 'index', replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON ')
 FROM pg_index WHERE indrelid = %(table)s::regclass AND NOT indisprimary
 UNION ALL
-SELECT 'trigger', pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = %(table)s::regclass AND NOT tgisinternal
+SELECT 'trigger', format('%%s %%s %%s %%s %%s %%s %%s', tgname, tgtype, tgfoid::regproc, tgattr, tgenabled,
+    tgqual IS NULL, tgnewtable)
+FROM pg_trigger WHERE tgrelid = %(table)s::regclass AND NOT tgisinternal
 UNION ALL
 SELECT 'check', conname || ' ' || pg_get_constraintdef(oid)
 FROM pg_constraint WHERE conrelid = %(table)s::regclass AND contype = 'c'
