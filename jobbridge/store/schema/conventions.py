@@ -103,6 +103,13 @@ _THERE: LiteralString = (
     "SELECT name FROM unnest(%(tables)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
 )
 
+_PARTITIONS: LiteralString = """
+SELECT 'public.' || relname
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent IN (to_regclass('public.jobs'), to_regclass('public.job_details'))
+ORDER BY relname
+"""
+
 #: Citus is there when its function is.
 _HAS_CITUS: LiteralString = """
 SELECT EXISTS (SELECT FROM pg_proc WHERE proname = 'create_distributed_table')
@@ -190,7 +197,8 @@ def _separate(connection: DriverConnection, table: str, roles: Sequence[str]) ->
     policies: list[tuple[str, sql.Composable, sql.Composable]] = [
         ("jobbridge_services", everybody, sql.SQL("true"))
     ]
-    if table not in SERVICE_TABLES:
+    # Of a partition by its own name, too, only who serves all tenants sees anything; others ask the whole.
+    if table.removeprefix("public.") in TENANT_TABLES:
         policies.append(("jobbridge_tenant", sql.SQL("PUBLIC"), _is_mine(connection, table)))
     for policy, to, rows in policies:
         connection.execute(sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(sql.Identifier(policy), name))
@@ -218,7 +226,8 @@ def _is_mine(connection: DriverConnection, table: str) -> sql.Composed:
 def _guarded(connection: DriverConnection) -> list[str]:
     """Name the tables that have policies, with their schemas."""
     there = connection.execute(_THERE, {"tables": list(SERVICE_TABLES)}).fetchall()
-    return [f"public.{table}" for table in _existing(connection)] + [table for (table,) in there]
+    whole = [f"public.{table}" for table in _existing(connection)] + [table for (table,) in there]
+    return whole + [part for (part,) in connection.execute(_PARTITIONS).fetchall()]
 
 
 # -- distribution by tenant

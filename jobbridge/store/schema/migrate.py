@@ -129,9 +129,8 @@ def downgrade(
             raise WorkersRun(
                 f"Workers run on these tables, and would lose what {revision} does not have: {', '.join(running)}."
             )
-        connection.rollback()
         make_whole(driver_of(connection))  # earlier revisions know no partitions
-        connection.commit()
+        driver_of(connection).commit()
         command.downgrade(_config(connection), revision)
         return _revisions(connection)
 
@@ -277,7 +276,8 @@ def _on_version_apply(*, ctx: MigrationContext, step: Any, heads: set[str], **_:
         conventions.conform(driver)
     driver.execute("DELETE FROM public.jobbridge_version")
     for head in heads:
-        version = SchemaVersion(revision=head, serves_since=partitioned.served_since(driver, serves_since(head)))
+        served = partitioned.served_since(driver, serves_since(head))
+        version = SchemaVersion(revision=head, serves_since=served)
         row = {"told": version.told_to_0_1_0, "revision": head, "serves_since": version.serves_since}
         driver.execute(_INSERT_VERSION, row)
     driver.execute(TELL)

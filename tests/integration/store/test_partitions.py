@@ -198,6 +198,30 @@ def test_partitions_vacuum_as_the_whole_table_did(divided: psycopg.Connection[An
     }
 
 
+def test_row_level_security_comes_to_partitions_and_goes(
+    database_url: str, divided: psycopg.Connection[Any]
+) -> None:
+    guarded = (
+        "SELECT count(*) FILTER (WHERE relrowsecurity AND relforcerowsecurity), count(*)"
+        " FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+        " WHERE inhparent IN ('jobs'::regclass, 'job_details'::regclass)"
+    )
+    migrations.set_row_level_security(database_url, is_on=True)
+    on = divided.execute(guarded).fetchone()
+    policies = divided.execute(
+        "SELECT DISTINCT policyname FROM pg_policies WHERE tablename ~ '^jobs_(p[0-9]|default)'"
+    ).fetchall()
+
+    migrations.set_row_level_security(database_url, is_on=False)
+
+    off = divided.execute(guarded).fetchone()
+    assert on is not None
+    assert off is not None
+    assert on[0] == on[1] > 0
+    assert policies == [("jobbridge_services",)], "who is of a tenant asks the whole"
+    assert off == (0, on[1])
+
+
 def test_it_can_be_asked_again_and_made_narrower(database_url: str, divided: psycopg.Connection[Any]) -> None:
     before = partition(database_url, "month")
 
