@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
-from jobbridge.core.partitions import end_of
 from jobbridge.diagnosis.findings import Check, bad, good
 from jobbridge.store.partitions.layout import DEFAULT, detached, layout_of
+from jobbridge.store.partitions.spans import end_of
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery

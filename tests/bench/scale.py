@@ -15,7 +15,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -339,6 +339,18 @@ def claim(report: Report, url: str) -> None:
         report.say("a claim of 8", **_median(claim_some, 50))
 
 
+_PATHS: Sequence[str] = (
+    "/",
+    "/jobs",
+    "/jobs?tenant=tenant-7",
+    "/jobs?status=queued",
+    "/jobs?status=processing",
+    "/jobs?status=failed",
+    "/workers",
+    "/tenants",
+)
+
+
 def look(app: Any, report: Report, environment: Mapping[str, str]) -> None:
     with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
         row = connection.execute(
@@ -351,8 +363,7 @@ def look(app: Any, report: Report, environment: Mapping[str, str]) -> None:
     token, _ = AccessStore(app.database).create(f"bench-{time.time_ns()}", Role.ADMIN)
     headers = {"accept": "text/html", "authorization": f"Bearer {token}"}
     with TestClient(make_dashboard(app), base_url="https://jobs.example", headers=headers) as client:
-        for path in ("/", "/jobs", "/jobs?tenant=tenant-7", "/jobs?status=queued", "/jobs?status=processing",
-                     "/jobs?status=failed", f"/jobs/{key.job_id}", "/workers", "/tenants"):  # fmt: skip
+        for path in (*_PATHS, f"/jobs/{key.job_id}"):
             status = client.get(path).status_code
             taken = _median(lambda path=path: client.get(path), 3)  # type: ignore[misc]
             report.say("page", path=path.replace(str(key.job_id), "JOB"), status=status, **taken)

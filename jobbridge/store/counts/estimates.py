@@ -10,8 +10,10 @@ from jobbridge.store.database import Database
 #: second is of then). NULL: there was none yet.
 ESTIMATES: LiteralString = """
 SELECT sum(pg_stat_get_live_tuples(oid))::bigint, sum(nullif(reltuples, -1))::bigint
-FROM pg_partition_tree('public.jobs') JOIN pg_class ON oid = relid
-WHERE isleaf
+FROM pg_class
+WHERE relkind = 'r' AND (
+    oid = 'public.jobs'::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.jobs'::regclass)
+)
 """
 
 

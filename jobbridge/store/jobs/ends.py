@@ -25,9 +25,11 @@ PAGES = 2_000
 
 #: Of the table, or of each of its partitions.
 _PAGES: LiteralString = """
-SELECT relid::regclass::oid, pg_relation_size(relid) / current_setting('block_size')::integer
-FROM pg_partition_tree('public.jobs')
-WHERE isleaf
+SELECT oid, pg_relation_size(oid) / current_setting('block_size')::integer
+FROM pg_class
+WHERE relkind = 'r' AND (
+    oid = 'public.jobs'::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.jobs'::regclass)
+)
 """
 
 #: By the ids that an engine knows jobs by. Nearly always that is the job's own; an index has the others. Of two jobs

@@ -15,9 +15,9 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from jobbridge.core.partitions import lowest_id, start_of, stretches
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, Layout, name_of, table_of
+from jobbridge.store.partitions.spans import lowest_id, start_of, stretches
 
 #: For a lock on a table that everybody writes to; whoever comes behind waits as long. Below Postgres's
 #: deadlock_timeout, so that it is us who give way.

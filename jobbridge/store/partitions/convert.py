@@ -15,11 +15,11 @@ from typing import Any, LiteralString
 
 from psycopg import sql
 
-from jobbridge.core.partitions import Width, start_of, stretches
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.partitions.ahead import create, make, set_options
 from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, layout_of, say_width, table_of
+from jobbridge.store.partitions.spans import Width, start_of, stretches
 
 #: Rows whose copy takes seconds.
 FEW = 100_000

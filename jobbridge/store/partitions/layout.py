@@ -10,8 +10,8 @@ from uuid import UUID
 
 from psycopg import sql
 
-from jobbridge.core.partitions import Width, instant_of
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.store.partitions.spans import Width, instant_of
 
 #: The tables that have partitions, of the same bounds.
 PARTITIONED = ("jobs", "job_details")

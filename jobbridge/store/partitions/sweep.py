@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from jobbridge.core.partitions import end_of
 from jobbridge.core.status import JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.partitions.ahead import make_ahead
 from jobbridge.store.partitions.expire import drop, drop_detached
 from jobbridge.store.partitions.layout import DEFAULT, Layout, Partition, detached, layout_of
+from jobbridge.store.partitions.spans import end_of
 
 _log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from jobbridge.core.partitions import Width
 from jobbridge.errors import ConfigurationError, WorkersOfOlderReleases
 from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.store.partitions.ahead import make_ahead
 from jobbridge.store.partitions.convert import convert, has_many
 from jobbridge.store.partitions.layout import layout_of, say_width
+from jobbridge.store.partitions.spans import Width
 from jobbridge.store.schema import conventions
 from jobbridge.store.schema.migrate import LOCK_TIMEOUT, driver_of, locked, running_workers
 from jobbridge.store.schema.partitioned import SERVE_SINCE, SINCE

@@ -14,10 +14,10 @@ from psycopg import sql
 
 from jobbridge.core.events import Completed, Progressed, Started
 from jobbridge.core.keys import SYSTEM_TENANT, Engine, JobKey
-from jobbridge.core.partitions import Width, start_of, time_ordered_id
 from jobbridge.store.jobs import batches, queries, steps
 from jobbridge.store.jobs.statements import statement_of
 from jobbridge.store.partitions.layout import name_of
+from jobbridge.store.partitions.spans import Width, start_of, time_ordered_id
 from jobbridge.store.schema.partition import partition
 
 NOW = datetime.now(UTC)

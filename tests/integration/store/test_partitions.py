@@ -14,7 +14,6 @@ from psycopg import sql
 
 from jobbridge import Celery
 from jobbridge.core.keys import Engine, JobKey, TenantId
-from jobbridge.core.partitions import Width, end_of, lowest_id, start_of, time_ordered_id
 from jobbridge.core.status import JobStatus
 from jobbridge.errors import ConfigurationError, DatabaseError
 from jobbridge.maintenance.pruner import Pruner
@@ -24,6 +23,7 @@ from jobbridge.store.counts.estimates import fewest_jobs
 from jobbridge.store.jobs.ends import mark_ends
 from jobbridge.store.partitions import ahead, convert, expire
 from jobbridge.store.partitions.layout import Partition, detached, layout_of, name_of
+from jobbridge.store.partitions.spans import Width, end_of, lowest_id, start_of, time_ordered_id
 from jobbridge.store.schema import migrate as migrations
 from jobbridge.store.schema.online import create_indexes, drop_indexes
 from jobbridge.store.schema.partition import partition

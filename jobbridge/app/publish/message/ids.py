@@ -6,7 +6,7 @@ import os
 import time
 from uuid import UUID
 
-from jobbridge.core.partitions import time_ordered_id
+from jobbridge.store.partitions.spans import time_ordered_id
 
 
 def new_job_id() -> UUID:

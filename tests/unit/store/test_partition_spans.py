@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobbridge.core.partitions import (
+from jobbridge.store.partitions.spans import (
     AHEAD,
     Width,
     end_of,
