@@ -49,6 +49,8 @@ settings.load_profile("any machine")
 pytest_plugins = ["pytester"]
 
 _TEMPLATE = "template_jobbridge"
+#: `TESTS_PARTITION_BY=week pytest tests/parity`: any test on tables in partitions.
+PARTITIONED = "TESTS_PARTITION_BY"
 _PREFIX = "jobbridge-test-"
 #: A log that is kept short: it is in memory, and nobody needs it.
 _SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB", **other_schema.use()}
@@ -255,9 +257,12 @@ def _administrator(postgres: PostgresServer) -> Iterator[psycopg.Connection]:
 @pytest.fixture(scope="session")
 def migrated_template(postgres: PostgresServer) -> str:
     from jobbridge.store.schema.migrate import migrate
+    from jobbridge.store.schema.partition import partition
 
     url = postgres.create_database(_TEMPLATE)
     migrate(url)
+    if width := os.environ.get(PARTITIONED):
+        partition(url, width)
     # The first session of a database writes a file with what all of them need of its catalogue; copies have it then.
     psycopg.connect(url).close()
     return _TEMPLATE

@@ -123,7 +123,12 @@ class Celery(Blocks, Services, AsyncApp, _Base):  # type: ignore[misc]  # see _B
             make_current(self)
 
     def on_init(self) -> None:
-        for prepare in (signals.connect, canvas.send_groups_in_bulk, send_signatures_from_loops):
+        for prepare in (
+            signals.connect,
+            canvas.send_groups_in_bulk,
+            canvas.order_ids_by_time,
+            send_signatures_from_loops,
+        ):
             prepare()
         for signal in (celery_signals.after_setup_logger, celery_signals.after_setup_task_logger):
             signal.connect(self._dress_logs)

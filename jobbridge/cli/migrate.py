@@ -29,8 +29,12 @@ from jobbridge.errors import ConfigurationError
     "--service-role", "service_roles", metavar="ROLE", multiple=True,
     help="Sees all tenants: the role of the workers. The role that migrates always does.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Also if workers run that it would end.")
+@click.option("--force", is_flag=True, help="Also if workers run that it would end, or many jobs are copied.")
 @click.option("--distribute", is_flag=True, help="Distribute the tables by tenant, where Citus is.")
+@click.option(
+    "--partition-by", type=click.Choice(["month", "week", "day"]),
+    help="Have the jobs in partitions of that width, which retention drops as a whole (docs/scale.md).",
+)  # fmt: skip
 @json_option
 def command(
     database_url: str | None,
@@ -41,6 +45,7 @@ def command(
     service_roles: tuple[str, ...],
     force: bool,
     distribute: bool,
+    partition_by: str | None,
     as_json: bool,
 ) -> None:
     """Make the tables, or bring them up to this release.
@@ -50,11 +55,14 @@ def command(
     taken over with their rows (docs/existing-databases.md).
     """
     from jobbridge.store.schema import migrate as migrations
+    from jobbridge.store.schema.partition import partition
 
     if service_roles and row_level_security != "on":
         raise click.UsageError("--service-role goes with --row-level-security on.")
-    if down is not None and (row_level_security or distribute):
+    if down is not None and (row_level_security or distribute or partition_by):
         raise click.UsageError("--down goes alone.")
+    if distribute and partition_by:
+        raise click.UsageError("--distribute and --partition-by exclude each other.")
     url = _url(database_url)
     limit = timedelta(seconds=lock_timeout)
     before = migrations.current(url)
@@ -69,6 +77,8 @@ def command(
         done["service_roles"] = migrations.set_row_level_security(
             url, is_on=row_level_security == "on", service_roles=service_roles, lock_timeout=limit
         )
+    if partition_by is not None:
+        done["partitions"] = partition(url, partition_by, also_if_many=force, lock_timeout=limit)
     if distribute:
         done["distributed"] = migrations.distribute(url, lock_timeout=limit)
     if as_json:
@@ -106,6 +116,8 @@ def _tell(done: dict[str, Any]) -> None:
         click.echo(f"Row-level security is on; all tenants are seen by {', '.join(done['service_roles'])}.")
     elif "service_roles" in done:
         click.echo("Row-level security is off.")
+    if "partitions" in done:
+        click.echo(f"The jobs are in partitions: {', '.join(done['partitions'])}.")
     if "distributed" in done:
         click.echo(
             f"Distributed by tenant: {', '.join(done['distributed']) or 'nothing (no Citus, or done before)'}."

@@ -12,6 +12,7 @@ from jobbridge.diagnosis import (
     encryption,
     engines,
     holders,
+    partitions,
     time_limits,
     upkeep,
     vacuum,
@@ -40,6 +41,7 @@ def check_all(app: Celery, settings: Settings) -> list[Check]:
         return checks
     checks.append(connections.check_connections(app))
     checks.append(vacuum.check_vacuum(app))
+    checks += partitions.check_partitions(app)
     checks += encryption.check_keys(app)
     checks += consumers.check_workers(app)
     checks += time_limits.check_time_limits(app)

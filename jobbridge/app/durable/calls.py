@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from jobbridge.app.durable.recorded import Recorded
 from jobbridge.app.durable.signatures import Called, outcome_of, signature_for
 from jobbridge.app.execute.together import patiently
+from jobbridge.app.publish.message.ids import new_job_id
 from jobbridge.core.durable import TIMED_OUT, Kind, NewStep, Suspended, Wait, duration_of
 from jobbridge.core.retry import RetryPolicy
 from jobbridge.core.status import JobStatus
@@ -253,7 +254,7 @@ class Calls:
         call = self.recorded.named(Kind.CALL, name, None)
         known = self.recorded.take(call)
         # Step and job are written together: a call of which there is no step has no job either.
-        called = Called(call=call, signature=signature, job_id=uuid4(), detail_id=uuid4())
+        called = Called(call=call, signature=signature, job_id=new_job_id(), detail_id=uuid4())
         if known is None:
             return called
         called.detail_id, called.job_id, called.is_sent = known.detail_id, UUID(known.metadata["job"]), True

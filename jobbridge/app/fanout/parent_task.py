@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from celery.exceptions import Ignore
-from kombu.utils.uuid import uuid
 
 from jobbridge.app.errors import sending
 from jobbridge.app.fanout.children import make
 from jobbridge.app.options import engine_named
 from jobbridge.app.publish.commands import JobHandle, find_job
+from jobbridge.app.publish.message.ids import new_task_id
 from jobbridge.core.enqueue import Outcome, SingletonPolicy
 from jobbridge.core.fanout import FAN_OUT_HEADER, FAN_OUT_TASK, FanOut
 from jobbridge.core.keys import SYSTEM_TENANT, Engine
@@ -88,7 +88,7 @@ def fan_out(
         "singleton_key": singleton_key,
         "singleton_policy": singleton_policy,
     }
-    task_id = uuid()
+    task_id = new_task_id()
     with app.database.transaction(app.caller_connection) as connection, app.enqueue_on(connection):
         result = app.tasks[FAN_OUT_TASK].apply_async(
             args=[{"handler": wanted.task, "concurrency": wanted.concurrency}],

@@ -16,10 +16,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from kombu.utils.uuid import uuid
-
 from jobbridge.app.errors import sending
 from jobbridge.app.publish.commands import arguments_for, find_job, find_task
+from jobbridge.app.publish.message.ids import new_task_id
 from jobbridge.codec.rows import open_job
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.keys import Engine, JobKey
@@ -144,7 +143,7 @@ def _send(app: Celery, row: JobRow, engine: Engine | str, *, as_new: bool) -> Jo
         row.type,
         args=args,
         kwargs=kwargs,
-        task_id=uuid() if as_new else row.task_id,
+        task_id=new_task_id() if as_new else row.task_id,
         queue=row.queue,
         priority=row.priority or None,
         tenant=row.tenant,

@@ -28,11 +28,11 @@ from celery.utils import time as celery_time
 from celery.utils.functional import maybe_list
 from kombu import Producer, Queue, messaging
 from kombu.common import Broadcast
-from kombu.utils.uuid import uuid
 
 from jobbridge.app.options import JobOptions
 from jobbridge.app.publish.message.checks import check_message
 from jobbridge.app.publish.message.fields import plain_reprs
+from jobbridge.app.publish.message.ids import new_task_id
 from jobbridge.app.publish.producer import JobProducer
 from jobbridge.app.publish.rules.run_time import run_time_rules
 from jobbridge.app.publish.template import Template, may_vary, property_of
@@ -128,7 +128,7 @@ class ShortWay:
             return None
         task = given.pop("task_type")
         given.pop("result_cls", None)
-        task_id = given.pop("task_id", None) or uuid()
+        task_id = given.pop("task_id", None) or new_task_id()
         message, told = self._taken(given)
         if (
             message["ignore_result"] is not True

@@ -27,6 +27,7 @@ from jobbridge.app.execute.tenancy import inherited_tenant
 from jobbridge.app.options import JobOptions, Sent
 from jobbridge.app.publish.delivery import outcome_of
 from jobbridge.app.publish.message.fields import is_simple, plain_reprs
+from jobbridge.app.publish.message.ids import new_job_id
 from jobbridge.app.publish.repeating import repeating
 from jobbridge.broker import Parcel, hand_over, lean_headers
 from jobbridge.core.enqueue import Outcome
@@ -369,7 +370,7 @@ def _uuids(options: Mapping[str, Any]) -> tuple[UUID, UUID | None, UUID | None] 
         if str(known) != text:
             return None
         found.append(known)
-    return found[0] or uuid4(), found[1], found[2]
+    return found[0] or new_job_id(), found[1], found[2]
 
 
 def property_of(amqp: Any, name: str) -> Any:

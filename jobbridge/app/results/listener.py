@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
+from jobbridge.app.publish.message.ids import new_task_id
 from jobbridge.core.enqueue import Outcome
 from jobbridge.core.keys import job_id_for
 from jobbridge.errors import DatabaseRefused, DatabaseUnavailable
@@ -226,7 +227,7 @@ def noting(
     if listener is None or not listener.is_reliable:
         yield
         return
-    task_id = options["task_id"] = options.get("task_id") or str(uuid.uuid4())
+    task_id = options["task_id"] = options.get("task_id") or new_task_id()
     name = str(job_id_for(task_id))
     listener.note_sending(name)
     is_new = False

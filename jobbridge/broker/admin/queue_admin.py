@@ -83,7 +83,8 @@ LIMIT 100
 """
 
 # Of each queue the first entries of two indexes, and of each priority the first one: the oldest is among those. Tasks'
-# priorities are 0 to 9.
+# priorities are 0 to 9. Not `priority = …`: then the primary key would give the order, too, and for each priority that
+# nothing has all messages would be read (10,000,000: minutes).
 LOOK = """
 SELECT asked.queue, ready.count AS ready, later.count AS later, oldest.published_at AS oldest_at
 FROM unnest(%(queues)s::text[]) AS asked (queue)
@@ -106,8 +107,9 @@ CROSS JOIN LATERAL (
     FROM generate_series(0, 9) AS asked_priority (priority)
     CROSS JOIN LATERAL (
         SELECT published_at FROM jobbridge_broker.messages
-        WHERE queue = asked.queue AND priority = asked_priority.priority AND leased_by IS NULL AND due_at IS NULL
-        ORDER BY id
+        WHERE queue = asked.queue AND leased_by IS NULL AND due_at IS NULL
+            AND priority <= asked_priority.priority AND priority >= asked_priority.priority
+        ORDER BY priority DESC, id
         LIMIT 1
     ) AS first
 ) AS oldest

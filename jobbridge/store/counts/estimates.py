@@ -9,7 +9,11 @@ from jobbridge.store.database import Database
 #: What was written since, and what the last ANALYZE or VACUUM saw; either may be off (a crash resets the first, the
 #: second is of then). NULL: there was none yet.
 ESTIMATES: LiteralString = """
-SELECT pg_stat_get_live_tuples(oid), nullif(reltuples, -1)::bigint FROM pg_class WHERE oid = 'public.jobs'::regclass
+SELECT sum(pg_stat_get_live_tuples(oid))::bigint, sum(nullif(reltuples, -1))::bigint
+FROM pg_class
+WHERE relkind = 'r' AND (
+    oid = 'public.jobs'::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.jobs'::regclass)
+)
 """
 
 

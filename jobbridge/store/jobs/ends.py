@@ -23,7 +23,14 @@ _UNSUCCESSFUL: LiteralString = listed(UNSUCCESSFUL)
 #: Pages of 8 kB that one statement reads: a fraction of a second.
 PAGES = 2_000
 
-_LAST_PAGE: LiteralString = "SELECT pg_relation_size('public.jobs') / current_setting('block_size')::integer"
+#: Of the table, or of each of its partitions.
+_PAGES: LiteralString = """
+SELECT oid, pg_relation_size(oid) / current_setting('block_size')::integer
+FROM pg_class
+WHERE relkind = 'r' AND (
+    oid = 'public.jobs'::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.jobs'::regclass)
+)
+"""
 
 #: By the ids that an engine knows jobs by. Nearly always that is the job's own; an index has the others. Of two jobs
 #: of one id the newer counts.
@@ -52,7 +59,7 @@ UPDATE public.jobs
 SET completed_at = CASE WHEN status IN ({FINAL_STATUSES})
         THEN coalesce(completed_at, updated_at) END,
     unsuccessful = CASE WHEN status IN ({_UNSUCCESSFUL}) THEN status END
-WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid
+WHERE tableoid = %(table)s AND ctid >= %(first)s::tid AND ctid < %(end)s::tid
   AND (
     (completed_at IS NULL) = (status IN ({FINAL_STATUSES}))
     OR unsuccessful IS DISTINCT FROM
@@ -105,8 +112,9 @@ def mark_ends(connection: DriverConnection) -> int:
     Args:
         connection: In autocommit mode: each portion is a transaction of its own.
     """
-    [(pages,)] = connection.execute(_LAST_PAGE).fetchall()
     marked = 0
-    for page in range(0, pages, PAGES):
-        marked += connection.execute(MARK, {"first": f"({page},0)", "end": f"({page + PAGES},0)"}).rowcount
+    for table, pages in connection.execute(_PAGES).fetchall():
+        for page in range(0, pages, PAGES):
+            place = {"table": table, "first": f"({page},0)", "end": f"({page + PAGES},0)"}
+            marked += connection.execute(MARK, place).rowcount
     return marked

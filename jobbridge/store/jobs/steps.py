@@ -32,7 +32,8 @@ ORDER BY sequence DESC
 LIMIT 1
 """
 
-#: The id comes from the caller, so that a repetition after a lost connection makes no second row.
+#: The id comes from the caller, so that a repetition after a lost connection makes no second row. No columns of the
+#: key are named, for in partitions it has one more.
 BEGIN: LiteralString = """
 INSERT INTO public.job_details
     (tenant, detail_id, job_id, step_name, step_key, status, retry_count, created_at, updated_at)
@@ -40,14 +41,14 @@ VALUES (
     %(tenant)s, %(detail_id)s, %(job_id)s, %(name)s, %(key)s, 'processing', %(attempt)s,
     clock_timestamp(), clock_timestamp()
 )
-ON CONFLICT (tenant, detail_id) DO NOTHING
+ON CONFLICT DO NOTHING
 """
 
 END: LiteralString = """
 UPDATE public.job_details
 SET status = %(status)s, result = %(result)s, error = %(error)s,
     processed_at = clock_timestamp(), updated_at = clock_timestamp()
-WHERE tenant = %(tenant)s AND detail_id = %(detail_id)s AND status = 'processing'
+WHERE tenant = %(tenant)s AND detail_id = %(detail_id)s AND job_id = %(job_id)s AND status = 'processing'
 """
 
 
@@ -87,7 +88,8 @@ def end(
     connection: DriverConnection, job: JobKey, detail_id: UUID, status: JobStatus, *, result: Any = None
 ) -> None:
     """Close such a step, in the caller's transaction."""
-    known = {"tenant": job.tenant, "detail_id": detail_id, "status": status.value, "error": None}
+    known = {"tenant": job.tenant, "job_id": job.job_id, "detail_id": detail_id}
+    known |= {"status": status.value, "error": None}
     connection.execute(END, known | {"result": None if result is None else as_jsonb(result)})
 
 
@@ -129,7 +131,7 @@ class StepStore:
         if key is not None and self._is_finished(job, step):
             yield step
             return
-        self._write(BEGIN, job, step, {"job_id": job.job_id, "name": name, "key": key, "attempt": attempt})
+        self._write(BEGIN, job, step, {"name": name, "key": key, "attempt": attempt})
         try:
             yield step
         except BaseException as error:
@@ -159,7 +161,7 @@ class StepStore:
         self._write(END, job, step, {"status": status.value} | told)
 
     def _write(self, statement: LiteralString, job: JobKey, step: Step, params: dict[str, Any]) -> None:
-        known = params | {"tenant": job.tenant, "detail_id": step.detail_id}
+        known = params | {"tenant": job.tenant, "job_id": job.job_id, "detail_id": step.detail_id}
         try:
             self._database.run(lambda own: own.execute(statement, known))
         except DatabaseError as error:

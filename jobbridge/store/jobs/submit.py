@@ -29,7 +29,8 @@ from jobbridge.store.values import json_text
 #: Of an attempt that is suspended, the row's number was put back.
 _STEP_OF_SENDER = STEP_OF_MOVED.replace("= moved.attempt", "= moved.attempt + %(suspends)s::integer")
 
-#: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). `xmax = 0`: it was inserted.
+#: An INSERT that becomes an UPDATE of the three kinds of rows that may be sent (again). What was inserted was changed
+#: when it was made, what was updated later than that: Postgres does not give the `xmax` of a row in a partition here.
 #: Only a row left by Replaced has begun (started_at) and ended in neither way, which tells `adopted` from `restarted`.
 _SUBMITTED: LiteralString = f"""moved AS (
     INSERT INTO public.jobs AS job (
@@ -46,7 +47,7 @@ _SUBMITTED: LiteralString = f"""moved AS (
         %(run_at)s::timestamptz, %(expires_at)s, %(singleton_key)s, %(root_id)s, %(parent_id)s, %(group_id)s,
         %(delivery)s, %(message)s, %(broker)s,
         CASE WHEN %(message)s::text IS NOT NULL AND %(broker)s::text IS NULL THEN clock_timestamp() END,
-        coalesce(%(continues)s::integer, 0), %(max_attempts)s, clock_timestamp(), clock_timestamp(),
+        coalesce(%(continues)s::integer, 0), %(max_attempts)s, statement_timestamp(), statement_timestamp(),
         %(chord_id)s, %(chord_index)s
     )
     ON CONFLICT (tenant, job_id) DO UPDATE SET
@@ -80,9 +81,10 @@ _SUBMITTED: LiteralString = f"""moved AS (
         result = NULL, result_payload = NULL, result_type = NULL, error = NULL, traceback = NULL,
         cancelled_by = NULL, cancel_reason = NULL, completed_at = NULL, unsuccessful = NULL,
         started_at = CASE WHEN job.status IN ({FINAL_STATUSES}) THEN NULL ELSE job.started_at END,
-        updated_at = clock_timestamp()
+        updated_at = greatest(clock_timestamp(), job.created_at + interval '1 microsecond')
     WHERE {may(events.Submitted)}
-    RETURNING job.tenant, job.job_id, job.status, job.attempt, job.started_at, job.xmax = 0 AS is_new
+    RETURNING job.tenant, job.job_id, job.status, job.attempt, job.started_at,
+        job.updated_at = job.created_at AS is_new
 ), replaced AS (
     UPDATE public.job_details AS step
     SET status = CASE WHEN %(suspends)s::integer = 1 THEN moved.status ELSE 'completed' END,

@@ -26,7 +26,8 @@ _TEXTS: dict[str, LiteralString] = {
 
 #: One for each table: the broker's and the jobs' are not asked together (docs/tenancy.md, Citus).
 COUNT_KEYS: tuple[LiteralString, ...] = tuple(
-    f"SELECT found[1], count(DISTINCT row.ctid) FROM {table} AS row, {_FOUND.format(text=text)} GROUP BY found[1]"
+    f"SELECT found[1], count(DISTINCT (row.tableoid, row.ctid)) FROM {table} AS row, {_FOUND.format(text=text)}"
+    " GROUP BY found[1]"
     for table, text in _TEXTS.items()
 )
 

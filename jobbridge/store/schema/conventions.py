@@ -105,6 +105,13 @@ _THERE: LiteralString = (
     "SELECT name FROM unnest(%(tables)s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
 )
 
+_PARTITIONS: LiteralString = """
+SELECT 'public.' || relname
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent IN (to_regclass('public.jobs'), to_regclass('public.job_details'))
+ORDER BY relname
+"""
+
 #: Citus is there when its function is.
 _HAS_CITUS: LiteralString = """
 SELECT EXISTS (SELECT FROM pg_proc WHERE proname = 'create_distributed_table')
@@ -192,7 +199,8 @@ def _separate(connection: DriverConnection, table: str, roles: Sequence[str]) ->
     policies: list[tuple[str, sql.Composable, sql.Composable]] = [
         ("jobbridge_services", everybody, sql.SQL("true"))
     ]
-    if table not in _service_tables(connection):
+    # Of a partition by its own name, too, only who serves all tenants sees anything; others ask the whole.
+    if table.rpartition(".")[2] in TENANT_TABLES:
         policies.append(("jobbridge_tenant", sql.SQL("PUBLIC"), _is_mine(connection, table)))
     for policy, to, rows in policies:
         connection.execute(sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(sql.Identifier(policy), name))
@@ -217,14 +225,12 @@ def _is_mine(connection: DriverConnection, table: str) -> sql.Composed:
     return sql.SQL(mine).format(sql.SQL(type_name))
 
 
-def _service_tables(connection: DriverConnection) -> list[str]:
-    return [rendered(table, connection) for table in SERVICE_TABLES]
-
-
 def _guarded(connection: DriverConnection) -> list[str]:
     """Name the tables that have policies, with their schemas."""
-    there = connection.execute(_THERE, {"tables": _service_tables(connection)}).fetchall()
-    return [qualified(connection, table) for table in _existing(connection)] + [table for (table,) in there]
+    service = [rendered(table, connection) for table in SERVICE_TABLES]
+    there = connection.execute(_THERE, {"tables": service}).fetchall()
+    whole = [qualified(connection, table) for table in _existing(connection)] + [table for (table,) in there]
+    return whole + [part for (part,) in connection.execute(_PARTITIONS).fetchall()]
 
 
 # -- distribution by tenant
@@ -245,6 +251,11 @@ def distribute(connection: DriverConnection) -> list[str]:
         colocated = "default" if table == "jobs" else "jobs"
         connection.execute(_DISTRIBUTE, {"table": qualified(connection, table), "with": colocated})
     return now
+
+
+def is_distributed(connection: DriverConnection) -> bool:
+    """Whether Citus has the jobs."""
+    return "jobs" in _distributed(connection)
 
 
 def _distributed(connection: DriverConnection) -> set[str]:

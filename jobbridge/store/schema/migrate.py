@@ -26,7 +26,8 @@ from jobbridge.postgres.caller_connection import DriverConnection
 from jobbridge.postgres.connect import Connection, connect
 from jobbridge.postgres.schema.rendering import schema_of, speak
 from jobbridge.postgres.target import Target
-from jobbridge.store.schema import conventions, place
+from jobbridge.store.partitions.convert import make_whole
+from jobbridge.store.schema import conventions, partitioned, place
 from jobbridge.store.schema.name_clashes import check_books_are_ours, check_names_are_free
 from jobbridge.store.schema_range import KNOWN_TO_0_1_0, THIS_RELEASE, SchemaVersion, misfit, read_versions
 from jobbridge.store.workers.queue_pauses import TELL
@@ -95,7 +96,7 @@ def migrate(
         DatabaseError: A migration could not be done; the database is as before that one, or goes on from where it
             was when it is migrated again.
     """
-    with _locked(database_url, lock_timeout, upgrade_to=revision) as connection:
+    with locked(database_url, lock_timeout, upgrade_to=revision) as connection:
         if not _is_ahead_and_serves_us(connection):
             if not ends_older_workers:
                 _keep_serving(connection, revision)
@@ -113,13 +114,14 @@ def downgrade(
     Raises:
         WorkersRun: Some do, whose tables would be changed beneath them, and not `ends_workers`; nothing was changed.
     """
-    with _locked(database_url, lock_timeout) as connection:
-        running = [] if ends_workers else sorted(name for name, _, _ in _workers(connection))
+    with locked(database_url, lock_timeout) as connection:
+        running = [] if ends_workers else sorted(name for name, _, _ in running_workers(connection))
         if running:
             raise WorkersRun(
                 f"Workers run on these tables, and would lose what {revision} does not have: {', '.join(running)}."
             )
-        connection.rollback()
+        make_whole(driver_of(connection))  # earlier revisions know no partitions
+        driver_of(connection).commit()
         command.downgrade(_config(connection), revision)
         return _revisions(connection)
 
@@ -146,8 +148,8 @@ def set_row_level_security(
         ConfigurationError: There is no role of that name.
         DatabaseError: Postgres refused it; all is as it was.
     """
-    with _locked(database_url, lock_timeout) as connection, connection.begin():
-        driver = _driver(connection)
+    with locked(database_url, lock_timeout) as connection, connection.begin():
+        driver = driver_of(connection)
         if is_on:
             return conventions.separate(driver, service_roles)
         conventions.unite(driver)
@@ -156,8 +158,8 @@ def set_row_level_security(
 
 def distribute(database_url: str, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> list[str]:
     """Distribute the tables by tenant, where Citus is; gives those that now are. Later tables follow by themselves."""
-    with _locked(database_url, lock_timeout) as connection, connection.begin():
-        return conventions.distribute(_driver(connection))
+    with locked(database_url, lock_timeout) as connection, connection.begin():
+        return conventions.distribute(driver_of(connection))
 
 
 def current(database_url: str) -> list[str]:
@@ -172,7 +174,7 @@ def older_workers(database_url: str) -> dict[str, bool]:
         since = max((each.serves_since or "" for each in _versions(connection)), default="")
         return {
             f"{name} ({release})": knows >= since
-            for name, release, knows in _workers(connection)
+            for name, release, knows in running_workers(connection)
             if knows < THIS_RELEASE.newest
         }
 
@@ -202,7 +204,7 @@ def _keep_serving(connection: sa.Connection, revision: str) -> None:
     """Refuse if a worker that runs now could not live with what is to be done."""
     pending = _pending(connection, revision)
     since = max((getattr(script.module, "serves_since", "") for script in pending), default="")
-    ended = {f"{name} ({release})" for name, release, knows in _workers(connection) if knows < since}
+    ended = {f"{name} ({release})" for name, release, knows in running_workers(connection) if knows < since}
     if ended:
         raise WorkersOfOlderReleases(
             f"The tables would serve only releases that know {since}, and older workers run: "
@@ -220,9 +222,9 @@ def _pending(connection: sa.Connection, revision: str) -> list[Any]:
         return []
 
 
-def _workers(connection: sa.Connection) -> list[tuple[str, str, str]]:
+def running_workers(connection: sa.Connection) -> list[tuple[str, str, str]]:
     """Name the workers that run now, each with its release and the newest revision that this knows."""
-    driver = _driver(connection)
+    driver = driver_of(connection)
     if driver.execute("SELECT to_regclass('public.job_workers')").fetchone() == (None,):
         return []
     rows = driver.execute(RELEASES, {"workers": locks.WORKERS}).fetchall()
@@ -260,18 +262,19 @@ def _on_version_apply(*, ctx: MigrationContext, step: Any, heads: set[str], **_:
     """Within the transaction of each step: the rules of this database hold for what it made, and workers hear of it."""
     if ctx.connection is None:
         return
-    driver = _driver(ctx.connection)
+    driver = driver_of(ctx.connection)
     if step.is_upgrade:
         conventions.conform(driver)
     driver.execute("DELETE FROM public.jobbridge_version")
     for head in heads:
-        version = SchemaVersion(revision=head, serves_since=serves_since(head))
+        served = partitioned.served_since(driver, serves_since(head))
+        version = SchemaVersion(revision=head, serves_since=served)
         row = {"told": version.told_to_0_1_0, "revision": head, "serves_since": version.serves_since}
         driver.execute(_INSERT_VERSION, row)
     driver.execute(TELL)
 
 
-def _driver(connection: sa.Connection) -> DriverConnection:
+def driver_of(connection: sa.Connection) -> DriverConnection:
     driver: DriverConnection = connection.connection.driver_connection  # type: ignore[assignment]  # the dialect's own
     return driver
 
@@ -292,7 +295,7 @@ def _connection(database_url: str) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def _locked(
+def locked(
     database_url: str, lock_timeout: timedelta, *, upgrade_to: str | None = None
 ) -> Iterator[sa.Connection]:
     with _connection(database_url) as connection:
@@ -306,13 +309,13 @@ def _locked(
                     _SET_UP, {"lock_timeout": f"{lock_timeout / timedelta(milliseconds=1):.0f}"}
                 )
                 connection.commit()
-                place.check_only_place(_driver(connection))
+                place.check_only_place(driver_of(connection))
                 if upgrade_to is not None:
-                    check_books_are_ours(_driver(connection))
+                    check_books_are_ours(driver_of(connection))
                     pending = _pending(connection, upgrade_to)
-                    _driver(connection).rollback()  # where our tables are missing, reading them is an error
-                    check_names_are_free(_driver(connection), pending)
-                place.make_schema(_driver(connection))
+                    driver_of(connection).rollback()  # where our tables are missing, reading them is an error
+                    check_names_are_free(driver_of(connection), pending)
+                place.make_schema(driver_of(connection))
                 _prepare(connection)
                 connection.commit()
                 yield connection
@@ -348,7 +351,7 @@ def _failure(connection: sa.Connection, error: BaseException | None) -> Database
                 hint=f"Wait until that transaction ends, or end it, {again}",
             )
         case psycopg.errors.InsufficientPrivilege():
-            role, schema = connection.engine.url.username, schema_of(_driver(connection))
+            role, schema = connection.engine.url.username, schema_of(driver_of(connection))
             return DatabaseError(
                 f"The role {role!r} may not migrate this database: {reason}.",
                 hint="Migrate with the role that owns the tables, or on a fresh database grant it: "
@@ -373,7 +376,7 @@ def _holders(connection: sa.Connection) -> str:
 
 def _prepare(connection: sa.Connection) -> None:
     """Make the two tables, and let alembic know what is done: also by 0.1.0, whose alembic has the other one."""
-    driver = _driver(connection)
+    driver = driver_of(connection)
     if not connection.execute(_HAS_TABLES).scalar_one():
         driver.execute(_CREATE_TABLES)
     driver.execute("DELETE FROM public.jobbridge_revisions")
@@ -386,6 +389,6 @@ def _revisions(connection: sa.Connection) -> list[str]:
 
 def _versions(connection: sa.Connection) -> list[SchemaVersion]:
     try:
-        return read_versions(_driver(connection))
+        return read_versions(driver_of(connection))
     except psycopg.errors.UndefinedTable:
         return []

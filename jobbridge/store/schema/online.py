@@ -45,6 +45,13 @@ WHERE indrelid = %(table)s::regclass AND relname = %(index)s
 """
 
 
+_IS_PARTITIONED: LiteralString = "SELECT relkind = 'p' FROM pg_class WHERE oid = %(table)s::regclass"
+_IS_DIVIDED: LiteralString = "SELECT relkind = 'I' FROM pg_class WHERE oid = to_regclass(%(index)s)"
+_LEAVES: LiteralString = """
+SELECT relname FROM pg_partition_tree(%(table)s::regclass) JOIN pg_class ON oid = relid WHERE isleaf ORDER BY relname
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rewrite:
     """What becomes of the rows of a table of ours. Expressions are SQL over the row `new`.
@@ -126,9 +133,30 @@ def create_indexes(connection: DriverConnection, table: str, indexes: Mapping[st
             if found == (True,):
                 continue
             if found is not None:  # it was interrupted: it is there, and of no use
-                _execute(connection, "DROP INDEX CONCURRENTLY {}", sql.Identifier("public", name))
+                drop_indexes(connection, [name])
             _log.info("index_is_made", extra={"table": table, "index": name})
-            connection.execute(sql.SQL(statement))
+            if connection.execute(_IS_PARTITIONED, {"table": f"public.{table}"}).fetchone() == (True,):
+                _create_on_partitions(connection, table, name, statement)
+            else:
+                connection.execute(sql.SQL(statement))
+
+
+def _create_on_partitions(connection: DriverConnection, table: str, name: str, statement: str) -> None:
+    """Make the parts one after another, then attach them: the whole is valid when all are there."""
+    definition = statement.split(" ON ", 1)[1].partition("(")
+    rest = sql.SQL("".join(definition[1:]))
+    unique = sql.SQL("UNIQUE " if statement.split()[1] == "UNIQUE" else "")
+    whole = sql.Identifier("public", name)
+    target = sql.Identifier("public", table)
+    _execute(connection, "CREATE {}INDEX {} ON ONLY {} {}", unique, sql.Identifier(name), target, rest)
+    for (leaf,) in connection.execute(_LEAVES, {"table": f"public.{table}"}).fetchall():
+        part = f"{name}_{leaf.removeprefix(table + '_')}"
+        own = sql.Identifier("public", leaf)
+        _execute(connection, "DROP INDEX CONCURRENTLY IF EXISTS {}", sql.Identifier("public", part))
+        _execute(
+            connection, "CREATE {}INDEX CONCURRENTLY {} ON {} {}", unique, sql.Identifier(part), own, rest
+        )
+        _execute(connection, "ALTER INDEX {} ATTACH PARTITION {}", whole, sql.Identifier("public", part))
 
 
 def replace_indexes(connection: DriverConnection, table: str, indexes: Mapping[str, LiteralString]) -> None:
@@ -157,7 +185,10 @@ def drop_indexes(connection: DriverConnection, names: Sequence[str]) -> None:
     """Drop indexes of our schema, as `create_indexes` makes them."""
     with _waiting_as_long_as_it_takes(connection):
         for name in names:
-            _execute(connection, "DROP INDEX CONCURRENTLY IF EXISTS {}", sql.Identifier("public", name))
+            # Postgres drops the index of a partitioned table only with a lock: of the catalog's change, no more.
+            is_divided = connection.execute(_IS_DIVIDED, {"index": f"public.{name}"}).fetchone() == (True,)
+            how: LiteralString = "" if is_divided else "CONCURRENTLY "
+            _execute(connection, f"DROP INDEX {how}IF EXISTS {{}}", sql.Identifier("public", name))
 
 
 @contextmanager

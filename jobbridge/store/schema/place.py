@@ -16,7 +16,7 @@ HOLDERS = """
 SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename::text), state, xact_start,
     relation::regclass::text
 FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
-WHERE granted AND locktype = 'relation' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
+WHERE granted AND locktype = 'relation' AND relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace
   AND datname = current_database() AND pid <> pg_backend_pid()
 ORDER BY xact_start
 LIMIT 3

@@ -28,22 +28,27 @@ ORDER BY sequence
 NOW: LiteralString = "SELECT clock_timestamp()"
 
 #: The id comes from the caller, so that a repetition after a lost connection makes no second row. Of a step that there
-#: is, the call goes on: it is waited for again, or made again.
+#: is, the call goes on: it is waited for again, or made again. No columns of the key are named, for in partitions it
+#: has one more.
 PUT: LiteralString = """
-WITH put AS (
-INSERT INTO public.job_details AS step (
-    tenant, detail_id, job_id, step_name, step_key, status, retry_count, result, error, metadata, created_at,
-    updated_at, processed_at
-)
-VALUES (
-    %(tenant)s, %(detail_id)s, %(job_id)s, %(name)s, %(key)s, %(status)s, %(attempt)s, %(result)s, %(error)s,
-    %(metadata)s, clock_timestamp(), clock_timestamp(), CASE WHEN %(is_ended)s::boolean THEN clock_timestamp() END
-)
-ON CONFLICT (tenant, detail_id) DO UPDATE
-SET status = excluded.status, retry_count = excluded.retry_count, result = excluded.result, error = excluded.error,
-    metadata = step.metadata || excluded.metadata, updated_at = excluded.updated_at,
-    processed_at = excluded.processed_at
-WHERE step.status NOT IN ('completed', 'failed')
+WITH changed AS (
+    UPDATE public.job_details AS step
+    SET status = %(status)s, retry_count = %(attempt)s, result = %(result)s, error = %(error)s,
+        metadata = step.metadata || %(metadata)s::jsonb, updated_at = clock_timestamp(),
+        processed_at = CASE WHEN %(is_ended)s::boolean THEN clock_timestamp() END
+    WHERE tenant = %(tenant)s AND detail_id = %(detail_id)s AND job_id = %(job_id)s
+      AND status NOT IN ('completed', 'failed')
+), put AS (
+    INSERT INTO public.job_details (
+        tenant, detail_id, job_id, step_name, step_key, status, retry_count, result, error, metadata, created_at,
+        updated_at, processed_at
+    )
+    VALUES (
+        %(tenant)s, %(detail_id)s, %(job_id)s, %(name)s, %(key)s, %(status)s, %(attempt)s, %(result)s, %(error)s,
+        %(metadata)s, clock_timestamp(), clock_timestamp(),
+        CASE WHEN %(is_ended)s::boolean THEN clock_timestamp() END
+    )
+    ON CONFLICT DO NOTHING
 )
 SELECT status FROM public.jobs WHERE tenant = %(tenant)s AND job_id = %(job_id)s
 """
@@ -53,7 +58,7 @@ TIME_OUT: LiteralString = """
 UPDATE public.job_details
 SET status = 'completed', metadata = metadata || '{"timed_out": true}',
     processed_at = clock_timestamp(), updated_at = clock_timestamp()
-WHERE tenant = %(tenant)s AND detail_id = %(detail_id)s AND status = 'waiting'
+WHERE tenant = %(tenant)s AND detail_id = %(detail_id)s AND job_id = %(job_id)s AND status = 'waiting'
 """
 
 #: Of a job that is run again: what failed is made again; and all of it, if it was undone. It stays, for people.
@@ -136,7 +141,7 @@ def put(
 
 def time_out(connection: DriverConnection, job: JobKey, detail_id: UUID) -> bool:
     """Complete a wait for which nothing came; False: something did."""
-    told = {"tenant": job.tenant, "detail_id": detail_id}
+    told = {"tenant": job.tenant, "job_id": job.job_id, "detail_id": detail_id}
     return bool(connection.execute(TIME_OUT, told).rowcount)
 
 

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
+from psycopg import sql
+
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.store.database import Database
 
@@ -63,10 +65,10 @@ FROM (SELECT created_at, job_id FROM portion ORDER BY created_at DESC, job_id DE
 
 #: A tenant's own rule wins over the setting, also if it says "for ever" (NULL). Statuses without either are kept. The
 #: job may have been sent again since the portion was read: then it is not final, or ended later, and stays.
-PRUNE: LiteralString = f"""
+_PRUNE_OF: LiteralString = f"""
 WITH portion AS MATERIALIZED (
     SELECT tenant, job_id, status, completed_at, created_at
-    FROM public.jobs
+    FROM {{jobs}}
     WHERE created_at < now() - %(shortest)s::interval
       AND (created_at, job_id) > (%(after_at)s, %(after_id)s)
     ORDER BY created_at, job_id
@@ -81,6 +83,7 @@ WITH portion AS MATERIALIZED (
         ON own.tenant = portion.tenant AND own.status = portion.status
     WHERE portion.status = ANY(%(final)s)
 ), {GONE}"""
+PRUNE: LiteralString = _PRUNE_OF.replace("{jobs}", "public.jobs")
 
 KEEP: LiteralString = """
 INSERT INTO public.job_retention (tenant, status, keep)
@@ -116,6 +119,7 @@ def prune(
     shortest: timedelta,
     after: tuple[datetime, UUID],
     limit: int,
+    partition: str | None = None,
 ) -> Portion | None:
     """Delete what is past its retention among the next jobs; None when there is no older one.
 
@@ -125,18 +129,22 @@ def prune(
         shortest: Younger jobs are not even read.
         after: The `last` of the portion before.
         limit: At most so many jobs are read.
+        partition: Only those in it, by its name behind `jobs_`; None: all.
     """
     params = {
         "shortest": shortest,
         "statuses": [status.value for status in retention],
         "keeps": list(retention.values()),
     }
-    return delete_portion(database, PRUNE, params, after=after, limit=limit)
+    statement: LiteralString | sql.Composed = PRUNE
+    if partition is not None:
+        statement = sql.SQL(_PRUNE_OF).format(jobs=sql.Identifier("public", f"jobs_{partition}"))
+    return delete_portion(database, statement, params, after=after, limit=limit)
 
 
 def delete_portion(
     database: Database,
-    statement: LiteralString,
+    statement: LiteralString | sql.Composed,
     params: Mapping[str, object],
     *,
     after: tuple[datetime, UUID],
