@@ -43,7 +43,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-THIS_RELEASE = SchemaRange(oldest="0030_batches", newest="0030_batches")
+THIS_RELEASE = SchemaRange(oldest="0030_batches", newest="0031_rules_shared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
