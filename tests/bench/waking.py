@@ -4,8 +4,9 @@ Real jobs are suspended by real workers, half of them asleep, half waiting for a
 happens for a while, in which worker and Postgres are measured; Postgres is stopped, their time passes, it is started
 again. All of them go on, each once: a ledger outside of the database says so.
 
-On Celery their time is brought nearer when all are suspended, as the test kit's clock does; Temporal's timers cannot
-be, so there their time is `--after` from the beginning.
+On Celery workers suspend `--real` of them, and the others are copies of all that those left in the tables, which is
+what a sleeping job is there; their time is brought nearer when all are there, as the test kit's clock does. On Temporal
+all are real, and their time is `--after` from the beginning: its timers cannot be brought nearer.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from jobbridge.dev.temporal import run_temporal
 from jobbridge.settings import load_settings
 from jobbridge.store.schema.migrate import migrate
 from jobbridge.testing.virtual_time import _JOBS_NEARER, bring_waits_nearer
+from tests.bench.copies import copy_rows
 from tests.bench.sleeping import idle_cost
 from tests.bench.waking_apps import make_app
 from tests.support import clean_environment, wait_until
@@ -39,9 +41,29 @@ SUSPENDED = """
 SELECT count(*) FROM jobs WHERE status IN ('scheduled', 'waiting') AND attempt = 0 AND started_at IS NOT NULL
 """
 OPEN = "SELECT count(*) FROM jobs WHERE completed_at IS NULL"
+SUSPENDED_ONES = "(SELECT job_id FROM jobs WHERE status IN ('scheduled', 'waiting'))"
+COPIED = {
+    "job_details": f"own.job_id IN {SUSPENDED_ONES}",
+    "job_waits": "true",
+    "jobbridge_broker.messages": "own.due_at IS NOT NULL AND own.headers ->> 'task' IS NOT NULL",
+    "jobs": f"own.job_id IN {SUSPENDED_ONES}",  # the last: the others ask it which are meant
+}
 #: Of those that have gone on: how long after Postgres was back.
 LAGS = """
-SELECT extract(epoch FROM completed_at - %s)::float FROM jobs ORDER BY completed_at
+SELECT extract(epoch FROM completed_at - %s)::float FROM jobs WHERE completed_at IS NOT NULL ORDER BY completed_at
+"""
+#: Those whose time has not come yet stay where they are.
+LATER = """
+CREATE TEMPORARY TABLE later AS
+SELECT job_id, task_id FROM jobs WHERE completed_at IS NULL ORDER BY md5(job_id::text) OFFSET {due};
+UPDATE jobbridge_broker.messages SET due_at = due_at + interval '1 day'
+WHERE correlation_id IN (SELECT task_id FROM later);
+UPDATE jobs SET run_at = run_at + interval '1 day' WHERE job_id IN (SELECT job_id FROM later);
+UPDATE job_waits SET until = until + interval '1 day' WHERE job_id IN (SELECT job_id FROM later);
+UPDATE job_details SET metadata = metadata || jsonb_build_object(
+    'until', (metadata ->> 'until')::timestamptz + interval '1 day'
+)
+WHERE job_id IN (SELECT job_id FROM later) AND metadata ? 'until'
 """
 
 
@@ -49,6 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=Engine, default=Engine.CELERY)
     parser.add_argument("--jobs", type=int)
+    parser.add_argument("--real", type=int, default=1000, help="on Celery: so many are suspended by workers")
+    parser.add_argument("--due", type=int, help="on Celery: of so many the time comes; by default of all")
     parser.add_argument("--idle", type=float, default=60.0, help="seconds in which nothing happens")
     parser.add_argument("--away", type=float, default=20.0, help="seconds for which Postgres is away")
     parser.add_argument(
@@ -95,22 +119,27 @@ def measure(asked: Any, jobs: int, folder: Path, opened: ExitStack) -> dict[str,
     far = timedelta(days=1) if asked.engine is Engine.CELERY else timedelta(seconds=asked.after)
     at = datetime.now().astimezone() + far
     began = time.monotonic()
+    due = asked.due or jobs
+    real = min(asked.real, jobs) if asked.engine is Engine.CELERY else jobs
     with app.bulk():
-        for number in range(jobs):
+        for number in range(real):
             app.tasks["waits" if number % 2 else "sleeps"].delay(at.isoformat())
-    wait_until(lambda: _one(url, SUSPENDED) == jobs, timeout=3600, every=0.5)
-    told["suspended per second"] = round(jobs / (time.monotonic() - began))
+    wait_until(lambda: _one(url, SUSPENDED) == real, timeout=3600, every=0.5)
+    told["suspended per second"] = round(real / (time.monotonic() - began))
+    if real < jobs:
+        copy_rows(url, jobs // real - 1, COPIED)
+    told["suspended"] = _one(url, SUSPENDED)
     told["idle with them"] = idle_cost(worker, server, asked.idle)
 
     if asked.engine is Engine.CELERY:
-        at = _bring_nearer(url, at)
+        at = _bring_nearer(url, at, due)
     app.database.close()
     app.close()
     first.close()
     time.sleep(max((at - datetime.now().astimezone()).total_seconds(), 0.0) + asked.away)
     back: datetime = datetime.now().astimezone()
     opened.enter_context(run_postgres(folder / "postgres", port=server.port))
-    wait_until(lambda: _one(url, OPEN) == 0, timeout=3600, every=0.5)
+    wait_until(lambda: _one(url, OPEN) == jobs - due, timeout=3600, every=0.5)
     with psycopg.connect(url) as connection:
         lags = [row[0] for row in connection.execute(LAGS, [back]).fetchall() if row[0] > 0]
     noted = Counter((folder / "ledger").read_text().split())
@@ -126,13 +155,14 @@ def measure(asked: Any, jobs: int, folder: Path, opened: ExitStack) -> dict[str,
     }
 
 
-def _bring_nearer(url: str, at: datetime) -> datetime:
-    """Have all of it be in a few seconds; gives when."""
+def _bring_nearer(url: str, at: datetime, due: int) -> datetime:
+    """Have so many be due in a few seconds; gives when."""
     with psycopg.connect(url) as connection:
         by = at - datetime.now().astimezone() - timedelta(seconds=20)
         rehearsal.bring_nearer(connection, by)
         connection.execute(_JOBS_NEARER, {"by": by})
         bring_waits_nearer(connection, by)
+        connection.execute(LATER.format(due=due).encode())
     return at - by
 
 
