@@ -14,7 +14,7 @@ from celery.utils.objects import mro_lookup
 from jobbridge.app import signals
 from jobbridge.app.batches.membership import with_batch
 from jobbridge.app.current import make_current
-from jobbridge.app.durable import events, links
+from jobbridge.app.durable import events, links, waking
 from jobbridge.app.errors import sending
 from jobbridge.app.execute import handlers, tenancy
 from jobbridge.app.execute.claim import tracked
@@ -351,3 +351,4 @@ class Celery(Blocks, Services, AsyncApp, _Base):  # type: ignore[misc]  # see _B
     retry_failed = parent_task.retry_failed
     send_event = events.send_event
     event_link = links.event_link
+    wake_job = waking.wake_job

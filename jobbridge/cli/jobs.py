@@ -208,6 +208,30 @@ def retry(
     tell(as_json, _plain(sent), text)
 
 
+@command.command("wake")
+@click.argument("job_id")
+@tenant_option
+@by_option
+@app_option
+@json_option
+def wake(job_id: str, tenant: str | None, by: str | None, app_name: str | None, as_json: bool) -> int:
+    """Have a job that sleeps go on now. The exit code is 5 when it does not sleep."""
+    app = load_app(app_name)
+    row = find_job(app, job_id, tenant)
+    with on_record(app, "wake", by=by, job=row.key) as entry:
+        was_woken = app.wake_job(row.job_id, row.tenant, woken_by=by)
+        entry.outcome = "done" if was_woken else "does not sleep"
+    status = (app.jobs.get(row.key) or row).status
+    if as_json:
+        write_json({"job_id": row.job_id, "woken": was_woken, "status": status.value})
+    elif was_woken:
+        click.echo(f"Woke {visible(row.type)} {row.job_id}.")
+    else:
+        text = f"Not woken: {visible(row.type)} {row.job_id} is {status.value}, and does not sleep."
+        click.echo(text, err=True)
+    return 0 if was_woken else REFUSED
+
+
 @command.command("watch")
 @click.argument("job_id")
 @tenant_option

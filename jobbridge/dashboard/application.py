@@ -49,6 +49,7 @@ from jobbridge.dashboard.pages import (
     overview,
     public,
     queue,
+    rules,
     schedules,
     tenants,
     workers,
@@ -70,7 +71,7 @@ RULES: Sequence[Rule] = (
     *overview.RULES, *jobs.RULES, *job.RULES, *schedules.RULES, *workers.RULES, *queue.RULES, *tenants.RULES,
     *health.RULES, *actions.RULES, *events.RULES, *whole.RULES, *bulk.RULES, *export.RULES, *sign_in.RULES,
     *probes.RULES, *metrics.RULES, *dead.RULES, *access.RULES, *clear_history.RULES, *public.RULES, *event_link.RULES,
-    *routes.RULES, *stream.RULES,
+    *routes.RULES, *stream.RULES, *rules.RULES,
 )  # fmt: skip
 
 #: The pages of the bar at the top: route, text, least role, of the whole installation.
@@ -80,6 +81,7 @@ NAVIGATION = (
     ("dead", "Dead letters", Role.VIEWER, False),
     ("schedules", "Schedules", Role.VIEWER, False),
     ("workers", "Workers and queues", Role.VIEWER, True),
+    ("rules", "Rules", Role.VIEWER, True),
     ("tenants", "Tenants", Role.VIEWER, True),
     ("health", "Health", Role.OPERATOR, True),
     ("access", "Access", Role.ADMIN, True),

@@ -111,22 +111,24 @@ class _Trouble:
 
 async def wait(connection: AsyncConnection, seconds: float) -> bool:
     """Wait until something is notified, at most `seconds`; tell whether it was."""
-    return await heard(connection, seconds) is not None
+    return bool(await heard(connection, seconds))
 
 
-async def heard(connection: AsyncConnection, seconds: float) -> str | None:
-    """Wait until something is notified, at most `seconds`; give what was said, None: nothing.
+async def heard(connection: AsyncConnection, seconds: float) -> Sequence[str]:
+    """Wait until something is notified, at most `seconds`; give all that was said, nothing: none was.
 
     Sleeps meanwhile: psycopg's own wait wakes ten times a second (psycopg 3.3, `connection_async._WAIT_INTERVAL`).
     """
     deadline = time.monotonic() + seconds
     patience = 0.0
     while True:
-        async for notification in connection.notifies(timeout=patience, stop_after=1):
-            return notification.payload
+        # To its end: what comes in one packet is given by one call, and lost with it if that is left (psycopg 3.3).
+        told = [each.payload async for each in connection.notifies(timeout=patience, stop_after=1)]
+        if told:
+            return told
         left = deadline - time.monotonic()
         if left <= 0:
-            return None
+            return []
         patience = READING if await _is_readable(connection.fileno(), left) else 0.0
 
 

@@ -256,6 +256,18 @@ class JobRunner(ABC):
             )
         )
 
+    def wake_job(
+        self, job_id: UUID | str, tenant_id: str | None = None, *, woken_by: str | None = None
+    ) -> bool:
+        """Have a job go on that sleeps; False: it does not sleep, or there is no such job (of that tenant).
+
+        Raises as `Celery.wake_job`.
+        """
+        try:
+            return self.app.wake_job(job_id, tenant_id, woken_by=woken_by)
+        except JobNotFound:
+            return False
+
     def event_link(
         self,
         job_id: UUID | str,
@@ -327,6 +339,7 @@ class JobRunner(ABC):
     aretry_failed = _on_a_thread(retry_failed)
     acancel_job = _on_a_thread(cancel_job)
     asend_event = _on_a_thread(send_event)
+    awake_job = _on_a_thread(wake_job)
     aget_job_status = _on_a_thread(get_job_status)
     astart = _on_a_thread(start)
     astop = _on_a_thread(stop)

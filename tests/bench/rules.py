@@ -1,10 +1,12 @@
-"""What rules across the fleet hold, and what they cost: `python -m tests.bench.rules limit|rate|fair [--engine …]`.
+"""What rules across the fleet hold, and what they cost: `python -m tests.bench.rules WHAT [--engine …] [--jobs …]`.
 
 Real workers on servers of its own. The rows' own times say what happened, by the database's clock.
 
 - `limit`: so many jobs under a limit of 3, on 8 processes of 4 workers of which one is killed every few seconds.
 - `rate`: so many jobs at 100 a second, on 4 workers.
-- `fair`: 100 tenants on one queue, of which one has 100,000 jobs waiting; how long the others wait, beside alone.
+- `start`: how long a job that a rule holds waits from when it may begin until it does.
+- `send`: how many jobs 8 senders send a second, one a transaction, under one rule, under one each, and under none.
+- `fair`: 100 tenants on one queue, of which one has 100,000 jobs waiting: how long the others wait, alone and beside.
 """
 
 from __future__ import annotations
@@ -12,29 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import psycopg
-
-import jobbridge
 from jobbridge.core.keys import Engine
-from jobbridge.core.rules.limits import concurrency_rules
-from jobbridge.dev.postgres import run_postgres
-from jobbridge.dev.process import ManagedProcess
-from jobbridge.dev.temporal import run_temporal
-from jobbridge.settings import load_settings
-from jobbridge.store.rules.fleet import RuleStore
-from jobbridge.store.schema.migrate import migrate
-from tests.bench.rules_apps import make_app
-from tests.support import clean_environment, wait_until
+from tests.bench.rules_fleet import fleet
+from tests.bench.rules_waits import WAITS
+from tests.support import wait_until
 
 LIMIT, RATE = 3, 100
 
@@ -49,89 +35,6 @@ SELECT coalesce(max(running), 0) FROM (
     ) AS steps
 ) AS counted
 """
-
-
-@dataclass
-class Fleet:
-    """Servers, an app, and workers that can be killed."""
-
-    app: Any
-    url: str
-    engine: Engine
-    environment: dict[str, str]
-    folder: Path
-    workers: list[ManagedProcess] = field(default_factory=list)
-    started: int = 0
-
-    def start(self, processes: int = 2) -> None:
-        self.started += 1
-        module = "jobbridge.temporal.worker" if self.engine is Engine.TEMPORAL else "celery"
-        arguments = ["-m", module, "-A", "tests.bench.rules_apps:app"]
-        if self.engine is Engine.CELERY:
-            arguments.append("worker")
-        name = f"w{self.started}"
-        self.workers.append(
-            ManagedProcess(
-                name=name,
-                argv=[
-                    sys.executable,
-                    *arguments,
-                    "-c",
-                    str(processes),
-                    "-n",
-                    f"{name}@bench",
-                    "-l",
-                    "WARNING",
-                ],
-                log_path=self.folder / f"{name}.log",
-                env=clean_environment(self.environment),
-            ).start()
-        )
-
-    def send(self, name: str, jobs: int) -> None:
-        """Send so many jobs, 500 in a transaction."""
-        with psycopg.connect(self.url) as connection:
-            for begin in range(0, jobs, 500):
-                with self.app.enqueue_on(connection):
-                    for _ in range(begin, min(begin + 500, jobs)):
-                        self.app.tasks[name].delay()
-                connection.commit()
-
-    def kill_one(self, chance: random.Random) -> None:
-        self.workers.pop(chance.randrange(len(self.workers))).kill()
-
-    def one(self, statement: str, **values: object) -> Any:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            row = connection.execute(statement.encode(), values or None).fetchone()
-        assert row is not None
-        return row[0]
-
-    def left(self) -> int:
-        return int(self.one("SELECT count(*) FROM jobs WHERE completed_at IS NULL"))
-
-
-@contextmanager
-def fleet(engine: Engine) -> Iterator[Fleet]:
-    with TemporaryDirectory(prefix="jobbridge-rules-") as name, ExitStack() as servers:
-        folder = Path(name)
-        postgres = servers.enter_context(run_postgres(folder / "postgres"))
-        folder.chmod(0o755)
-        url = postgres.create_database("rules")
-        migrate(url)
-        environment = {"DATABASE_URL": url, "JOB_RUNNER_TYPE": engine.value}
-        if engine is Engine.TEMPORAL:
-            temporal = servers.enter_context(run_temporal(log_path=folder / "temporal.log"))
-            environment |= {"TEMPORAL_ADDRESS": temporal.address}
-        app = make_app(settings=load_settings(environment))
-        app.finalize()
-        made = Fleet(app=app, url=url, engine=engine, environment=environment, folder=folder)
-        try:
-            yield made
-        finally:
-            for worker in made.workers:
-                worker.kill()
-            app.database.close()
-            app.close()
 
 
 def limit(engine: Engine, jobs: int, seed: int) -> dict[str, Any]:
@@ -186,42 +89,9 @@ def rate(engine: Engine, jobs: int) -> dict[str, Any]:
         }
 
 
-def fair(engine: Engine, jobs: int) -> dict[str, Any]:
-    waits = {}
-    for name, waiting in (("alone", 0), ("beside", jobs)):
-        with fleet(engine) as made:
-            (rule,) = concurrency_rules({"limit": 8, "per": "queue", "fair": True})
-            RuleStore(made.app.database).set(rule, "celery", weights={"tenant-1": 2})
-            task = made.app.tasks["taken"]
-            if waiting:
-                with jobbridge.bulk(app=made.app):
-                    for _ in range(waiting):
-                        task.apply_async([0.01], tenant="large")
-            for _ in range(2):
-                made.start(4)
-            for turn in range(10):
-                for number in range(99):
-                    task.apply_async([0.01], tenant=f"tenant-{number}")
-                if turn % 2:
-                    time.sleep(1)  # they come over time
-            others = "SELECT count(*) FROM jobs WHERE completed_at IS NULL AND tenant <> 'large'"
-            wait_until(lambda made=made, others=others: made.one(others) == 0, timeout=600, every=0.2)
-            with psycopg.connect(made.url) as connection:
-                rows = connection.execute(
-                    "SELECT extract(epoch FROM started_at - created_at)::float FROM jobs WHERE tenant <> 'large'"
-                ).fetchall()
-            waits[name] = statistics.median(row[0] for row in rows)
-    return {
-        "waiting": jobs,
-        "median alone ms": round(1000 * waits["alone"]),
-        "median beside ms": round(1000 * waits["beside"]),
-        "times": round(waits["beside"] / waits["alone"], 2),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["limit", "rate", "fair"])
+    parser.add_argument("what", choices=["limit", "rate", *WAITS])
     parser.add_argument("--engine", type=Engine, default=Engine.CELERY)
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--seed", type=int, default=1)
@@ -231,7 +101,8 @@ def main() -> None:
     elif given.what == "rate":
         print(json.dumps(rate(given.engine, given.jobs or 3_000)))
     else:
-        print(json.dumps(fair(given.engine, given.jobs or 100_000)))
+        measure, jobs = WAITS[given.what]
+        print(json.dumps(measure(given.engine, given.jobs or jobs)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,14 @@ def make_app(**options: Any) -> Celery:
     def taken(seconds: float) -> None:
         time.sleep(seconds)  # the work
 
+    @app.task(name="one", shared=False, concurrency=1)
+    def one(seconds: float) -> None:
+        time.sleep(seconds)  # the work
+
+    @app.task(name="slow", shared=False, rate_limit={"limit": "10/s"})
+    def slow() -> None:
+        pass
+
     return app
 
 

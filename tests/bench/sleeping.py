@@ -59,8 +59,8 @@ def _postmaster(server: PostgresServer) -> int:
     return int(str(row[0]).splitlines()[0])
 
 
-def _idle(worker: ManagedProcess, server: PostgresServer, seconds: float) -> tuple[float, float]:
-    """Give the processor time of worker and Postgres in a time in which nothing happens, per minute."""
+def idle_cost(worker: ManagedProcess, server: PostgresServer, seconds: float) -> tuple[float, float]:
+    """Give the processor time of worker and Postgres in a time in which nothing happens; seconds a minute."""
     main = _postmaster(server)
     workers, servers = [worker.pid, *children_of(worker.pid)], [main, *children_of(main)]
     before = _cpu(*workers), _cpu(*servers)
@@ -99,9 +99,9 @@ def main() -> None:
         ).start()
         try:
             wait_until(lambda: "ready." in worker.log(), timeout=60)
-            _report("without", _idle(worker, server, asked.idle))
+            _report("without", idle_cost(worker, server, asked.idle))
             _make(app, asked.jobs, url)
-            _report(f"with {asked.jobs:,}", _idle(worker, server, asked.idle))
+            _report(f"with {asked.jobs:,}", idle_cost(worker, server, asked.idle))
             _wake(app, url, asked.events)
         finally:
             worker.kill()

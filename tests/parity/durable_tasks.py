@@ -143,7 +143,7 @@ def undo_task(name: str) -> None:
 def snoozes(ctx: JobContext, data: dict[str, Any]) -> list[int]:
     starts = note("start")
     if starts < 3:
-        raise Snooze(0.5, reason="not yet")
+        raise Snooze(data.get("seconds", 0.5), reason="not yet")
     return [starts, ctx.attempt]
 
 

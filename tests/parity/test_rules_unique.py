@@ -97,6 +97,32 @@ def test_of_many_in_a_moment_the_last_one_runs_after_it_was_quiet(world: World) 
     assert (row["started_at"] - row["created_at"]).total_seconds() >= 0.9
 
 
+def test_many_in_a_row_put_a_job_off_no_longer_than_it_says(world: World) -> None:
+    debounce = {"key": str(uuid.uuid4()), "wait": 3600, "max_wait": 4000}
+    sent = [send(world, number, 0, debounce=debounce) for number in range(2)]
+    ends = {**debounce, "max_wait": 3600}
+    last = send(world, 3, 0, debounce=ends)
+
+    rows = [world.row(each.id) for each in (*sent, last)]
+    assert [row["status"] for row in rows] == ["cancelled", "cancelled", "scheduled"]
+    assert rows[0]["run_at"] < rows[1]["run_at"]  # the second one waits anew
+    assert rows[2]["run_at"] < rows[1]["run_at"]  # the third one no longer than from when the first was sent
+    world.app.cancel_job(last.id)
+
+    debounce = {"key": str(uuid.uuid4()), "wait": 3, "max_wait": 3}
+    first = send(world, 1, 0, debounce=debounce)
+    series = [first]
+
+    def goes_on() -> bool:
+        series.append(send(world, len(series), 0, debounce=debounce))
+        return any(world.row(each.id)["status"] == "completed" for each in series[:-1])
+
+    assert wait_until(goes_on, timeout=TIMEOUT)  # it runs although they never pause
+    done = [each for each in series if world.row(each.id)["status"] == "completed"]
+    assert world.row(done[0].id)["started_at"] > world.row(first.id)["created_at"]
+    world.app.cancel_job(series[-1].id)
+
+
 def test_a_declared_one_holds_for_retries_and_other_calls(world: World) -> None:
     value = int(datetime.now(UTC).timestamp())
     first = world.task("once").delay(value, note="a")
@@ -114,6 +140,7 @@ def test_a_declared_one_holds_for_retries_and_other_calls(world: World) -> None:
         ({"unique": True, "singleton_key": "x"}, "singleton_key and unique"),
         ({"throttle": True}, "throttle's period is 'True'"),
         ({"debounce": {"key": "x"}}, "debounce says no time"),
+        ({"debounce": {"wait": 5, "max_wait": 1}}, "waits for 0:00:05, and for 0:00:01 at most"),
         ({"unique": {"while": "asleep"}}, "while 'asleep'"),
     ],
 )

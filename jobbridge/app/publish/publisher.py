@@ -36,6 +36,7 @@ from jobbridge.app.publish.message.reference import LIMIT, as_sent
 from jobbridge.app.publish.message.size import check_body, check_stored
 from jobbridge.app.publish.message.submitted import submitted_of
 from jobbridge.app.publish.repeating import repeating
+from jobbridge.app.publish.rules.debounce import within_longest
 from jobbridge.app.publish.rules.job_holds import JobHolds, holds_of
 from jobbridge.app.publish.rules.unique import unique_by
 from jobbridge.app.publish.singletons import claim_of
@@ -91,6 +92,7 @@ class JobPublication:
         if self._is_first:
             self._unique, self._options = unique_by(app, self._task, name, options, body, self._headers)
         self._key = JobKey(tenant=self._chosen_tenant(tenant), job_id=job_id_for(self._task_id))
+        self._options = within_longest(app, self._unique, self._key, self._options, self._headers)
         self._claim = claim_of(app, self._key, self._options, self._unique, is_first=self._own_run is None)
         self._holds = self._holds_now()
         self._trouble: EngineUnavailable | None = None  #: Why it does not go to the engine that was chosen.

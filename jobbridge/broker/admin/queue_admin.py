@@ -8,12 +8,21 @@ from datetime import datetime
 
 from psycopg.rows import dict_row
 
+from jobbridge.broker.routing import notification_channel
 from jobbridge.postgres.caller_connection import driver_connection
 
 # What a consumer holds is not waiting any more: it is stopped by other means.
 DELETE_WAITING = """
 DELETE FROM jobbridge_broker.messages
 WHERE correlation_id = %(correlation_id)s AND leased_by IS NULL
+"""
+
+#: What is due later, or when somebody says so. A message that a consumer has, or that is due, stays as it is.
+MAKE_DUE = """
+UPDATE jobbridge_broker.messages
+SET due_at = NULL
+WHERE correlation_id = %(correlation_id)s AND leased_by IS NULL AND due_at IS NOT NULL
+RETURNING queue
 """
 
 QUEUE_DEPTHS = """
@@ -234,6 +243,23 @@ def delete_waiting(connection: object, correlation_id: str) -> int:
     """
     cursor = driver_connection(connection).execute(DELETE_WAITING, {"correlation_id": correlation_id})
     return cursor.rowcount
+
+
+def make_due(connection: object, correlation_id: str) -> int:
+    """Have the messages of that AMQP correlation id (Celery's task id) that are due later be due now.
+
+    Args:
+        connection: As for `publishing_on`; nothing is committed.
+        correlation_id: Exact.
+
+    Returns:
+        How many there were.
+    """
+    own = driver_connection(connection)
+    queues = [row[0] for row in own.execute(MAKE_DUE, {"correlation_id": correlation_id}).fetchall()]
+    for queue in queues:
+        own.execute("SELECT pg_notify(%s, '')", [notification_channel(queue)])
+    return len(queues)
 
 
 def queue_depths(connection: object) -> list[QueueDepth]:

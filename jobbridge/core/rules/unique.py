@@ -21,7 +21,7 @@ _ARGS, _TASK = "args", "task"
 _ALLOWED = {
     "unique": frozenset({"by", "key", "period", "while", "policy"}),
     "throttle": frozenset({"by", "key", "period"}),
-    "debounce": frozenset({"by", "key", "wait"}),
+    "debounce": frozenset({"by", "key", "wait", "max_wait"}),
 }
 
 
@@ -37,6 +37,7 @@ class UniqueRule:
         while_waiting: Only until the first one begins.
         period: For so long from when the first one was sent, even if it has ended.
         wait: It begins so long after it was sent.
+        max_wait: But not later than so long after the first one was that has not run.
     """
 
     option: str
@@ -46,6 +47,7 @@ class UniqueRule:
     while_waiting: bool = False
     period: timedelta | None = None
     wait: timedelta | None = None
+    max_wait: timedelta | None = None
 
 
 def unique_rule(option: str, value: object) -> UniqueRule | None:
@@ -70,6 +72,11 @@ def unique_rule(option: str, value: object) -> UniqueRule | None:
         raise UnsupportedOption(
             f"{option} says no time.", hint=f"Pass {option}=60, in seconds, or a timedelta."
         )
+    max_wait = duration_of(f"{option}'s max_wait", given.get("max_wait"))
+    if max_wait is not None and wait is not None and max_wait < wait:
+        raise UnsupportedOption(
+            f"{option} waits for {wait}, and for {max_wait} at most.", hint="Make max_wait longer than wait."
+        )
     key = given.get("key")
     if key is not None and ("by" in given or not (isinstance(key, str) or callable(key))):
         raise UnsupportedOption(
@@ -84,6 +91,7 @@ def unique_rule(option: str, value: object) -> UniqueRule | None:
         while_waiting=option == "debounce" or _is_while_waiting(given.get("while")),
         period=period,
         wait=wait,
+        max_wait=max_wait,
     )
 
 

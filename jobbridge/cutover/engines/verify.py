@@ -11,6 +11,7 @@ from jobbridge.core.status import WAITING, JobStatus
 from jobbridge.cutover.messages import delivery_in
 from jobbridge.store.moves import jobs as moves
 from jobbridge.store.moves.jobs import MovableJob
+from jobbridge.store.rules.holds import still_held
 
 if TYPE_CHECKING:
     from jobbridge.app.application import Celery
@@ -95,7 +96,11 @@ def _without_workflow(app: Celery, scope: Scope, temporal: Any) -> list[MovableJ
     from jobbridge.cutover.engines.workflows import missing
 
     amiss = [job for page in _pages(app, scope) for job in missing(app, temporal, page)]
-    return _unchanged(app, amiss)
+    with app.database.connection() as connection:
+        held = still_held(
+            connection, [job.key.job_id for job in amiss]
+        )  # the relay has them when a rule lets them go
+    return _unchanged(app, [job for job in amiss if job.task_id not in held])
 
 
 def _unchanged(app: Celery, jobs: Sequence[MovableJob]) -> list[MovableJob]:

@@ -24,10 +24,11 @@ class Possible:
     run_again: bool
     edit: bool
     retry_from: bool = False
+    wake: bool = False
 
     @property
     def any(self) -> bool:
-        return self.cancel or self.retry or self.run_again
+        return self.cancel or self.retry or self.run_again or self.wake
 
 
 def possible(context: RequestContext, row: JobRow) -> Possible:
@@ -43,4 +44,5 @@ def possible(context: RequestContext, row: JobRow) -> Possible:
         run_again=may_act and is_final and has_data,
         edit=may_act and is_final and has_data,
         retry_from=may_act and has_data and row.status in RETRYABLE | {JobStatus.COMPLETED},
+        wake=may_act and row.status is JobStatus.SCHEDULED and row.started_at is not None,
     )

@@ -55,6 +55,23 @@ def retry_job(
     return sent
 
 
+def wake_job(context: RequestContext, row: JobRow) -> bool:
+    """Have a job that sleeps go on, on record; False: it does not sleep.
+
+    Raises:
+        HTTPException: It cannot be.
+    """
+    note = partial(context.note, "wake", job=row.key)
+    try:
+        is_done: bool = context.app.wake_job(row.job_id, row.tenant, woken_by=context.principal.name)
+    except (JobBridgeError, OperationalError) as error:
+        refused = refusal(error)
+        note(outcome="refused", reason=refused.detail)
+        raise refused from error
+    note(outcome="done" if is_done else "does not sleep")
+    return is_done
+
+
 def cancel(context: RequestContext) -> Response:
     """Cancel a job, and show it."""
     row = context.find_job()
@@ -68,6 +85,13 @@ def retry(context: RequestContext) -> Response:
     as_new, from_step = form.get("as_new") == "yes", form.get("from_step") or None
     sent = retry_job(context, context.find_job(), as_new=as_new, from_step=from_step)
     return RedirectResponse(job_path(context, str(sent.job_id), sent.tenant), status_code=303)
+
+
+def wake(context: RequestContext) -> Response:
+    """Have a job go on that sleeps, and show it."""
+    row = context.find_job()
+    wake_job(context, row)
+    return RedirectResponse(job_path(context, str(row.job_id), row.tenant), status_code=303)
 
 
 def edit(context: RequestContext) -> Response:
@@ -149,6 +173,7 @@ def job_path(context: RequestContext, job_id: str, tenant: str) -> str:
 RULES = (
     Rule("/jobs/{job_id}/cancel", "cancel", cancel, Role.OPERATOR, methods=POST),
     Rule("/jobs/{job_id}/retry", "retry", retry, Role.OPERATOR, methods=POST),
+    Rule("/jobs/{job_id}/wake", "wake", wake, Role.OPERATOR, methods=POST),
     Rule("/jobs/{job_id}/edit", "edit", edit, Role.OPERATOR),
     Rule("/jobs/{job_id}/edit", "run_edited", run_edited, Role.OPERATOR, methods=POST, form_limit=256 * 1024),
 )

@@ -21,6 +21,7 @@ from jobbridge.dashboard.api.documents.responses import (
     Job,
     JobDetail,
     JobPage,
+    Woken,
 )
 from jobbridge.dashboard.api.documents.serializers import job_answer, job_answers, job_detail
 from jobbridge.dashboard.api.documents.timestamps import FilterInstant
@@ -114,6 +115,13 @@ def retry_job(context: Asked, job_id: str, asked: RetryJob | None = None) -> Job
     return job_answer(context, sent)
 
 
+def wake_job(context: Asked, job_id: str) -> Woken:
+    """Have a job that sleeps go on now."""
+    row = context.find_job()
+    was_woken = actions.wake_job(context, row)
+    return Woken(woken=was_woken, job=job_answer(context, context.app.jobs.get(row.key) or row))
+
+
 def count_jobs(context: Asked) -> Counts:
     """Count all jobs, exactly."""
     totals = context.dashboard.counts.totals(context.tenant)
@@ -133,5 +141,6 @@ RULES = (
     ApiRule(_JOB, "api_job", get_job, Role.VIEWER, errors=(404,)),
     ApiRule(f"{_JOB}/cancel", "api_cancel", cancel_job, Role.OPERATOR, methods=POST, errors=(404,)),
     ApiRule(f"{_JOB}/retry", "api_retry", retry_job, Role.OPERATOR, methods=POST, errors=(404, 409)),
+    ApiRule(f"{_JOB}/wake", "api_wake", wake_job, Role.OPERATOR, methods=POST, errors=(404, 422)),
     ApiRule(f"{PREFIX}/counts", "api_counts", count_jobs, Role.VIEWER),
 )

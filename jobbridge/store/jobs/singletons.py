@@ -15,7 +15,7 @@ same key waits for is the end of that transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
@@ -52,6 +52,15 @@ FROM public.jobs AS job
 JOIN public.job_singletons AS singleton ON singleton.tenant = job.tenant AND singleton.job_id = job.job_id
 WHERE job.tenant = %(tenant)s AND job.job_id = %(job_id)s AND singleton.key = %(key)s
   AND singleton.taken_at > clock_timestamp() - %(period)s::interval
+"""
+
+#: Of the job that waits with a key: since when one waits, each in the place of the one before.
+SINCE: LiteralString = f"""
+SELECT coalesce((job.metadata ->> 'debounced_since')::timestamptz, job.created_at)
+FROM public.job_singletons AS singleton
+JOIN public.jobs AS job ON job.tenant = singleton.tenant AND job.job_id = singleton.job_id
+WHERE singleton.tenant = %(tenant)s AND singleton.key = %(key)s AND job.singleton_key = %(key)s
+  AND job.status IN ({listed(WAITING - {JobStatus.RETRYING})})
 """
 
 #: For those who replace it: it does not start before they have.
@@ -142,6 +151,12 @@ def hold(
     if found is None or has_stopped(connection, found[1], found[4]):
         return Hold(holder=None, is_new=False)
     return Hold(holder=_holder(job, job_id, *found[:4]), is_new=False)
+
+
+def waits_since(connection: DriverConnection, job: JobKey, key: str) -> datetime | None:
+    """Tell since when a job waits with that key, or the first of those in whose place it is; None: none waits."""
+    found = first_tuple(connection, SINCE, {"tenant": job.tenant, "key": key})
+    return None if found is None else found[0]
 
 
 def take(connection: DriverConnection, job: JobKey, key: str) -> None:

@@ -208,6 +208,13 @@ def hold_messages(connection: DriverConnection, job_ids: Sequence[UUID]) -> None
         connection.execute(DUE_BY_MESSAGE, {"job_ids": list(job_ids)})
 
 
+def still_held(connection: DriverConnection, job_ids: Sequence[UUID]) -> set[str]:
+    """Give the task ids of those of these jobs that a rule has not let go; none where there are no rules yet."""
+    if not job_ids or first_tuple(connection, IS_THERE) == (False,):
+        return set()
+    return {each[0] for each in tuples(connection, STILL_HELD, {"job_ids": list(job_ids)})}
+
+
 def come_due(database: Database) -> int:
     """Have those jobs of Temporal's stand in line that have come due; gives how many."""
     return database.run(lambda own: own.execute(COME_DUE).rowcount)

@@ -113,19 +113,23 @@ class Relay:
         while (left := until - time.monotonic()) > 0:
             due_in = self._instants[0][0] - self._now() if self._instants else left
             told = await heard(connection, max(0.0, min(left, due_in)))
-            if told is None:
-                if await self._has_come(self._now()):
-                    return True
-            elif (instant := _INSTANT.fullmatch(told)) is not None:
-                if len(self._instants) < MOST_INSTANTS:
-                    heapq.heappush(self._instants, (float(instant[2]), instant[1]))
-            else:
+            others = [each for each in told if not self._note_instant(each)]
+            if others:
                 if (
-                    told != NOW
+                    NOW not in others
                 ):  # a caller that can reach Temporal delivers by itself, and is faster than this
                     await asyncio.sleep(0.05)
                 return True
+            if await self._has_come(self._now()):
+                return True
         return False
+
+    def _note_instant(self, told: str) -> bool:
+        """Keep an instant in mind; false: that is none."""
+        instant = _INSTANT.fullmatch(told)
+        if instant is not None and len(self._instants) < MOST_INSTANTS:
+            heapq.heappush(self._instants, (float(instant[2]), instant[1]))
+        return instant is not None
 
     def _now(self) -> float:
         """Give the database's time, or a moment before."""

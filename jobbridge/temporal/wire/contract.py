@@ -161,6 +161,12 @@ def message_of(document: Json) -> dict[str, Json] | None:
     return document
 
 
+def wakes(waiting: dict[str, Json] | None, came: dict[str, Json] | None) -> bool:
+    """Whether a message that came lets one go on that waits: for any, or for its own time, which is now then."""
+    told, other = waiting or {}, came or {}
+    return bool(told.get("waits")) or ("delivery" in told and told["delivery"] == other.get("delivery"))
+
+
 def instant_of(text: str | None) -> datetime | None:
     """Read an instant, as Celery does: without a zone it is UTC (celery 5.7, utils/time.py, `maybe_make_aware`).
 

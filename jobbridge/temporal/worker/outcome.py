@@ -140,6 +140,9 @@ def _continued(app: Celery, execution: Execution, row: JobRow | None, *, error: 
             # Nobody wakes an activity that has ended: the relay starts a workflow, which waits.
             return Outcome(kind=OutcomeKind.WAITING, attempt=row.attempt)
         recorded = app.recorder.record(_accepted(execution, stored.delivery))
+        if stored.message.get("eta") and not stored.message.get("waits"):
+            # Who woke it before this was recorded said so in its message alone: the row was owed, and now is not.
+            stored = app.jobs.delivery_of(execution.key) or stored
     except DatabaseError as trouble:
         raise ContinuationUnread(str(trouble)) from trouble
     message = continuation(stored.message)

@@ -25,13 +25,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.workflow import ActivityHandle, HandlerUnfinishedPolicy
 
 from jobbridge.temporal.wire import contract
-from jobbridge.temporal.wire.contract import (
-    ExecuteOrder,
-    JobInput,
-    JobResult,
-    Outcome,
-    OutcomeKind,
-)
+from jobbridge.temporal.wire.contract import ExecuteOrder, JobInput, JobResult, Outcome, OutcomeKind
 from jobbridge.temporal.wire.fire import Fire
 from jobbridge.temporal.wire.references import carried
 from jobbridge.temporal.wire.signals import CancelRequest, ProgressUpdate, ToldEnd
@@ -205,8 +199,8 @@ class GenericJobWorkflow:
         if not is_woken if due is None else due <= workflow.now():
             return message
         self._step = "waiting" if is_woken else "scheduled" if self._step == "queued" else self._step
-        await self._sleep(None if due is None else due - workflow.now(), is_woken=is_woken)
-        if is_woken and self._has_resumption:
+        await self._sleep(None if due is None else due - workflow.now(), message)
+        if self._is_woken(message):
             return self._resumption
         if not self._is_to_stop and is_due():
             await self._continue_as_new(job, message, is_redelivery=is_redelivery)
@@ -236,11 +230,14 @@ class GenericJobWorkflow:
         """Whether a message came that was not executed yet; the activity may have brought it first."""
         return self._resumption is not None and self._resumption.get("delivery") != self._delivery
 
-    async def _sleep(self, duration: timedelta | None, *, is_woken: bool = False) -> None:
+    def _is_woken(self, message: dict[str, Any] | None) -> bool:
+        return self._has_resumption and contract.wakes(message, self._resumption)
+
+    async def _sleep(self, duration: timedelta | None, message: dict[str, Any] | None = None) -> None:
         """Sleep, unless somebody cancels the job, or wakes it, or this run is to hand on; None: for ever."""
         try:
             await workflow.wait_condition(
-                lambda: self._is_to_stop or is_due() or (is_woken and self._has_resumption), timeout=duration
+                lambda: self._is_to_stop or is_due() or self._is_woken(message), timeout=duration
             )
         except TimeoutError:
             return

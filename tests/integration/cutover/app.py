@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import shared_task
 
-from jobbridge import Celery
+from jobbridge import TIMED_OUT, Celery, current_job
 
 
 def note(name: str) -> int:
@@ -43,6 +43,33 @@ def gather(names: list[str], name: str) -> str:
 def follow(before: str, name: str) -> str:
     note(name)
     return f"{before}>{name}"
+
+
+@shared_task(name="cutover.nap")
+def nap(name: str, seconds: float) -> str:
+    ctx = current_job()
+    ctx.run("first", note, name)
+    ctx.sleep(seconds)
+    note(f"{name} went on")
+    return name
+
+
+@shared_task(name="cutover.ask")
+def ask(name: str, timeout: float | None = None) -> Any:
+    ctx = current_job()
+    ctx.run("first", note, name)
+    answer = ctx.wait_for("answer", timeout=timeout)
+    note(f"{name} went on")
+    return "timed out" if answer is TIMED_OUT else answer
+
+
+@shared_task(name="cutover.call")
+def call(name: str) -> Any:
+    ctx = current_job()
+    ctx.run("first", note, name)
+    answer = ctx.call(ask, f"{name}'s child")
+    note(f"{name} went on")
+    return answer
 
 
 app = Celery("cutover")

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from jobbridge.postgres.connect import connect, connect_async
-from jobbridge.postgres.listen import notified, wait
+from jobbridge.postgres.listen import heard, notified, wait
 from jobbridge.postgres.target import Target
 
 #: psycopg's own wait would wake ten times in that time. Seconds.
@@ -59,3 +59,19 @@ def test_who_waits_is_told_at_once(database_url: str, ask: Callable[[str, float]
             waits.join(0.05)
 
     assert answers[0][0]
+
+
+def test_what_one_commit_tells_is_heard_wholly(database_url: str) -> None:
+    """Notifications that come together were lost but for the first, and with them the instants that rules give jobs."""
+
+    async def hears() -> list[str]:
+        async with await connect_async(Target.of(database_url), "test", keeps_session=True) as connection:
+            await connection.execute("LISTEN told")
+            with psycopg.connect(database_url) as other:
+                other.execute("SELECT pg_notify('told', number::text) FROM generate_series(1, 100) AS number")
+            found: list[str] = []
+            while payloads := await heard(connection, LONG):
+                found += payloads
+            return found
+
+    assert asyncio.run(hears()) == [str(number) for number in range(1, 101)]

@@ -134,6 +134,13 @@ class Cancelled(Answer):
     job: Job
 
 
+class Woken(Answer):
+    """What came of waking."""
+
+    woken: bool = Field(description="False: it does not sleep.")
+    job: Job
+
+
 class Count(Answer):
     """How many jobs there are."""
 
