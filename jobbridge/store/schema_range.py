@@ -55,11 +55,7 @@ class SchemaRange:
 
 
 #: Of this release. A test compares `newest` with `migrations/`; `oldest` follows where a statement needs what is new.
-<<<<<<< HEAD
-THIS_RELEASE = SchemaRange(oldest="0030_batches", newest="0031_followers")
-=======
-THIS_RELEASE = SchemaRange(oldest="0030_batches", newest="0031_rules_shared")
->>>>>>> h2
+THIS_RELEASE = SchemaRange(oldest="0030_batches", newest="0032_rules_shared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0031_rules_shared"
-down_revision = "0030_batches"
+revision = "0032_rules_shared"
+down_revision = "0031_followers"
 branch_labels = None
 depends_on = None
 serves_since = "0014_relatives"  # the same, faster
