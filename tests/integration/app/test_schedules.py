@@ -47,10 +47,18 @@ class World:
         return self.now
 
     def make(self, when: Any = "* * * * *", **fields: Any) -> ScheduleRow:
-        fields = {"name": "tick", "task": "tick", "engine": Engine.CELERY} | fields
-        definition = ScheduleDefinition(spec=parse_spec(when), **fields)
+        definition = self._defined(when, fields)
         self.app.schedules.save(definition)
         return self.app.schedules.find(definition.schedule_id)
+
+    def have(self, when: Any = "* * * * *", **fields: Any) -> None:
+        """Have one that was taken once, and would be refused today."""
+        self.app.schedules.store.save(self._defined(when, fields))
+
+    @staticmethod
+    def _defined(when: Any, fields: dict[str, Any]) -> ScheduleDefinition:
+        fields = {"name": "tick", "task": "tick", "engine": Engine.CELERY} | fields
+        return ScheduleDefinition(spec=parse_spec(when), **fields)
 
     def row(self, name: str = "tick") -> ScheduleRow:
         return self.app.schedules.find(name)
@@ -284,7 +292,7 @@ def test_run_now_makes_a_job_beside_the_plan(world: World) -> None:
 
 
 def test_run_now_says_that_no_job_could_be_made(world: World) -> None:
-    world.make(options={"singleton_key": ""})
+    world.have(options={"singleton_key": ""})
 
     with pytest.raises(
         UnsupportedOption, match="could not make a job: UnsupportedOption: singleton_key is ''"
@@ -414,7 +422,7 @@ def _waits_for_lock(world: World) -> bool:
 
 
 def test_one_schedule_whose_job_cannot_be_made_does_not_stop_the_others(world: World) -> None:
-    world.make(name="broken", options={"priority": "high"})
+    world.have(name="broken", options={"priority": "high"})
     world.make(name="whole")
 
     world.pass_time(MINUTE)
