@@ -172,6 +172,24 @@ def test_progress_is_told_without_looking(world: World) -> None:
     wait_until(lambda: world.looking.rows("SELECT * FROM job_followers") == [], message="it has left")
 
 
+def test_progress_that_nobody_closes_keeps_no_session(world: World) -> None:
+    left = []
+    follows = """
+        SELECT query FROM pg_stat_activity
+        WHERE query LIKE '%job_followers%' AND pid <> pg_backend_pid() AND datname = current_database()
+    """
+
+    async def main() -> None:
+        result = await world.task("add").aapply_async((1, 1), countdown=3600)
+        left.append(result.aprogress(interval=3600))
+        assert (await anext(left[0])).status == "scheduled"
+
+    asyncio.run(main())
+
+    wait_until(lambda: world.looking.rows(follows) == [], message="its session has ended with the loop")
+    left.clear()
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_coroutines_run_on_one_loop_and_are_ended_at_their_await(own_world: World, pool: str) -> None:
     own_world.worker("-P", pool, "-c", "1")
