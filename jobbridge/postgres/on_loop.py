@@ -147,8 +147,10 @@ class _State:
         self.turns = asyncio.Semaphore(MOST)
         self.kept: dict[object, Closable] = {}
         self.ending: AsyncGenerator[None, None] | None = None
+        self.is_over = False
 
     def close(self) -> None:
+        self.is_over = True
         while self.kept:
             self.kept.popitem()[1].close()
 
@@ -208,6 +210,12 @@ def result_of(future: Any) -> Any:
     if current() is None:
         return future.result()
     return wait(asyncio.wrap_future(future))
+
+
+def is_over() -> bool:
+    """Whether the running loop is being shut down: what is opened for it now would be closed by nobody."""
+    state = _states.get(asyncio.get_running_loop())
+    return state is not None and state.is_over
 
 
 def forget(key: object) -> None:

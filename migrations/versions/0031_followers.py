@@ -15,6 +15,9 @@ branch_labels = None
 depends_on = None
 serves_since = "0014_relatives"  # a table that nobody has to know, and more of what a trigger does
 
+#: Made by 0010.
+replaces = ["public.jobbridge_tell_job"]
+
 #: As its owner, with qualified names: see 0008.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION public.jobbridge_tell_job() RETURNS trigger

@@ -157,7 +157,7 @@ def test_progress_is_told_as_it_goes_on(world: World) -> None:
 def test_progress_is_told_without_looking(world: World) -> None:
     told: list[str] = []
 
-    async def main() -> None:
+    async def main() -> str:
         result = await world.task("stepwise").adelay({"steps": 6})
         async for each in result.aprogress(interval=3600):
             if each.message:
@@ -165,11 +165,31 @@ def test_progress_is_told_without_looking(world: World) -> None:
                 world.release(result, f"seen {each.message}")  # only then it goes on
             else:
                 assert each.status != "completed"
+        return str(result.id)
+
+    job_id = asyncio.run(main())
+
+    assert list(dict.fromkeys(told)) == [f"part {number}" for number in range(6)]
+    followers = "SELECT * FROM job_followers WHERE job_id::text = %s"
+    wait_until(lambda: world.looking.rows(followers, (job_id,)) == [], message="it has left")
+
+
+def test_progress_that_nobody_closes_keeps_no_session(world: World) -> None:
+    left = []
+    follows = """
+        SELECT query FROM pg_stat_activity
+        WHERE position('job_followers' IN query) > 0 AND pid <> pg_backend_pid() AND datname = current_database()
+    """
+
+    async def main() -> None:
+        result = await world.task("add").aapply_async((1, 1), countdown=3600)
+        left.append(result.aprogress(interval=3600))
+        assert (await anext(left[0])).status == "scheduled"
 
     asyncio.run(main())
 
-    assert list(dict.fromkeys(told)) == [f"part {number}" for number in range(6)]
-    wait_until(lambda: world.looking.rows("SELECT * FROM job_followers") == [], message="it has left")
+    wait_until(lambda: world.looking.rows(follows) == [], message="its session has ended with the loop")
+    left.clear()
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

@@ -132,8 +132,8 @@ class AsyncSingle(_Base):  # type: ignore[misc]  # see _Base
                     return
                 await follower.until_told(end)
         finally:
-            await follower.leave()
             end.cancel()
+            await follower.leave()
             await asyncio.gather(end, return_exceptions=True)
 
 

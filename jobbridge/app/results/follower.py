@@ -86,7 +86,7 @@ class Follower:
     async def leave(self) -> None:
         """Be told no more."""
         self._stack.close()
-        if self._followed_since is not None:
+        if self._followed_since is not None and not on_loop.is_over():
             with suppress(psycopg.Error, DatabaseError):  # its lease ends by itself
                 await self._execute(UNFOLLOW, self._own)
 

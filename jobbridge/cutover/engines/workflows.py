@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporalio.api.enums.v1 import ActivityExecutionStatus, PendingActivityState
@@ -40,6 +40,8 @@ _Answer = TypeVar("_Answer")
 CONCURRENCY = 20
 #: In one call to the client's thread, which has ten seconds.
 PORTION = 100
+#: A page of a list: a server that starts thousands of workflows meanwhile answers it last.
+_PAGE_WITHIN = timedelta(seconds=60)
 #: So many that run are looked at.
 LIMIT = 50_000
 
@@ -54,7 +56,7 @@ class _Patiently:
         self._delivery = delivery
 
     def ask(self, work: Callable[[Client], Awaitable[_Answer]]) -> _Answer:
-        return patiently(lambda: self._delivery.ask(work))
+        return patiently(lambda: self._delivery.ask(work, timeout=_PAGE_WITHIN))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

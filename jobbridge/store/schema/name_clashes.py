@@ -118,8 +118,9 @@ def relations_in(text: str) -> Iterator[str]:
 
 
 def functions_in(module: Any) -> Iterator[str]:
-    """Name the functions that a migration's text makes, with their schema."""
-    yield from _FUNCTIONS.findall(inspect.getsource(module))
+    """Name the functions that a migration's text makes, with their schema; not those of ours that it `replaces`."""
+    ours = frozenset(getattr(module, "replaces", ()))
+    yield from (name for name in _FUNCTIONS.findall(inspect.getsource(module)) if name not in ours)
 
 
 def other_names_in(module: Any) -> Iterator[str]:

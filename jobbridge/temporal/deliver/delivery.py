@@ -213,14 +213,18 @@ class TemporalDelivery:
         """
         return self._describe(external_id) is not None
 
-    def ask(self, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
+    def ask(self, work: Callable[[Client], Awaitable[Answer]], *, timeout: timedelta | None = None) -> Answer:
         """Do several questions on the client's thread.
+
+        Args:
+            work: They must be answered within `timeout`, all of them.
+            timeout: Ten seconds, by default.
 
         Raises:
             EngineUnavailable: It could not be reached, or refused one.
         """
         try:
-            answer: Answer = self._call(work)
+            answer: Answer = self._call(work, timeout)
         except RPCError as error:
             raise _refused(error) from error
         return answer
@@ -321,9 +325,9 @@ class TemporalDelivery:
             raise _refused(error) from error
         return answer
 
-    def _call(self, work: Any) -> Any:
+    def _call(self, work: Any, timeout: timedelta | None = None) -> Any:
         try:
-            answer = self.client.call(work)
+            answer = self.client.call(work, timeout=timeout)
         except TimeoutError as error:
             self.client.note_failure("Temporal did not answer in time.")
             raise unavailable("Temporal did not answer in time.", certainly_not_started=False) from error

@@ -31,8 +31,8 @@ def test_nothing_is_asked_for_nothing() -> None:
 
 
 def test_a_server_that_is_away_is_asked_once_and_a_slow_one_again() -> None:
-    away = EngineUnavailable("It cannot be reached.", certainly_not_started=True)
-    slow = EngineUnavailable("It did not answer in time.", certainly_not_started=False)
+    away, slow = EngineUnavailable("It cannot be reached."), EngineUnavailable("It did not answer in time.")
+    slow.certainly_not_started = False
     answers: list[EngineUnavailable | str] = [slow, "here", away, "here"]
 
     def ask() -> str:
