@@ -30,7 +30,8 @@ from starlette.testclient import TestClient
 from jobbridge.broker.consume import claiming
 from jobbridge.broker.session import SETTINGS
 from jobbridge.core.access import Role
-from jobbridge.core.keys import JobKey, TenantId
+from jobbridge.core.keys import Engine, JobKey, TenantId
+from jobbridge.core.status import JobStatus
 from jobbridge.dashboard.application import make_dashboard
 from jobbridge.dev.postgres import run_postgres
 from jobbridge.dev.process import ManagedProcess
@@ -40,6 +41,7 @@ from jobbridge.diagnosis.explain import explain
 from jobbridge.maintenance.pruner import Pruner
 from jobbridge.settings import load_settings
 from jobbridge.store.access.tokens import AccessStore
+from jobbridge.store.counts.counts import CountStore
 from jobbridge.store.counts.recount import recount
 from jobbridge.store.schema import migrate as migrations
 from jobbridge.store.schema.partition import partition
@@ -121,7 +123,7 @@ def try_layout(
     send(app, report, asked.sent, "sent with all that waits")
     claim(report, url)
     look(app, report, environment)
-    drain(report, url, environment, folder, asked.seconds)
+    drain(app, report, environment, folder, asked.seconds)
 
 
 def try_all(asked: argparse.Namespace, url: str, folder: Path) -> None:
@@ -375,7 +377,7 @@ def look(app: Any, report: Report, environment: Mapping[str, str]) -> None:
             report.say("doctor says", check=check.name, found=check.found)
 
 
-def drain(report: Report, url: str, environment: Mapping[str, str], folder: Path, seconds: float) -> None:
+def drain(app: Any, report: Report, environment: Mapping[str, str], folder: Path, seconds: float) -> None:
     argv = [
         sys.executable,
         "-m",
@@ -391,22 +393,20 @@ def drain(report: Report, url: str, environment: Mapping[str, str], folder: Path
     worker = ManagedProcess(
         name="worker", argv=argv, log_path=folder / "worker.log", env=clean_environment(dict(environment))
     ).start()
-    ended = (
-        "SELECT coalesce(sum(n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname ~ '^jobs(_p|_default|$)'"
-    )
-    done = "SELECT count(*) FROM jobs WHERE completed_at > %s"
-    with psycopg.connect(url, autocommit=True) as connection:
-        began_at = connection.execute("SELECT clock_timestamp()").fetchone()
-        assert began_at is not None
-        wait_until(lambda: connection.execute(ended).fetchone()[0] > 1000, timeout=120)  # type: ignore[index]
-        first = connection.execute(done, began_at).fetchone()
-        figures: dict[str, Any] = {}
+    counts = CountStore(app.database)
+
+    def ended() -> int:
+        return counts.totals().get((Engine.CELERY, JobStatus.COMPLETED), 0)
+
+    before = ended()
+    figures = {"jobs": 0}
+    try:
+        wait_until(lambda: ended() > before + 200, timeout=120)
         with report.measured("drained", figures):
+            first = ended()
             time.sleep(seconds)
-            last = connection.execute(done, began_at).fetchone()
-            assert first is not None
-            assert last is not None
-            figures["jobs"] = last[0] - first[0]
+            figures["jobs"] = ended() - first
+    finally:
         worker.kill()
 
 

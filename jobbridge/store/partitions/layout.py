@@ -21,7 +21,7 @@ DEFAULT = "default"
 #: Their width is said there, since a table in partitions has no options.
 _COMMENT = "In partitions by {}: jobbridge migrate --partition-by."
 _WIDTH: LiteralString = """
-SELECT substring(obj_description('public.jobs'::regclass, 'pg_class') FROM '^In partitions by ([a-z]+):'),
+SELECT substring(obj_description(oid, 'pg_class') FROM '^In partitions by ([a-z]+):'),
     relkind = 'p'
 FROM pg_class WHERE oid = to_regclass('public.jobs')
 """

@@ -65,7 +65,8 @@ FROM (SELECT created_at, job_id FROM portion ORDER BY created_at DESC, job_id DE
 
 #: A tenant's own rule wins over the setting, also if it says "for ever" (NULL). Statuses without either are kept. The
 #: job may have been sent again since the portion was read: then it is not final, or ended later, and stays.
-_PRUNE_OF: LiteralString = f"""
+# Lower case: it is a statement only with the name of a table.
+_prune_of: LiteralString = f"""
 WITH portion AS MATERIALIZED (
     SELECT tenant, job_id, status, completed_at, created_at
     FROM {{jobs}}
@@ -83,7 +84,7 @@ WITH portion AS MATERIALIZED (
         ON own.tenant = portion.tenant AND own.status = portion.status
     WHERE portion.status = ANY(%(final)s)
 ), {GONE}"""
-PRUNE: LiteralString = _PRUNE_OF.replace("{jobs}", "public.jobs")
+PRUNE: LiteralString = _prune_of.replace("{jobs}", "public.jobs")
 
 KEEP: LiteralString = """
 INSERT INTO public.job_retention (tenant, status, keep)
@@ -138,7 +139,7 @@ def prune(
     }
     statement: LiteralString | sql.Composed = PRUNE
     if partition is not None:
-        statement = sql.SQL(_PRUNE_OF).format(jobs=sql.Identifier("public", f"jobs_{partition}"))
+        statement = sql.SQL(_prune_of).format(jobs=sql.Identifier("public", f"jobs_{partition}"))
     return delete_portion(database, statement, params, after=after, limit=limit)
 
 
