@@ -43,6 +43,11 @@ COPIED = {
     "jobbridge_broker.messages": f"own.queue = 'without' OR own.correlation_id IN {HELD}",
     "job_holds": "own.state = 'waiting'",  # the last: the others ask it which are meant
 }
+HELD_ROWS = {
+    "jobs": f"own.task_id IN {HELD}",
+    "jobbridge_broker.messages": f"own.correlation_id IN {HELD}",
+    "job_holds": "own.state = 'waiting'",
+}
 PLACES = """
 UPDATE job_holds AS hold SET place = placed.number
 FROM (SELECT sequence, row_number() OVER (ORDER BY sequence) AS number FROM job_holds WHERE state = 'waiting') AS placed
