@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from psycopg import sql
 
 from jobbridge.diagnosis.findings import Check, bad, good
+from jobbridge.postgres.schema.rendering import qualified
 from jobbridge.store.partitions.layout import DEFAULT, detached, layout_of
 from jobbridge.store.partitions.spans import end_of
 
@@ -35,7 +36,7 @@ def check_partitions(app: Celery, *, now: datetime | None = None, many: int = MA
             return []
         left = detached(connection)
         estimate = sql.SQL("SELECT reltuples::bigint FROM pg_class WHERE oid = {}::regclass").format(
-            sql.Literal(f"public.jobs_{DEFAULT}")
+            sql.Literal(qualified(connection, f"jobs_{DEFAULT}"))
         )
         row = connection.execute(estimate).fetchone() if layout.has_default else None
     if not layout.has_default:

@@ -16,7 +16,11 @@ from psycopg import sql
 
 from jobbridge.postgres.schema.names import OURS, PUBLIC
 
-_NAMED = re.compile(rf'(?<![\w."])(?:public|"public")\.(?="?(?:{"|".join(OURS)}|jobbridge_\w+)\b)')
+# Partitions have names of their own (decision 0035).
+_NAMED = re.compile(
+    rf'(?<![\w."])(?:public|"public")\.'
+    rf'(?="?(?:{"|".join(OURS)}|jobbridge_\w+|(?:jobs|job_details)_(?:p\d{{8}}|default|before))\b)'
+)
 # A migration also says `SET search_path = 'public'`, and puts names together: `'public.' || name`.
 _ANY = re.compile(r"""(?<![\w."])(?:public|"public")(?=\.)|(?<=')public(?=')""")
 

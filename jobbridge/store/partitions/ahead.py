@@ -16,6 +16,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import qualified
 from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, Layout, name_of, table_of
 from jobbridge.store.partitions.spans import lowest_id, start_of, stretches
 
@@ -120,7 +121,7 @@ def create(
         options: As `fillfactor=70`; those of the default partition, if not given.
     """
     if options is None:
-        row = connection.execute(_OPTIONS, {"table": f"public.{table}_{DEFAULT}"}).fetchone()
+        row = connection.execute(_OPTIONS, {"table": qualified(connection, f"{table}_{DEFAULT}")}).fetchone()
         options = row[0] if row else None
     like = "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)"
     connection.execute(sql.SQL(like).format(part, sql.Identifier("public", table)))
@@ -144,7 +145,7 @@ def _option(text: str) -> sql.Composed:
 def has_row_level_security(connection: DriverConnection, table: str) -> bool:
     """Whether roles see the rows of one tenant only."""
     row = connection.execute(
-        "SELECT relrowsecurity FROM pg_class WHERE oid = %s::regclass", [f"public.{table}"]
+        "SELECT relrowsecurity FROM pg_class WHERE oid = %s::regclass", [qualified(connection, table)]
     )
     return row.fetchone() == (True,)
 
@@ -154,7 +155,7 @@ def _guard(connection: DriverConnection, table: str, part: sql.Identifier) -> No
     row = connection.execute(
         "SELECT array_agg(role::regrole::text) FROM pg_policy, unnest(polroles) AS role"
         " WHERE polrelid = %s::regclass AND polname = 'jobbridge_services'",
-        [f"public.{table}"],
+        [qualified(connection, table)],
     ).fetchone()
     on = "ALTER TABLE {} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
     connection.execute(sql.SQL(on).format(part))

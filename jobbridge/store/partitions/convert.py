@@ -17,6 +17,7 @@ from psycopg import sql
 
 from jobbridge.errors import DatabaseError
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import qualified
 from jobbridge.store.partitions.ahead import create, make, set_options
 from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, layout_of, say_width, table_of
 from jobbridge.store.partitions.spans import Width, start_of, stretches
@@ -108,7 +109,7 @@ def convert(
     Raises:
         DatabaseError: Something hangs on the tables that would be lost.
     """
-    tables = [f"public.{table}" for table in PARTITIONED]
+    tables = [qualified(connection, table) for table in PARTITIONED]
     for name in tables:
         if found := connection.execute(_IN_THE_WAY, {"table": name}).fetchall():
             what = ", ".join(each for (each,) in found)
@@ -120,7 +121,7 @@ def convert(
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
     [(oldest,)] = connection.execute(_OLDEST).fetchall()
     first = start_of(width, min(at for at in (oldest, since, now) if at is not None))
-    anatomies = {table: _anatomy(connection, f"public.{table}") for table in PARTITIONED}
+    anatomies = {table: _anatomy(connection, qualified(connection, table)) for table in PARTITIONED}
     for table, anatomy in anatomies.items():
         _put_aside(connection, table, anatomy)
     for start, end in stretches(width, first=first, now=now):
@@ -137,7 +138,7 @@ def make_whole(connection: DriverConnection) -> None:
     names = sql.SQL(", ").join(sql.Identifier("public", table) for table in PARTITIONED)
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
     for table in PARTITIONED:
-        anatomy = _anatomy(connection, f"public.{table}", is_divided=True)
+        anatomy = _anatomy(connection, qualified(connection, table), is_divided=True)
         _put_aside(connection, table, anatomy, is_divided=False)
         _fill(connection, table, anatomy)
 
@@ -157,7 +158,7 @@ def _anatomy(connection: DriverConnection, table: str, *, is_divided: bool = Fal
     [(name, columns)] = rows(_KEY)
     [(owner, is_guarded, is_forced, options)] = rows(_OWNED)
     if is_divided:
-        columns = [each for each in columns if each != "job_id" or table == "public.jobs"]
+        columns = [each for each in columns if each != "job_id" or table.endswith(".jobs")]
         row = connection.execute(_OWNED, {"table": f"{table}_{DEFAULT}"}).fetchone()
         options = row[3] if row else None
     elif "job_id" not in columns:
@@ -243,7 +244,7 @@ def _fill(connection: DriverConnection, table: str, anatomy: _Anatomy) -> None:
         )
         connection.execute(
             "SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)",
-            [f"public.{table}", column, value, is_called],
+            [qualified(connection, table), column, value, is_called],
         )
     name, columns = anatomy.key
     execute(

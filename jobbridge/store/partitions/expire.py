@@ -24,6 +24,7 @@ from psycopg import sql
 
 from jobbridge.core.status import FINAL, JobStatus
 from jobbridge.postgres.caller_connection import DriverConnection
+from jobbridge.postgres.schema.rendering import qualified
 from jobbridge.store.partitions.ahead import limit_locks
 from jobbridge.store.partitions.layout import DEFAULT, PARTITIONED, Partition, say_detached, table_of
 
@@ -197,7 +198,7 @@ def _save(connection: DriverConnection, name: str, ids: list[Any], *, opens: boo
     for table, statement in (("jobs", _SAVE_JOBS), ("job_details", _SAVE_STEPS)):
         if not opens:
             statement = statement.replace("job.completed_at IS NULL OR ", "")
-        columns = connection.execute(_COLUMNS, {"table": f"public.{table}"}).fetchall()
+        columns = connection.execute(_COLUMNS, {"table": qualified(connection, table)}).fetchall()
         connection.execute(
             sql.SQL(statement).format(
                 default=table_of(table, DEFAULT),

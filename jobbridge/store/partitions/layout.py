@@ -38,7 +38,8 @@ DETACHED_SAYS = "No longer a partition: to be dropped by jobbridge."
 _DETACHED: LiteralString = """
 SELECT substring(relname FROM 6), obj_description(oid, 'pg_class')
 FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relispartition AND relname ~ '^jobs_p[0-9]{8}$'
+WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('public.jobs')) AND relkind = 'r'
+  AND NOT relispartition AND relname ~ '^jobs_p[0-9]{8}$'
   AND starts_with(obj_description(oid, 'pg_class'), %(says)s)
 ORDER BY relname
 """
