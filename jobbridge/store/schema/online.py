@@ -135,7 +135,9 @@ def create_indexes(connection: DriverConnection, table: str, indexes: Mapping[st
             if found is not None:  # it was interrupted: it is there, and of no use
                 drop_indexes(connection, [name])
             _log.info("index_is_made", extra={"table": table, "index": name})
-            if connection.execute(_IS_PARTITIONED, {"table": f"public.{table}"}).fetchone() == (True,):
+            if connection.execute(_IS_PARTITIONED, {"table": qualified(connection, table)}).fetchone() == (
+                True,
+            ):
                 _create_on_partitions(connection, table, name, statement)
             else:
                 connection.execute(sql.SQL(statement))
@@ -149,7 +151,7 @@ def _create_on_partitions(connection: DriverConnection, table: str, name: str, s
     whole = sql.Identifier("public", name)
     target = sql.Identifier("public", table)
     _execute(connection, "CREATE {}INDEX {} ON ONLY {} {}", unique, sql.Identifier(name), target, rest)
-    for (leaf,) in connection.execute(_LEAVES, {"table": f"public.{table}"}).fetchall():
+    for (leaf,) in connection.execute(_LEAVES, {"table": qualified(connection, table)}).fetchall():
         part = f"{name}_{leaf.removeprefix(table + '_')}"
         own = sql.Identifier("public", leaf)
         _execute(connection, "DROP INDEX CONCURRENTLY IF EXISTS {}", sql.Identifier("public", part))
@@ -186,7 +188,9 @@ def drop_indexes(connection: DriverConnection, names: Sequence[str]) -> None:
     with _waiting_as_long_as_it_takes(connection):
         for name in names:
             # Postgres drops the index of a partitioned table only with a lock: of the catalog's change, no more.
-            is_divided = connection.execute(_IS_DIVIDED, {"index": f"public.{name}"}).fetchone() == (True,)
+            is_divided = connection.execute(
+                _IS_DIVIDED, {"index": qualified(connection, name)}
+            ).fetchone() == (True,)
             how: LiteralString = "" if is_divided else "CONCURRENTLY "
             _execute(connection, f"DROP INDEX {how}IF EXISTS {{}}", sql.Identifier("public", name))
 

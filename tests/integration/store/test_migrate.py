@@ -249,7 +249,7 @@ def test_a_foreign_table_named_jobs_is_left_alone(
     with pytest.raises(DatabaseError, match=r"already has a table public\.jobs") as raised:
         migrations.migrate(empty_database_url)
 
-    assert "database of its own" in raised.value.hint
+    assert "JOBBRIDGE_SCHEMA" in raised.value.hint
     assert connection.execute("SELECT * FROM jobs").fetchall() == []
 
 
@@ -378,7 +378,7 @@ def test_a_name_that_somebody_else_has_is_found_before_anything_is_changed(
     with pytest.raises(DatabaseError, match=name) as refused:
         migrations.migrate(empty_database_url)
 
-    assert "database of its own" in refused.value.hint
+    assert "JOBBRIDGE_SCHEMA" in refused.value.hint
     assert _objects(connection) == before
 
 
