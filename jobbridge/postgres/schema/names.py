@@ -13,11 +13,11 @@ PUBLIC: Final = "public"
 #: What a statement may name there. This room knows nothing of what is in them; a test holds the list complete.
 OURS: Final = (
     "job_audit", "job_awaiters", "job_batches", "job_chords", "job_count_changes", "job_count_parts", "job_counts",
-    "job_details", "job_events", "job_events_event_id_seq", "job_families", "job_family_members", "job_flow", "job_followers",
-    "job_flow_totals", "job_holds", "job_hours", "job_inbox", "job_keys", "job_limits", "job_links",
-    "job_queue_pauses", "job_requests", "job_retention", "job_rule_changes", "job_rules", "job_schedule_fires",
-    "job_schedules", "job_secrets", "job_services", "job_signouts", "job_singletons", "job_stuck_workers",
-    "job_suspensions", "job_tokens", "job_waits", "job_watchers", "job_workers", "jobs",
+    "job_details", "job_events", "job_events_event_id_seq", "job_families", "job_family_members", "job_flow",
+    "job_followers", "job_flow_totals", "job_holds", "job_hours", "job_inbox", "job_keys", "job_limits",
+    "job_links", "job_queue_pauses", "job_requests", "job_retention", "job_rule_changes", "job_rules",
+    "job_schedule_fires", "job_schedules", "job_secrets", "job_services", "job_signouts", "job_singletons",
+    "job_stuck_workers", "job_suspensions", "job_tokens", "job_waits", "job_watchers", "job_workers", "jobs",
 )  # fmt: skip
 
 _LEGAL = re.compile(r"[a-z_][a-z0-9_]*")
