@@ -378,7 +378,7 @@ def test_a_name_that_somebody_else_has_is_found_before_anything_is_changed(
     with pytest.raises(DatabaseError, match=name) as refused:
         migrations.migrate(empty_database_url)
 
-    way_out = "JOBBRIDGE_SCHEMA" if "public." in foreign else "database of its own"  # where only one can be
+    way_out = "JOBBRIDGE_SCHEMA" if "public." in theirs else "database of its own"  # where only one can be
     assert way_out in refused.value.hint
     assert _objects(connection) == before
 
