@@ -54,10 +54,9 @@ _PUT: Final[LiteralString] = """put AS (
     ORDER BY given.number
     RETURNING queue, due_at
 ), woken AS (
-    SELECT queue, CASE WHEN bool_or(due_at IS NULL) THEN '' ELSE 'due' END AS how
+    SELECT DISTINCT queue, CASE WHEN due_at IS NULL THEN '' ELSE 'due' END AS how
     FROM put
     WHERE due_at IS NULL OR due_at < clock_timestamp() + interval '60 seconds'
-    GROUP BY queue
 )"""
 _TOLD_MANY: Final[LiteralString] = f"""count(*) + 0 * (
         SELECT count(pg_notify({CHANNEL_OF_QUEUE}, how)) FROM woken

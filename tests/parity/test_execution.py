@@ -195,6 +195,15 @@ def test_a_countdown_is_kept(world: World) -> None:
     assert row["started_at"] >= row["run_at"]
 
 
+def test_what_is_due_soon_is_heard_of_beside_what_is_due_now(world: World) -> None:
+    """Sent by one statement; a worker that hears of the one alone looks for the other a minute later."""
+    add = world.task("add")
+
+    results = group(add.s(1, 1), add.s(1, 2).set(countdown=2)).apply_async()
+
+    assert results.get(timeout=30) == [2, 3]
+
+
 def test_an_expired_job_never_runs(own_world: World) -> None:
     result = own_world.task("add").apply_async([1, 1], expires=0.2)
     wait_until(lambda: own_world.rows("expires_at < now()"))
