@@ -97,7 +97,9 @@ class Project:
         """Write code for Django 6's own tasks as this project's Django has them."""
         if self.is_django_6:
             return text
-        return text.replace("django.tasks", "django_tasks").replace("InvalidTask", "InvalidTaskError")
+        return re.sub(r"(?<!jobbridge\.)django\.tasks", "django_tasks", text).replace(
+            "InvalidTask", "InvalidTaskError"
+        )
 
     @contextmanager
     def worker(self, engine: Engine, *options: str) -> Iterator[None]:
