@@ -77,13 +77,17 @@ def found_in_temporal(world: World, secret: str = SECRET) -> list[str]:
     if world.engine is not Engine.TEMPORAL:
         return []
 
+    own = f"TaskQueue = '{world.environment['TEMPORAL_JOB_TASK_QUEUE']}'"  # the server has those of many tests
+
     async def look(client: Any) -> list[str]:
-        found = []
-        async for each in client.list_workflows():
+        found, looked_at = [], 0
+        async for each in client.list_workflows(own):
+            looked_at += 1
             history = await client.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
             raw = b"".join(event.SerializeToString() for event in history.events)
             if secret.encode() in raw + each.raw_info.SerializeToString():
                 found.append(each.id)
+        assert looked_at
         return found
 
     return world.app.delivery(Engine.TEMPORAL).client.call(look)
