@@ -77,7 +77,7 @@ def found_in_temporal(world: World, secret: str = SECRET) -> list[str]:
     if world.engine is not Engine.TEMPORAL:
         return []
 
-    own = f"TaskQueue = '{world.environment['TEMPORAL_JOB_TASK_QUEUE']}'"  # the server has those of many tests
+    own = f"TaskQueue = '{world.task_queue}'"  # the server has those of many tests
 
     async def look(client: Any) -> list[str]:
         found, looked_at = [], 0
