@@ -18,6 +18,7 @@ from jobbridge.app.schedules.declared import (
     declare_missing,
     engine_for,
     refused_declarations,
+    restored,
     said_of,
     sendable,
     sync_declared,
@@ -174,7 +175,7 @@ class ScheduleService:
         """Make a schedule what the definition says. Raises as `create`."""
         definition = sendable(self._app, definition)
         # Others are for Celery's routers and receivers, and perhaps only who fires it has those.
-        rehearse(self._app, replace(definition, options=read_by_all(definition.options)))
+        rehearse(self._app, replace(definition, options=restored(read_by_all(definition.options))))
         if definition.queue is not None:
             check_queue(definition.queue, event_prefix=self._app.conf.event_queue_prefix)
         saved = self.store.save(definition)

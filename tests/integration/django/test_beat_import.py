@@ -61,6 +61,7 @@ def import_from(project: Project, *options: str) -> dict[str, dict[str, Any]]:
         "jobbridge", "schedules", "import", "--from", "django-celery-beat", "--json", *options, succeeds=False
     )
     assert done.returncode == 1, done.stderr  # some are refused
+    assert done.stdout, done.stderr
     return {each["name"]: each for each in json.loads(done.stdout)}
 
 
