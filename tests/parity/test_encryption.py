@@ -72,8 +72,8 @@ def found_in_tables(world: World, secret: str = SECRET) -> list[str]:
     ]
 
 
-def found_in_temporal(world: World, secret: str = SECRET) -> list[str]:
-    """Name the workflows in whose histories, memos or search attributes the server has the secret."""
+def found_in_temporal(world: World, secret: str = SECRET, *, least: int = 0) -> list[str]:
+    """Name the workflows in whose histories, memos or search attributes the server has the secret, of at `least` some."""
     if world.engine is not Engine.TEMPORAL:
         return []
 
@@ -87,7 +87,7 @@ def found_in_temporal(world: World, secret: str = SECRET) -> list[str]:
             raw = b"".join(event.SerializeToString() for event in history.events)
             if secret.encode() in raw + each.raw_info.SerializeToString():
                 found.append(each.id)
-        assert looked_at
+        assert looked_at >= least
         return found
 
     return world.app.delivery(Engine.TEMPORAL).client.call(look)
@@ -115,6 +115,7 @@ def test_arguments_and_results_are_readable_to_nobody(sealed: World) -> None:
     assert sealed.task("secret_echo_bytes").delay(SECRET).get(timeout=TIMEOUT) == SECRET.encode()
     row = sealed.row(waits.id)
     assert (row["type"], row["queue"], row["status"]) == ("parity.secret_echo", "celery", "scheduled")
+    assert found_in_temporal(sealed, least=len(sent)) == []
     assert_nowhere(sealed)
 
 
