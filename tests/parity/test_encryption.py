@@ -73,7 +73,7 @@ def found_in_tables(world: World, secret: str = SECRET) -> list[str]:
 
 
 def found_in_temporal(world: World, secret: str = SECRET, *, least: int = 0) -> list[str]:
-    """Name the workflows in whose histories, memos or search attributes the server has the secret, of at `least` some."""
+    """Name the workflows in whose histories, memos or search attributes the server has the secret; it has `least`."""
     if world.engine is not Engine.TEMPORAL:
         return []
 
